@@ -1,0 +1,105 @@
+"""Writes `conf/optimizer/<name>.yaml` and `conf/scheduler/<name>.yaml` from the registries.
+
+`python -m lightning_optim._hydra.generate` writes the files; a test holds them equal to what it would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..hyperparameters import Hyperparameter, in_yaml
+from ..registry import OptimizerInfo, list_optimizers, optimizer_info
+from ..schedule.registry import SCHEDULES, ScheduleInfo
+
+CONF = Path(__file__).parents[2] / "conf"
+
+# With this default, a schedule is of use by epochs only.
+_BY_EPOCH = ("reduce_on_plateau",)
+# What a schedule cannot do without has no default: these are starting points.
+_STARTING_POINTS = {
+    "base_lr": 0.0,
+    "gamma": 0.999,
+    "step_size": 1000,
+    "T_0": 1000,
+    "monitor": "val/loss",
+    "warmup_steps": 4000,
+}
+_STARTING_LISTS = {
+    "multi_step": {"milestones": "[1000, 2000]"},
+    "sequential": {
+        "schedulers": "[{name: linear, total_iters: 100}, {name: cosine_annealing}]",
+        "milestones": "[100]",
+    },
+    "chained": {"schedulers": "[{name: linear, total_iters: 100}, {name: cosine_annealing}]"},
+}
+
+
+def configs() -> Iterator[tuple[Path, str]]:
+    """`(path below conf/, content)` of each generated file."""
+    for name in list_optimizers():
+        yield Path("optimizer", f"{name}.yaml"), _optimizer(optimizer_info(name))
+    yield Path("optimizer", "adamw_groups.yaml"), _with_groups(optimizer_info("adamw"), ["no_decay"])
+    for name, info in SCHEDULES.items():
+        if not info.function:
+            yield Path("scheduler", f"{name}.yaml"), _scheduler(info)
+
+
+def _optimizer(info: OptimizerInfo) -> str:
+    return _text(info.summary, _optimizer_lines(info), "groups: {}")
+
+
+def _with_groups(info: OptimizerInfo, presets: list[str]) -> str:
+    defaults = ["defaults:", f"  - groups: [{', '.join(presets)}]", "  - _self_", ""]
+    return _text(f"{info.summary[:-1]}, and rules for param groups.", [*defaults, *_optimizer_lines(info)])
+
+
+def _optimizer_lines(info: OptimizerInfo) -> list[str]:
+    head = ["_target_: lightning_optim.OptimizerFactory", _NO_PARTIAL, f"name: {info.name}"]
+    return [*head, *_lines(info.hyperparameters, {})]
+
+
+def _scheduler(info: ScheduleInfo) -> str:
+    lists = _STARTING_LISTS.get(info.name, {})
+    head = [
+        "_target_: lightning_optim.SchedulerFactory",
+        _NO_PARTIAL,
+        f"name: {info.name}",
+        f"interval: {'epoch' if info.name in _BY_EPOCH else 'step'}",
+        f"warmup_steps: {_STARTING_POINTS['warmup_steps'] if info.needs_warmup else 0}",
+        "total_steps: null  # null: the trainer's",
+    ]
+    rest = [f"{key}: {value}" for key, value in lists.items()]
+    others = {key: spec for key, spec in info.hyperparameters.items() if key not in lists and key != "total_steps"}
+    return _text(info.summary, [*head, *rest, *_lines(others, _STARTING_POINTS)])
+
+
+def _lines(hyperparameters: Mapping[str, Hyperparameter], starting_points: Mapping[str, object]) -> list[str]:
+    lines = []
+    for key, spec in hyperparameters.items():
+        value = starting_points[key] if key in starting_points and _open(spec) else spec.default
+        lines.append(f"{key}: {in_yaml(value)}" + (f"  # {spec.help}" if spec.help else ""))
+    return lines
+
+
+def _open(spec: Hyperparameter) -> bool:
+    return spec.required or (spec.optional and spec.default is None)
+
+
+_NO_PARTIAL = "_partial_: false  # explicit: a block merged over must not leave it true"
+
+
+def _text(summary: str, lines: list[str], *more: str) -> str:
+    head = [f"# {summary}", "# Written by `python -m lightning_optim._hydra.generate`: edit the registry instead."]
+    return "\n".join([*head, *lines, *more]) + "\n"
+
+
+def main() -> None:
+    """Write them all."""
+    for path, content in configs():
+        (CONF / path).parent.mkdir(parents=True, exist_ok=True)
+        (CONF / path).write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

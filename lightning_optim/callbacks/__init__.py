@@ -1,0 +1,1 @@
+"""Lightning callbacks: thin hooks over the parts that do the work."""

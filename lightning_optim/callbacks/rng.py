@@ -1,0 +1,81 @@
+"""Random generators that a checkpoint forgets, saved and restored."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class RNGState(Callback):
+    """Saves the python, numpy, torch and CUDA generators with every checkpoint, and restores them on resume.
+
+    Dropout, augmentation in the training process and shuffling then go on as though nothing had happened. What it
+    cannot do: put a loader without `state_dict` back into the middle of an epoch, or restore worker processes. Each
+    rank of a distributed run saves into one checkpoint, of which Lightning keeps rank zero's: with several ranks, seed
+    per rank and step instead.
+
+    Example:
+        >>> callback = RNGState()
+    """
+
+    def __init__(self) -> None:
+        self._pending: dict[str, Any] | None = None
+        self._renew_iterator = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generators, in types that `torch.load(weights_only=True)` accepts."""
+        version, words, gauss = random.getstate()
+        numpy: Any = np.random.get_state(legacy=False)
+        return {
+            "python": (version, list(words), gauss),
+            "numpy": {
+                "bit_generator": numpy["bit_generator"],
+                "key": torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+                "pos": int(numpy["state"]["pos"]),
+                "has_gauss": int(numpy["has_gauss"]),
+                "gauss": float(numpy["gauss"]),
+            },
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep them until training starts: setting up and the sanity check draw numbers too."""
+        self._pending = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore."""
+        if self._pending is not None:
+            _restore(self._pending)
+            self._pending, self._renew_iterator = None, True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """At the start of a resumed epoch, draw for its iterator again: Lightning made it before the restore."""
+        if self._renew_iterator:
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[call-overload]
+            self._renew_iterator = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A resume in the middle of an epoch has passed by `on_train_epoch_start`."""
+        self._renew_iterator = False
+
+
+def _restore(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    numpy = state["numpy"]
+    np.random.set_state(
+        {
+            "bit_generator": numpy["bit_generator"],
+            "state": {"key": numpy["key"].cpu().numpy().astype(np.uint32), "pos": numpy["pos"]},
+            "has_gauss": numpy["has_gauss"],
+            "gauss": numpy["gauss"],
+        }
+    )
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])

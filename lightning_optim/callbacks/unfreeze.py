@@ -1,0 +1,264 @@
+"""Staged fine-tuning under Lightning: a backbone thaws stage by stage, on every scheduler, resume and rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import nn
+from torch.optim import Optimizer
+
+from ..configure import rebuild_reducer
+from ..errors import ConfigError, did_you_mean, listed
+from ..groups.names import read_parameters
+from ..groups.plan import Plan
+from ..groups.table import Table
+from ..hyperparameters import plain
+from ..schedule.ledger import scheduler_drives
+from ..stages.freezing import frozen_modules, set_trainable
+from ..stages.staged import StagedOptimizer
+from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
+from ..stages.triggers import Clock
+from ..telemetry.loggers import write_text
+from .arrange import Arrangement
+
+if TYPE_CHECKING:
+    from ..factory import OptimizerFactory
+
+_MODES = ("eval", "train")
+
+
+class StagedUnfreeze(Callback):
+    """Freezes what later stages claim, and thaws it when their triggers are reached.
+
+    The optimizer and its schedulers are built over the whole model, by whatever `configure_optimizers` there is. Later
+    stages' groups are then taken out, and added as param groups of their own when they thaw, each at the lr that its
+    configured group has by then, times `lr_scale`. A frozen stage has no optimizer state and no gradient.
+
+    Args:
+        stages: by name, in order: selectors as in rules, `at: {epoch: n}` (from 0) or `at: {step: n}` (optimizer
+            steps done), `lr_scale`, `warmup_steps`. A stage without `at` is trained from the start.
+        frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and leaves them alone.
+        frozen_dropout: `train`: dropout in a frozen part goes on.
+
+    Raises:
+        ConfigError: the plan is wrong in itself. What needs the model is found before the first step.
+
+    Example:
+        >>> callback = StagedUnfreeze(
+        ...     {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
+        ... )
+    """
+
+    def __init__(
+        self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train"
+    ) -> None:
+        for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
+            if mode not in _MODES:
+                raise ConfigError(
+                    f"{key}: got {mode!r}, which is not one of {', '.join(_MODES)}.{did_you_mean(str(mode), _MODES)}"
+                )
+        self.stages = parse_stages(plain(stages))
+        self.frozen_norm = frozen_norm
+        self.frozen_dropout = frozen_dropout
+        self._thawed = [stage.name for stage in self.stages if stage.trigger.from_start]
+        self._staged: list[StagedOptimizer] = []
+        self._loaded: list[dict[str, Any]] | None = None
+        self._hooks: list[Any] = []
+        self._eval_modules: list[nn.Module] = []
+
+    def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
+        """The plan for a model: what thaws when, at which peak lr. Nothing is changed.
+
+        Args:
+            module: the model.
+            optimizer: a factory or a built optimizer, for the groups; without, there is one group a stage.
+
+        Raises:
+            ConfigError: the plan does not fit the model.
+        """
+        claimed = claim(self.stages, module)
+        if isinstance(optimizer, Optimizer):
+            plan = Plan.of(optimizer, module)
+        elif optimizer is not None:
+            plan = optimizer.plan(module)
+        else:
+            plan = Plan.whole(module)
+        starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
+        return Table(plan.split(claimed), starts=starts)
+
+    # Before the optimizer is built: everything claimed is trainable, so it and its scheduler see the whole model.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make what the stages claim trainable, for the strategy's wrapper and for `configure_optimizers`."""
+        if stage != "fit":
+            return
+        _check_strategy(trainer)
+        for claimed in self._claimable(pl_module):
+            set_trainable(_tensors(pl_module, claimed.params), True)
+        Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
+
+    def _claimable(self, module: nn.Module) -> tuple[Stage, ...]:
+        # Modules made in `configure_model` are not there yet: what is missing is an error only later.
+        return claim([replace(stage, allow_empty=True) for stage in self.stages], module)
+
+    def _claim(self, module: nn.Module) -> None:
+        self.stages = claim(self.stages, module)
+        for stage in self.stages:
+            set_trainable(_tensors(module, stage.params), True)
+
+    # Once it is built: split, withhold, follow.
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the later stages out of the optimizers, freeze them, and put back those a checkpoint has passed."""
+        self._settle_claims(pl_module, trainer.optimizers)
+        configs = [config.scheduler for config in trainer.lr_scheduler_configs]
+        _check_known(configs, trainer.optimizers)
+        self._staged = [
+            StagedOptimizer(optimizer, pl_module, self.stages, [s for s in configs if scheduler_drives(s, optimizer)])
+            for optimizer in trainer.optimizers
+        ]
+        for index, staged in enumerate(self._staged):
+            staged.show_only(self._thawed)
+            if self._loaded is not None:
+                staged.load_state_dict(self._loaded[index])
+            self._hooks += [
+                staged.optimizer.register_step_pre_hook(lambda *_, staged=staged: staged.follow()),
+                staged.optimizer.register_step_post_hook(lambda *_, staged=staged: staged.count_step()),
+            ]
+        self._loaded = None
+        for stage in self.stages:
+            set_trainable(_tensors(pl_module, stage.params), stage.name in self._thawed)
+        rebuild_reducer(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put frozen layers into the mode asked for."""
+        self._set_modes(pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Frozen layers again: a module's own `train()` would have switched them back."""
+        self._set_modes(pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Thaw what is due, at the first of the batches whose gradients accumulate; follow the schedulers."""
+        if batch_idx % trainer.accumulate_grad_batches == 0 and len(self._thawed) < len(self.stages):
+            self._thaw_due(trainer, pl_module)
+        self._follow()
+
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        """Follow the schedulers, which have just stepped, so that checkpoints hold the lr of the next step."""
+        self._follow()
+
+    def _follow(self) -> None:
+        for staged in self._staged:
+            staged.follow()
+
+    def _thaw_due(self, trainer: Trainer, module: LightningModule) -> None:
+        clock = Clock(epoch=trainer.current_epoch, step=trainer.global_step)
+        due = [stage for stage in self.stages if stage.name not in self._thawed and stage.trigger.due(clock)]
+        for stage in due:
+            set_trainable(_tensors(module, stage.params), True)
+            groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
+            self._thawed.append(stage.name)
+            self._announce(trainer, stage, [group.name for group in groups])
+        if due:
+            self._set_modes(module)
+            rebuild_reducer(trainer)
+
+    def _announce(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
+        said = f"epoch {trainer.current_epoch}, step {trainer.global_step}: '{stage.name}' thaws ({listed(groups)})"
+        rank_zero_info(f"StagedUnfreeze: {said}")
+        write_text(trainer.loggers, "optim/thaw", said, trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+    def _set_modes(self, module: LightningModule) -> None:
+        frozen = frozenset().union(*(stage.params for stage in self.stages if stage.name not in self._thawed))
+        held = frozen_modules(module, frozen, norms=self.frozen_norm == "eval", dropouts=self.frozen_dropout == "eval")
+        for layer in self._eval_modules:
+            layer.train(module.training)
+        for layer in held:
+            layer.eval()
+        self._eval_modules = held
+
+    def _settle_claims(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+        """Leave to `frozen: true` rules what they took, and see that nothing else is without optimizer or stage."""
+        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        settled = []
+        for stage in self.stages:
+            loose = [(name, tensor) for name, tensor in _named(module, stage.params) if id(tensor) not in held]
+            # All claimed were trainable a moment ago: what is not any more, a rule has frozen.
+            missing = [name for name, tensor in loose if tensor.requires_grad]
+            if missing:
+                raise ConfigError(
+                    f"{stage.key}: no optimizer holds {len(missing)} of the parameters it claims: {listed(missing, 3)}. "
+                    "Give configure_optimizers the whole model: optimizer(self.parameters())"
+                )
+            settled.append(replace(stage, params=stage.params - {name for name, _ in loose}))
+        self.stages = tuple(settled)
+        check_unclaimed(self.stages, module)
+
+    # Saved and restored.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stages that have thawed, and what the schedulers made of the groups as configured."""
+        return {"thawed": list(self._thawed), "optimizers": [staged.state_dict() for staged in self._staged]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the stage from the checkpoint: it, and not the epoch, says where the run is.
+
+        Raises:
+            ConfigError: the checkpoint has a stage that this plan has not.
+        """
+        known = [stage.name for stage in self.stages]
+        for name in state_dict["thawed"]:
+            if name not in known:
+                raise ConfigError(
+                    f"stages: the checkpoint has thawed '{name}', which is no stage of this plan."
+                    f"{did_you_mean(name, known)} There are: {', '.join(known)}"
+                )
+        self._thawed = [name for name in known if name in state_dict["thawed"]]
+        self._loaded = state_dict["optimizers"]
+
+    # Put back.
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the optimizers and of the module's hook."""
+        self._let_go(pl_module)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same: Lightning runs no teardown here."""
+        self._let_go(pl_module)
+
+    def _let_go(self, module: LightningModule) -> None:
+        Arrangement.undo(module)
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+
+def _tensors(module: nn.Module, names: frozenset[str]) -> list[Any]:
+    return [tensor for _, tensor in _named(module, names)]
+
+
+def _named(module: nn.Module, names: frozenset[str]) -> list[tuple[str, Any]]:
+    return [(p.name, p.tensor) for p in read_parameters(module) if p.name in names]
+
+
+def _check_strategy(trainer: Trainer) -> None:
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise ConfigError(
+            f"trainer.strategy: StagedUnfreeze does not yet know {type(trainer.strategy).__name__}. "
+            "Type trainer.strategy=ddp, or leave the unfreeze out: unfreeze=none"
+        )
+
+
+def _check_known(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> None:
+    for scheduler in schedulers:
+        if not any(scheduler_drives(scheduler, optimizer) for optimizer in optimizers):
+            raise ConfigError(
+                f"scheduler: no reference to the optimizer can be found in {type(scheduler).__name__}, so a stage cannot "
+                "join its curve. Take a torch.optim.lr_scheduler"
+            )

@@ -1,0 +1,116 @@
+"""Where the factories meet a LightningModule: its `configure_optimizers`, and the length of its run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.connectors.data_connector import (
+    _parse_num_batches,
+    _process_dataloader,
+    _request_dataloader,
+)
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+
+from .errors import ConfigError
+from .schedule.factory import SchedulerFactory
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+    from .factory import OptimizerFactory
+
+
+def configure_optimizers(
+    module: LightningModule,
+    optimizer: OptimizerFactory | Callable[[Any], Optimizer],
+    scheduler: SchedulerFactory | None = None,
+) -> dict[str, Any]:
+    """All that a LightningModule's `configure_optimizers` has to return.
+
+    A schedule that needs the length of the run gets it from the config, else from the trainer: `max_steps`, else
+    `max_epochs` times the optimizer steps of an epoch. It is never read from `trainer.estimated_stepping_batches`,
+    which breaks the mid-epoch resume of a stateful loader (Lightning issue 20550).
+
+    Args:
+        module: attached to a trainer if the schedule needs one.
+        optimizer: called with `module`, so rules see names and classes.
+        scheduler: None for a constant lr.
+
+    Raises:
+        ConfigError: what the factories raise; or the length of the run cannot be known.
+
+    Example:
+        >>> class Net(LightningModule):
+        ...     def configure_optimizers(self):
+        ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
+    """
+    _check_made("optimizer", optimizer)
+    trainable = sum(p.requires_grad for p in module.parameters())
+    built = optimizer(module)
+    if trainable != sum(p.requires_grad for p in module.parameters()) and module._trainer is not None:
+        rebuild_reducer(module.trainer)
+    if scheduler is None:
+        return {"optimizer": built}
+    _check_made("scheduler", scheduler)
+    total = run_length(module.trainer, scheduler.interval) if scheduler.needs_total_steps else None
+    return {"optimizer": built, "lr_scheduler": scheduler.config(built, total)}
+
+
+def run_length(trainer: Trainer, interval: str) -> int:
+    """How many optimizer steps, or epochs, the trainer is set to run.
+
+    Raises:
+        ConfigError: the trainer has no end, or its loader no length.
+    """
+    if interval == "step" and trainer.max_steps > 0:
+        return trainer.max_steps
+    if trainer.max_epochs is None or trainer.max_epochs < 0:
+        raise ConfigError(
+            "scheduler.total_steps: the trainer has no end to take it from. Type scheduler.total_steps, or trainer.max_epochs"
+        )
+    if interval == "epoch":
+        return trainer.max_epochs
+    batches = _batches_per_epoch(trainer)
+    if math.isinf(batches):
+        raise ConfigError(
+            "scheduler.total_steps: the training loader has no length to take it from. Type scheduler.total_steps, "
+            "or trainer.max_steps"
+        )
+    return trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+
+
+def rebuild_reducer(trainer: Trainer) -> None:
+    """DDP averages the gradients of what was trainable when it was built: build it over what is trainable now."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy.model.module
+        strategy.configure_ddp()
+
+
+def _batches_per_epoch(trainer: Trainer) -> float:
+    """Batches per rank and epoch, from a loader of its own: the trainer's must not be made before states are restored."""
+    if trainer.train_dataloader is not None:
+        return trainer.num_training_batches
+    loader = _request_dataloader(trainer.fit_loop._data_source)
+    combined = loader if isinstance(loader, CombinedLoader) else CombinedLoader(loader, "max_size_cycle")
+    lengths = []
+    for part in combined.flattened:
+        part = _process_dataloader(trainer, TrainerFn.FITTING, RunningStage.TRAINING, part)
+        length = sized_len(part)
+        limit = trainer.limit_train_batches
+        lengths.append(_parse_num_batches(RunningStage.TRAINING, float("inf") if length is None else length, limit))
+    return min(lengths) if combined._mode == "min_size" else max(lengths)
+
+
+def _check_made(key: str, factory: Any) -> None:
+    if callable(factory):
+        return
+    hint = "instantiate it first: hydra.utils.instantiate(cfg)" if isinstance(factory, Mapping) else "pass a factory"
+    raise ConfigError(f"{key}: got a {type(factory).__name__}, which cannot be called; {hint}")

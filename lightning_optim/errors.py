@@ -1,0 +1,36 @@
+"""The one error a user's config can cause, and the words that help to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """Something in a config is wrong; the message names the key, what was given, what is allowed and what to type.
+
+    Hydra shows the ``repr`` of the error that an ``instantiate`` ran into: hence the plain one.
+    """
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """The names in `known` most like `word`, best first; empty when none is near."""
+    by_lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=0.6)
+    return [by_lower[name] for name in found]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` with a leading blank, or nothing where no name is near."""
+    found = nearest(word, known, count=1)
+    return f" Did you mean '{found[0]}'?" if found else ""
+
+
+def listed(names: Iterable[str], limit: int = 12) -> str:
+    """Names joined for a sentence, the rest counted."""
+    names = list(names)
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

@@ -1,0 +1,1 @@
+"""Param groups: selectors, rules, the plan and its table."""

@@ -1,0 +1,175 @@
+"""Parameters with their names and the modules that own them, from whatever a caller passes as `params`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import GeneratorType
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError, listed
+
+# Wrappers put one attribute between themselves and what they wrap; it is no part of a parameter's name.
+_WRAPPERS = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": "_checkpoint_wrapped_module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+}
+_BARE_PREFIXES = ("_orig_mod", "module", "_fsdp_wrapped_module")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """One parameter of a model and all that a rule can ask of it."""
+
+    name: str
+    """The clean name: without wrappers, the first one where a parameter is tied."""
+    tensor: Tensor
+    names: tuple[str, ...]
+    """Every clean name it has."""
+    owners: tuple[nn.Module | None, ...]
+    """The module that holds it under each of its names; None where only names were given."""
+
+
+def read_parameters(params: Any) -> list[Parameter]:
+    """The parameters in `params`, in its order, each with its clean names.
+
+    Args:
+        params: an `nn.Module`; `(name, parameter)` pairs; the generator `module.parameters()` (or
+            `module.named_parameters()`) or a generator expression over it; or bare tensors, which get no name.
+
+    Raises:
+        ConfigError: nothing in it, something else in it, or two parameters under one name.
+    """
+    if isinstance(params, nn.Module):
+        parameters = _of_module(params)
+    elif (module := _module_behind(params)) is not None:
+        wanted = {id(item[1] if isinstance(item, tuple) else item) for item in params}
+        parameters = [parameter for parameter in _of_module(module) if id(parameter.tensor) in wanted]
+    else:
+        parameters = _of_items(params)
+    if not parameters:
+        raise ConfigError(
+            "params: there is no parameter in it. Pass the module, or named_parameters() "
+            "(a generator that was used up gives nothing)."
+        )
+    return parameters
+
+
+def nameless(parameters: Iterable[Parameter]) -> bool:
+    """Whether these are bare tensors."""
+    return any(not parameter.names for parameter in parameters)
+
+
+def clean_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """`(clean path, module)` of a module and all below it, a shared module under each of its paths."""
+    yield from _walk(root, "", frozenset())
+
+
+def _walk(module: nn.Module, path: str, above: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    above = above | {id(module)}
+    through = _wrapped_attribute(module)
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in above:
+            yield from _walk(child, path if name == through else _join(path, name), above)
+
+
+def _of_module(root: nn.Module) -> list[Parameter]:
+    found: dict[int, tuple[Tensor, list[str], list[nn.Module | None]]] = {}
+    for path, module in clean_modules(root):
+        for name, tensor in module._parameters.items():
+            if tensor is not None:
+                _, names, owners = found.setdefault(id(tensor), (tensor, [], []))
+                names.append(_join(path, name))
+                owners.append(module)
+    return _checked(
+        Parameter(name=names[0], tensor=tensor, names=tuple(names), owners=tuple(owners))
+        for tensor, names, owners in found.values()
+    )
+
+
+def _of_items(params: Any) -> list[Parameter]:
+    if isinstance(params, (str, bytes, dict, Tensor)) or not isinstance(params, Iterable):
+        raise ConfigError(
+            f"params: got {_type_of(params)}. Pass the module, its named_parameters(), or its parameters()."
+        )
+    items = list(params)
+    if all(isinstance(item, Tensor) for item in items):
+        return [Parameter(name="", tensor=item, names=(), owners=()) for item in _unique(items)]
+    for item in items:
+        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)):
+            raise ConfigError(
+                f"params: got {_type_of(item)} in it. Pass the module, or (name, parameter) pairs: named_parameters()."
+            )
+    found: dict[int, tuple[Tensor, list[str]]] = {}
+    for name, (_, tensor) in zip(_without_leading_wrappers([item[0] for item in items]), items, strict=True):
+        found.setdefault(id(tensor), (tensor, []))[1].append(name)
+    return _checked(
+        Parameter(name=names[0], tensor=tensor, names=tuple(names), owners=(None,) * len(names))
+        for tensor, names in found.values()
+    )
+
+
+def _checked(parameters: Iterable[Parameter]) -> list[Parameter]:
+    parameters, seen, twice = list(parameters), set[str](), []
+    for parameter in parameters:
+        twice += [name for name in parameter.names if name in seen]
+        seen.update(parameter.names)
+    if twice:
+        raise ConfigError(
+            f"params: two parameters have one name once wrappers' prefixes are dropped: {listed(twice, 3)}. "
+            "Pass the innermost module instead."
+        )
+    return parameters
+
+
+def _module_behind(params: Any) -> nn.Module | None:
+    """The module whose `parameters()` this generator, or the one a generator expression runs over, was made by.
+
+    Names are lost in `module.parameters()`, but a generator keeps its locals while it is not used up: so the code
+    of templates, `optimizer(params=self.trainer.model.parameters())`, works with rules and needs no edit.
+    """
+    while isinstance(params, GeneratorType) and inspect.getgeneratorstate(params) == inspect.GEN_CREATED:
+        variables = inspect.getgeneratorlocals(params)
+        if params.gi_code in (nn.Module.parameters.__code__, nn.Module.named_parameters.__code__):
+            root = variables["self"]
+            whole = variables.get("recurse", True) and not variables.get("prefix")
+            return root if isinstance(root, nn.Module) and whole else None
+        params = variables.get(".0")
+    return None
+
+
+def _wrapped_attribute(module: nn.Module) -> str | None:
+    for cls in type(module).__mro__:
+        if (attribute := _WRAPPERS.get(f"{cls.__module__}.{cls.__qualname__}")) is not None:
+            return attribute
+    return None
+
+
+def _without_leading_wrappers(names: list[str]) -> list[str]:
+    """Names less the prefixes that all of them begin with: one that only some have is a module of the user's own."""
+    while names:
+        shared = {name.partition(".")[0] for name in names}
+        if len(shared) != 1 or not shared <= set(_BARE_PREFIXES) or not all("." in name for name in names):
+            break
+        names = [name.partition(".")[2] for name in names]
+    return names
+
+
+def _unique(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return list({id(tensor): tensor for tensor in tensors}.values())
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _type_of(value: Any) -> str:
+    return f"a {type(value).__name__}"

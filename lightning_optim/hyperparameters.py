@@ -1,0 +1,191 @@
+"""What values a hyperparameter takes: its default, its bounds, and the check of one given value (no torch)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from .errors import ConfigError
+
+Value = float | int | bool | str | None | tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hyperparameter:
+    """One hyperparameter of an algorithm or a schedule; the subclasses say what values it takes."""
+
+    REQUIRED: ClassVar[object] = object()
+
+    default: Any = REQUIRED
+    """The value where the config says nothing; `REQUIRED` where it must."""
+    optional: bool = False
+    """Whether `null` is a value."""
+    per_group: bool = True
+    """Whether each param group may have its own."""
+    help: str = ""
+    """One line for `lightning-optim show`."""
+
+    @property
+    def required(self) -> bool:
+        """Whether the config must give it."""
+        return self.default is Hyperparameter.REQUIRED
+
+    def check(self, value: Any, key: str) -> Any:
+        """The value as the algorithm takes it.
+
+        Raises:
+            ConfigError: it is of another type or out of bounds; the message begins with `key`.
+        """
+        if value is None and self.optional:
+            return None
+        checked = self._convert(value)
+        if checked is _WRONG:
+            raise ConfigError(f"{key}: got {value!r}, which is not {self.describe()}.{self._example(key)}")
+        return checked
+
+    def describe(self) -> str:
+        """The allowed values in words, e.g. 'a number >= 0'."""
+        return self._describe() + (" or null" if self.optional else "")
+
+    def _example(self, key: str) -> str:
+        if self.required or self.default is None:
+            return ""
+        return f" Type for example {key.rsplit('.', 1)[-1]}: {in_yaml(self.default)}"
+
+    def _convert(self, value: Any) -> Any:
+        raise NotImplementedError
+
+    def _describe(self) -> str:
+        raise NotImplementedError
+
+
+_WRONG = object()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Hyperparameter):
+    """A finite number; an `open` bound is itself excluded."""
+
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+    integer: bool = False
+
+    def _convert(self, value: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            return _WRONG
+        if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
+            return _WRONG
+        if self.high is not None and (value > self.high or (self.open_high and value == self.high)):
+            return _WRONG
+        if self.integer:
+            return int(value) if int(value) == value else _WRONG
+        return float(value)
+
+    def _describe(self) -> str:
+        bounds = []
+        if self.low is not None:
+            bounds.append(f"{'>' if self.open_low else '>='} {self.low:g}")
+        if self.high is not None:
+            bounds.append(f"{'<' if self.open_high else '<='} {self.high:g}")
+        return " ".join([f"{'a whole' if self.integer else 'a finite'} number", " and ".join(bounds)]).strip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag(Hyperparameter):
+    """true or false."""
+
+    def _convert(self, value: Any) -> Any:
+        return value if isinstance(value, bool) else _WRONG
+
+    def _describe(self) -> str:
+        return "true or false"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice(Hyperparameter):
+    """One of a few words."""
+
+    options: tuple[str, ...]
+
+    def _convert(self, value: Any) -> Any:
+        return value if isinstance(value, str) and value in self.options else _WRONG
+
+    def _describe(self) -> str:
+        return f"one of {', '.join(self.options)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Hyperparameter):
+    """Any non-empty text."""
+
+    def _convert(self, value: Any) -> Any:
+        return value if isinstance(value, str) and value else _WRONG
+
+    def _describe(self) -> str:
+        return "a text"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers(Hyperparameter):
+    """A list of as many numbers as there are `items`; a tuple once checked."""
+
+    items: tuple[Number, ...]
+
+    def _convert(self, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or len(value) != len(self.items):
+            return _WRONG
+        converted = tuple(
+            None if item.optional and given is None else item._convert(given)
+            for item, given in zip(self.items, value, strict=True)
+        )
+        return _WRONG if any(given is _WRONG for given in converted) else converted
+
+    def _describe(self) -> str:
+        return f"a list of {len(self.items)}: {'; '.join(item.describe() for item in self.items)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeNumbers(Hyperparameter):
+    """A growing list of positive whole numbers, of any length."""
+
+    def _convert(self, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)) or not value:
+            return _WRONG
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in value):
+            return _WRONG
+        return list(value) if sorted(set(value)) == list(value) else _WRONG
+
+    def _describe(self) -> str:
+        return "a growing list of positive whole numbers"
+
+
+def in_yaml(value: Any) -> str:
+    """A value as one writes it in YAML."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(in_yaml(item) for item in value)}]"
+    if isinstance(value, float):
+        # YAML 1.1 reads a float without a point (1e-08) as text; OmegaConf does not, others do.
+        text = repr(value)
+        return text.replace("e", ".0e") if "e" in text and "." not in text else text
+    return str(value)
+
+
+def plain(value: Any) -> Any:
+    """A config value as str, number, bool, list or dict: OmegaConf containers, tuples and mappings are converted."""
+    if type(value).__module__.startswith("omegaconf"):
+        from omegaconf import OmegaConf
+
+        return OmegaConf.to_container(value, resolve=True)
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

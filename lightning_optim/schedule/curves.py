@@ -1,0 +1,106 @@
+"""Learning-rate curves of our own: factors on a group's peak, by the number of steps already done.
+
+They are plain objects for `torch.optim.lr_scheduler.LambdaLR`, which keeps their fields in its state dict. The warm-up
+counts from one, so that no step is taken at lr 0, and reaches the peak at its last step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Curve(Protocol):
+    """A factor on the peak lr for step `t`, counted from 0."""
+
+    def __call__(self, t: int) -> float: ...
+
+
+def warmup(t: int, steps: int) -> float:
+    """The factor (t + 1) / steps, until it is 1."""
+    return min(1.0, (t + 1) / steps) if steps > 0 else 1.0
+
+
+def progress(t: int, start: int, end: int) -> float:
+    """How far `t` is from `start` to `end`, within [0, 1]: nothing climbs back after the end."""
+    return min(1.0, max(0.0, (t - start) / max(1, end - start)))
+
+
+@dataclass
+class Warmup:
+    """Linear climb to the peak, which it keeps."""
+
+    warmup_steps: int
+
+    def __call__(self, t: int) -> float:
+        return warmup(t, self.warmup_steps)
+
+
+@dataclass
+class WarmupCosine:
+    """Linear warm-up, then half a cosine from the peak to `final_scale` of it (arXiv:1608.03983, eq. 5)."""
+
+    warmup_steps: int
+    total_steps: int
+    final_scale: float
+
+    def __call__(self, t: int) -> float:
+        done = progress(t, self.warmup_steps, self.total_steps)
+        cosine = (1 + math.cos(math.pi * done)) / 2
+        return warmup(t, self.warmup_steps) * (self.final_scale + (1 - self.final_scale) * cosine)
+
+
+@dataclass
+class WarmupLinear:
+    """Linear warm-up, then a line from the peak to `final_scale` of it."""
+
+    warmup_steps: int
+    total_steps: int
+    final_scale: float
+
+    def __call__(self, t: int) -> float:
+        done = progress(t, self.warmup_steps, self.total_steps)
+        return warmup(t, self.warmup_steps) * (1 - (1 - self.final_scale) * done)
+
+
+@dataclass
+class WarmupStableDecay:
+    """Linear warm-up, the peak, and over the last `decay_steps` a fall to `final_scale` of it (arXiv:2404.06395)."""
+
+    warmup_steps: int
+    total_steps: int
+    decay_steps: int
+    decay_shape: str
+    final_scale: float
+
+    def __call__(self, t: int) -> float:
+        done = progress(t, self.total_steps - self.decay_steps, self.total_steps)
+        left = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "sqrt": 1 - math.sqrt(done)}
+        return warmup(t, self.warmup_steps) * (self.final_scale + (1 - self.final_scale) * left[self.decay_shape])
+
+
+@dataclass
+class Noam:
+    """The schedule of arXiv:1706.03762, section 5.3, scaled to reach the group's own lr at its peak.
+
+    The paper's peak is `d_model ** -0.5 * warmup_steps ** -0.5`.
+    """
+
+    warmup_steps: int
+
+    def __call__(self, t: int) -> float:
+        step = t + 1
+        return min(step / self.warmup_steps, math.sqrt(self.warmup_steps / step))
+
+
+@dataclass
+class InverseSqrt:
+    """Linear warm-up, then peak * sqrt(timescale / (t - warmup_steps + timescale))."""
+
+    warmup_steps: int
+    timescale: int
+
+    def __call__(self, t: int) -> float:
+        done = max(0, t - self.warmup_steps)
+        return warmup(t, self.warmup_steps) * math.sqrt(self.timescale / (done + self.timescale))

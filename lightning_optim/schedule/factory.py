@@ -1,0 +1,290 @@
+"""From config to schedule: plain torch schedulers in which each group's configured lr is its peak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
+
+from ..errors import ConfigError, did_you_mean
+from ..hyperparameters import Number, plain
+from .curves import Warmup
+from .registry import ScheduleInfo, schedule_info
+
+_INTERVALS = ("step", "epoch")
+_PEAK_ARGUMENTS = ("max_lr", "max_lrs")
+_LENGTH_ARGUMENTS = ("epochs", "steps_per_epoch")
+
+
+class SchedulerFactory:
+    """A learning-rate schedule as a config describes it, checked when made; call it with an optimizer to build it.
+
+    A group's configured lr is its peak: `one_cycle` and `cyclic` climb to each group's own, and take no `max_lr`.
+
+    Args:
+        name: a schedule, torch's in snake_case without `lr` or one of `warmup_cosine`, `warmup_linear`,
+            `warmup_stable_decay`, `noam`, `inverse_sqrt`.
+        interval: what a step is: an optimizer `step` or an `epoch`.
+        warmup_steps: steps of a linear climb to the peak; before a torch schedule, which then begins at its end.
+        total_steps: length of the run in steps of `interval`, where the schedule needs it; by default Lightning's,
+            see `configure_optimizers`.
+        **hyperparameters: the schedule's own. `lambda` and `multiplicative` take `lr_lambda`, from Python only;
+            `sequential` and `chained` take `schedulers`, a list of blocks `{name: ..., ...}`.
+
+    Raises:
+        ConfigError: something of this is wrong.
+
+    Example:
+        >>> import torch
+        >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+        >>> scheduler = SchedulerFactory("warmup_cosine", warmup_steps=2, total_steps=10)(optimizer)
+        >>> scheduler.get_last_lr()
+        [0.05]
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        interval: str = "step",
+        warmup_steps: int = 0,
+        total_steps: int | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        self.name = name
+        self.interval = interval
+        self.warmup_steps = warmup_steps
+        self.total_steps = total_steps
+        self.hyperparameters: dict[str, Any] = {key: plain(value) for key, value in hyperparameters.items()}
+        self._check()
+
+    @property
+    def info(self) -> ScheduleInfo:
+        """The registry's entry."""
+        return schedule_info(self.name)
+
+    @property
+    def needs_total_steps(self) -> bool:
+        """Whether the length of the run must come from elsewhere than this config."""
+        if self.total_steps is not None:
+            return False
+        if self.info.blocks:
+            return any(block.needs_total_steps for block in self._open_blocks())
+        return self.info.length is not None and self.hyperparameters.get(self.info.length) is None
+
+    def __call__(self, optimizer: Optimizer, total_steps: int | None = None) -> LRScheduler:
+        """The torch scheduler.
+
+        Args:
+            optimizer: what it drives.
+            total_steps: length of the run, for where the config has none.
+
+        Raises:
+            ConfigError: the schedule needs the length of the run, and it is given nowhere; or the optimizer's lrs do
+                not go with the schedule.
+        """
+        total = self._total(total_steps)
+        if not self.warmup_steps or self.info.own_warmup:
+            return self._build(optimizer, total, self.warmup_steps)
+        warmup = LambdaLR(optimizer, Warmup(self.warmup_steps))
+        rest = self._build(optimizer, total and total - self.warmup_steps, 0)
+        return SequentialLR(optimizer, [warmup, rest], milestones=[self.warmup_steps])
+
+    def config(self, optimizer: Optimizer, total_steps: int | None = None) -> dict[str, Any]:
+        """Lightning's scheduler dict, `{"scheduler": ..., "interval": ...}`, with the monitor where there is one.
+
+        Raises:
+            ConfigError: as when called; or `reduce_on_plateau` without a `monitor`.
+        """
+        config = {"scheduler": self(optimizer, total_steps), "interval": self.interval, "frequency": 1}
+        if self.name == "reduce_on_plateau":
+            monitor = self.hyperparameters.get("monitor")
+            if monitor is None:
+                raise ConfigError("monitor: reduce_on_plateau needs a metric to watch. Type for example monitor: val/loss")
+            config |= {"monitor": monitor, "reduce_on_plateau": True}
+        return config
+
+    def _total(self, total_steps: int | None) -> int | None:
+        total = self.total_steps if self.total_steps is not None else total_steps
+        if self.needs_total_steps and total is None:
+            raise ConfigError(
+                f"scheduler.total_steps: {self.name} needs the length of the run. Type for example "
+                "scheduler.total_steps: 1000, or build it with lightning_optim.configure_optimizers, which asks the trainer"
+            )
+        if total is not None and self.warmup_steps >= total:
+            raise ConfigError(f"warmup_steps: {self.warmup_steps} leaves nothing of the run's {total} steps. Type fewer")
+        return total
+
+    def _build(self, optimizer: Optimizer, total: int | None, warmup_steps: int) -> LRScheduler:
+        info, arguments = self.info, self._arguments()
+        module, _, name = info.path.partition(":")
+        cls = getattr(import_module(module), name)
+        if info.blocks:
+            return self._build_blocks(cls, optimizer, total, arguments)
+        if info.function:
+            scheduler: LRScheduler = cls(optimizer, self.hyperparameters["lr_lambda"])
+            return scheduler
+        if info.length is not None and arguments.get(info.length) is None:
+            arguments[info.length] = total
+        if info.own_warmup:
+            return LambdaLR(optimizer, cls(warmup_steps=warmup_steps, **_curve_arguments(self.name, arguments, warmup_steps)))
+        if "cycle_momentum" in arguments:
+            arguments |= _peak_arguments(self.name, optimizer, arguments)
+        arguments.pop("monitor", None)
+        scheduler = cls(optimizer, **arguments)
+        return scheduler
+
+    def _build_blocks(self, cls: Any, optimizer: Optimizer, total: int | None, arguments: dict[str, Any]) -> LRScheduler:
+        blocks = self._blocks()
+        if self.name == "chained":
+            scheduler: LRScheduler = cls([block(optimizer, total) for block in blocks], optimizer)
+            return scheduler
+        edges = [0, *arguments["milestones"]]
+        lengths = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        rest = total - edges[-1] if total is not None else None
+        if rest is not None and rest <= 0:
+            raise ConfigError(f"milestones: the last, {edges[-1]}, is not before the end of the run, {total} steps")
+        children = [block(optimizer, length) for block, length in zip(blocks, [*lengths, rest], strict=True)]
+        return SequentialLR(optimizer, children, milestones=arguments["milestones"])
+
+    def _arguments(self) -> dict[str, Any]:
+        """Every hyperparameter, checked, with defaults."""
+        return {
+            key: spec.check(self.hyperparameters[key], key) if key in self.hyperparameters else spec.default
+            for key, spec in self.info.hyperparameters.items()
+        }
+
+    def _blocks(self) -> list[SchedulerFactory]:
+        blocks = []
+        for index, block in enumerate(self.hyperparameters["schedulers"]):
+            try:
+                blocks.append(SchedulerFactory(**block))
+            except ConfigError as error:
+                raise ConfigError(f"schedulers[{index}].{error}") from None
+        return blocks
+
+    def _open_blocks(self) -> list[SchedulerFactory]:
+        """The blocks whose length the milestones do not give."""
+        return self._blocks()[-1:] if self.name == "sequential" else self._blocks()
+
+    def _check(self) -> None:
+        info = self.info
+        self._check_keys(info)
+        if self.interval not in _INTERVALS:
+            raise ConfigError(
+                f"interval: got {self.interval!r}, which is not one of {', '.join(_INTERVALS)}."
+                f"{did_you_mean(str(self.interval), _INTERVALS)}"
+            )
+        self.warmup_steps = Number(default=0, low=0, integer=True).check(self.warmup_steps, "warmup_steps")
+        total_steps = Number(default=1000, low=1, integer=True, optional=True)
+        self.total_steps = total_steps.check(self.total_steps, "total_steps")
+        for key, spec in info.hyperparameters.items():
+            if spec.required and key not in self.hyperparameters:
+                raise ConfigError(f"{key}: {self.name} needs it: {spec.describe()} ({spec.help})")
+        self._arguments()
+        if info.blocks:
+            self._check_blocks()
+        if info.function and not callable(self.hyperparameters.get("lr_lambda")):
+            raise ConfigError(
+                f"lr_lambda: {self.name} takes a function, which a config cannot hold. From Python: "
+                f"SchedulerFactory({self.name!r}, lr_lambda=...); in a config, take name: warmup_cosine, linear, ..."
+            )
+        if info.needs_warmup and not self.warmup_steps:
+            raise ConfigError(f"warmup_steps: {self.name} needs a warm-up. Type for example warmup_steps: 4000")
+        if self.warmup_steps and not info.own_warmup and not info.wrappable:
+            raise ConfigError(f"warmup_steps: {self.name} takes none. Type warmup_steps: 0, or another schedule")
+        if self.total_steps is not None and not self._takes_total_steps():
+            raise ConfigError(f"total_steps: {self.name} does not depend on it. Type total_steps: null")
+
+    def _check_keys(self, info: ScheduleInfo) -> None:
+        known = [*info.hyperparameters, *(["schedulers"] if info.blocks else []), *(["lr_lambda"] if info.function else [])]
+        for key in self.hyperparameters:
+            if key == "optimizer":
+                raise ConfigError(
+                    "optimizer: the factory takes it when it is called, not when it is made: a _partial_: true is left "
+                    "over in the config. Type _partial_: false"
+                )
+            if key in _PEAK_ARGUMENTS:
+                raise ConfigError(f"{key}: not taken, since each group's lr is its peak. Set optimizer.lr, and remove {key}")
+            if key in _LENGTH_ARGUMENTS:
+                raise ConfigError(f"{key}: not taken. Type total_steps, or leave the length of the run to the trainer")
+            if key not in known:
+                everything = [*known, "interval", "warmup_steps", "total_steps"]
+                raise ConfigError(
+                    f"{key}: {self.name} has no argument {key!r}.{did_you_mean(key, everything)} It takes: {', '.join(everything)}"
+                )
+
+    def _check_blocks(self) -> None:
+        given = self.hyperparameters.get("schedulers")
+        if not isinstance(given, list) or not given or not all(isinstance(block, Mapping) for block in given):
+            raise ConfigError(
+                f"schedulers: got {given!r}. {self.name} takes a list of blocks, "
+                "for example schedulers: [{name: linear, total_iters: 10}, {name: cosine_annealing}]"
+            )
+        for index, (raw, block) in enumerate(zip(given, self._blocks(), strict=True)):
+            if not block.info.wrappable:
+                raise ConfigError(f"schedulers[{index}].name: {block.name} cannot stand inside {self.name}")
+            if "interval" in raw:
+                raise ConfigError(f"schedulers[{index}].interval: blocks share the interval of {self.name}. Move it there")
+        if self.name == "sequential" and len(given) != len(self.hyperparameters["milestones"]) + 1:
+            raise ConfigError(
+                f"milestones: {len(given)} schedulers need {len(given) - 1} milestones, not "
+                f"{len(self.hyperparameters['milestones'])}"
+            )
+
+    def _takes_total_steps(self) -> bool:
+        if self.info.blocks:
+            return any(block._takes_total_steps() for block in self._open_blocks())
+        return self.info.length is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SchedulerFactory) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        shown = {"interval": self.interval, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
+        arguments = {**shown, **self.hyperparameters}
+        return f"SchedulerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+
+
+def _curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:
+    if name == "warmup_stable_decay":
+        decay_steps = arguments["decay_steps"] or max(1, arguments["total_steps"] // 10)
+        if warmup_steps + decay_steps > arguments["total_steps"]:
+            raise ConfigError(
+                f"decay_steps: {warmup_steps} steps of warm-up and {decay_steps} of decay are more than the run's "
+                f"{arguments['total_steps']}. Type fewer"
+            )
+        return {**arguments, "decay_steps": decay_steps}
+    if name == "inverse_sqrt":
+        return {"timescale": arguments["timescale"] or warmup_steps or 10_000}
+    return arguments
+
+
+def _peak_arguments(name: str, optimizer: Optimizer, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Each group's own lr as its maximum, where torch's scalar `max_lr` would give all groups one lr, silently."""
+    peaks = [float(group["lr"]) for group in optimizer.param_groups]
+    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+        if peak < arguments.get("base_lr", 0.0):
+            raise ConfigError(
+                f"base_lr: {arguments['base_lr']:g} is above the lr {peak:g} of group {group.get('name', '?')!r}. "
+                f"Type base_lr: {min(peaks) / 10:g}"
+            )
+    has_momentum = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
+    cycle = arguments["cycle_momentum"]
+    if cycle and not has_momentum:
+        raise ConfigError(
+            f"cycle_momentum: {type(optimizer).__name__} has neither momentum nor betas. Type cycle_momentum: false"
+        )
+    return {"max_lr": peaks, "cycle_momentum": has_momentum if cycle is None else cycle}
+
+
+torch.serialization.add_safe_globals([SchedulerFactory])
+
+__all__ = ["ReduceLROnPlateau", "SchedulerFactory"]

@@ -1,0 +1,112 @@
+"""The ledger: param groups as configured, which schedulers go on driving while live groups come, go and follow.
+
+A scheduler keeps lists with one entry per group and most of them break, or leave their curve, when a group joins late.
+So none joins: every scheduler is handed the ledger in place of the optimizer and sees the same groups for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..errors import ConfigError
+
+_NOT_SAVED = ("params", "param_names")
+
+
+class Ledger:
+    """A stand-in for an optimizer: its groups, without the means to step.
+
+    Args:
+        optimizer: its param groups are copied as they stand; values that schedulers write go to the copies only.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.param_groups: list[dict[str, Any]] = [_copied(group) for group in optimizer.param_groups]
+        self.defaults = optimizer.defaults
+        self.state: dict[Any, Any] = {}
+        # torch's schedulers warn unless a step of the optimizer, wrapped by them, came first.
+        self._opt_called = True
+
+    def step(self, closure: Callable[[], Any] | None = None) -> None:
+        """Nothing to step here."""
+        raise RuntimeError("a ledger of param groups cannot step; step the optimizer itself")
+
+    step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
+
+    def retarget(self, scheduler: Any, optimizer: Optimizer) -> None:
+        """Make a scheduler, and all schedulers in it, drive this ledger instead of `optimizer`.
+
+        Raises:
+            ConfigError: no reference to the optimizer can be found in it.
+        """
+        if not _replace_references(scheduler, optimizer, self):
+            raise ConfigError(
+                f"scheduler: no reference to the optimizer can be found in {type(scheduler).__name__}, so a stage "
+                "cannot join its curve. Use a torch.optim.lr_scheduler, or name: ... from lightning_optim's scheduler configs"
+            )
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """What schedulers made of each group's hyperparameters."""
+        return [{key: value for key, value in group.items() if key not in _NOT_SAVED} for group in self.param_groups]
+
+    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+        """Take the hyperparameters back.
+
+        Raises:
+            ConfigError: they are of another number of groups.
+        """
+        if len(state) != len(self.param_groups):
+            raise ConfigError(
+                f"the checkpoint's optimizer was configured with {len(state)} param groups, this run's with "
+                f"{len(self.param_groups)}. Give the groups that the checkpoint was saved under."
+            )
+        for group, saved in zip(self.param_groups, state, strict=True):
+            group.update(saved)
+
+
+def scheduler_drives(scheduler: Any, optimizer: Optimizer) -> bool:
+    """Whether a scheduler, or one in it, holds a reference to this optimizer."""
+    return any(holder is not None for holder in _references(scheduler, optimizer))
+
+
+def _replace_references(scheduler: Any, optimizer: Optimizer, ledger: Ledger) -> int:
+    references = _references(scheduler, optimizer)
+    for holder, attribute in references:
+        setattr(holder, attribute, ledger)
+    return len(references)
+
+
+def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
+    """`(object, attribute)` wherever the optimizer stands in a scheduler or in the schedulers it holds."""
+    found = []
+    for attribute, value in vars(scheduler).items():
+        if value is optimizer:
+            found.append((scheduler, attribute))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                if isinstance(item, LRScheduler):
+                    found += _references(item, optimizer)
+        elif isinstance(value, LRScheduler):
+            found += _references(value, optimizer)
+    return found
+
+
+def _copied(group: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.clone() if isinstance(value, Tensor) and key != "params" else value for key, value in group.items()
+    }
+
+
+def assign(group: dict[str, Any], key: str, value: Any) -> None:
+    """Set a group's value; a tensor lr is filled in place, since compiled steps and CUDA graphs hold on to it."""
+    if isinstance(group.get(key), Tensor):
+        with torch.no_grad():
+            group[key].fill_(value)
+    else:
+        group[key] = value

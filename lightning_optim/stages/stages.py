@@ -1,0 +1,147 @@
+"""Stages: which parameters thaw together, when, and at which part of their lr."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import nn
+
+from ..errors import ConfigError, did_you_mean, listed
+from ..groups.names import Parameter, read_parameters
+from ..groups.rules import check_name
+from ..groups.selectors import SELECTORS, Selector
+from ..hyperparameters import Flag, Number
+from .triggers import Trigger
+
+_OPTIONS = {
+    "lr_scale": Number(default=0.1, low=0),
+    "warmup_steps": Number(default=0, low=0, integer=True),
+    "allow_unused": Flag(default=True),
+    "allow_empty": Flag(default=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One entry of `stages`."""
+
+    name: str
+    selector: Selector
+    trigger: Trigger
+    lr_scale: float = 1.0
+    """On the curve of the group as configured."""
+    warmup_steps: int = 0
+    """Optimizer steps after the thaw in which lr climbs to that curve."""
+    allow_unused: bool = False
+    """Whether its parameters may go without a gradient."""
+    allow_empty: bool = False
+    params: frozenset[str] = field(default_factory=frozenset)
+    """Clean names of what it claims, once `claim` has seen the model."""
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the config."""
+        return f"stages.{self.name}"
+
+
+def parse_stages(given: Any) -> tuple[Stage, ...]:
+    """The stages of a config, in the order in which they stand.
+
+    Raises:
+        ConfigError: a stage is wrong in itself; what needs the model is found by `claim`.
+    """
+    if not isinstance(given, Mapping) or not given:
+        raise ConfigError(
+            f"stages: got {given!r}. It takes a mapping from a stage's name to the stage, "
+            "for example stages: {head: {params: head}, backbone: {params: backbone, at: {epoch: 1}}}"
+        )
+    stages = tuple(_parse_stage(str(name), given[name]) for name in given if given[name] is not None)
+    if not any(stage.trigger.from_start for stage in stages):
+        raise ConfigError(
+            f"stages: none is trained from the start. Leave out the trigger of the first: {given and next(iter(given))}.at: null"
+        )
+    _check_order(stages)
+    return stages
+
+
+def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
+    """The stages with the parameters they claim; one belongs to the first stage that claims it.
+
+    Raises:
+        ConfigError: a stage claims nothing.
+    """
+    parameters = read_parameters(module)
+    free = {parameter.name: parameter for parameter in parameters}
+    claimed = []
+    for stage in stages:
+        matched = [parameter for parameter in parameters if stage.selector.matches(parameter)]
+        mine = frozenset(parameter.name for parameter in matched if parameter.name in free)
+        if not mine and not stage.allow_empty:
+            raise ConfigError(f"{stage.key}: {_why_nothing(stage, matched, parameters)}")
+        for name in mine:
+            del free[name]
+        claimed.append(replace(stage, params=mine))
+    return tuple(claimed)
+
+
+def check_unclaimed(stages: Sequence[Stage], module: nn.Module, optional: frozenset[str] = frozenset()) -> None:
+    """Whether every parameter that is trained belongs to a stage.
+
+    Raises:
+        ConfigError: one does not: nobody has said when it is trained.
+    """
+    taken = frozenset().union(*(stage.params for stage in stages))
+    left = [p.name for p in read_parameters(module) if p.tensor.requires_grad and p.name not in taken | optional]
+    if left:
+        raise ConfigError(
+            f"stages: {len(left)} parameters that require a gradient belong to no stage: {listed(left, 3)}. "
+            f"Add a stage for them, for example {left[0].partition('.')[0]}: {{params: {left[0].partition('.')[0]}}}"
+        )
+
+
+def _parse_stage(name: str, given: Any) -> Stage:
+    key = f"stages.{name}"
+    check_name(name, key)
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}")
+    known = (*SELECTORS, "at", *_OPTIONS)
+    for option in given:
+        if option not in known:
+            raise ConfigError(
+                f"{key}.{option}: a stage has no key {option!r}.{did_you_mean(str(option), known)} It takes: {', '.join(known)}"
+            )
+    options = {
+        option: spec.check(given[option], f"{key}.{option}")
+        for option, spec in _OPTIONS.items()
+        if given.get(option) is not None
+    }
+    return Stage(
+        name=name, selector=Selector.parse(given, key), trigger=Trigger.parse(given.get("at"), f"{key}.at"), **options
+    )
+
+
+def _check_order(stages: Sequence[Stage]) -> None:
+    """Stages thaw in their order: a later one may not be due before an earlier one."""
+    for unit in ("epoch", "step"):
+        last: Stage | None = None
+        for stage in stages:
+            at = 0 if stage.trigger.from_start else getattr(stage.trigger, unit)
+            if at is None:
+                continue
+            if last is not None and at < (getattr(last.trigger, unit) or 0):
+                raise ConfigError(
+                    f"{stage.key}.at: {stage.trigger}, but {last.key} above it thaws at {last.trigger}. "
+                    "Stages thaw in their order: put it further up"
+                )
+            last = stage
+
+
+def _why_nothing(stage: Stage, matched: Sequence[Parameter], parameters: Sequence[Parameter]) -> str:
+    if matched:
+        return (
+            f"all {len(matched)} parameters it matches belong to a stage above it: {listed((p.name for p in matched), 3)}. "
+            "A parameter belongs to the first stage that claims it: put the narrower stage first"
+        )
+    return f"{stage.selector.explain_miss(parameters)} If that may be so here, type {stage.key}.allow_empty: true"

@@ -1,0 +1,1 @@
+"""What an optimizer step leaves to see: scalars, norms, tags, and how TensorBoard is written."""

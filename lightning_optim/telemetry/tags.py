@@ -1,0 +1,40 @@
+"""Tags: names of curves that never change, whatever joins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+# Signals that are measured rather than set stand under norm/.
+_PLAIN = ("lr", "weight_decay", "momentum", "beta", "step")
+
+
+def roots(optimizers: Sequence[Any]) -> list[str]:
+    """`optim` for one optimizer; `optim_<class>` for each of several, numbered where two are alike."""
+    if len(optimizers) == 1:
+        return ["optim"]
+    names = [type(optimizer).__name__.lower() for optimizer in optimizers]
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        seen[name] += 1
+        result.append(f"optim_{name}-{seen[name]}" if names.count(name) > 1 else f"optim_{name}")
+    return result
+
+
+def tag(root: str, signal: str, group: str) -> str:
+    """`optim/lr/head`, `optim/norm/exp_avg/head`, `optim/cos/grad_momentum/head`."""
+    plain = signal.startswith(_PLAIN) or "/" in signal
+    return f"{root}/{signal}/{group}" if plain else f"{root}/norm/{signal}/{group}"
+
+
+def parameter_tag(root: str, signal: str, parameter: str) -> str:
+    """The same for one parameter, in a section of its own."""
+    return f"{root.replace('optim', 'optim_param', 1)}/norm/{signal}/{parameter}"
+
+
+def layout(root: str, signals: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom scalars: one chart a signal, whose anchored regex takes in groups that join later."""
+    charts = {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in signals}
+    return {root: charts}
