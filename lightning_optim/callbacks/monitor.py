@@ -186,7 +186,7 @@ class _Watcher:
     def _updates(self, plan: Plan) -> list[Sample]:
         before = self._before.get("param", {})
         return [
-            Sample("update", group.name, name, tensor.detach() - before[tensor])
+            Sample("norm/update", group.name, name, tensor.detach() - before[tensor])
             for group, live in zip(plan.groups, self._optimizer.param_groups, strict=True)
             for name, tensor in zip(group.params, live["params"], strict=True)
             if tensor in before

@@ -24,7 +24,6 @@ class RNGState(Callback):
 
     def __init__(self) -> None:
         self._pending: dict[str, Any] | None = None
-        self._renew_iterator = False
 
     def state_dict(self) -> dict[str, Any]:
         """The generators, in types that `torch.load(weights_only=True)` accepts."""
@@ -48,20 +47,14 @@ class RNGState(Callback):
         self._pending = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore."""
-        if self._pending is not None:
-            _restore(self._pending)
-            self._pending, self._renew_iterator = None, True
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """At the start of a resumed epoch, draw for its iterator again: Lightning made it before the restore."""
-        if self._renew_iterator:
+        """Restore; at the start of an epoch, draw for its iterator too, which Lightning made before."""
+        if self._pending is None:
+            return
+        _restore(self._pending)
+        self._pending = None
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        if progress.is_last_batch or not progress.current.ready:
             iter(trainer.fit_loop._data_fetcher)  # type: ignore[call-overload]
-            self._renew_iterator = False
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """A resume in the middle of an epoch has passed by `on_train_epoch_start`."""
-        self._renew_iterator = False
 
 
 def _restore(state: dict[str, Any]) -> None:

@@ -30,6 +30,8 @@ class Ledger:
         self.param_groups: list[dict[str, Any]] = [_copied(group) for group in optimizer.param_groups]
         self.defaults = optimizer.defaults
         self.state: dict[Any, Any] = {}
+        # LearningRateMonitor names curves by class: these beside those of the live groups, which keep the optimizer's.
+        self.__class__ = type(f"{type(optimizer).__name__}AsConfigured", (Ledger,), {})
         # torch's schedulers warn unless a step of the optimizer, wrapped by them, came first.
         self._opt_called = True
 

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 @dataclass(frozen=True)
 class Sample:
-    """A tensor that counts towards the norm of `signal` in a group."""
+    """A tensor that counts towards a signal (`norm/grad`, `norm/exp_avg`) of a group."""
 
     signal: str
     group: str

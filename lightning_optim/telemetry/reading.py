@@ -34,10 +34,10 @@ def samples(optimizer: Optimizer, plan: Plan) -> list[Sample]:
     for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
         for name, parameter in zip(group.params, live["params"], strict=True):
             if parameter.grad is not None and not parameter.grad.is_sparse:
-                found.append(Sample("grad", group.name, name, parameter.grad))
-            found.append(Sample("param", group.name, name, parameter))
+                found.append(Sample("norm/grad", group.name, name, parameter.grad))
+            found.append(Sample("norm/param", group.name, name, parameter))
             state = optimizer.state.get(parameter, {})
-            found += [Sample(key, group.name, name, buffer) for key, buffer in buffers(state, parameter)]
+            found += [Sample(f"norm/{key}", group.name, name, buffer) for key, buffer in buffers(state, parameter)]
     return found
 
 

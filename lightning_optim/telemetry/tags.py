@@ -6,10 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-# Signals that are measured rather than set stand under norm/.
-_PLAIN = ("lr", "weight_decay", "momentum", "beta", "step")
-
-
 def roots(optimizers: Sequence[Any]) -> list[str]:
     """`optim` for one optimizer; `optim_<class>` for each of several, numbered where two are alike."""
     if len(optimizers) == 1:
@@ -24,14 +20,13 @@ def roots(optimizers: Sequence[Any]) -> list[str]:
 
 
 def tag(root: str, signal: str, group: str) -> str:
-    """`optim/lr/head`, `optim/norm/exp_avg/head`, `optim/cos/grad_momentum/head`."""
-    plain = signal.startswith(_PLAIN) or "/" in signal
-    return f"{root}/{signal}/{group}" if plain else f"{root}/norm/{signal}/{group}"
+    """`optim/lr/head`, `optim/norm/exp_avg/head`."""
+    return f"{root}/{signal}/{group}"
 
 
 def parameter_tag(root: str, signal: str, parameter: str) -> str:
-    """The same for one parameter, in a section of its own."""
-    return f"{root.replace('optim', 'optim_param', 1)}/norm/{signal}/{parameter}"
+    """`optim_param/norm/exp_avg/head.weight`: the same for one parameter, in a section of its own."""
+    return tag(root.replace("optim", "optim_param", 1), signal, parameter)
 
 
 def layout(root: str, signals: Sequence[str]) -> dict[str, dict[str, list[Any]]]:

@@ -1,0 +1,1 @@
+"""Runs on real data that show the library at work; not part of the wheel."""

@@ -1,0 +1,277 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_optim import ConfigError, OptimizerFactory, list_optimizers
+from lightning_optim.groups.plan import Plan, check_saved
+
+from ..models import Net, Tied, Tiny, model_for, names_of
+
+GROUPS = {
+    "backbone": {"params": "backbone", "lr_scale": 0.5},
+    "no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0.0},
+    "fast": {"params": "head", "lr_scale": 2.0},
+}
+NAMES = ["default", "backbone", "backbone.no_decay", "fast", "fast.no_decay"]
+
+
+def plan(groups=None, model=None, **top):
+    return OptimizerFactory("adamw", groups=groups, **top).plan(model or Net())
+
+
+def test_a_group_is_one_combination_of_rules_named_by_them():
+    found = plan(GROUPS)
+    assert [group.name for group in found.groups] == NAMES
+    assert [group.made_by for group in found.groups] == [tuple(n.split(".")) if n != "default" else () for n in NAMES]
+    assert {group.algorithm for group in found.groups} == {"adamw"}
+    assert found.groups[0].params == ("embed.weight",)
+    assert found.groups[1].params == ("backbone.layer.0.proj.weight", "backbone.layer.1.proj.weight")
+    assert found.groups[4].params == ("head.bias",)
+
+
+def test_every_parameter_stands_in_one_group_in_the_model_s_order():
+    held = [group.params for group in plan(GROUPS).groups]
+    names = names_of(Net())
+    assert sorted(name for params in held for name in params) == sorted(names)
+    assert all(list(params) == sorted(params, key=names.index) for params in held)
+
+
+def test_groups_stand_in_the_order_of_their_first_parameter():
+    groups = {"z": {"params": "embed", "lr": 0.1}, "m": {"params": "head", "lr": 0.2}, "a": {"params": "*norm", "lr": 0.3}}
+    assert [group.name for group in plan(groups).groups] == ["z", "default", "a", "m"]
+
+
+def test_rules_that_say_the_same_stay_apart():
+    groups = {"a": {"params": "embed", "lr": 0.1}, "b": {"params": "head", "lr": 0.1}}
+    assert [group.name for group in plan(groups).groups] == ["a", "default", "b"]
+
+
+def test_the_plan_is_the_same_under_every_hash_seed(run_python):
+    code = (
+        "from torch import nn\n"
+        "from lightning_optim import OptimizerFactory\n"
+        "def block(): return nn.ModuleDict({'proj': nn.Linear(2, 2), 'norm': nn.LayerNorm(2), 'cold': nn.Bilinear(2, 2, 2)})\n"
+        "model = nn.ModuleDict({'embed': nn.Embedding(2, 2), 'backbone': block(), 'head': block()})\n"
+        f"groups = {GROUPS} | {{'cold': {{'params': '*.cold', 'frozen': True}}}}\n"
+        "print(OptimizerFactory('adamw', groups=groups).explain(model).json())"
+    )
+    tables = [run_python(code, PYTHONHASHSEED=seed) for seed in "012"]
+    assert tables[0] == tables[1] == tables[2]
+    assert '"group": "backbone.no_decay"' in tables[0]
+
+
+def test_frozen_takes_out_and_stops_gradients():
+    model = Net()
+    optimizer = OptimizerFactory("sgd", groups={"cold": {"params": ["embed", "backbone"], "frozen": True}})(model)
+    assert [group["param_names"] for group in optimizer.param_groups] == [["head.weight", "head.bias"]]
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]
+    assert plan({"cold": {"params": "embed", "frozen": True}}).frozen == ("embed.weight",)
+
+
+def test_a_plan_changes_nothing():
+    model = Net()
+    found = plan({"cold": {"params": "embed", "frozen": True}}, model)
+    assert found.frozen == ("embed.weight",)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_what_requires_no_grad_is_built_in_all_the_same():
+    model = Net()
+    model.embed.weight.requires_grad_(False)
+    (group,) = OptimizerFactory("sgd")(model).param_groups
+    assert group["param_names"] == names_of(model)
+    assert not model.embed.weight.requires_grad
+
+
+def test_all_frozen_is_refused():
+    with pytest.raises(ConfigError, match="^groups: frozen: true took all 11 parameters; nothing is left to train"):
+        plan({"cold": {"params": "*", "frozen": True}})
+
+
+def test_a_rule_may_match_nothing_if_it_says_so():
+    assert [group.name for group in plan({"x": {"params": "adapter", "lr": 0.1, "allow_empty": True}}).groups] == ["default"]
+
+
+def test_a_rule_that_matches_only_what_requires_no_grad_warns():
+    model = Net()
+    model.backbone.requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"^groups\.backbone: all 8 parameters it matches have requires_grad=False: ") as caught:
+        plan({"backbone": {"params": "backbone", "lr": 0.1}}, model)
+    assert len(caught) == 1
+    assert "backbone.layer.0.proj.weight" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [{"params": "*", "lr": 0.1}, {"params": "backbone", "frozen": True}],
+    ids=["some_require_grad", "frozen"],
+)
+def test_other_rules_do_not_warn(rule):
+    model = Net()
+    model.backbone.requires_grad_(False)
+    plan({"x": rule}, model)
+
+
+def test_a_tied_parameter_takes_the_rules_of_all_its_names_and_is_held_under_the_first():
+    groups = {"embed": {"params": "embed", "lr": 0.1}, "head": {"params": "head", "weight_decay": 0.3}}
+    found = plan(groups, Tied())
+    assert [(group.name, group.params) for group in found.groups] == [
+        ("embed.head", ("embed.weight",)),
+        ("head", ("head.bias",)),
+    ]
+    assert (found.groups[0].hyperparameters["lr"], found.groups[0].hyperparameters["weight_decay"]) == (0.1, 0.3)
+
+
+def test_bare_tensors_are_called_by_their_places():
+    found = plan(model=list(Tiny().parameters()))
+    assert not found.named
+    assert found.groups[0].params == ("param0", "param1", "param2", "param3")
+
+
+@pytest.mark.parametrize("name", list_optimizers())
+def test_the_plan_of_an_optimizer_is_the_one_it_was_built_by(name):
+    model = model_for(name)
+    factory = OptimizerFactory(name, groups=None if name == "lbfgs" else {"head": {"params": "head", "lr_scale": 0.5}})
+    built = factory.plan(model)
+    read = Plan.of(factory(model), model)
+    for ours, theirs in zip(read.groups, built.groups, strict=True):
+        assert (ours.name, ours.params, ours.algorithm) == (theirs.name, theirs.params, theirs.algorithm)
+        assert ours.hyperparameters["lr"] == theirs.hyperparameters["lr"]
+    assert all(read.tensors[name] is tensor for name, tensor in built.tensors.items())
+
+
+def test_the_plan_of_an_optimizer_tells_the_peak_and_not_the_lr_of_the_moment():
+    model = Tiny()
+    optimizer = OptimizerFactory("sgd", lr=0.4)(model)
+    optimizer.param_groups[0]["lr"] = 0.1
+    assert Plan.of(optimizer, model).groups[0].hyperparameters["lr"] == 0.4
+
+
+def test_hand_made_optimizers_have_a_plan_too():
+    model, foreign = Tiny(), nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.SGD(
+        [
+            {"params": model.backbone.parameters()},
+            {"params": [model.head.weight, foreign]},
+            {"params": [model.head.bias], "name": "head/bias"},
+        ],
+        lr=0.1,
+    )
+    groups = Plan.of(optimizer, torch.nn.DataParallel(model)).groups
+    assert [(group.name, group.params) for group in groups] == [
+        ("default", ("backbone.weight", "backbone.bias")),
+        ("group1", ("head.weight", "param_groups.1.1")),
+        ("head.bias", ("head.bias",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (["a", "a", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a-2", "a"], ["a", "a-2", "a-3"]),
+        (["a", "a", "a-2"], ["a", "a-3", "a-2"]),
+        (["group1", None], ["group1", "group1-2"]),
+    ],
+    ids=str,
+)
+def test_names_that_a_hand_made_optimizer_repeats_are_made_to_differ(given, names):
+    model = nn.ParameterList([nn.Parameter(torch.zeros(1)) for _ in given])
+    groups = [{"params": [p], **({"name": n} if n else {})} for p, n in zip(model, given, strict=True)]
+    assert [group.name for group in Plan.of(torch.optim.SGD(groups, lr=0.1), model).groups] == names
+
+
+def test_a_module_without_an_optimizer_is_one_group():
+    (group,) = Plan.whole(Net()).groups
+    assert (group.name, list(group.params)) == ("default", names_of(Net()))
+
+
+@dataclass
+class Stage:
+    name: str
+    params: frozenset
+    lr_scale: float = 1.0
+    warmup_steps: int = 0
+
+
+def stages():
+    names = names_of(Net())
+    return [
+        Stage("fast", frozenset(n for n in names if n.startswith("head"))),
+        Stage("top", frozenset(n for n in names if n.startswith("backbone.layer.1")), 0.3, 20),
+    ]
+
+
+def test_split_is_stage_times_group_in_the_order_of_the_stages():
+    split = plan(GROUPS).split(stages())
+    assert [(group.name, group.parent, group.stage) for group in split.groups] == [
+        ("fast", "fast", "fast"),
+        ("fast.no_decay", "fast.no_decay", "fast"),
+        ("top.backbone", "backbone", "top"),
+        ("top.backbone.no_decay", "backbone.no_decay", "top"),
+    ]
+    assert split.groups[2].params == ("backbone.layer.1.proj.weight",)
+    assert [(group.lr_scale, group.warmup_steps) for group in split.groups] == [(1.0, 0), (1.0, 0), (0.3, 20), (0.3, 20)]
+
+
+def test_a_rule_named_like_its_stage_is_said_where_two_groups_would_share_a_name():
+    groups = {"top": {"params": "backbone.layer.1.proj", "lr": 0.1}}
+    split = plan(groups).split([Stage("top", frozenset(n for n in names_of(Net()) if "layer.1" in n))])
+    assert [(group.name, group.made_by) for group in split.groups] == [("top", ()), ("top.top", ("top",))]
+
+
+def saved(*groups):
+    return [{"name": name, "param_names": names} for name, *names in groups]
+
+
+CURRENT = saved(("default", "a", "b"), ("head", "c"))
+
+
+@pytest.mark.parametrize(
+    "theirs",
+    [
+        pytest.param(saved(("default", "a", "b"), ("head", "c")), id="same"),
+        pytest.param(saved(("default", "a", "b"), ("renamed", "c")), id="renamed"),
+        pytest.param([{"params": [0, 1]}, {"params": [2]}], id="hand_made"),
+    ],
+)
+def test_the_same_groups_may_be_loaded(theirs):
+    check_saved(CURRENT, theirs)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        pytest.param(
+            saved(("default", "a", "b", "c")),
+            ["the checkpoint has 1 param groups (default), this run 2 (default, head)."],
+            id="fewer",
+        ),
+        pytest.param(
+            saved(("default", "a"), ("head", "b", "c")),
+            ["param group 'default' of this run is 'default' in the checkpoint, and they differ in 1 parameters: b."],
+            id="other_parameters",
+        ),
+        pytest.param(
+            saved(("neck", "c"), ("default", "a", "b")),
+            ["param group 'default' of this run is 'neck' in the checkpoint, and they differ in 3 parameters: a, b, c."],
+            id="swapped",
+        ),
+        pytest.param(saved(("default", "b", "a"), ("head", "c")), ["param group 'default'", ": a, b."], id="other_order"),
+    ],
+)
+def test_other_groups_are_refused_by_name(theirs, said):
+    with pytest.raises(ConfigError) as caught:
+        check_saved(CURRENT, theirs)
+    assert all(part in str(caught.value) for part in said)
+    assert "Give the groups and stages that the checkpoint was saved under." in str(caught.value)
+
+
+def test_a_plan_checks_a_checkpoint():
+    model = Net()
+    factory = OptimizerFactory("adamw", groups=GROUPS)
+    factory.plan(model).check(factory(model).state_dict()["param_groups"])
+    with pytest.raises(ConfigError, match=r"^the checkpoint has 1 param groups \(default\), this run 5"):
+        factory.plan(model).check(OptimizerFactory("adamw")(model).state_dict()["param_groups"])

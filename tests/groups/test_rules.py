@@ -1,0 +1,220 @@
+from itertools import permutations
+
+import pytest
+
+from lightning_optim import ConfigError, OptimizerFactory
+
+from ..models import Net, names_of
+
+TOP = {"lr": 1.0, "weight_decay": 0.5, "momentum": 0.0}
+BACKBONE = {"params": "backbone"}
+BIASES = {"kinds": "bias"}
+FIRST_BIAS = "backbone.layer.0.proj.bias"
+
+
+def explain(groups, **top):
+    return OptimizerFactory("sgd", **{**TOP, **top}, groups=groups).explain(Net())
+
+
+def values(groups, field, **top):
+    """What a field is for a parameter of neither rule, of one, of the other, and of both."""
+    plan = explain(groups, **top).plan
+    held = {name: group.hyperparameters[field] for group in plan.groups for name in group.params}
+    return [held[name] for name in ("head.weight", "backbone.layer.0.proj.weight", "head.bias", FIRST_BIAS)]
+
+
+def test_rules_compose_field_by_field():
+    groups = {"backbone": {**BACKBONE, "lr": 0.25, "momentum": 0.9}, "biases": {**BIASES, "weight_decay": 0}}
+    assert values(groups, "lr") == [1.0, 0.25, 1.0, 0.25]
+    assert values(groups, "weight_decay") == [0.5, 0.5, 0.0, 0.0]
+    assert values(groups, "momentum") == [0.0, 0.9, 0.0, 0.9]
+    assert values(groups, "dampening") == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("backbone", "biases", "field", "expected"),
+    [
+        pytest.param({"lr_scale": 0.5}, {"lr_scale": 0.25}, "lr", [1.0, 0.5, 0.25, 0.125], id="lr_scale"),
+        pytest.param({"lr_scale": 0.5}, {"lr": 8}, "lr", [1.0, 0.5, 8.0, 4.0], id="scale_times_the_rule_s_lr"),
+        pytest.param({"lr": 8, "lr_scale": 0.5}, {"momentum": 0.9}, "lr", [1.0, 4.0, 1.0, 4.0], id="in_one_rule"),
+        pytest.param({"lr_scale": 0}, {"lr_scale": 0.5}, "lr", [1.0, 0.0, 0.5, 0.0], id="zero"),
+        pytest.param(
+            {"lr_scale": 0.5, "priority": 3}, {"lr_scale": 0.25}, "lr", [1.0, 0.5, 0.25, 0.125], id="whatever_the_priority"
+        ),
+        pytest.param(
+            {"weight_decay_scale": 0.5},
+            {"weight_decay_scale": 4},
+            "weight_decay",
+            [0.5, 0.25, 2.0, 1.0],
+            id="weight_decay_scale",
+        ),
+    ],
+)
+def test_scales_multiply_over_all_rules(backbone, biases, field, expected):
+    assert values({"backbone": {**BACKBONE, **backbone}, "biases": {**BIASES, **biases}}, field) == expected
+
+
+def test_the_order_of_the_rules_never_matters():
+    rules = {
+        "backbone": {**BACKBONE, "lr_scale": 0.1},
+        "biases": {**BIASES, "lr_scale": 0.3, "weight_decay": 0},
+        "norms": {"kinds": "norm", "lr_scale": 0.7, "momentum": 0.9, "priority": 1},
+        "first": {"params": "backbone.layer.0", "momentum": 0.5},
+    }
+    tables = {explain(dict(order)).json() for order in permutations(rules.items())}
+    assert len(tables) == 1
+
+
+@pytest.mark.parametrize("swap", [False, True], ids=["ab", "ba"])
+def test_a_conflict_names_both_rules_the_parameters_and_the_priority(swap):
+    rules = [("backbone", {**BACKBONE, "lr": 0.1}), ("biases", {**BIASES, "lr": 0.2})]
+    with pytest.raises(ConfigError) as caught:
+        explain(dict(reversed(rules) if swap else rules))
+    assert str(caught.value) == (
+        "groups.backbone.lr: 0.1, but groups.biases.lr: 0.2, and both rules match 4 parameters: "
+        "backbone.layer.0.proj.bias, backbone.layer.0.norm.bias, backbone.layer.1.proj.bias and 1 more. "
+        "Say which one wins: groups.biases.priority: 1 (the default is 0, higher wins)"
+    )
+
+
+def test_the_priority_that_a_conflict_proposes_settles_it():
+    rules = {"backbone": {**BACKBONE, "lr": 0.1, "priority": 4}, "biases": {**BIASES, "lr": 0.2, "priority": 4}}
+    with pytest.raises(ConfigError, match=r"groups\.biases\.priority: 5"):
+        explain(rules)
+    rules["biases"]["priority"] = 5
+    assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.2]
+
+
+def test_a_higher_priority_wins_over_rules_that_conflict_below_it():
+    rules = {
+        "a": {**BACKBONE, "lr": 0.1},
+        "b": {**BIASES, "lr": 0.2},
+        "top": {"params": FIRST_BIAS, "lr": 0.3, "priority": 1},
+        "rest": {"params": ["backbone.layer.0.norm.bias", "backbone.layer.1"], "lr": 0.4, "priority": 2},
+    }
+    assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.3]
+
+
+def test_a_priority_below_zero_gives_way():
+    rules = {"a": {**BACKBONE, "lr": 0.1}, "b": {**BIASES, "lr": 0.2, "priority": -1}}
+    assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.1]
+
+
+def test_equal_values_are_no_conflict():
+    rules = {"a": {**BACKBONE, "weight_decay": 0}, "b": {**BIASES, "weight_decay": 0.0}}
+    assert values(rules, "weight_decay") == [0.5, 0.0, 0.0, 0.0]
+
+
+def test_frozen_rules_conflict_like_others():
+    rules = {"a": {**BACKBONE, "frozen": True}, "b": {**BIASES, "frozen": False}}
+    with pytest.raises(ConfigError, match=r"^groups\.a\.frozen: true, but groups\.b\.frozen: false"):
+        explain(rules)
+    rules["b"]["priority"] = 1
+    frozen = explain(rules).plan.frozen
+    assert set(frozen) == {n for n in names_of(Net()) if n.startswith("backbone") and not n.endswith("bias")}
+
+
+@pytest.mark.parametrize("groups", [None, {}, {"backbone": None}], ids=["null", "empty", "rule_removed"])
+def test_null_removes(groups):
+    assert [group.name for group in explain(groups).plan.groups] == ["default"]
+
+
+def test_null_removes_one_rule_of_several():
+    groups = {"backbone": {**BACKBONE, "lr": 0.1}, "biases": None}
+    assert [group.name for group in explain(groups).plan.groups] == ["default", "backbone"]
+
+
+@pytest.mark.parametrize("name", ["no_decay", "_x", "Layer-3", "a1"])
+def test_legal_names(name):
+    assert explain({name: {"params": "*", "lr": 0.1}}).plan.groups[0].name == name
+
+
+@pytest.mark.parametrize("name", ["a.b", "1st", "", "a/b", "-a", "a b", "größe", 7], ids=repr)
+def test_illegal_names_are_refused(name):
+    with pytest.raises(ConfigError) as caught:
+        explain({name: {"params": "*", "lr": 0.1}})
+    assert str(caught.value).startswith(f"groups.{name}: the name {str(name)!r} is not made of letters, digits, _ and -")
+
+
+@pytest.mark.parametrize("name", ["all", "default"])
+def test_reserved_names_are_refused_with_another(name):
+    with pytest.raises(ConfigError) as caught:
+        explain({name: {"params": "*", "lr": 0.1}})
+    assert str(caught.value).startswith(f"groups.{name}: '{name}' has a meaning of its own; take another name")
+    assert f"{name}_params" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"lr": 0.1}, ["groups.x: it selects nothing", "params, classes, kinds", "params: backbone"]),
+        ({"param": "head", "lr": 0.1}, ["groups.x: it selects nothing", "params, classes, kinds"]),
+        ({"params": "head"}, ["groups.x: it selects parameters and says nothing of them", "lr_scale", "frozen"]),
+        ({"params": "head", "frozen": None}, ["groups.x: it selects parameters and says nothing of them"]),
+        ({"params": "head", "priority": 3}, ["groups.x: it selects parameters and says nothing of them"]),
+        ("backbone", ["groups.x: got 'backbone'. A rule is a mapping, for example x: {params: backbone, lr_scale: 0.1}"]),
+        (["backbone"], ["groups.x: got ['backbone']. A rule is a mapping"]),
+        (
+            {"params": "head", "wieght_decay": 0},
+            ["groups.x.wieght_decay: a rule of sgd has no key 'wieght_decay'. Did you mean 'weight_decay'?", "It takes: "],
+        ),
+        (
+            {"params": "head", "betas": [0.9, 0.99]},
+            ["groups.x.betas: a rule of sgd has no key 'betas'.", "betas belongs to adam", "left over from a config below?"],
+        ),
+        ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale: got -1, which is not a finite number >= 0"]),
+        ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale: got '0.1x'", "Type for example lr_scale: 0.1"]),
+        ({"params": "head", "frozen": 1}, ["groups.x.frozen: got 1, which is not true or false", "frozen: true"]),
+        ({"params": "head", "fused": True}, ["groups.x.fused: ", "Move it to the top: fused: true"]),
+        ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority: got 'high'", "priority: 1"]),
+        ({"params": "head", "lr": 1, "priority": True}, ["groups.x.priority: got True", "priority: 1"]),
+        ({"params": "head", "lr": 1, "priority": 1.5}, ["groups.x.priority: got 1.5", "priority: 1"]),
+        ({"params": "head", "lr": 1, "allow_empty": "yes"}, ["groups.x.allow_empty: got 'yes'", "true or false"]),
+    ],
+    ids=str,
+)
+def test_a_wrong_rule_is_refused_when_the_factory_is_made(rule, said):
+    with pytest.raises(ConfigError) as caught:
+        OptimizerFactory("sgd", groups={"x": rule})
+    assert str(caught.value).startswith(said[0])
+    assert all(part in str(caught.value) for part in said)
+
+
+@pytest.mark.parametrize("groups", ["no_decay", 3, True, [], [{"params": "head"}]], ids=repr)
+def test_groups_that_are_no_mapping_are_refused_with_an_example(groups):
+    with pytest.raises(ConfigError) as caught:
+        OptimizerFactory("sgd", groups=groups)
+    assert str(caught.value).startswith(f"groups: got {groups!r}. It takes a mapping from a rule's name to the rule")
+    assert "groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}" in str(caught.value)
+
+
+def test_a_scale_of_what_the_algorithm_lacks_is_refused():
+    with pytest.raises(ConfigError, match=r"^groups\.x\.weight_decay_scale: rprop has no weight_decay to scale"):
+        OptimizerFactory("rprop", groups={"x": {"params": "head", "weight_decay_scale": 0.1}})
+
+
+def test_values_that_do_not_go_together_are_refused_at_the_top():
+    with pytest.raises(ConfigError, match="^sgd: nesterov: true needs momentum > 0 and dampening: 0"):
+        OptimizerFactory("sgd", nesterov=True)
+
+
+@pytest.mark.parametrize(
+    ("top", "rule"),
+    [
+        pytest.param({}, {"nesterov": True}, id="rule_sets_nesterov"),
+        pytest.param({"nesterov": True, "momentum": 0.9}, {"momentum": 0}, id="rule_takes_the_momentum"),
+        pytest.param({"nesterov": True, "momentum": 0.9}, {"dampening": 0.5}, id="rule_sets_dampening"),
+    ],
+)
+@pytest.mark.parametrize("other", ["a_rule", "z_rule"])
+def test_values_that_do_not_go_together_are_refused_at_the_rule_to_blame(top, rule, other):
+    groups = {"head": {"params": "head", **rule}, other: {"params": "*", "lr_scale": 0.5}}
+    with pytest.raises(ConfigError) as caught:
+        explain(groups, **top)
+    message = "nesterov: true needs momentum > 0 and dampening: 0 (for 2 parameters: head.weight, head.bias)"
+    assert str(caught.value) == f"groups.head: {message}"
+
+
+def test_values_that_do_not_go_together_may_be_mended_by_another_rule():
+    groups = {"head": {"params": "head", "nesterov": True}, "all_params": {"params": "*", "momentum": 0.9}}
+    assert values(groups, "nesterov") == [True, False, True, False]

@@ -1,0 +1,284 @@
+from fnmatch import fnmatchcase
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_optim import ConfigError, OptimizerFactory
+from lightning_optim.groups.names import read_parameters
+from lightning_optim.groups.selectors import Selector, kinds_of
+
+from ..models import Net, Tied, names_of
+
+NAMES = [
+    "backbone.layer.1.weight",
+    "backbone.layer.10.weight",
+    "backbone.layer.1.head.weight",
+    "decode_head.weight",
+    "head.fc.bias",
+    "head.weight",
+    "head2.weight",
+    "logit_scale",
+]
+
+
+def matched(given, /, **selectors):
+    selector = Selector.parse(selectors, "groups.x")
+    return [parameter.name for parameter in read_parameters(given) if selector.matches(parameter)]
+
+
+PATTERNS = {
+    "head": ["head.fc.bias", "head.weight"],
+    "head.*": ["head.fc.bias", "head.weight"],
+    "head*": ["head.fc.bias", "head.weight", "head2.weight"],
+    "*head": ["backbone.layer.1.head.weight", "decode_head.weight", "head.fc.bias", "head.weight"],
+    "*.head": ["backbone.layer.1.head.weight"],
+    "backbone.layer.1": ["backbone.layer.1.weight", "backbone.layer.1.head.weight"],
+    "backbone.layer.1?": ["backbone.layer.10.weight"],
+    "backbone.layer.[12]": ["backbone.layer.1.weight", "backbone.layer.1.head.weight"],
+    "layer.1": [],
+    "*.bias": ["head.fc.bias"],
+    "logit_scale": ["logit_scale"],
+    "logit.scale": [],
+    "*": NAMES,
+    r"re:head\d*\.weight": ["head.weight", "head2.weight"],
+    "re:head": [],
+    "re:(?i)HEAD.*": ["head.fc.bias", "head.weight", "head2.weight"],
+    ("head2", "logit_scale"): ["head2.weight", "logit_scale"],
+}
+
+
+@pytest.mark.parametrize(("pattern", "expected"), PATTERNS.items(), ids=map(str, PATTERNS))
+def test_a_pattern_means_whole_names_and_all_beneath_a_module(pattern, expected):
+    pairs = [(name, torch.zeros(2)) for name in NAMES]
+    assert matched(pairs, params=pattern) == [name for name in NAMES if name in expected]
+
+
+class MyLinear(nn.Linear):
+    pass
+
+
+class RMSNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+
+class Zoo(nn.Module):
+    """One of each kind of owner; some parameters stand in the model itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embed = nn.Parameter(torch.zeros(1, 3, 4))
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.logit_scale = nn.Parameter(torch.zeros(()))
+        self.fc = nn.Linear(4, 4)
+        self.own = MyLinear(4, 4, bias=False)
+        self.conv = nn.Conv2d(1, 1, 3)
+        self.bn1 = nn.BatchNorm2d(4)
+        self.ln_2 = nn.LayerNorm(4)
+        self.rms_norm = RMSNorm()
+        self.token = nn.Embedding(5, 4)
+        self.bag = nn.EmbeddingBag(5, 4)
+        self.lstm = nn.LSTM(4, 4)
+        self.attn = nn.MultiheadAttention(4, 1)
+        # Called like what they are not.
+        self.norm_proj = nn.Linear(4, 4)
+        self.patch_embed = nn.Conv2d(1, 1, 3, bias=False)
+
+
+CLASSES = {
+    "Linear": ["fc.*", "own.*", "attn.out_proj.*", "norm_proj.*"],
+    "MyLinear": ["own.*"],
+    "torch.nn.BatchNorm2d": ["bn1.*"],
+    "torch.nn.modules.batchnorm.BatchNorm2d": ["bn1.*"],
+    "torchvision.nn.BatchNorm2d": [],
+    "nn.BatchNorm2d": [],
+    "RMSNorm": ["rms_norm.*"],
+    f"{__name__}.RMSNorm": ["rms_norm.*"],
+    "torch.nn.RMSNorm": [],
+    ("LSTM", "EmbeddingBag"): ["lstm.*", "bag.*"],
+    "Zoo": ["pos_embed", "cls_token", "logit_scale"],
+    "MultiheadAttention": ["attn.in_proj_*"],
+}
+
+
+@pytest.mark.parametrize(("classes", "expected"), CLASSES.items(), ids=map(str, CLASSES))
+def test_classes_mean_owners_and_their_subclasses(classes, expected):
+    names = [name for name in names_of(Zoo()) if any(fnmatchcase(name, pattern) for pattern in expected)]
+    assert matched(Zoo(), classes=classes) == names
+
+
+KINDS = {
+    "pos_embed": {"embedding"},
+    "cls_token": {"matrix"},
+    "logit_scale": {"vector"},
+    "fc.weight": {"matrix"},
+    "fc.bias": {"bias", "vector"},
+    "own.weight": {"matrix"},
+    "conv.weight": {"matrix"},
+    "conv.bias": {"bias", "vector"},
+    "bn1.weight": {"norm", "vector"},
+    "bn1.bias": {"norm", "bias", "vector"},
+    "ln_2.weight": {"norm", "vector"},
+    "ln_2.bias": {"norm", "bias", "vector"},
+    "rms_norm.scale": {"norm", "vector"},
+    "token.weight": {"embedding"},
+    "bag.weight": {"embedding"},
+    "lstm.weight_ih_l0": {"matrix"},
+    "lstm.weight_hh_l0": {"matrix"},
+    "lstm.bias_ih_l0": {"bias", "vector"},
+    "lstm.bias_hh_l0": {"bias", "vector"},
+    "attn.in_proj_weight": {"matrix"},
+    "attn.in_proj_bias": {"bias", "vector"},
+    "attn.out_proj.weight": {"matrix"},
+    "attn.out_proj.bias": {"bias", "vector"},
+    "norm_proj.weight": {"matrix"},
+    "norm_proj.bias": {"bias", "vector"},
+    "patch_embed.weight": {"matrix"},
+}
+# Names alone mislead where a class would not.
+BY_NAME = {
+    "token.weight": {"matrix"},
+    "bag.weight": {"matrix"},
+    "norm_proj.weight": {"norm"},
+    "norm_proj.bias": {"norm", "bias", "vector"},
+    "patch_embed.weight": {"embedding"},
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        pytest.param(lambda: Zoo(), KINDS, id="module"),
+        pytest.param(lambda: list(Zoo().named_parameters()), KINDS | BY_NAME, id="pairs"),
+    ],
+)
+def test_kinds_go_by_the_owner_s_class_then_by_name_and_shape(params, expected):
+    found = {p.name: kinds_of(p, p.name, p.owners[0]) for p in read_parameters(params())}
+    assert found == expected
+
+
+@pytest.mark.parametrize("owner", ["norm", "layer_norm", "final_layernorm", "LayerNorm", "bn3", "ln_f", "norm_1", "bn"])
+def test_a_norm_is_known_by_its_name(owner):
+    assert matched([(f"a.{owner}.weight", torch.zeros(2)), ("a.b.weight", torch.zeros(2))], kinds="norm") == [
+        f"a.{owner}.weight"
+    ]
+
+
+@pytest.mark.parametrize("owner", ["normal", "abnormal", "enormous", "kiln", "bnb"])
+def test_a_name_that_only_contains_a_norm_s_is_none(owner):
+    assert matched([(f"a.{owner}.weight", torch.zeros(2))], kinds="norm") == []
+
+
+@pytest.mark.parametrize("name", ["NormalizingFlow", "AbnormalHead", "EnormousLayer"])
+def test_a_class_whose_name_only_contains_norm_is_none(name):
+    owner = type(name, (nn.Module,), {})()
+    owner.weight = nn.Parameter(torch.zeros(2, 2))
+    assert matched(owner, kinds="norm") == []
+    assert matched(owner, kinds="matrix") == ["weight"]
+
+
+@pytest.mark.parametrize("name", ["LayerNorm2d", "LlamaRMSNorm", "FrozenBatchNorm", "norm", "GroupNormAct", "Normalization"])
+def test_a_class_named_like_a_norm_is_one(name):
+    owner = type(name, (nn.Module,), {})()
+    owner.weight = nn.Parameter(torch.zeros(2))
+    assert matched(owner, kinds="norm") == ["weight"]
+
+
+@pytest.mark.parametrize(
+    ("selectors", "expected"),
+    [
+        pytest.param({"params": "backbone.layer.0", "kinds": "bias"}, ["proj.bias", "norm.bias"], id="params_and_kinds"),
+        pytest.param({"params": "backbone.layer.0", "classes": "Linear"}, ["proj.weight", "proj.bias"], id="classes"),
+        pytest.param(
+            {"params": ["head", "backbone.layer.0"], "classes": ["LayerNorm", "Conv2d"], "kinds": ["bias", "matrix"]},
+            ["norm.bias"],
+            id="lists_are_ors",
+        ),
+        pytest.param({"params": "head", "kinds": "norm"}, [], id="none_matches_all"),
+    ],
+)
+def test_all_selectors_must_hold(selectors, expected):
+    assert matched(Net(), **selectors) == [f"backbone.layer.0.{name}" for name in expected]
+
+
+@pytest.mark.parametrize(
+    "selectors",
+    [{"params": "embed"}, {"params": "head.weight"}, {"classes": "Embedding"}, {"classes": "Linear", "params": "head.*t"}],
+    ids=str,
+)
+def test_a_tied_parameter_is_matched_under_each_of_its_names(selectors):
+    assert matched(Tied(), **selectors) == ["embed.weight"]
+
+
+def test_selectors_of_a_tied_parameter_hold_under_one_name_together():
+    assert matched(Tied(), params="embed", classes="Linear") == []
+
+
+@pytest.mark.parametrize(
+    ("selectors", "message"),
+    [
+        ({}, "groups.x: it selects nothing. Give it at least one of params, classes, kinds"),
+        ({"params": None}, "groups.x: it selects nothing."),
+        ({"params": []}, "groups.x.params: got [], which is not a text or a list of texts. Type for example "),
+        ({"params": ""}, "groups.x.params: got '', which is not a text or a list of texts."),
+        ({"params": {"a": 1}}, "groups.x.params: got {'a': 1}, which is not a text or a list of texts."),
+        ({"classes": 3}, "groups.x.classes: got 3, which is not a text or a list of texts."),
+        ({"kinds": ["bias", 1]}, "groups.x.kinds: got ['bias', 1], which is not a text or a list of texts."),
+        ({"kinds": "biases"}, "groups.x.kinds: there is no kind 'biases'. Did you mean 'bias'? There are: bias, norm,"),
+        ({"params": "re:(head"}, "groups.x.params: 're:(head' is no regular expression: "),
+        ({"params": "re:" + "a" * 300}, "groups.x.params: a pattern of 303 characters; at most 200 are taken"),
+    ],
+    ids=str,
+)
+def test_a_wrong_selector_is_refused_by_its_key(selectors, message):
+    with pytest.raises(ConfigError) as caught:
+        Selector.parse(selectors, "groups.x")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("selectors", "said"),
+    [
+        pytest.param(
+            {"params": "backbon"},
+            "params 'backbon' matches none of 11 names. Did you mean 'backbone' ",
+            id="misspelt_module",
+        ),
+        pytest.param({"params": "backbone.layr.*"}, "Did you mean 'backbone.layer' ", id="misspelt_below"),
+        pytest.param({"params": "transformer"}, "Top-level names: embed, backbone, head.", id="nothing_near"),
+        pytest.param(
+            {"classes": "torch.nn.Layernorm"},
+            "classes torch.nn.Layernorm: the model's owners are Embedding, LayerNorm, Linear. Did you mean 'LayerNorm'?",
+            id="misspelt_class",
+        ),
+        pytest.param(
+            {"params": "head", "kinds": "norm"},
+            "each of its selectors matches something, but none matches all at once.",
+            id="kinds_elsewhere",
+        ),
+        pytest.param(
+            {"params": "head", "classes": "LayerNorm"},
+            "each of its selectors matches something, but none matches all at once.",
+            id="classes_elsewhere",
+        ),
+    ],
+)
+def test_a_miss_names_what_is_near(selectors, said):
+    with pytest.raises(ConfigError, match=r"^groups\.x: ") as caught:
+        OptimizerFactory("sgd", groups={"x": {**selectors, "lr": 0.1}})(Net())
+    assert said in str(caught.value)
+    assert "If that may be so here, type groups.x.allow_empty: true" in str(caught.value)
+
+
+def test_a_kind_that_the_model_lacks_is_named_with_those_it_has():
+    with pytest.raises(ConfigError, match=r"^groups\.x: kinds embedding") as caught:
+        OptimizerFactory("sgd", groups={"x": {"kinds": "embedding", "lr": 0.1}})(nn.Linear(2, 2))
+    assert "bias, matrix, vector" in str(caught.value)
+
+
+def test_classes_need_modules():
+    with pytest.raises(ConfigError, match=r"^groups\.x\.classes: ") as caught:
+        OptimizerFactory("sgd", groups={"x": {"classes": "Linear", "lr": 0.1}})(list(Net().named_parameters()))
+    assert "optimizer(params=self.trainer.model.parameters())" in str(caught.value)

@@ -1,0 +1,215 @@
+"""The config groups in a user's own app: every option, rules added and removed, presets, sweeps, files of the user's own."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback
+from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze
+from omegaconf import OmegaConf
+from .user_side import CHECKOUT
+from torch import nn
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CHECKOUT / "conf" / group).glob("*.yaml"))
+
+
+def matrices() -> nn.Module:
+    """What every optimizer takes, those for matrices only too."""
+    return nn.Sequential(nn.Linear(3, 4, bias=False), nn.Linear(4, 2, bias=False))
+
+
+def in_python(value):
+    """A value of the YAML as torch holds it."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+# Every option.
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_every_optimizer_composes_and_builds_what_its_yaml_says(name, write_app):
+    job = write_app({"config.yaml": "defaults: [optimizer: adam]"}).compose(f"optimizer={name}")
+    factory = instantiate(job.optimizer)
+    assert type(factory) is OptimizerFactory
+    written = OmegaConf.to_container(job.optimizer)
+    groups = {"groups": None} if written["groups"] else {}  # its presets mean parameters that this model has not
+    (group,) = instantiate(job.optimizer, **groups)(matrices()).param_groups
+    runs_anyhow = ("foreach", "fused")
+    for key in written.keys() - {"_target_", "_partial_", "name", "groups", *runs_anyhow}:
+        assert group[key] == in_python(written[key]), key
+
+
+@pytest.mark.parametrize("name", options("scheduler"))
+def test_every_scheduler_composes_and_builds(name, write_app):
+    job = write_app({"config.yaml": "defaults: [scheduler: constant]"}).compose(f"scheduler={name}")
+    factory = instantiate(job.scheduler)
+    assert type(factory) is SchedulerFactory
+    assert factory.name == name
+    optimizer = torch.optim.SGD(matrices().parameters(), lr=0.1, momentum=0.9)
+    config = factory.config(optimizer, total_steps=10_000)
+    assert config["interval"] == job.scheduler.interval
+    assert config["scheduler"].optimizer is optimizer
+    assert 0 <= optimizer.param_groups[0]["lr"] <= 0.1, "the configured lr is the peak"
+
+
+# Rules.
+
+ADAMW = {"config.yaml": "defaults: [optimizer: adamw]"}
+ADAMW_GROUPS = {"config.yaml": "defaults: [optimizer: adamw_groups]"}
+NO_DECAY = {"kinds": ["bias", "norm"], "weight_decay": 0}
+MINE = {"optimizer/groups/head.yaml": "head: {params: head, lr_scale: 10}"}
+HEAD = {"params": "head", "lr_scale": 10}
+
+
+@pytest.mark.parametrize(
+    ("files", "overrides", "rules"),
+    [
+        pytest.param(ADAMW, [], {}, id="plain adamw has none"),
+        pytest.param(ADAMW_GROUPS, [], {"no_decay": NO_DECAY}, id="adamw_groups has the preset"),
+        pytest.param(ADAMW, ["+optimizer/groups=[no_decay]"], {"no_decay": NO_DECAY}, id="preset added to adamw"),
+        pytest.param(
+            ADAMW,
+            ["+optimizer/groups@optimizer.groups=[no_decay]"],
+            {"no_decay": NO_DECAY},
+            id="preset added to adamw, its place named",
+        ),
+        pytest.param(
+            {"config.yaml": "defaults: [optimizer: adamw, optimizer/groups: [no_decay]]"},
+            [],
+            {"no_decay": NO_DECAY},
+            id="preset added to adamw in the user's file",
+        ),
+        pytest.param(
+            ADAMW_GROUPS | MINE,
+            ["optimizer/groups=[no_decay,head]"],
+            {"no_decay": NO_DECAY, "head": HEAD},
+            id="presets chosen, one of the user's own",
+        ),
+        pytest.param(ADAMW_GROUPS, ["optimizer/groups=[]"], {}, id="presets left out"),
+        pytest.param(
+            ADAMW_GROUPS,
+            ["+optimizer.groups.head={params: head, lr_scale: 10}"],
+            {"no_decay": NO_DECAY, "head": HEAD},
+            id="rule added",
+        ),
+        pytest.param(ADAMW, ["+optimizer.groups.head={params: head, lr_scale: 10}"], {"head": HEAD}, id="rule added to adamw"),
+        pytest.param(
+            ADAMW_GROUPS,
+            ["optimizer.groups.no_decay.weight_decay=0.05"],
+            {"no_decay": {**NO_DECAY, "weight_decay": 0.05}},
+            id="rule changed",
+        ),
+        pytest.param(ADAMW_GROUPS, ["optimizer.groups.no_decay=null"], {"no_decay": None}, id="rule nulled"),
+        pytest.param(ADAMW_GROUPS, ["~optimizer.groups.no_decay"], {}, id="rule deleted"),
+        pytest.param(ADAMW_GROUPS, ["optimizer.groups=null"], {}, id="groups nulled"),
+    ],
+)
+def test_rules_are_chosen_and_changed_from_the_command_line(files, overrides, rules, write_app):
+    factory = instantiate(write_app(files).compose(*overrides).optimizer)
+    assert factory.groups == rules
+
+
+@pytest.mark.parametrize("override", ["optimizer.groups.no_decay=null", "~optimizer.groups.no_decay"])
+def test_a_removed_rule_makes_no_group(override, write_app):
+    factory = instantiate(write_app(ADAMW_GROUPS).compose(override).optimizer)
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    assert [group["name"] for group in factory(model).param_groups] == ["default"]
+
+
+# Presets of callbacks: one node each.
+
+CALLBACKS = {"config.yaml": "callbacks: {}\noptimizer: null\n"}
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "kind"),
+    [
+        ("+monitor@callbacks.optim=default", "optim", OptimizerMonitor),
+        ("+unfreeze@callbacks.thaw=head_then_backbone", "thaw", StagedUnfreeze),
+    ],
+)
+def test_a_preset_is_one_callback(override, key, kind, write_app):
+    job = write_app(CALLBACKS).compose(override)
+    assert list(job.callbacks) == [key]
+    assert "_target_" in job.callbacks[key]
+    callback = instantiate(job.callbacks[key])
+    assert type(callback) is kind
+    assert isinstance(callback, Callback)
+
+
+def test_presets_stand_beside_each_other_and_take_overrides(write_app):
+    job = write_app(CALLBACKS).compose(
+        "+monitor@callbacks.optim=default",
+        "+unfreeze@callbacks.thaw=head_then_backbone",
+        "callbacks.optim.every_n_steps=5",
+        "callbacks.thaw.stages.head.params=net.head",
+        "callbacks.thaw.stages.backbone={params: net.backbone, at: {epoch: 3}}",
+    )
+    monitor, thaw = (instantiate(job.callbacks[key]) for key in ("optim", "thaw"))
+    assert monitor.every_n_steps == 5
+    assert [(stage.name, stage.selector.params, str(stage.trigger)) for stage in thaw.stages] == [
+        ("head", ("net.head",), "from the start"),
+        ("backbone", ("net.backbone",), "epoch 3"),
+    ]
+
+
+def test_a_trigger_of_a_preset_is_replaced_by_another(write_app):
+    """Hydra merges a mapping given for a mapping: the old trigger has to go first."""
+    job = write_app(CALLBACKS).compose(
+        "+unfreeze@callbacks.thaw=head_then_backbone",
+        "~callbacks.thaw.stages.backbone.at.epoch",
+        "+callbacks.thaw.stages.backbone.at.step=5",
+    )
+    assert str(instantiate(job.callbacks.thaw).stages[1].trigger) == "step 5"
+
+
+def test_no_unfreezing_is_an_empty_node(write_app):
+    app = write_app({"config.yaml": "defaults: [unfreeze: none]"})
+    assert app.compose().unfreeze == {}
+    assert app.compose("unfreeze=head_then_backbone").unfreeze._target_ == "lightning_optim.StagedUnfreeze"
+
+
+# A user's own file of a name that is ours.
+
+OWN_ADAMW = """
+_target_: torch.optim.AdamW
+_partial_: true
+lr: 0.02
+"""
+
+
+def test_a_users_own_file_wins_whole(write_app):
+    app = write_app({"config.yaml": "defaults: [optimizer: adamw]", "optimizer/adamw.yaml": OWN_ADAMW})
+    job = app.compose()
+    assert OmegaConf.to_container(job) == {"optimizer": OmegaConf.to_container(OmegaConf.create(OWN_ADAMW))}
+    partial = instantiate(job.optimizer)
+    assert isinstance(partial, functools.partial)
+    built = partial(matrices().parameters())
+    assert type(built) is torch.optim.AdamW
+    assert built.param_groups[0]["lr"] == 0.02
+
+
+def test_ours_stand_complete_beside_a_users_own(write_app):
+    app = write_app({"config.yaml": "defaults: [optimizer: adamw_groups]"})
+    alone = app.compose()
+    write_app({"config.yaml": "defaults: [optimizer: adamw]", "optimizer/adamw.yaml": OWN_ADAMW})
+    assert app.compose("optimizer=adamw_groups") == alone
+    assert instantiate(alone.optimizer) == OptimizerFactory(
+        "adamw", groups={"no_decay": NO_DECAY}, **OptimizerFactory("adamw")._spec().hyperparameters
+    )
+
+
+# A sweep, with Hydra's own launcher.
+
+
+def test_a_sweep_over_optimizers(installed, copy_app):
+    environment, app = installed("wheel"), copy_app("plain")
+    done = environment.run("show.py", "-m", "optimizer=adamw,sgd", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=runs", cwd=app)
+    jobs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert [(job["name"], job["lr"]) for job in jobs] == [("adamw", 0.1), ("adamw", 0.2), ("sgd", 0.1), ("sgd", 0.2)]

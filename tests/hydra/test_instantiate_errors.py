@@ -1,0 +1,128 @@
+"""Mistakes in a config, as a user of Hydra meets them: at once, with the key, what is allowed and what to type."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch import LightningModule
+
+from lightning_optim import ConfigError, configure_optimizers
+
+CONFIG = """
+defaults:
+  - optimizer: adamw_groups
+  - scheduler: cosine_annealing
+  - unfreeze: head_then_backbone
+  - monitor: default
+"""
+
+
+@pytest.fixture
+def app(write_app):
+    return write_app({"config.yaml": CONFIG})
+
+
+# What Hydra itself refuses.
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        pytest.param("optimizer.weigth_decay=0.1", r"use \+optimizer\.weigth_decay=0\.1", id="unknown key"),
+        pytest.param("optimizer.groups.head.lr=0.1", r"optimizer\.groups\.head", id="rule that is not there"),
+        pytest.param("optimizer=adamv", r"(?s)Could not find 'optimizer/adamv'.*adamw_groups", id="unknown option"),
+    ],
+)
+def test_hydra_refuses(override, message, app):
+    with pytest.raises(HydraException, match=message):
+        app.compose(override)
+
+
+# What the factories refuse.
+
+MISTAKES = {
+    "unknown key": ("optimizer", "+optimizer.weigth_decay=0.1", r"weigth_decay: .*Did you mean 'weight_decay'\?"),
+    "key of another algorithm": ("optimizer", "+optimizer.momentum=0.9", r"momentum: .*left over from a config below\?"),
+    "unknown algorithm": ("optimizer", "optimizer.name=adamww", r"name: .*'adamww'.*Did you mean 'adamw'\?"),
+    "lr that is text": ("optimizer", "optimizer.lr=abc", r"lr: got 'abc'.*Type for example lr: 0\.001"),
+    "lr that is a fraction": ("optimizer", "optimizer.lr=1/2", r"lr: got '1/2', which is not a finite number >= 0"),
+    "lr below zero": ("optimizer", "optimizer.lr=-1", r"lr: got -1, which is not a finite number >= 0"),
+    "lr that is nan": ("optimizer", "optimizer.lr=nan", r"lr: got nan, which is not a finite number >= 0"),
+    "lr that is inf": ("optimizer", "optimizer.lr=inf", r"lr: got inf, which is not a finite number >= 0"),
+    "lr that is null": ("optimizer", "optimizer.lr=null", r"lr: got None, which is not a finite number >= 0"),
+    "lr that is true": ("optimizer", "optimizer.lr=true", r"lr: got True, which is not a finite number >= 0"),
+    "betas too many": ("optimizer", "optimizer.betas=[0.9,0.99,0.999]", r"betas: got .*a list of 2"),
+    "unknown key of a rule": (
+        "optimizer",
+        "+optimizer.groups.no_decay.lr_scal=0.1",
+        r"groups\.no_decay\.lr_scal: .*Did you mean 'lr_scale'\?",
+    ),
+    "value of a rule": (
+        "optimizer",
+        "optimizer.groups.no_decay.weight_decay=abc",
+        r"groups\.no_decay\.weight_decay: got 'abc'",
+    ),
+    "kind of a rule": (
+        "optimizer",
+        "optimizer.groups.no_decay.kinds=[biases]",
+        r"groups\.no_decay\.kinds: there is no kind 'biases'\. Did you mean 'bias'\?",
+    ),
+    "rule without a selector": ("optimizer", "+optimizer.groups.head={lr: 0.1}", r"groups\.head: it selects nothing"),
+    "rule that is no mapping": ("optimizer", "+optimizer.groups.head=0.1", r"groups\.head: got 0\.1\. A rule is a mapping"),
+    "reserved name of a rule": ("optimizer", "+optimizer.groups.all={params: x, lr: 1}", r"groups\.all: "),
+    "unknown schedule": ("scheduler", "scheduler.name=cosine_anealing", r"Did you mean 'cosine_annealing'\?"),
+    "unknown key of a schedule": ("scheduler", "+scheduler.eta_mim=0.1", r"eta_mim: .*Did you mean 'eta_min'\?"),
+    "value of a schedule": ("scheduler", "scheduler.warmup_steps=-1", r"warmup_steps: got -1"),
+    "interval of a schedule": ("scheduler", "scheduler.interval=batch", r"interval: got 'batch'.*step, epoch"),
+    "max_lr of a schedule": ("scheduler", "+scheduler.max_lr=0.1", r"max_lr: not taken"),
+    "unknown key of a stage": (
+        "unfreeze",
+        "+unfreeze.stages.backbone.lr_scal=0.1",
+        r"stages\.backbone\.lr_scal: .*Did you mean 'lr_scale'\?",
+    ),
+    "trigger of a stage": (
+        "unfreeze",
+        "+unfreeze.stages.mid={params: mid, at: {epochs: 1}}",
+        r"stages\.mid\.at\.epochs: .*Did you mean 'epoch'\?",
+    ),
+    "two triggers of a stage": ("unfreeze", "+unfreeze.stages.backbone.at.step=5", r"stages\.backbone\.at: got .*one of"),
+    "no first stage": ("unfreeze", "+unfreeze.stages.head.at={epoch: 1}", r"stages: none is trained from the start"),
+    "value of the monitor": ("monitor", "monitor.every_n_steps=0", r"every_n_steps: got 0"),
+}
+
+
+@pytest.mark.parametrize(("node", "override", "message"), MISTAKES.values(), ids=MISTAKES)
+def test_ours_is_the_cause_and_its_message_is_readable(node, override, message, app):
+    job = app.compose(override)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(job[node])
+    cause = caught.value.__cause__
+    assert type(cause) is ConfigError
+    assert re.search(message, str(cause))
+    first, said, full_key = str(caught.value).split("\n")
+    assert first.startswith("Error in call to target 'lightning_optim.")
+    assert said == str(cause), "plain, without ConfigError('...') around it"
+    assert full_key == f"full_key: {node}"
+
+
+# A `_partial_: true` left over from a block below.
+
+
+@pytest.mark.parametrize(
+    ("node", "call"),
+    [
+        pytest.param("optimizer", lambda partial, model: partial(params=model.parameters()), id="optimizer(params=...)"),
+        pytest.param("optimizer", lambda partial, model: partial(model.parameters()), id="optimizer(...)"),
+        pytest.param("optimizer", lambda partial, model: partial(model), id="optimizer(module)"),
+        pytest.param("optimizer", lambda partial, model: configure_optimizers(model, partial), id="configure_optimizers"),
+        pytest.param("scheduler", lambda partial, model: partial(optimizer=None), id="scheduler(optimizer=...)"),
+        pytest.param("scheduler", lambda partial, model: partial(None), id="scheduler(...)"),
+    ],
+)
+def test_a_partial_says_what_to_type_when_it_is_called(node, call, app):
+    partial = instantiate(app.compose(f"{node}._partial_=true")[node])
+    with pytest.raises((ConfigError, InstantiationException), match="Type _partial_: false"):
+        call(partial, LightningModule())

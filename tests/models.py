@@ -1,0 +1,93 @@
+"""Small models that several tests share, and one way to train them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+
+class Tiny(nn.Module):
+    """A backbone and a head, with a loss of its own."""
+
+    def __init__(self, *, bias: bool = True) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(4, 8, bias=bias)
+        self.head = nn.Linear(8, 2, bias=bias)
+        self.register_buffer("batch", torch.randn(16, 4))
+
+    def loss(self) -> Tensor:
+        return (self.head(torch.tanh(self.backbone(self.batch))) - 1).square().mean()
+
+
+class Tables(nn.Module):
+    """As `Tiny`, of embeddings with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Embedding(6, 3, sparse=True)
+        self.head = nn.Embedding(6, 3, sparse=True)
+
+    def loss(self) -> Tensor:
+        rows = torch.tensor([0, 2, 2, 5])
+        return (self.backbone(rows) * self.head(rows) - 1).square().mean()
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(4, 4)
+        self.norm = nn.LayerNorm(4)
+
+
+class Net(nn.Module):
+    """An embedding, a backbone of two layers and a head: eleven parameters for rules to tell apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.backbone = nn.Module()
+        self.backbone.layer = nn.ModuleList([Block(), Block()])
+        self.head = nn.Linear(4, 2)
+
+
+class Tied(nn.Module):
+    """One matrix under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(5, 4)
+        self.head = nn.Linear(4, 5)
+        self.head.weight = self.embed.weight
+
+
+def names_of(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters()]
+
+
+def model_for(optimizer: str) -> nn.Module:
+    """A model that the optimizer takes, the same at each call."""
+    torch.manual_seed(0)
+    return Tables() if optimizer == "sparse_adam" else Tiny(bias=optimizer != "muon")
+
+
+def train(model: nn.Module, optimizer: Optimizer, num_steps: int) -> list[list[Tensor]]:
+    """The weights after each step."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = model.loss()
+        loss.backward()
+        return loss
+
+    weights = []
+    for _ in range(num_steps):
+        optimizer.step(closure)
+        weights.append([parameter.detach().clone() for parameter in model.parameters()])
+    return weights
+
+
+def same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> bool:
+    """Whether two trajectories are equal, bit by bit."""
+    pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in zip(a, b, strict=True)]
+    return all(torch.equal(a, b) for a, b in pairs)

@@ -1,0 +1,96 @@
+import math
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from lightning_optim import ConfigError, list_optimizers, optimizer_info
+from lightning_optim.hyperparameters import Choice, Flag, Number, Numbers, Text, WholeNumbers, in_yaml, plain
+from lightning_optim.schedule.registry import SCHEDULES
+
+POSITIVE = Number(default=0.5, low=0, open_low=True)
+UNIT = Number(default=0.5, low=0, high=1, open_high=True)
+WHOLE = Number(default=3, low=1, integer=True)
+PAIR = Numbers(default=(None, 0.5), items=(Number(default=None, low=0, optional=True), UNIT))
+FLAG = Flag(default=None, optional=True)
+CHOICE = Choice(default="min", options=("min", "max"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "taken"),
+    [
+        pytest.param(UNIT, 0, 0.0, id="closed_bound"),
+        pytest.param(POSITIVE, 2, 2.0, id="int_to_float"),
+        pytest.param(WHOLE, 4.0, 4, id="whole_float_to_int"),
+        pytest.param(PAIR, [None, 0], (None, 0.0), id="list_to_tuple"),
+        pytest.param(FLAG, None, None, id="optional"),
+        pytest.param(FLAG, True, True, id="flag"),
+        pytest.param(CHOICE, "max", "max", id="choice"),
+        pytest.param(Text(default="x"), "val/loss", "val/loss", id="text"),
+        pytest.param(WholeNumbers(), (1, 5), [1, 5], id="whole_numbers"),
+    ],
+)
+def test_check_gives_the_value_in_the_type_the_algorithm_takes(spec, given, taken):
+    checked = spec.check(given, "key")
+    assert checked == taken
+    assert type(checked) is type(taken)
+
+
+@pytest.mark.parametrize(
+    ("spec", "given", "allowed"),
+    [
+        pytest.param(UNIT, 1, "a finite number >= 0 and < 1", id="open_high"),
+        pytest.param(UNIT, -0.1, "a finite number >= 0 and < 1", id="low"),
+        pytest.param(POSITIVE, 0, "a finite number > 0", id="open_low"),
+        pytest.param(POSITIVE, True, "a finite number > 0", id="bool_is_no_number"),
+        pytest.param(POSITIVE, math.nan, "a finite number > 0", id="nan"),
+        pytest.param(POSITIVE, math.inf, "a finite number > 0", id="inf"),
+        pytest.param(POSITIVE, 10**400, "a finite number > 0", id="beyond_float"),
+        pytest.param(POSITIVE, None, "a finite number > 0", id="null"),
+        pytest.param(WHOLE, 2.5, "a whole number >= 1", id="fraction"),
+        pytest.param(PAIR, [0.1], "a list of 2: a finite number >= 0 or null; a finite number >= 0 and < 1", id="short"),
+        pytest.param(PAIR, [0.1, None], "a list of 2", id="null_item"),
+        pytest.param(PAIR, 0.1, "a list of 2", id="no_list"),
+        pytest.param(FLAG, 1, "true or false or null", id="one_is_no_flag"),
+        pytest.param(FLAG, "true", "true or false or null", id="text_is_no_flag"),
+        pytest.param(CHOICE, "avg", "one of min, max", id="choice"),
+        pytest.param(Text(default="x"), "", "a text", id="empty_text"),
+        pytest.param(WholeNumbers(), [], "a growing list of positive whole numbers", id="empty_list"),
+        pytest.param(WholeNumbers(), [5, 1], "a growing list", id="shrinking"),
+        pytest.param(WholeNumbers(), [1, 1], "a growing list", id="twice"),
+        pytest.param(WholeNumbers(), [0, 1], "a growing list", id="zero"),
+    ],
+)
+def test_check_refuses_and_says_what_is_allowed(spec, given, allowed):
+    with pytest.raises(ConfigError) as caught:
+        spec.check(given, "groups.head.key")
+    assert str(caught.value).startswith(f"groups.head.key: got {given!r}, which is not {allowed}")
+    if not spec.required:
+        assert str(caught.value).endswith(f" Type for example key: {in_yaml(spec.default)}") or spec.default is None
+
+
+SPECS = {
+    f"{name}.{key}": spec
+    for name, found in [*((n, optimizer_info(n)) for n in list_optimizers()), *SCHEDULES.items()]
+    for key, spec in found.hyperparameters.items()
+}
+
+
+@pytest.mark.parametrize("spec", [pytest.param(spec, id=key) for key, spec in SPECS.items() if not spec.required])
+def test_every_default_in_the_registries_is_allowed_and_survives_yaml(spec):
+    written = in_yaml(spec.default)
+    read = yaml.safe_load(written)
+    assert OmegaConf.create(f"value: {written}").value == read
+    assert spec.check(read, "key") == spec.default
+
+
+def test_plain_converts_omegaconf_tuples_and_mappings_at_any_depth():
+    config = OmegaConf.create({"base": 2, "nested": {"items": ["${base}", "x"]}})
+    assert plain({"a": (1, config.nested), 3: config.nested["items"]}) == {"a": [1, {"items": [2, "x"]}], "3": [2, "x"]}
+    assert type(plain(config)["nested"]["items"]) is list
+
+
+def test_plain_copies():
+    given = {"groups": {"head": ["x"]}}
+    plain(given)["groups"]["head"].append("y")
+    assert given == {"groups": {"head": ["x"]}}
