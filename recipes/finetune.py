@@ -57,8 +57,8 @@ def explain(config: DictConfig) -> None:
     module = new_module(config, FINETUNE)
     factory = module.hparams["optimizer"]
     _say(factory.explain(module))
-    if unfreeze := _callback(config.unfreeze):
-        _say(unfreeze.explain(module, factory))
+    if config.unfreeze:
+        _say(instantiate(config.unfreeze).explain(module, factory))
 
 
 def pretrain(config: DictConfig, run_dir: Path | None, ckpt_path: str | None = None, step: int = 0) -> DigitsNet:
@@ -83,8 +83,8 @@ def finetune(
     module, data = new_module(config, FINETUNE), new_data(config, FINETUNE)
     if pretrained is not None:
         module.take_backbone(pretrained)
-    callbacks = [callback for callback in (_callback(config.unfreeze), _callback(config.get("monitor"))) if callback]
-    trainer = new_trainer(config, FINETUNE, run_dir, callbacks, step)
+    nodes = [config.unfreeze, config.get("monitor"), *config.callbacks.values()]
+    trainer = new_trainer(config, FINETUNE, run_dir, [instantiate(node) for node in nodes if node], step)
     trainer.fit(module, data, ckpt_path=ckpt_path, weights_only=True)
     return trainer, module, data
 
@@ -134,10 +134,6 @@ def settings(config: DictConfig) -> dict[str, Any]:
     task = OmegaConf.to_container(config.task, resolve=True)
     assert isinstance(task, dict)
     return {"seed": config.seed, **{f"task.{key}": value for key, value in task.items()}}
-
-
-def _callback(config: DictConfig) -> Any:
-    return instantiate(config) if config else None
 
 
 @rank_zero_only

@@ -124,7 +124,9 @@ def test_a_module_without_trainer_needs_total_steps_in_the_config() -> None:
 
 
 def test_plateau_needs_nothing_but_its_monitor(tmp_path) -> None:
-    scheduler = SchedulerFactory("reduce_on_plateau", interval="epoch", monitor="loss", patience=0, threshold=1e9, threshold_mode="abs")
+    scheduler = SchedulerFactory(
+        "reduce_on_plateau", interval="epoch", monitor="loss", patience=0, threshold=1e9, threshold_mode="abs"
+    )
 
     class Rates(Callback):
         seen: list[float] = []

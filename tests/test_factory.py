@@ -318,7 +318,10 @@ def test_no_other_name_is_there():
         pytest.param(
             "adamw",
             {"wieght_decay": 0},
-            ["wieght_decay: adamw has no hyperparameter 'wieght_decay'. Did you mean 'weight_decay'?", "It takes: lr, "],
+            [
+                "wieght_decay: adamw has no hyperparameter 'wieght_decay'. Did you mean 'weight_decay'?",
+                "It takes: lr, ",
+            ],
             id="misspelt",
         ),
         pytest.param(
@@ -327,7 +330,11 @@ def test_no_other_name_is_there():
         pytest.param(
             "adamw",
             {"momentum": 0.9},
-            ["momentum: adamw has no hyperparameter 'momentum'.", "belongs to muon, rmsprop, sgd", "left over from a config"],
+            [
+                "momentum: adamw has no hyperparameter 'momentum'.",
+                "belongs to muon, rmsprop, sgd",
+                "left over from a config",
+            ],
             id="left_over",
         ),
         pytest.param(
@@ -342,7 +349,9 @@ def test_no_other_name_is_there():
             ["betas: got [0.9], which is not a list of 2: ", "Type for example betas: [0.9, 0.999]"],
             id="betas_too_short",
         ),
-        pytest.param("adam", {"betas": [0.9, 0.99, 0.999]}, ["betas: got [0.9, 0.99, 0.999], which"], id="betas_too_long"),
+        pytest.param(
+            "adam", {"betas": [0.9, 0.99, 0.999]}, ["betas: got [0.9, 0.99, 0.999], which"], id="betas_too_long"
+        ),
         pytest.param("adam", {"betas": 0.9}, ["betas: got 0.9, which is not a list of 2"], id="betas_no_list"),
         pytest.param("adam", {"betas": [0.9, 1]}, ["betas: got [0.9, 1], which is not", "< 1"], id="beta_of_one"),
         pytest.param(
@@ -353,9 +362,14 @@ def test_no_other_name_is_there():
         ),
         pytest.param("adam", {"amsgrad": "yes"}, ["amsgrad: got 'yes', which is not true or false"], id="flag"),
         pytest.param(
-            "muon", {"adjust_lr_fn": "orignal"}, ["adjust_lr_fn: got 'orignal'", "original, match_rms_adamw"], id="choice"
+            "muon",
+            {"adjust_lr_fn": "orignal"},
+            ["adjust_lr_fn: got 'orignal'", "original, match_rms_adamw"],
+            id="choice",
         ),
-        pytest.param("lbfgs", {"max_iter": 2.5}, ["max_iter: got 2.5, which is not a whole number >= 1"], id="fraction"),
+        pytest.param(
+            "lbfgs", {"max_iter": 2.5}, ["max_iter: got 2.5, which is not a whole number >= 1"], id="fraction"
+        ),
         pytest.param(
             "sgd",
             {"nesterov": True},
@@ -368,8 +382,18 @@ def test_no_other_name_is_there():
             ["sgd: nesterov: true needs momentum > 0 and dampening: 0"],
             id="nesterov_with_dampening",
         ),
-        pytest.param("adamw", {"foreach": True, "fused": True}, ["fused", "foreach"], id="foreach_and_fused"),
-        pytest.param("adamw", {"differentiable": True, "fused": True}, ["fused", "differentiable"], id="fused_differentiable"),
+        pytest.param(
+            "adamw",
+            {"foreach": True, "fused": True},
+            ["adamw: ", "fused: true", "foreach: true"],
+            id="foreach_and_fused",
+        ),
+        pytest.param(
+            "adamw",
+            {"differentiable": True, "fused": True},
+            ["adamw: ", "fused: true", "differentiable: true"],
+            id="fused_differentiable",
+        ),
         pytest.param(
             "adamw",
             {"params": None},
@@ -393,7 +417,7 @@ def test_no_other_name_is_there():
 def test_a_wrong_config_is_refused_when_the_factory_is_made(name, given, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, **given)
-    assert str(caught.value).startswith(said[0]) or len(said) == 2
+    assert str(caught.value).startswith(said[0])
     assert all(part in str(caught.value) for part in said)
 
 
@@ -413,7 +437,10 @@ def test_a_wrong_lr_is_refused_by_its_key(key, lr):
             "adamw",
             {"head": {"params": "haed", "lr": 0.1}},
             Net,
-            ["groups.head: params 'haed' matches none of 11 names. Did you mean 'head' ", "groups.head.allow_empty: true"],
+            [
+                "groups.head: params 'haed' matches none of 11 names. Did you mean 'head'?",
+                "groups.head.allow_empty: true",
+            ],
             id="pattern_matches_nothing",
         ),
         pytest.param(
@@ -471,5 +498,5 @@ def test_hydra_shows_the_plain_message():
 
 def test_a_left_over_partial_is_named_when_the_user_s_code_passes_params():
     partial = instantiate({"_target_": "lightning_optim.OptimizerFactory", "_partial_": True, "name": "adamw"})
-    with pytest.raises(ConfigError, match="^params: .* Type _partial_: false$"):
+    with pytest.raises(ConfigError, match=r"^params: .* Type _partial_: false$"):
         partial(params=Tiny().parameters())

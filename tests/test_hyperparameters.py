@@ -48,7 +48,9 @@ def test_check_gives_the_value_in_the_type_the_algorithm_takes(spec, given, take
         pytest.param(POSITIVE, 10**400, "a finite number > 0", id="beyond_float"),
         pytest.param(POSITIVE, None, "a finite number > 0", id="null"),
         pytest.param(WHOLE, 2.5, "a whole number >= 1", id="fraction"),
-        pytest.param(PAIR, [0.1], "a list of 2: a finite number >= 0 or null; a finite number >= 0 and < 1", id="short"),
+        pytest.param(
+            PAIR, [0.1], "a list of 2: a finite number >= 0 or null; a finite number >= 0 and < 1", id="short"
+        ),
         pytest.param(PAIR, [0.1, None], "a list of 2", id="null_item"),
         pytest.param(PAIR, 0.1, "a list of 2", id="no_list"),
         pytest.param(FLAG, 1, "true or false or null", id="one_is_no_flag"),

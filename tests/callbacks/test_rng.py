@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_optim import RNGState
@@ -50,6 +51,18 @@ def test_goes_on_as_though_nothing_had_happened(tmp_path, make_loader, dones) ->
         fit(again, tmp_path, RNGState(), later, loader=make_loader(), epochs=3, ckpt_path=checkpoint, seed=99)
         assert later.seen == draws.seen[done:], done
         assert same(module.state_dict(), again.state_dict()), done
+
+
+def test_the_same_for_checkpoints_of_an_epochs_end(tmp_path) -> None:
+    module, draws = _net(), Draws()
+    at_end = ModelCheckpoint(tmp_path, "{epoch}", save_on_train_epoch_end=True, save_top_k=-1)
+    fit(module, tmp_path, RNGState(), draws, at_end, loader=_shuffled(), epochs=3, enable_checkpointing=True)
+    for epoch in range(2):
+        again, later = _net(), Draws()
+        checkpoint = tmp_path / f"epoch={epoch}.ckpt"
+        fit(again, tmp_path, RNGState(), later, loader=_shuffled(), epochs=3, ckpt_path=checkpoint, seed=99)
+        assert later.seen == draws.seen[(epoch + 1) * BATCHES :], epoch
+        assert same(module.state_dict(), again.state_dict()), epoch
 
 
 def test_without_it_the_run_differs(tmp_path) -> None:

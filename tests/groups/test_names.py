@@ -171,7 +171,7 @@ def test_bare_tensors_do_without_rules(form):
 
 @pytest.mark.parametrize("form", BARE_FORMS.values(), ids=BARE_FORMS)
 def test_bare_tensors_with_a_rule_get_the_line_to_write(form):
-    with pytest.raises(ConfigError, match="^groups.head: ") as caught:
+    with pytest.raises(ConfigError, match=r"^groups.head: ") as caught:
         OptimizerFactory("adam", groups=HEAD)(form(Tiny()))
     assert "optimizer(params=self.trainer.model.named_parameters())" in str(caught.value)
 
@@ -216,7 +216,7 @@ def used_up(generator):
     ],
 )
 def test_what_is_no_parameters_is_refused_with_what_to_pass(params, said):
-    with pytest.raises(ConfigError, match="^params: ") as caught:
+    with pytest.raises(ConfigError, match=r"^params: ") as caught:
         read_parameters(params)
     assert said in str(caught.value)
     assert "Pass the module" in str(caught.value)
@@ -239,5 +239,5 @@ class Replicated(nn.DataParallel):
     ],
 )
 def test_two_parameters_of_one_name_are_refused(params):
-    with pytest.raises(ConfigError, match="^params: two parameters have one name .*: weight"):
+    with pytest.raises(ConfigError, match=r"^params: two parameters have one name .*: weight"):
         read_parameters(params)

@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -39,7 +40,11 @@ def test_every_parameter_stands_in_one_group_in_the_model_s_order():
 
 
 def test_groups_stand_in_the_order_of_their_first_parameter():
-    groups = {"z": {"params": "embed", "lr": 0.1}, "m": {"params": "head", "lr": 0.2}, "a": {"params": "*norm", "lr": 0.3}}
+    groups = {
+        "z": {"params": "embed", "lr": 0.1},
+        "m": {"params": "head", "lr": 0.2},
+        "a": {"params": "*norm", "lr": 0.3},
+    }
     assert [group.name for group in plan(groups).groups] == ["z", "default", "a", "m"]
 
 
@@ -52,12 +57,14 @@ def test_the_plan_is_the_same_under_every_hash_seed(run_python):
     code = (
         "from torch import nn\n"
         "from lightning_optim import OptimizerFactory\n"
-        "def block(): return nn.ModuleDict({'proj': nn.Linear(2, 2), 'norm': nn.LayerNorm(2), 'cold': nn.Bilinear(2, 2, 2)})\n"
+        "def block():\n"
+        "    return nn.ModuleDict({'proj': nn.Linear(2, 2), 'norm': nn.LayerNorm(2), 'cold': nn.Bilinear(2, 2, 2)})\n"
         "model = nn.ModuleDict({'embed': nn.Embedding(2, 2), 'backbone': block(), 'head': block()})\n"
         f"groups = {GROUPS} | {{'cold': {{'params': '*.cold', 'frozen': True}}}}\n"
         "print(OptimizerFactory('adamw', groups=groups).explain(model).json())"
     )
-    tables = [run_python(code, PYTHONHASHSEED=seed) for seed in "012"]
+    with ThreadPoolExecutor() as pool:
+        tables = list(pool.map(lambda seed: run_python(code, PYTHONHASHSEED=seed), "012"))
     assert tables[0] == tables[1] == tables[2]
     assert '"group": "backbone.no_decay"' in tables[0]
 
@@ -86,18 +93,22 @@ def test_what_requires_no_grad_is_built_in_all_the_same():
 
 
 def test_all_frozen_is_refused():
-    with pytest.raises(ConfigError, match="^groups: frozen: true took all 11 parameters; nothing is left to train"):
+    with pytest.raises(ConfigError, match=r"^groups: frozen: true took all 11 parameters; nothing is left to train"):
         plan({"cold": {"params": "*", "frozen": True}})
 
 
 def test_a_rule_may_match_nothing_if_it_says_so():
-    assert [group.name for group in plan({"x": {"params": "adapter", "lr": 0.1, "allow_empty": True}}).groups] == ["default"]
+    assert [group.name for group in plan({"x": {"params": "adapter", "lr": 0.1, "allow_empty": True}}).groups] == [
+        "default"
+    ]
 
 
 def test_a_rule_that_matches_only_what_requires_no_grad_warns():
     model = Net()
     model.backbone.requires_grad_(False)
-    with pytest.warns(UserWarning, match=r"^groups\.backbone: all 8 parameters it matches have requires_grad=False: ") as caught:
+    with pytest.warns(
+        UserWarning, match=r"^groups\.backbone: all 8 parameters it matches have requires_grad=False: "
+    ) as caught:
         plan({"backbone": {"params": "backbone", "lr": 0.1}}, model)
     assert len(caught) == 1
     assert "backbone.layer.0.proj.weight" in str(caught[0].message)
@@ -213,7 +224,12 @@ def test_split_is_stage_times_group_in_the_order_of_the_stages():
         ("top.backbone.no_decay", "backbone.no_decay", "top"),
     ]
     assert split.groups[2].params == ("backbone.layer.1.proj.weight",)
-    assert [(group.lr_scale, group.warmup_steps) for group in split.groups] == [(1.0, 0), (1.0, 0), (0.3, 20), (0.3, 20)]
+    assert [(group.lr_scale, group.warmup_steps) for group in split.groups] == [
+        (1.0, 0),
+        (1.0, 0),
+        (0.3, 20),
+        (0.3, 20),
+    ]
 
 
 def test_a_rule_named_like_its_stage_is_said_where_two_groups_would_share_a_name():
@@ -256,10 +272,12 @@ def test_the_same_groups_may_be_loaded(theirs):
         ),
         pytest.param(
             saved(("neck", "c"), ("default", "a", "b")),
-            ["param group 'default' of this run is 'neck' in the checkpoint, and they differ in 3 parameters: a, b, c."],
+            ["param group 'default' of this run is 'neck' in the checkpoint", "3 parameters: a, b, c."],
             id="swapped",
         ),
-        pytest.param(saved(("default", "b", "a"), ("head", "c")), ["param group 'default'", ": a, b."], id="other_order"),
+        pytest.param(
+            saved(("default", "b", "a"), ("head", "c")), ["param group 'default'", ": a, b."], id="other_order"
+        ),
     ],
 )
 def test_other_groups_are_refused_by_name(theirs, said):

@@ -7,8 +7,9 @@ import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
 from omegaconf import DictConfig, OmegaConf
 from .user_side import HERE, QUIET, App, batches, groups_of, trainer
 
@@ -102,6 +103,13 @@ def test_a_schedule_by_epochs_of_a_given_length_trains(tmp_path):
     assert groups_of(training.optimizers[0])["default"] == pytest.approx(5e-4), "half of the cosine, half of the peak"
 
 
+def test_torchs_own_scheduler_left_beside_the_one_line_is_told_what_to_type():
+    """Who replaces the template's `configure_optimizers` by ours has to adopt the scheduler too."""
+    left = instantiate(INLINE.compose().model.scheduler)
+    with pytest.raises(ConfigError, match="scheduler: "):
+        configure_optimizers(LightningModule(), OptimizerFactory("adamw"), left)
+
+
 # Other blocks than the template's, under ours.
 
 SGD = "{_target_: torch.optim.SGD, _partial_: true, lr: 0.05, momentum: 0.9}"
@@ -133,7 +141,7 @@ def test_every_value_of_ours_wins_over_a_block_with_the_same_keys(node, block, o
 )
 def test_a_key_left_over_from_the_block_is_named(node, block, override, key, write_app):
     job = write_app({"config.yaml": f"model: {{{node}: {block}}}\n"}).compose(override)
-    with pytest.raises(InstantiationException, match=rf"{key}: .*left over from a config below\?"):
+    with pytest.raises((InstantiationException, ConfigError), match=rf"{key}: .*left over from a config below\?"):
         instantiate(job.model[node])
 
 

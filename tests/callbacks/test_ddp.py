@@ -1,0 +1,55 @@
+"""StagedUnfreeze in two processes: replicas stay bitwise equal, and equal one process at the same global batch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training import same
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(folder: Path, devices: int, *ckpt_path: str) -> list[Any]:
+    folder.mkdir()
+    command = [sys.executable, "-m", "tests.callbacks.ddp_run", str(folder), str(devices), *ckpt_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(devices)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ddp")
+
+
+@pytest.fixture(scope="module")
+def two(folder: Path) -> list[Any]:
+    return _run(folder / "two", 2)
+
+
+def test_replicas_are_bitwise_equal_after_every_step(two) -> None:
+    first, second = two
+    assert len(first) == 8
+    assert same(first, second)
+    everything = ["head", "head.no_decay", "backbone", "backbone.no_decay"]
+    assert [groups for groups, _ in first] == [everything[:2]] * 2 + [everything] * 6
+
+
+def test_they_equal_one_process_at_the_same_global_batch(folder, two) -> None:
+    (one,) = _run(folder / "one", 1)
+    for (_, ours), (_, reference) in zip(two[0], one, strict=True):
+        for a, b in zip(ours, reference, strict=True):
+            # A mean of two means of float32 gradients; Adam divides them by their own size.
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 2, 3], ids=["before", "at", "after"])
+def test_resumes_bitwise(folder, two, step) -> None:
+    for again in _run(folder / f"from{step}", 2, str(folder / "two" / f"step={step}.ckpt")):
+        assert same(again, two[0][step:])
