@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from .errors import ConfigError
+from .errors import ConfigError, choices
 from .hyperparameters import in_yaml
 from .registry import list_optimizers, optimizer_info
 
@@ -47,10 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name")
     command.set_defaults(run=_show)
 
-    command = commands.add_parser("explain", help="the group table and the unfreeze plan of a Hydra config; trains nothing")
+    command = commands.add_parser(
+        "explain", help="the group table and the unfreeze plan of a Hydra config; trains nothing"
+    )
     command.add_argument("--config-dir", required=True, type=Path, help="the folder of your configs")
     command.add_argument("--config-name", required=True, help="the primary config, without .yaml")
-    command.add_argument("--module", required=True, metavar="KEY", help="where in the config the model is, such as model")
+    command.add_argument(
+        "--module", required=True, metavar="KEY", help="where in the config the model is, such as model"
+    )
     command.add_argument("overrides", nargs="*", help="Hydra overrides, such as optimizer.lr=3e-4")
     command.set_defaults(run=_explain)
     return parser
@@ -59,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(options: argparse.Namespace, console: Console) -> None:
     names = list_optimizers(options.pattern)
     if not names:
-        raise ConfigError(f"no optimizer matches {options.pattern!r}. There are: {', '.join(list_optimizers())}")
+        raise ConfigError(f"no optimizer matches {options.pattern!r}.{choices(options.pattern, list_optimizers())}")
     table = RichTable("name", "what it is", "paper", "weight decay", "state")
     for name in names:
         info = optimizer_info(name)
@@ -92,7 +96,8 @@ def _explain(options: argparse.Namespace, console: Console) -> None:
     factories = list(_nodes(config, _FACTORY))
     if not factories:
         raise ConfigError(
-            f"--config-name: {options.config_name} holds no node with _target_: {_FACTORY}. Type +optimizer=adamw_groups"
+            f"--config-name: {options.config_name} holds no node with _target_: {_FACTORY}. "
+            "Type +optimizer=adamw_groups"
         )
     for key, node in factories:
         factory = _instantiate(node)
@@ -138,9 +143,9 @@ def _nodes(config: Any, target: str | None, place: str = "") -> Iterator[tuple[s
         return
     if "_target_" in config and target in (None, config["_target_"]):
         yield place, config
-    for key in config:
+    for key in map(str, config):
         if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            yield from _nodes(config[key], target, f"{place}.{key}" if place else str(key))
+            yield from _nodes(config[key], target, f"{place}.{key}" if place else key)
 
 
 def _instantiate(node: Any) -> Any:

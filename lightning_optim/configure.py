@@ -73,7 +73,8 @@ def run_length(trainer: Trainer, interval: str) -> int:
         return trainer.max_steps
     if trainer.max_epochs is None or trainer.max_epochs < 0:
         raise ConfigError(
-            "scheduler.total_steps: the trainer has no end to take it from. Type scheduler.total_steps, or trainer.max_epochs"
+            "scheduler.total_steps: the trainer has no end to take it from. "
+            "Type scheduler.total_steps, or trainer.max_epochs"
         )
     if interval == "epoch":
         return trainer.max_epochs
@@ -95,7 +96,7 @@ def rebuild_reducer(trainer: Trainer) -> None:
 
 
 def _batches_per_epoch(trainer: Trainer) -> float:
-    """Batches per rank and epoch, from a loader of its own: the trainer's must not be made before states are restored."""
+    """Batches per rank and epoch, from a loader made for it: the trainer's own must not be there before a restore."""
     if trainer.train_dataloader is not None:
         return trainer.num_training_batches
     loader = _request_dataloader(trainer.fit_loop._data_source)

@@ -29,6 +29,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
+def choices(word: str, known: Iterable[str]) -> str:
+    """What there is instead of an unknown word, the nearest first: `` Did you mean 'x'? There are: x, y``."""
+    known = list(known)
+    return f"{did_you_mean(word, known)} There are: {', '.join(known)}"
+
+
 def listed(names: Iterable[str], limit: int = 12) -> str:
     """Names joined for a sentence, the rest counted."""
     names = list(names)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, choices
 from .groups.plan import Plan, check_saved
 from .groups.rules import Spec, belongs_to, parse_rules
 from .groups.table import Table
@@ -48,7 +48,12 @@ class OptimizerFactory:
     """
 
     def __init__(
-        self, name: str, *, groups: Mapping[str, Any] | None = None, implementation: str = "auto", **hyperparameters: Any
+        self,
+        name: str,
+        *,
+        groups: Mapping[str, Any] | None = None,
+        implementation: str = "auto",
+        **hyperparameters: Any,
     ) -> None:
         self.name = name
         self.groups: dict[str, Any] = plain(groups) if groups is not None else {}
@@ -57,8 +62,7 @@ class OptimizerFactory:
         spec = self._spec()
         if implementation not in _IMPLEMENTATIONS:
             raise ConfigError(
-                f"implementation: got {implementation!r}, which is not one of {', '.join(_IMPLEMENTATIONS)}."
-                f"{did_you_mean(str(implementation), _IMPLEMENTATIONS)}"
+                f"implementation: there is no {implementation!r}.{choices(str(implementation), _IMPLEMENTATIONS)}"
             )
         if implementation == "own":
             raise ConfigError(f"implementation: there is no {name} of our own. Type implementation: auto")
@@ -110,8 +114,7 @@ class OptimizerFactory:
             if key not in info.hyperparameters:
                 known = (*info.hyperparameters, "groups", "implementation")
                 raise ConfigError(
-                    f"{key}: {info.name} has no hyperparameter {key!r}."
-                    f"{did_you_mean(key, known)}{belongs_to(key)} It takes: {', '.join(known)}"
+                    f"{key}: {info.name} has no hyperparameter {key!r}.{belongs_to(key)}{choices(key, known)}"
                 )
         hyperparameters = {
             key: spec.check(given[key], key) if key in given else spec.default

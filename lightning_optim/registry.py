@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import ConfigError, did_you_mean, listed
+from .errors import ConfigError, choices
 from .hyperparameters import Choice, Flag, Hyperparameter, Number, Numbers
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def optimizer_info(name: str) -> OptimizerInfo:
     """
     if not isinstance(name, str) or name not in _OPTIMIZERS:
         raise ConfigError(
-            f"name: there is no optimizer {name!r}.{did_you_mean(str(name), _OPTIMIZERS)} "
-            f"There are: {listed(list_optimizers(), limit=80)}. "
+            f"name: there is no optimizer {name!r}.{choices(str(name), list_optimizers())}. "
             "See them with: lightning-optim list"
         )
     return _OPTIMIZERS[name]

@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: DigitsNet, split: str) -> float:
     starts_pretrained, changes = ARMS[arm]
-    trainer, module, data = finetune(_config([*overrides, *changes], seed), None, pretrained if starts_pretrained else None)
+    trainer, module, data = finetune(
+        _config([*overrides, *changes], seed), None, pretrained if starts_pretrained else None
+    )
     evaluate = trainer.test if split == "test" else trainer.validate
     (result,) = evaluate(module, data, verbose=False)
     return float(result[f"{split}/accuracy"])
@@ -65,7 +67,16 @@ def _accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: DigitsN
 
 def _config(overrides: Sequence[str], seed: int) -> DictConfig:
     with initialize_config_dir(str(Path(__file__).parent / "conf"), version_base="1.3"):
-        return compose("finetune", [*overrides, "~monitor", f"seed={seed}", "+trainer.check_val_every_n_epoch=1000000", "+trainer.num_sanity_val_steps=0"])
+        return compose(
+            "finetune",
+            [
+                *overrides,
+                "~monitor",
+                f"seed={seed}",
+                "+trainer.check_val_every_n_epoch=1000000",
+                "+trainer.num_sanity_val_steps=0",
+            ],
+        )
 
 
 def _table(accuracies: dict[str, list[float]], split: str) -> str:

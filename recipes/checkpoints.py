@@ -61,5 +61,7 @@ def peek(path: str, settings: Mapping[str, Any]) -> tuple[str, int]:
     saved = checkpoint[_KEY]
     for key, value in saved["settings"].items():
         if settings.get(key) != value:
-            raise ConfigError(f"{key}: {settings.get(key)!r}, but the checkpoint was trained with {key}={value}. Type {key}={value}")
+            raise ConfigError(
+                f"{key}: {settings.get(key)!r}, but the checkpoint was trained with {key}={value}. Type {key}={value}"
+            )
     return saved["phase"], int(checkpoint["global_step"])

@@ -44,7 +44,7 @@ class EpochLoader:
         generator = torch.Generator().manual_seed(1000 * self._seed + self._epoch)
         order = torch.randperm(len(self._labels), generator=generator)
         mine = order[self._rank :: self._world_size][: self._per_rank]
-        for batch in mine.split(self._batch_size)[self._batch :]:
+        for batch in mine.split(self._batch_size)[self._batch :]:  # type: ignore[no-untyped-call]
             self._batch += 1
             yield self._images[batch], self._labels[batch]
 
@@ -79,7 +79,8 @@ class Digits(LightningDataModule):
         super().__init__()
         self._seed, self._batch_size = seed, batch_size
         images, labels = _load()
-        test, val, train = np.split(np.random.default_rng(0).permutation(len(labels)), [test_size, test_size + val_size])
+        order = np.random.default_rng(0).permutation(len(labels))
+        test, val, train = order[:test_size], order[test_size : test_size + val_size], order[test_size + val_size :]
         if labels_per_class is not None:
             train = _few(labels, train, labels_per_class, seed)
         generator = torch.Generator().manual_seed(seed)

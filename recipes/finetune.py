@@ -92,7 +92,9 @@ def finetune(
 def new_module(config: DictConfig, phase: str) -> DigitsNet:
     """The network with the optimizer of a phase."""
     source = config.pretrain if phase == PRETRAIN else config
-    return DigitsNet(**config.model, optimizer=instantiate(source.optimizer), scheduler=instantiate(source.scheduler))
+    optimizer, scheduler = instantiate(source.optimizer), instantiate(source.scheduler)
+    module: DigitsNet = instantiate(config.model, optimizer=optimizer, scheduler=scheduler)
+    return module
 
 
 def new_data(config: DictConfig, phase: str) -> Digits:
@@ -117,8 +119,7 @@ def new_trainer(
         trainer: Trainer = instantiate(config.trainer, callbacks=callbacks, **silent, **arguments)
         return trainer
     # Steps that the stopped run logged after its checkpoint are dropped from the curves.
-    purge = {"purge_step": step} if step else {}
-    logger = TensorBoardLogger(str(run_dir), name="tensorboard", version=phase, **purge)
+    logger = TensorBoardLogger(str(run_dir), name="tensorboard", version=phase, purge_step=step or None)
     checkpoint = instantiate(config.checkpoint, dirpath=str(run_dir / "checkpoints" / phase))
     return instantiate(  # type: ignore[no-any-return]
         config.trainer,
@@ -133,7 +134,7 @@ def settings(config: DictConfig) -> dict[str, Any]:
     """What decides the data, and so must be the same when a run is resumed."""
     task = OmegaConf.to_container(config.task, resolve=True)
     assert isinstance(task, dict)
-    return {"seed": config.seed, **{f"task.{key}": value for key, value in task.items()}}
+    return {"seed": config.seed, **{f"task.{key!s}": value for key, value in task.items()}}
 
 
 @rank_zero_only

@@ -63,6 +63,7 @@ class DigitsNet(LightningModule):
     def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
         accuracy = self.accuracy[part]
+        assert isinstance(accuracy, MulticlassAccuracy)
         accuracy(self(images), labels)
         self.log(f"{part}/accuracy", accuracy, prog_bar=True)
 

@@ -105,6 +105,7 @@ def test_what_no_fused_kernel_takes_is_not_fused():
     assert not optimizer.param_groups[0]["fused"]
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # torch's own Adagrad
 @pytest.mark.parametrize("name", ["sgd", "adagrad"])
 def test_sparse_gradients_are_taken_where_torch_s_class_takes_them(name):
     ours, theirs = model_for("sparse_adam"), model_for("sparse_adam")

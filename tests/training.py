@@ -1,4 +1,4 @@
-"""A small network with a backbone and a head, a loader that resumes, and one way to fit them: for tests of callbacks."""
+"""For tests of callbacks: a small network with backbone and head, a loader that resumes, one way to fit them."""
 
 from __future__ import annotations
 
@@ -84,8 +84,12 @@ def fit(
     arguments = {"logger": False, "enable_checkpointing": bool(saving), **arguments}
     seed_everything(seed, verbose=False)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|number of training batches).*")
-        warnings.filterwarnings("ignore", message=".*(Checkpoint directory|dirpath has changed|Be aware that when using .ckpt_path).*")
+        warnings.filterwarnings(
+            "ignore", message=".*(does not have many workers|LeafSpec|number of training batches).*"
+        )
+        warnings.filterwarnings(
+            "ignore", message=".*(Checkpoint directory|dirpath has changed|Be aware that when using .ckpt_path).*"
+        )
         trainer = Trainer(
             accelerator="cpu",
             devices=1,

@@ -67,7 +67,7 @@ class OptimizerMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer that would drop every value."""
-        if stage == "fit" and not trainer.loggers and not self.to_callback_metrics and not trainer.fast_dev_run:
+        if stage == "fit" and not trainer.loggers and not self.to_callback_metrics:
             raise ConfigError(
                 "monitor: the trainer has no logger to write to. Type trainer.logger=true, or leave the monitor out"
             )
@@ -117,7 +117,13 @@ class _Watcher:
     def __init__(
         self, monitor: OptimizerMonitor, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
     ) -> None:
-        self._monitor, self._trainer, self._module, self._optimizer, self._root = monitor, trainer, module, optimizer, root
+        self._monitor, self._trainer, self._module, self._optimizer, self._root = (
+            monitor,
+            trainer,
+            module,
+            optimizer,
+            root,
+        )
         self._before: dict[str, dict[Tensor, Tensor]] = {}
         self._values: dict[str, float] = {}
         self._sampled: list[Sample] = []
@@ -140,7 +146,9 @@ class _Watcher:
         write_scalars(loggers, self._values, step)
         if self._monitor.histograms:
             for sample in self._sampled:
-                write_histogram(loggers, parameter_tag(self._root, sample.signal, sample.parameter), sample.tensor, step)
+                write_histogram(
+                    loggers, parameter_tag(self._root, sample.signal, sample.parameter), sample.tensor, step
+                )
         if self._monitor.to_callback_metrics:
             self._trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._values.items()})
         self._values, self._sampled = {}, []

@@ -54,7 +54,7 @@ class RNGState(Callback):
         self._pending = None
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if progress.is_last_batch or not progress.current.ready:
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[call-overload]
+            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
 
 
 def _restore(state: dict[str, Any]) -> None:

@@ -13,12 +13,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..configure import rebuild_reducer
-from ..errors import ConfigError, did_you_mean, listed
+from ..errors import ConfigError, choices, listed
 from ..groups.names import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
 from ..hyperparameters import plain
-from ..schedule.ledger import scheduler_drives
+from ..schedule.ledger import drives
 from ..stages.freezing import frozen_modules, set_trainable
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
@@ -54,14 +54,10 @@ class StagedUnfreeze(Callback):
         ... )
     """
 
-    def __init__(
-        self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train"
-    ) -> None:
+    def __init__(self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train") -> None:
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
-                raise ConfigError(
-                    f"{key}: got {mode!r}, which is not one of {', '.join(_MODES)}.{did_you_mean(str(mode), _MODES)}"
-                )
+                raise ConfigError(f"{key}: there is no mode {mode!r}.{choices(str(mode), _MODES)}")
         self.stages = parse_stages(plain(stages))
         self.frozen_norm = frozen_norm
         self.frozen_dropout = frozen_dropout
@@ -116,11 +112,10 @@ class StagedUnfreeze(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the later stages out of the optimizers, freeze them, and put back those a checkpoint has passed."""
         self._settle_claims(pl_module, trainer.optimizers)
-        configs = [config.scheduler for config in trainer.lr_scheduler_configs]
-        _check_known(configs, trainer.optimizers)
+        schedulers = _by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
         self._staged = [
-            StagedOptimizer(optimizer, pl_module, self.stages, [s for s in configs if scheduler_drives(s, optimizer)])
-            for optimizer in trainer.optimizers
+            StagedOptimizer(optimizer, pl_module, self.stages, driving)
+            for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
         ]
         for index, staged in enumerate(self._staged):
             staged.show_only(self._thawed)
@@ -193,7 +188,8 @@ class StagedUnfreeze(Callback):
             missing = [name for name, tensor in loose if tensor.requires_grad]
             if missing:
                 raise ConfigError(
-                    f"{stage.key}: no optimizer holds {len(missing)} of the parameters it claims: {listed(missing, 3)}. "
+                    f"{stage.key}: no optimizer holds {len(missing)} of the parameters it claims: "
+                    f"{listed(missing, 3)}. "
                     "Give configure_optimizers the whole model: optimizer(self.parameters())"
                 )
             settled.append(replace(stage, params=stage.params - {name for name, _ in loose}))
@@ -216,8 +212,7 @@ class StagedUnfreeze(Callback):
         for name in state_dict["thawed"]:
             if name not in known:
                 raise ConfigError(
-                    f"stages: the checkpoint has thawed '{name}', which is no stage of this plan."
-                    f"{did_you_mean(name, known)} There are: {', '.join(known)}"
+                    f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
                 )
         self._thawed = [name for name in known if name in state_dict["thawed"]]
         self._loaded = state_dict["optimizers"]
@@ -255,10 +250,10 @@ def _check_strategy(trainer: Trainer) -> None:
         )
 
 
-def _check_known(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> None:
+def _by_optimizer(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> list[list[Any]]:
+    """The schedulers that drive each optimizer; one that seems to drive none goes to the first, which refuses it."""
+    sorted_out: list[list[Any]] = [[] for _ in optimizers]
     for scheduler in schedulers:
-        if not any(scheduler_drives(scheduler, optimizer) for optimizer in optimizers):
-            raise ConfigError(
-                f"scheduler: no reference to the optimizer can be found in {type(scheduler).__name__}, so a stage cannot "
-                "join its curve. Take a torch.optim.lr_scheduler"
-            )
+        driven = [index for index, optimizer in enumerate(optimizers) if drives(scheduler, optimizer)]
+        sorted_out[driven[0] if driven else 0].append(scheduler)
+    return sorted_out

@@ -104,7 +104,9 @@ def _of_items(params: Any) -> list[Parameter]:
     if all(isinstance(item, Tensor) for item in items):
         return [Parameter(name="", tensor=item, names=(), owners=()) for item in _unique(items)]
     for item in items:
-        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)):
+        if not (
+            isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
+        ):
             raise ConfigError(
                 f"params: got {_type_of(item)} in it. Pass the module, or (name, parameter) pairs: named_parameters()."
             )

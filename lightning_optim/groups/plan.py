@@ -29,13 +29,20 @@ class Stage(Protocol):
     """What `Plan.split` asks of a stage."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Heads the names of its groups."""
+
     @property
-    def params(self) -> frozenset[str]: ...
+    def params(self) -> frozenset[str]:
+        """Clean names of what it claims."""
+
     @property
-    def lr_scale(self) -> float: ...
+    def lr_scale(self) -> float:
+        """On its groups' curves."""
+
     @property
-    def warmup_steps(self) -> int: ...
+    def warmup_steps(self) -> int:
+        """Of its groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,12 @@ class Plan:
         tensors = dict(zip(_names(parameters), (parameter.tensor for parameter in parameters), strict=True))
         if not groups:
             raise ConfigError(f"groups: frozen: true took all {len(tensors)} parameters; nothing is left to train")
-        return cls(groups=tuple(groups), frozen=tuple(name for name in tensors if name in frozen), tensors=tensors, named=not nameless(parameters))
+        return cls(
+            groups=tuple(groups),
+            frozen=tuple(name for name in tensors if name in frozen),
+            tensors=tensors,
+            named=not nameless(parameters),
+        )
 
     @classmethod
     def of(cls, optimizer: Optimizer, module: nn.Module) -> Plan:
@@ -152,7 +164,7 @@ class Plan:
         return cls(groups=(group,), tensors=tensors)
 
     def split(self, stages: Sequence[Stage]) -> Plan:
-        """Group × stage, in the order of the stages, then of the groups; a parameter that no stage claims is left out."""
+        """Group × stage, in the order of the stages, then of the groups; what no stage claims is left out."""
         parts = []
         for stage in stages:
             for group in self.groups:
@@ -199,10 +211,9 @@ def check_saved(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[st
     """
     advice = "Give the groups and stages that the checkpoint was saved under."
     if len(current) != len(saved):
-        ours, theirs = ([str(group.get("name", "unnamed")) for group in groups] for groups in (current, saved))
+        here, there = (", ".join(str(group.get("name", "unnamed")) for group in groups) for groups in (current, saved))
         raise ConfigError(
-            f"the checkpoint has {len(saved)} param groups ({', '.join(theirs)}), "
-            f"this run {len(current)} ({', '.join(ours)}). {advice}"
+            f"the checkpoint has {len(saved)} param groups ({there}), this run {len(current)} ({here}). {advice}"
         )
     for ours, theirs in zip(current, saved, strict=True):
         mine, other = tuple(ours.get("param_names") or ()), tuple(theirs.get("param_names") or ())
@@ -238,7 +249,8 @@ def _check_matched(rule: Rule, matched: Sequence[Parameter], parameters: Sequenc
         )
     if matched and not rule.effects.get("frozen") and not any(p.tensor.requires_grad for p in matched):
         warnings.warn(
-            f"{rule.key}: all {len(matched)} parameters it matches have requires_grad=False: {listed(_names(matched), 3)}",
+            f"{rule.key}: all {len(matched)} parameters it matches have requires_grad=False: "
+            f"{listed(_names(matched), 3)}",
             stacklevel=2,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean, listed
+from ..errors import ConfigError, choices, listed
 from ..hyperparameters import Flag, Hyperparameter, Number, in_yaml
 from ..registry import OptimizerInfo, algorithms_with, optimizer_info
 from .selectors import SELECTORS, Selector
@@ -66,7 +66,9 @@ def parse_rules(given: Any, spec: Spec) -> tuple[Rule, ...]:
             f"groups: got {given!r}. It takes a mapping from a rule's name to the rule, "
             "for example groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}"
         )
-    return tuple(_parse_rule(str(name), given[name], spec) for name in sorted(given, key=str) if given[name] is not None)
+    return tuple(
+        _parse_rule(str(name), given[name], spec) for name in sorted(given, key=str) if given[name] is not None
+    )
 
 
 def check_name(name: str, key: str) -> None:
@@ -117,7 +119,9 @@ def _parse_rule(name: str, given: Any, spec: Spec) -> Rule:
     key = f"groups.{name}"
     check_name(name, key)
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{key}: got {given!r}. A rule is a mapping, for example {name}: {{params: backbone, lr_scale: 0.1}}")
+        raise ConfigError(
+            f"{key}: got {given!r}. A rule is a mapping, for example {name}: {{params: backbone, lr_scale: 0.1}}"
+        )
     selector = Selector.parse(given, key)
     effects = {
         effect: _effect(str(effect), value, f"{key}.{effect}", spec)
@@ -129,7 +133,9 @@ def _parse_rule(name: str, given: Any, spec: Spec) -> Rule:
         raise ConfigError(f"{key}: it selects parameters and says nothing of them. Give it at least one of {allowed}")
     priority = given.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise ConfigError(f"{key}.priority: got {priority!r}, which is not a whole number. Type for example priority: 1")
+        raise ConfigError(
+            f"{key}.priority: got {priority!r}, which is not a whole number. Type for example priority: 1"
+        )
     allow_empty = Flag(default=True).check(given.get("allow_empty", False), f"{key}.allow_empty")
     return Rule(name=name, selector=selector, effects=effects, priority=priority, allow_empty=allow_empty)
 
@@ -144,11 +150,12 @@ def _effect(effect: str, value: Any, key: str, spec: Spec) -> Any:
     if effect in allowed:
         return info.hyperparameters[effect].check(value, key)
     if effect in info.hyperparameters:
-        raise ConfigError(f"{key}: {effect} holds for the whole optimizer. Move it to the top: {effect}: {in_yaml(value)}")
+        raise ConfigError(
+            f"{key}: {effect} holds for the whole optimizer. Move it to the top: {effect}: {in_yaml(value)}"
+        )
     everything = (*SELECTORS, *allowed, *_EFFECTS, *_CONTROLS)
     raise ConfigError(
-        f"{key}: a rule of {info.name} has no key {effect!r}."
-        f"{did_you_mean(effect, everything)}{belongs_to(effect)} It takes: {', '.join(everything)}"
+        f"{key}: a rule of {info.name} has no key {effect!r}.{belongs_to(effect)}{choices(effect, everything)}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, did_you_mean, listed, nearest
+from ..errors import ConfigError, choices, listed, nearest
 from .names import Parameter
 
 SELECTORS = ("params", "classes", "kinds")
@@ -51,9 +51,7 @@ class Selector:
             )
         for kind in found.get("kinds", ()):
             if kind not in KINDS:
-                raise ConfigError(
-                    f"{key}.kinds: there is no kind {kind!r}.{did_you_mean(kind, KINDS)} There are: {', '.join(KINDS)}"
-                )
+                raise ConfigError(f"{key}.kinds: there is no kind {kind!r}.{choices(kind, KINDS)}")
         for pattern in found.get("params", ()):
             _check_pattern(pattern, f"{key}.params")
         return cls(**found)
@@ -71,14 +69,17 @@ class Selector:
 
     def explain_miss(self, parameters: Sequence[Parameter]) -> str:
         """Why it matched none of `parameters`, and what is near."""
-        said = [
-            f"params {listed(map(repr, self.params))} matches none of {len(parameters)} names.{_near(self.params, parameters)}"
-        ] if self.params and not any(self._name_matches(n) for p in parameters for n in p.names) else []
-        if self.classes and not said:
-            known = {type(owner).__name__ for p in parameters for owner in p.owners if owner is not None}
-            near = "".join(did_you_mean(name.rsplit(".", 1)[-1], known) for name in self.classes)
-            said.append(f"classes {listed(self.classes)}: the model's owners are {listed(sorted(known))}.{near}")
-        return " ".join(said) or "each of its selectors matches something, but none matches all at once."
+        names = [name for parameter in parameters for name in parameter.names]
+        if self.params and not any(map(self._name_matches, names)):
+            near = _near(self.params, names)
+            return f"params {listed(map(repr, self.params))} matches none of {len(names)} names.{near}"
+        owners = [owner for parameter in parameters for owner in parameter.owners]
+        if self.classes and not any(_is_a(owner, wanted) for owner in owners for wanted in self.classes):
+            known = sorted({type(owner).__name__ for owner in owners if owner is not None})
+            return (
+                f"classes {listed(self.classes)} own no parameter.{choices(self.classes[0].rpartition('.')[2], known)}."
+            )
+        return "each of its selectors matches something, but none matches all of them."
 
     def _matches_one(self, parameter: Parameter, name: str, owner: nn.Module | None) -> bool:
         return (
@@ -148,7 +149,9 @@ def _is_a(owner: nn.Module | None, wanted: str) -> bool:
 def _strings(given: Any, key: str) -> tuple[str, ...]:
     values = [given] if isinstance(given, str) else given
     if not isinstance(values, (list, tuple)) or not values or not all(isinstance(v, str) and v for v in values):
-        raise ConfigError(f"{key}: got {given!r}, which is not a text or a list of texts. Type for example {key}: [a, b]")
+        raise ConfigError(
+            f"{key}: got {given!r}, which is not a text or a list of texts. Type for example {key}: [a, b]"
+        )
     return tuple(values)
 
 
@@ -161,13 +164,11 @@ def _check_pattern(pattern: str, key: str) -> None:
         raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
 
 
-def _near(patterns: Iterable[str], parameters: Sequence[Parameter]) -> str:
-    names = [name for parameter in parameters for name in parameter.names]
+def _near(patterns: Iterable[str], names: Sequence[str]) -> str:
     paths = {path for name in names for path in _prefixes(name)}
     found = [near for pattern in patterns for near in nearest(pattern.removesuffix(".*"), paths)]
-    tops = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    near = f" Did you mean {' or '.join(repr(path) for path in found[:3])}?" if found else ""
-    return f"{near} Top-level names: {listed(tops)}."
+    near = f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
+    return f"{near} Top-level names: {listed(dict.fromkeys(name.partition('.')[0] for name in names))}."
 
 
 def _prefixes(name: str) -> list[str]:

@@ -74,9 +74,9 @@ class Table:
         return table
 
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=_WIDTH, color_system=None)
-        console.print(self)
-        return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
+        text = io.StringIO()
+        Console(file=text, width=_WIDTH, color_system=None).print(self)
+        return text.getvalue().rstrip()
 
     def _row(self, group: Group, varying: Sequence[str]) -> dict[str, Any]:
         row: dict[str, Any] = {"group": group.name}

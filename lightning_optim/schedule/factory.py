@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, choices
 from ..hyperparameters import Number, plain
 from .curves import Warmup
 from .registry import ScheduleInfo, schedule_info
@@ -104,7 +105,9 @@ class SchedulerFactory:
         if self.name == "reduce_on_plateau":
             monitor = self.hyperparameters.get("monitor")
             if monitor is None:
-                raise ConfigError("monitor: reduce_on_plateau needs a metric to watch. Type for example monitor: val/loss")
+                raise ConfigError(
+                    "monitor: reduce_on_plateau needs a metric to watch. Type for example monitor: val/loss"
+                )
             config |= {"monitor": monitor, "reduce_on_plateau": True}
         return config
 
@@ -113,10 +116,13 @@ class SchedulerFactory:
         if self.needs_total_steps and total is None:
             raise ConfigError(
                 f"scheduler.total_steps: {self.name} needs the length of the run. Type for example "
-                "scheduler.total_steps: 1000, or build it with lightning_optim.configure_optimizers, which asks the trainer"
+                "scheduler.total_steps: 1000, or build it with lightning_optim.configure_optimizers, which asks "
+                "the trainer"
             )
         if total is not None and self.warmup_steps >= total:
-            raise ConfigError(f"warmup_steps: {self.warmup_steps} leaves nothing of the run's {total} steps. Type fewer")
+            raise ConfigError(
+                f"warmup_steps: {self.warmup_steps} leaves nothing of the run's {total} steps. Type fewer"
+            )
         return total
 
     def _build(self, optimizer: Optimizer, total: int | None, warmup_steps: int) -> LRScheduler:
@@ -131,20 +137,24 @@ class SchedulerFactory:
         if info.length is not None and arguments.get(info.length) is None:
             arguments[info.length] = total
         if info.own_warmup:
-            return LambdaLR(optimizer, cls(warmup_steps=warmup_steps, **_curve_arguments(self.name, arguments, warmup_steps)))
+            return LambdaLR(
+                optimizer, cls(warmup_steps=warmup_steps, **_curve_arguments(self.name, arguments, warmup_steps))
+            )
         if "cycle_momentum" in arguments:
             arguments |= _peak_arguments(self.name, optimizer, arguments)
         arguments.pop("monitor", None)
         scheduler = cls(optimizer, **arguments)
         return scheduler
 
-    def _build_blocks(self, cls: Any, optimizer: Optimizer, total: int | None, arguments: dict[str, Any]) -> LRScheduler:
+    def _build_blocks(
+        self, cls: Any, optimizer: Optimizer, total: int | None, arguments: dict[str, Any]
+    ) -> LRScheduler:
         blocks = self._blocks()
         if self.name == "chained":
             scheduler: LRScheduler = cls([block(optimizer, total) for block in blocks], optimizer)
             return scheduler
         edges = [0, *arguments["milestones"]]
-        lengths = [end - start for start, end in zip(edges, edges[1:], strict=False)]
+        lengths = [end - start for start, end in pairwise(edges)]
         rest = total - edges[-1] if total is not None else None
         if rest is not None and rest <= 0:
             raise ConfigError(f"milestones: the last, {edges[-1]}, is not before the end of the run, {total} steps")
@@ -176,8 +186,7 @@ class SchedulerFactory:
         self._check_keys(info)
         if self.interval not in _INTERVALS:
             raise ConfigError(
-                f"interval: got {self.interval!r}, which is not one of {', '.join(_INTERVALS)}."
-                f"{did_you_mean(str(self.interval), _INTERVALS)}"
+                f"interval: there is no interval {self.interval!r}.{choices(str(self.interval), _INTERVALS)}"
             )
         self.warmup_steps = Number(default=0, low=0, integer=True).check(self.warmup_steps, "warmup_steps")
         total_steps = Number(default=1000, low=1, integer=True, optional=True)
@@ -201,7 +210,11 @@ class SchedulerFactory:
             raise ConfigError(f"total_steps: {self.name} does not depend on it. Type total_steps: null")
 
     def _check_keys(self, info: ScheduleInfo) -> None:
-        known = [*info.hyperparameters, *(["schedulers"] if info.blocks else []), *(["lr_lambda"] if info.function else [])]
+        known = [
+            *info.hyperparameters,
+            *(["schedulers"] if info.blocks else []),
+            *(["lr_lambda"] if info.function else []),
+        ]
         for key in self.hyperparameters:
             if key == "optimizer":
                 raise ConfigError(
@@ -209,14 +222,14 @@ class SchedulerFactory:
                     "over in the config. Type _partial_: false"
                 )
             if key in _PEAK_ARGUMENTS:
-                raise ConfigError(f"{key}: not taken, since each group's lr is its peak. Set optimizer.lr, and remove {key}")
+                raise ConfigError(
+                    f"{key}: not taken, since each group's lr is its peak. Set optimizer.lr, and remove {key}"
+                )
             if key in _LENGTH_ARGUMENTS:
                 raise ConfigError(f"{key}: not taken. Type total_steps, or leave the length of the run to the trainer")
             if key not in known:
                 everything = [*known, "interval", "warmup_steps", "total_steps"]
-                raise ConfigError(
-                    f"{key}: {self.name} has no argument {key!r}.{did_you_mean(key, everything)} It takes: {', '.join(everything)}"
-                )
+                raise ConfigError(f"{key}: {self.name} has no argument {key!r}.{choices(key, everything)}")
 
     def _check_blocks(self) -> None:
         given = self.hyperparameters.get("schedulers")
@@ -229,7 +242,9 @@ class SchedulerFactory:
             if not block.info.wrappable:
                 raise ConfigError(f"schedulers[{index}].name: {block.name} cannot stand inside {self.name}")
             if "interval" in raw:
-                raise ConfigError(f"schedulers[{index}].interval: blocks share the interval of {self.name}. Move it there")
+                raise ConfigError(
+                    f"schedulers[{index}].interval: blocks share the interval of {self.name}. Move it there"
+                )
         if self.name == "sequential" and len(given) != len(self.hyperparameters["milestones"]) + 1:
             raise ConfigError(
                 f"milestones: {len(given)} schedulers need {len(given) - 1} milestones, not "

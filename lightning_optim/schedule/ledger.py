@@ -47,11 +47,14 @@ class Ledger:
         Raises:
             ConfigError: no reference to the optimizer can be found in it.
         """
-        if not _replace_references(scheduler, optimizer, self):
+        references = _references(scheduler, optimizer)
+        if not references:
             raise ConfigError(
                 f"scheduler: no reference to the optimizer can be found in {type(scheduler).__name__}, so a stage "
-                "cannot join its curve. Use a torch.optim.lr_scheduler, or name: ... from lightning_optim's scheduler configs"
+                "cannot join its curve. Take a torch.optim.lr_scheduler"
             )
+        for holder, attribute in references:
+            setattr(holder, attribute, self)
 
     def state_dict(self) -> list[dict[str, Any]]:
         """What schedulers made of each group's hyperparameters."""
@@ -72,16 +75,9 @@ class Ledger:
             group.update(saved)
 
 
-def scheduler_drives(scheduler: Any, optimizer: Optimizer) -> bool:
+def drives(scheduler: Any, optimizer: Optimizer) -> bool:
     """Whether a scheduler, or one in it, holds a reference to this optimizer."""
-    return any(holder is not None for holder in _references(scheduler, optimizer))
-
-
-def _replace_references(scheduler: Any, optimizer: Optimizer, ledger: Ledger) -> int:
-    references = _references(scheduler, optimizer)
-    for holder, attribute in references:
-        setattr(holder, attribute, ledger)
-    return len(references)
+    return bool(_references(scheduler, optimizer))
 
 
 def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, choices
 from ..hyperparameters import Choice, Flag, Hyperparameter, Number, Text, WholeNumbers
 
 
@@ -39,9 +39,7 @@ def schedule_info(name: str) -> ScheduleInfo:
         ConfigError: no schedule has that name.
     """
     if not isinstance(name, str) or name not in SCHEDULES:
-        raise ConfigError(
-            f"name: there is no schedule {name!r}.{did_you_mean(str(name), SCHEDULES)} There are: {', '.join(sorted(SCHEDULES))}"
-        )
+        raise ConfigError(f"name: there is no schedule {name!r}.{choices(str(name), sorted(SCHEDULES))}")
     return SCHEDULES[name]
 
 
@@ -164,7 +162,9 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "base_momentum": _BASE_MOMENTUM,
                 "max_momentum": _MAX_MOMENTUM,
                 "div_factor": Number(default=25.0, low=0, open_low=True, help="the first lr is peak / div_factor"),
-                "final_div_factor": Number(default=1e4, low=0, open_low=True, help="the last is first / final_div_factor"),
+                "final_div_factor": Number(
+                    default=1e4, low=0, open_low=True, help="the last is first / final_div_factor"
+                ),
                 "three_phase": Flag(default=False, help="down to the first lr before the last phase"),
             },
             length="total_steps",

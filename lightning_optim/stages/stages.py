@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, did_you_mean, listed
+from ..errors import ConfigError, choices, listed
 from ..groups.names import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
@@ -59,9 +59,8 @@ def parse_stages(given: Any) -> tuple[Stage, ...]:
         )
     stages = tuple(_parse_stage(str(name), given[name]) for name in given if given[name] is not None)
     if not any(stage.trigger.from_start for stage in stages):
-        raise ConfigError(
-            f"stages: none is trained from the start. Leave out the trigger of the first: {given and next(iter(given))}.at: null"
-        )
+        first = stages[0].name if stages else "head"
+        raise ConfigError(f"stages: none is trained from the start. Leave out the trigger of one: {first}.at: null")
     _check_order(stages)
     return stages
 
@@ -105,13 +104,13 @@ def _parse_stage(name: str, given: Any) -> Stage:
     key = f"stages.{name}"
     check_name(name, key)
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}")
+        raise ConfigError(
+            f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}"
+        )
     known = (*SELECTORS, "at", *_OPTIONS)
     for option in given:
         if option not in known:
-            raise ConfigError(
-                f"{key}.{option}: a stage has no key {option!r}.{did_you_mean(str(option), known)} It takes: {', '.join(known)}"
-            )
+            raise ConfigError(f"{key}.{option}: a stage has no key {option!r}.{choices(str(option), known)}")
     options = {
         option: spec.check(given[option], f"{key}.{option}")
         for option, spec in _OPTIONS.items()
@@ -141,7 +140,8 @@ def _check_order(stages: Sequence[Stage]) -> None:
 def _why_nothing(stage: Stage, matched: Sequence[Parameter], parameters: Sequence[Parameter]) -> str:
     if matched:
         return (
-            f"all {len(matched)} parameters it matches belong to a stage above it: {listed((p.name for p in matched), 3)}. "
+            f"all {len(matched)} parameters it matches belong to a stage above it: "
+            f"{listed((p.name for p in matched), 3)}. "
             "A parameter belongs to the first stage that claims it: put the narrower stage first"
         )
     return f"{stage.selector.explain_miss(parameters)} If that may be so here, type {stage.key}.allow_empty: true"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, choices
 from ..hyperparameters import Number
 
 _COUNT = Number(default=1, low=0, integer=True)
@@ -40,10 +40,12 @@ class Trigger:
             return cls()
         known = ("epoch", "step")
         if not isinstance(given, Mapping) or len(given) != 1:
-            raise ConfigError(f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}")
+            raise ConfigError(
+                f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}"
+            )
         (name, value), *_ = given.items()
         if name not in known:
-            raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{did_you_mean(str(name), known)} There are: {', '.join(known)}")
+            raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{choices(str(name), known)}")
         return cls(**{name: _COUNT.check(value, f"{key}.{name}")})
 
     @property

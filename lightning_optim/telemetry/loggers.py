@@ -25,19 +25,19 @@ def write_scalars(loggers: Sequence[Any], values: Mapping[str, float], step: int
 def write_text(loggers: Sequence[Any], tag: str, text: str, step: int) -> None:
     """Markdown, where the logger shows text."""
     for writer in filter(None, map(_writer, loggers)):
-        writer.add_text(tag, text, step)  # type: ignore[no-untyped-call]
+        writer.add_text(tag, text, step)
 
 
 def write_layout(loggers: Sequence[Any], layout: Mapping[str, Any]) -> None:
     """TensorBoard's page of custom scalars."""
     for writer in filter(None, map(_writer, loggers)):
-        writer.add_custom_scalars(dict(layout))  # type: ignore[no-untyped-call]
+        writer.add_custom_scalars(dict(layout))
 
 
 def write_histogram(loggers: Sequence[Any], tag: str, values: Any, step: int) -> None:
     """The distribution of a tensor's values."""
     for writer in filter(None, map(_writer, loggers)):
-        writer.add_histogram(tag, values, step)  # type: ignore[no-untyped-call]
+        writer.add_histogram(tag, values, step)
 
 
 def _writer(logger: Any) -> SummaryWriter | None:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+
 def roots(optimizers: Sequence[Any]) -> list[str]:
     """`optim` for one optimizer; `optim_<class>` for each of several, numbered where two are alike."""
     if len(optimizers) == 1:

@@ -51,10 +51,11 @@ def main(folder: Path, devices: int, ckpt_path: str | None = None) -> None:
         return groups, [p.detach().clone() for p in module.parameters()]
 
     witness = Witness(look)
+    saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=4,
         accumulate_grad_batches=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[StagedUnfreeze(PLAN), witness, ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
+        callbacks=[StagedUnfreeze(PLAN), witness, saving],
     )  # fmt: skip
     trainer.fit(Whole(), ckpt_path=ckpt_path)
     torch.save(witness.seen, folder / f"rank{trainer.global_rank}.pt")

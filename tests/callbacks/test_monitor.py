@@ -45,7 +45,9 @@ def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def _fit_with_events(folder: Path, module: Any, *callbacks: Any, **arguments: Any) -> dict[str, list[tuple[int, float]]]:
+def _fit_with_events(
+    folder: Path, module: Any, *callbacks: Any, **arguments: Any
+) -> dict[str, list[tuple[int, float]]]:
     fit(module, folder, *callbacks, **{"logger": TensorBoardLogger(folder), "log_every_n_steps": 1, **arguments})
     return _curves(folder)
 
@@ -70,7 +72,9 @@ def test_norms_equal_a_float64_computation(tmp_path, name) -> None:
         return norms
 
     witness = Witness(look)
-    curves = _fit_with_events(tmp_path, Net(_configure(name, groups={"head": GROUPS["head"]})), OptimizerMonitor(), witness)
+    curves = _fit_with_events(
+        tmp_path, Net(_configure(name, groups={"head": GROUPS["head"]})), OptimizerMonitor(), witness
+    )
     tags = {tag for tag in curves if tag.startswith("optim/norm/") and not tag.endswith("/all")}
     assert tags == set(witness.seen[0])
     for tag in tags:
@@ -81,7 +85,9 @@ def test_norms_equal_a_float64_computation(tmp_path, name) -> None:
 
 def test_all_is_the_norm_over_every_group(tmp_path) -> None:
     curves = _fit_with_events(tmp_path, Net(_configure(groups=GROUPS)), OptimizerMonitor())
-    parts = [values for tag, values in curves.items() if tag.startswith("optim/norm/grad/") and not tag.endswith("/all")]
+    parts = [
+        values for tag, values in curves.items() if tag.startswith("optim/norm/grad/") and not tag.endswith("/all")
+    ]
     assert len(parts) == 4
     for (_, total), *each in zip(curves["optim/norm/grad/all"], *parts, strict=True):
         assert total == pytest.approx(math.sqrt(sum(value**2 for _, value in each)), rel=1e-6)
@@ -90,7 +96,9 @@ def test_all_is_the_norm_over_every_group(tmp_path) -> None:
 def test_settings_are_those_in_force_at_the_step(tmp_path) -> None:
     witness = Witness(lambda trainer, _: [dict(g, params=None) for g in trainer.optimizers[0].param_groups])
     scheduler = SchedulerFactory("one_cycle")
-    curves = _fit_with_events(tmp_path, Net(_configure(scheduler=scheduler, groups=GROUPS)), OptimizerMonitor(), witness)
+    curves = _fit_with_events(
+        tmp_path, Net(_configure(scheduler=scheduler, groups=GROUPS)), OptimizerMonitor(), witness
+    )
     for number, name in enumerate(["default", "no_decay", "head", "head.no_decay"]):
         for signal, value in {
             "lr": lambda g: g["lr"],

@@ -1,4 +1,4 @@
-"""The config groups in a user's own app: every option, rules added and removed, presets, sweeps, files of the user's own."""
+"""The config groups in a user's app: every option, rules added and removed, presets, sweeps, the user's own files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
-from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze
 from omegaconf import OmegaConf
-from .user_side import CHECKOUT
 from torch import nn
+
+from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze
+
+from .user_side import CHECKOUT
 
 
 def options(group: str) -> list[str]:
@@ -65,6 +67,7 @@ ADAMW_GROUPS = {"config.yaml": "defaults: [optimizer: adamw_groups]"}
 NO_DECAY = {"kinds": ["bias", "norm"], "weight_decay": 0}
 MINE = {"optimizer/groups/head.yaml": "head: {params: head, lr_scale: 10}"}
 HEAD = {"params": "head", "lr_scale": 10}
+ADD_HEAD = "+optimizer.groups.head={params: head, lr_scale: 10}"
 
 
 @pytest.mark.parametrize(
@@ -94,11 +97,11 @@ HEAD = {"params": "head", "lr_scale": 10}
         pytest.param(ADAMW_GROUPS, ["optimizer/groups=[]"], {}, id="presets left out"),
         pytest.param(
             ADAMW_GROUPS,
-            ["+optimizer.groups.head={params: head, lr_scale: 10}"],
+            [ADD_HEAD],
             {"no_decay": NO_DECAY, "head": HEAD},
             id="rule added",
         ),
-        pytest.param(ADAMW, ["+optimizer.groups.head={params: head, lr_scale: 10}"], {"head": HEAD}, id="rule added to adamw"),
+        pytest.param(ADAMW, [ADD_HEAD], {"head": HEAD}, id="rule added to adamw"),
         pytest.param(
             ADAMW_GROUPS,
             ["optimizer.groups.no_decay.weight_decay=0.05"],
@@ -210,6 +213,6 @@ def test_ours_stand_complete_beside_a_users_own(write_app):
 
 def test_a_sweep_over_optimizers(installed, copy_app):
     environment, app = installed("wheel"), copy_app("plain")
-    done = environment.run("show.py", "-m", "optimizer=adamw,sgd", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=runs", cwd=app)
+    done = environment.run("show.py", "-m", "optimizer=adamw,sgd", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=o", cwd=app)
     jobs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [(job["name"], job["lr"]) for job in jobs] == [("adamw", 0.1), ("adamw", 0.2), ("sgd", 0.1), ("sgd", 0.2)]

@@ -1,4 +1,4 @@
-"""Adoption under LightningCLI: a factory as an argument of the module, or in a callback where the module stays as it is."""
+"""Adoption under LightningCLI: a factory as an argument of the module, or a callback where that stays as it is."""
 
 from __future__ import annotations
 
@@ -39,7 +39,12 @@ ON_THE_COMMAND_LINE = (
     "--model.optimizer.init_args.groups={head: {params: head, lr_scale: 10}}",
     "--model.optimizer.dict_kwargs.lr=3e-4",
 )
-IN_SHORT = ("--model.optimizer=lightning_optim.OptimizerFactory", "--model.optimizer.name=adamw", *ON_THE_COMMAND_LINE[2:])
+IN_SHORT = (
+    "--model.optimizer=lightning_optim.OptimizerFactory",
+    "--model.optimizer.name=adamw",
+    "--model.optimizer.groups={head: {params: head, lr_scale: 10}}",
+    "--model.optimizer.dict_kwargs.lr=3e-4",
+)
 
 
 class Net(LightningModule):
@@ -100,9 +105,7 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     options = [f"--trainer.{option}" for option in (*quiet, "max_epochs=1", f"default_root_dir={tmp_path}")]
 
     def run(module: type[LightningModule], *arguments: str) -> LightningCLI:
-        return LightningCLI(
-            module, Data, args=["fit", *options, *arguments], save_config_kwargs={"overwrite": True}
-        )
+        return LightningCLI(module, Data, args=["fit", *options, *arguments], save_config_kwargs={"overwrite": True})
 
     return run
 

@@ -1,4 +1,4 @@
-"""A model that is made in `configure_model`: at construction the module has no parameters for rules or stages to see."""
+"""A model that is made in `configure_model`: when built, the module has no parameters for rules or stages to see."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""Adoption in an app made from lightning-hydra-template: in its configs, or from the command line over its own blocks."""
+"""Adoption in an app like lightning-hydra-template: in its configs, or from the command line over its own blocks."""
 
 from __future__ import annotations
-
 
 import pytest
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
 from omegaconf import DictConfig, OmegaConf
+
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
+
 from .user_side import HERE, QUIET, App, batches, groups_of, trainer
 
 pytestmark = QUIET
@@ -40,7 +40,8 @@ def on_the_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ours(write_app, *overrides: str) -> DictConfig:
     """Our configs alone, in an app without any of its own."""
-    return write_app({"config.yaml": "defaults: [optimizer: adamw_groups, scheduler: reduce_on_plateau]"}).compose(*overrides)
+    app = write_app({"config.yaml": "defaults: [optimizer: adamw_groups, scheduler: reduce_on_plateau]"})
+    return app.compose(*overrides)
 
 
 @pytest.mark.parametrize(("app", "overrides"), FORMS)
@@ -74,8 +75,9 @@ def test_a_rule_is_added_under_the_names_of_the_lightning_module(tmp_path):
     job = INLINE.compose("model=adopted", "+model.optimizer.groups.head={params: net.head, lr_scale: 10}")
     training = trainer(tmp_path, enable_checkpointing=False)
     training.fit(instantiate(job.model), batches(), batches())
-    lr = 1e-3
-    assert groups_of(training.optimizers[0]) == {"default": lr, "no_decay": lr, "head": lr * 10, "head.no_decay": lr * 10}
+    low, high = 1e-3, 1e-3 * 10
+    groups = {"default": low, "no_decay": low, "head": high, "head.no_decay": high}
+    assert groups_of(training.optimizers[0]) == groups
 
 
 def test_a_rule_under_the_names_of_the_net_is_told_the_right_ones(tmp_path):
@@ -100,14 +102,14 @@ def test_a_schedule_by_epochs_of_a_given_length_trains(tmp_path):
     )
     training = trainer(tmp_path, enable_checkpointing=False, max_epochs=2)
     training.fit(instantiate(job.model), batches(), batches())
-    assert groups_of(training.optimizers[0])["default"] == pytest.approx(5e-4), "half of the cosine, half of the peak"
+    assert groups_of(training.optimizers[0])["default"] == pytest.approx(5e-4), "half of the cosine"
 
 
 def test_torchs_own_scheduler_left_beside_the_one_line_is_told_what_to_type():
     """Who replaces the template's `configure_optimizers` by ours has to adopt the scheduler too."""
-    left = instantiate(INLINE.compose().model.scheduler)
+    model = instantiate(INLINE.compose("+optimizer@model.optimizer=adamw_groups").model)
     with pytest.raises(ConfigError, match="scheduler: "):
-        configure_optimizers(LightningModule(), OptimizerFactory("adamw"), left)
+        configure_optimizers(model, model.hparams.optimizer, model.hparams.scheduler)
 
 
 # Other blocks than the template's, under ours.
@@ -116,18 +118,24 @@ SGD = "{_target_: torch.optim.SGD, _partial_: true, lr: 0.05, momentum: 0.9}"
 PLATEAU = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, mode: max, patience: 3}"
 
 
-@pytest.mark.parametrize("place", ["_self_ first", "_self_ last"])
+PLACES = {
+    "in a group, after _self_": {"config.yaml": "defaults: [_self_, model: mine]", "model/mine.yaml": "%s: %s"},
+    "in a group, before _self_": {"config.yaml": "defaults: [model: mine, _self_]", "model/mine.yaml": "%s: %s"},
+    "in the primary config": {"config.yaml": "model: {%s: %s}"},
+}
+
+
+@pytest.mark.parametrize("files", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize(
     ("node", "block", "override"),
     [
-        ("optimizer", SGD, "+optimizer@model.optimizer=sgd"),
-        ("scheduler", PLATEAU, "+scheduler@model.scheduler=reduce_on_plateau"),
+        pytest.param("optimizer", SGD, "+optimizer@model.optimizer=sgd", id="optimizer"),
+        pytest.param("scheduler", PLATEAU, "+scheduler@model.scheduler=reduce_on_plateau", id="scheduler"),
     ],
 )
-def test_every_value_of_ours_wins_over_a_block_with_the_same_keys(node, block, override, place, write_app):
-    below = {"model/mine.yaml": f"{node}: {block}\n"}
-    defaults = {"_self_ first": "[_self_, model: mine]", "_self_ last": "[model: mine, _self_]"}[place]
-    job = write_app({**below, "config.yaml": f"defaults: {defaults}\n"}).compose(override)
+def test_every_value_of_ours_wins_over_a_block_with_the_same_keys(node, block, override, files, write_app):
+    filled = {name: text % (node, block) if "%" in text else text for name, text in files.items()}
+    job = write_app(filled).compose(override)
     alone = write_app({"config.yaml": "{}"}).compose(override.replace(f"@model.{node}", ""))
     assert job.model[node] == alone[node]
 
@@ -138,6 +146,7 @@ def test_every_value_of_ours_wins_over_a_block_with_the_same_keys(node, block, o
         ("optimizer", SGD, "+optimizer@model.optimizer=adamw_groups", "momentum"),
         ("scheduler", PLATEAU, "+scheduler@model.scheduler=cosine_annealing", "mode"),
     ],
+    ids=["optimizer", "scheduler"],
 )
 def test_a_key_left_over_from_the_block_is_named(node, block, override, key, write_app):
     job = write_app({"config.yaml": f"model: {{{node}: {block}}}\n"}).compose(override)
@@ -155,6 +164,7 @@ def test_a_key_left_over_from_the_block_is_named(node, block, override, key, wri
             ["+scheduler@model.scheduler=cosine_annealing", "~model.scheduler.mode", "~model.scheduler.patience"],
         ),
     ],
+    ids=["optimizer", "scheduler"],
 )
 def test_and_can_be_taken_away_from_the_command_line(node, block, overrides, write_app):
     job = write_app({"config.yaml": f"model: {{{node}: {block}}}\n"}).compose(*overrides)

@@ -1,4 +1,4 @@
-"""A user's side of Hydra: apps with configs of their own, and fresh environments that lightning-optim is installed in."""
+"""The user's side: apps with configs of their own, and fresh environments that lightning-optim is installed in."""
 
 from __future__ import annotations
 

@@ -21,7 +21,12 @@ from recipes.finetune import finetune, pretrain, quiet, settings
 from tests.training import same
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["pretrain.max_epochs=1", "trainer.max_epochs=3", "task.labels_per_class=4", "trainer.enable_progress_bar=false"]
+SMALL = [
+    "pretrain.max_epochs=1",
+    "trainer.max_epochs=3",
+    "task.labels_per_class=4",
+    "trainer.enable_progress_bar=false",
+]
 STEPS_PER_EPOCH, STEPS = 4, 12
 
 
@@ -67,7 +72,9 @@ def test_resumes_bitwise_from_every_checkpoint_of_the_finetuning(saved, tmp_path
         phase, step = peek(str(checkpoint), settings(config))
         assert (phase, f"step={step}") == ("finetune", checkpoint.stem)
         finetune(config, folder, None, str(checkpoint), step)
-        assert same(_weights_and_state(folder / "checkpoints" / "finetune" / f"step={STEPS}.ckpt"), last), checkpoint.stem
+        assert same(_weights_and_state(folder / "checkpoints" / "finetune" / f"step={STEPS}.ckpt"), last), (
+            checkpoint.stem
+        )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -82,15 +89,18 @@ def test_resumes_bitwise_from_a_checkpoint_of_the_pretraining(saved, tmp_path, s
 
 def test_curves_of_the_backbone_begin_at_the_unfreeze(saved) -> None:
     scalars = _scalars(saved.parent / "tensorboard" / "finetune")
-    for signal in ("lr", "norm/exp_avg", "norm/exp_avg_sq", "norm/grad", "norm/param", "weight_decay"):
-        assert scalars[f"optim/{signal}/head"] == list(range(STEPS))
+    for name in ("lr", "norm/exp_avg", "norm/exp_avg_sq", "norm/grad", "norm/param", "weight_decay"):
+        assert scalars[f"optim/{name}/head"] == list(range(STEPS))
         for group in ("backbone", "backbone.no_decay"):
-            assert scalars[f"optim/{signal}/{group}"] == list(range(STEPS_PER_EPOCH, STEPS))
+            assert scalars[f"optim/{name}/{group}"] == list(range(STEPS_PER_EPOCH, STEPS))
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [(["seed=3"], "seed: 3, but .* Type seed=0"), (["task.noise=0.1"], r"task\.noise: 0\.1, but .* Type task\.noise=0\.5")],
+    [
+        (["seed=3"], "seed: 3, but .* Type seed=0"),
+        (["task.noise=0.1"], r"task\.noise: 0\.1, but .* Type task\.noise=0\.5"),
+    ],
     ids=["seed", "task"],
 )
 def test_a_checkpoint_of_other_data_is_refused(saved, overrides, message) -> None:
@@ -110,7 +120,9 @@ def test_the_command_prints_its_plan_first_and_ends_with_what_to_type(tmp_path) 
     done = subprocess.run(_recipe(tmp_path / "run", *SMALL), cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     out = done.stdout
-    assert out.index("Param groups") < out.index("no_decay") < out.index("Unfreeze plan") < out.index("backbone.no_decay")
+    assert (
+        out.index("Param groups") < out.index("no_decay") < out.index("Unfreeze plan") < out.index("backbone.no_decay")
+    )
     assert "Test accuracy on noisy digits: 0." in out
     assert out.rstrip().endswith(f"tensorboard --logdir {tmp_path / 'run' / 'tensorboard'}")
     assert len(list(tmp_path.rglob("*.ckpt"))) == 2
@@ -122,7 +134,7 @@ def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
     whole = tmp_path / "whole"
     subprocess.run(_recipe(whole), cwd=ROOT, check=True, capture_output=True, timeout=300)
     expected = _weights_and_state(whole / "checkpoints" / "finetune" / "last.ckpt")
-    for number, (signal_number, phase, past) in enumerate(
+    for number, (sent, phase, past) in enumerate(
         [(signal.SIGKILL, "pretrain", 0), (signal.SIGINT, "finetune", 1), (signal.SIGKILL, "finetune", 40)]
     ):
         run = tmp_path / f"stopped{number}"
@@ -131,10 +143,10 @@ def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
         while not checkpoint.exists() or torch.load(checkpoint, weights_only=True)["global_step"] < past:
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal_number)
+        process.send_signal(sent)
         out, _ = process.communicate(timeout=60)
         assert process.returncode != 0
-        assert ("Carry on with: python -m recipes.finetune ckpt_path=" in out) == (signal_number == signal.SIGINT)
+        assert ("Carry on with: python -m recipes.finetune ckpt_path=" in out) == (sent == signal.SIGINT)
         rest = tmp_path / f"rest{number}"
         subprocess.run(_recipe(rest, f"ckpt_path={checkpoint}"), cwd=ROOT, check=True, capture_output=True, timeout=300)
         assert same(_weights_and_state(rest / "checkpoints" / "finetune" / "last.ckpt"), expected), number
@@ -143,7 +155,13 @@ def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
 @pytest.mark.slow
 def test_two_processes(tmp_path) -> None:
     witness = "+callbacks.witness._target_=tests.recipes.replicas.Replicas"
-    arguments = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu", witness, f"+callbacks.witness.folder={tmp_path}"]
+    arguments = [
+        "trainer.devices=2",
+        "trainer.strategy=ddp",
+        "trainer.accelerator=cpu",
+        witness,
+        f"+callbacks.witness.folder={tmp_path}",
+    ]
     subprocess.run(_recipe(tmp_path / "run", *arguments), cwd=ROOT, check=True, capture_output=True, timeout=300)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert len(first) == 150

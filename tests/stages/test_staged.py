@@ -1,4 +1,4 @@
-"""A late group's lr, momentum and betas are bitwise those of a group that was there from the start, on any scheduler."""
+"""A late group's lr, momentum and betas are bitwise those of a group there from the start, on any scheduler."""
 
 from __future__ import annotations
 
@@ -85,7 +85,10 @@ def _step(net: nn.Module, optimizer: Any, scheduler: Any, t: int) -> None:
 
 def _stages(net: nn.Module, **backbone: Any) -> Any:
     return claim(
-        parse_stages({"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone}}), net
+        parse_stages(
+            {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone}}
+        ),
+        net,
     )
 
 
@@ -101,9 +104,13 @@ def test_late_groups_are_on_the_curve(make_scheduler, make_optimizer) -> None:
         if t == THAW:
             assert [group.name for group in staged.thaw("backbone")] == ["backbone", "backbone.group1"]
         staged.follow()
-        for live, parent, scale in zip(optimizer.param_groups, oracle.param_groups * 2, [1, 1, 0.25, 0.25], strict=False):
+        for live, parent, scale in zip(
+            optimizer.param_groups, oracle.param_groups * 2, [1, 1, 0.25, 0.25], strict=False
+        ):
             assert live["lr"] == parent["lr"] * scale
-            assert [live.get(key) for key in ("momentum", "betas")] == [parent.get(key) for key in ("momentum", "betas")]
+            assert [live.get(key) for key in ("momentum", "betas")] == [
+                parent.get(key) for key in ("momentum", "betas")
+            ]
         assert len(optimizer.param_groups) == (2 if t < THAW else 4)
         _step(net, optimizer, scheduler, t)
         _step(whole, oracle, oracle_scheduler, t)

@@ -1,0 +1,76 @@
+"""Every example in the documentation runs: docstrings, and the README's Python and configs."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import lightning_optim
+from recipes.finetune import explain
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = [
+    module.name
+    for module in pkgutil.walk_packages(lightning_optim.__path__, "lightning_optim.")
+    if "_hydra." not in module.name
+]
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings(name) -> None:
+    import lightning.pytorch
+
+    public = {each: getattr(lightning_optim, each) for each in lightning_optim.__all__}
+    names = {**public, "LightningModule": lightning.pytorch.LightningModule}
+    for test in doctest.DocTestFinder().find(importlib.import_module(name), extraglobs=names):
+        runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+        runner.run(test)
+        assert not runner.failures, test.name
+
+
+def test_every_public_name_has_an_example() -> None:
+    for name in lightning_optim.__all__:
+        thing = getattr(lightning_optim, name)
+        assert ">>>" in (thing.__doc__ or "") or name == "ConfigError", name
+
+
+@pytest.mark.parametrize("block", _blocks("python"), ids=lambda block: block.splitlines()[0])
+def test_python_in_the_readme(block) -> None:
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+
+
+@pytest.mark.parametrize("block", _blocks("yaml"), ids=lambda block: block.splitlines()[0])
+def test_configs_in_the_readme(block, tmp_path) -> None:
+    (tmp_path / "config.yaml").write_text(block, encoding="utf-8")
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        config = compose("config")
+    made = [instantiate(node) for node in config.values() if "_target_" in node]
+    assert made
+
+
+def test_the_first_two_commands_are_one_line_each() -> None:
+    first, second = _blocks("bash")[:2]
+    for command in (first, second):
+        assert command.count("\n") == 1
+        assert "-c constraints.txt" in command
+    assert "recipes.finetune" in first and "pytest" in second
+
+
+def test_the_printed_tables_are_the_real_ones(capsys: Any) -> None:
+    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        explain(compose("finetune"))
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert "\n".join(printed).strip() == _blocks("text")[0].strip()
