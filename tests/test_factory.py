@@ -15,7 +15,8 @@ from torch import nn
 import lightning_optim
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, list_optimizers, optimizer_info
 
-from .models import Net, Tiny, model_for, names_of, same, train
+from .messages import check_message
+from .models import Tiny, model_for, names_of, same, train
 
 TORCH = [name for name in list_optimizers() if optimizer_info(name).path.startswith("torch.optim:")]
 FUSED = [name for name in TORCH if optimizer_info(name).fused]
@@ -253,10 +254,10 @@ def test_foreach_and_fused_stay_those_of_the_new_run():
 @pytest.mark.parametrize(
     ("groups", "said"),
     [
-        pytest.param(None, ["2 param groups (default, head), this run 1 (default)"], id="none"),
+        pytest.param(None, ["2 param groups (default, head)", "1 (default)"], id="none"),
         pytest.param(
             {"head": {"params": "head.weight", "lr_scale": 0.5}},
-            ["param group 'default' of this run is 'default' in the checkpoint", "1 parameters: head.bias"],
+            ["'default' of this run", "1 parameters: head.bias"],
             id="other_parameters",
         ),
     ],
@@ -311,115 +312,46 @@ def test_no_other_name_is_there():
 # Wrong configs
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "said"),
-    [
-        pytest.param("adamv", {}, ["name: there is no optimizer 'adamv'. Did you mean 'adam'?"], id="unknown"),
-        pytest.param("AdamW", {}, ["name: ", "Did you mean 'adamw'?", "lightning-optim list"], id="class_name"),
-        pytest.param(
-            "adamw",
-            {"wieght_decay": 0},
-            [
-                "wieght_decay: adamw has no hyperparameter 'wieght_decay'. Did you mean 'weight_decay'?",
-                "It takes: lr, ",
-            ],
-            id="misspelt",
-        ),
-        pytest.param(
-            "adamw", {"group": {}}, ["group: adamw has no hyperparameter 'group'. Did you mean 'groups'?"], id="group"
-        ),
-        pytest.param(
-            "adamw",
-            {"momentum": 0.9},
-            [
-                "momentum: adamw has no hyperparameter 'momentum'.",
-                "belongs to muon, rmsprop, sgd",
-                "left over from a config",
-            ],
-            id="left_over",
-        ),
-        pytest.param(
-            "adamw",
-            {"groups": {"head": {"params": "head", "wieght_decay": 0}}},
-            ["groups.head.wieght_decay: a rule of adamw has no key 'wieght_decay'. Did you mean 'weight_decay'?"],
-            id="misspelt_in_a_group",
-        ),
-        pytest.param(
-            "adamw",
-            {"betas": [0.9]},
-            ["betas: got [0.9], which is not a list of 2: ", "Type for example betas: [0.9, 0.999]"],
-            id="betas_too_short",
-        ),
-        pytest.param(
-            "adam", {"betas": [0.9, 0.99, 0.999]}, ["betas: got [0.9, 0.99, 0.999], which"], id="betas_too_long"
-        ),
-        pytest.param("adam", {"betas": 0.9}, ["betas: got 0.9, which is not a list of 2"], id="betas_no_list"),
-        pytest.param("adam", {"betas": [0.9, 1]}, ["betas: got [0.9, 1], which is not", "< 1"], id="beta_of_one"),
-        pytest.param(
-            "adam",
-            {"groups": {"head": {"params": "head", "betas": [0.9]}}},
-            ["groups.head.betas: got [0.9], which is not a list of 2", "Type for example betas: [0.9, 0.999]"],
-            id="betas_in_a_group",
-        ),
-        pytest.param("adam", {"amsgrad": "yes"}, ["amsgrad: got 'yes', which is not true or false"], id="flag"),
-        pytest.param(
-            "muon",
-            {"adjust_lr_fn": "orignal"},
-            ["adjust_lr_fn: got 'orignal'", "original, match_rms_adamw"],
-            id="choice",
-        ),
-        pytest.param(
-            "lbfgs", {"max_iter": 2.5}, ["max_iter: got 2.5, which is not a whole number >= 1"], id="fraction"
-        ),
-        pytest.param(
-            "sgd",
-            {"nesterov": True},
-            ["sgd: nesterov: true needs momentum > 0 and dampening: 0"],
-            id="nesterov_without_momentum",
-        ),
-        pytest.param(
-            "sgd",
-            {"nesterov": True, "momentum": 0.9, "dampening": 0.1},
-            ["sgd: nesterov: true needs momentum > 0 and dampening: 0"],
-            id="nesterov_with_dampening",
-        ),
-        pytest.param(
-            "adamw",
-            {"foreach": True, "fused": True},
-            ["adamw: ", "fused: true", "foreach: true"],
-            id="foreach_and_fused",
-        ),
-        pytest.param(
-            "adamw",
-            {"differentiable": True, "fused": True},
-            ["adamw: ", "fused: true", "differentiable: true"],
-            id="fused_differentiable",
-        ),
-        pytest.param(
-            "adamw",
-            {"params": None},
-            ["params: the factory takes it when it is called", "_partial_: true is left over", "Type _partial_: false"],
-            id="left_over_partial",
-        ),
-        pytest.param(
-            "adamw",
-            {"implementation": "torhc"},
-            ["implementation: got 'torhc', which is not one of auto, torch, own. Did you mean 'torch'?"],
-            id="implementation",
-        ),
-        pytest.param(
-            "adamw",
-            {"implementation": "own"},
-            ["implementation: there is no adamw of our own. Type implementation: auto"],
-            id="own",
-        ),
-    ],
-)
+NESTEROV = ["nesterov: true", "momentum > 0", "dampening: 0"]
+BETAS = ["a list of 2", "number >= 0 and < 1", "betas: [0.9, 0.999]"]
+WRONG = [
+    ("adamv", {}, ["name", "'adamv'", "Did you mean 'adam'?", "adamw", "lightning-optim list"]),
+    ("AdamW", {}, ["name", "'AdamW'", "Did you mean 'adamw'?"]),
+    ("adamw", {"wieght_decay": 0}, ["wieght_decay", "adamw", "Did you mean 'weight_decay'?", "lr, betas, eps"]),
+    ("adamw", {"group": {}}, ["group", "adamw", "Did you mean 'groups'?"]),
+    (
+        "adamw",
+        {"momentum": 0.9},
+        ["momentum", "adamw", "belongs to muon, rmsprop, sgd", "left over from a config below?"],
+    ),
+    (
+        "adamw",
+        {"groups": {"head": {"params": "head", "wieght_decay": 0}}},
+        ["groups.head.wieght_decay", "adamw", "Did you mean 'weight_decay'?"],
+    ),
+    ("adam", {"betas": [0.9]}, ["betas", "[0.9]", *BETAS]),
+    ("adam", {"betas": [0.9, 0.99, 0.999]}, ["betas", "[0.9, 0.99, 0.999]", *BETAS]),
+    ("adam", {"betas": 0.9}, ["betas", "0.9", *BETAS]),
+    ("adam", {"betas": [0.9, 1]}, ["betas", "[0.9, 1]", *BETAS]),
+    ("adam", {"groups": {"head": {"params": "head", "betas": [0.9]}}}, ["groups.head.betas", "[0.9]", *BETAS]),
+    ("adam", {"amsgrad": "yes"}, ["amsgrad", "'yes'", "true or false"]),
+    ("muon", {"adjust_lr_fn": "orignal"}, ["adjust_lr_fn", "'orignal'", "original, match_rms_adamw"]),
+    ("lbfgs", {"max_iter": 2.5}, ["max_iter", "2.5", "whole number >= 1", "max_iter: 20"]),
+    ("sgd", {"nesterov": True}, ["sgd", *NESTEROV]),
+    ("sgd", {"nesterov": True, "momentum": 0.9, "dampening": 0.1}, ["sgd", *NESTEROV]),
+    ("adamw", {"fused": True, "foreach": True}, ["adamw", "fused: true", "foreach: true"]),
+    ("adamw", {"fused": True, "differentiable": True}, ["adamw", "fused: true", "differentiable: true"]),
+    ("adamw", {"params": None}, ["params", "_partial_: true is left over", "Type _partial_: false"]),
+    ("adamw", {"implementation": "torhc"}, ["implementation", "'torhc'", "Did you mean 'torch'?", "auto, torch, own"]),
+    ("adamw", {"implementation": "own"}, ["implementation", "no adamw of our own", "Type implementation: auto"]),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "said"), WRONG, ids=[f"{name} {given}" for name, given, _ in WRONG])
 def test_a_wrong_config_is_refused_when_the_factory_is_made(name, given, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, **given)
-    assert str(caught.value).startswith(said[0])
-    assert all(part in str(caught.value) for part in said)
+    check_message(caught, *said)
 
 
 @pytest.mark.parametrize("lr", ["abc", "1e-3", -1, math.nan, math.inf, True, None, [1], {"a": 1}], ids=repr)
@@ -428,57 +360,31 @@ def test_a_wrong_lr_is_refused_by_its_key(key, lr):
     given = {"lr": lr} if key == "lr" else {"groups": {"head": {"params": "head", "lr": lr}}}
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("adamw", **given)
-    assert str(caught.value) == f"{key}: got {lr!r}, which is not a finite number >= 0. Type for example lr: 0.001"
+    check_message(caught, key, repr(lr), "a finite number >= 0", "lr: 0.001")
 
 
-@pytest.mark.parametrize(
-    ("name", "groups", "model", "said"),
-    [
-        pytest.param(
-            "adamw",
-            {"head": {"params": "haed", "lr": 0.1}},
-            Net,
-            [
-                "groups.head: params 'haed' matches none of 11 names. Did you mean 'head'?",
-                "groups.head.allow_empty: true",
-            ],
-            id="pattern_matches_nothing",
-        ),
-        pytest.param(
-            "lbfgs",
-            HEAD,
-            Tiny,
-            ["groups: lbfgs takes one param group, the rules make 2: default, head.", "groups: null"],
-            id="lbfgs_with_two_groups",
-        ),
-        pytest.param(
-            "muon",
-            None,
-            Tiny,
-            ["name: muon takes 2-D parameters only; backbone.bias has the shape [8].", "name: adamw"],
-            id="muon_with_a_bias",
-        ),
-        pytest.param(
-            "sgd",
-            {"head": {"params": "head", "nesterov": True}},
-            Tiny,
-            ["groups.head: nesterov: true needs momentum > 0 and dampening: 0", "head.weight, head.bias"],
-            id="nesterov_by_a_rule",
-        ),
-    ],
-)
-def test_what_needs_the_model_is_refused_when_the_factory_is_called(name, groups, model, said):
-    built = model()
+WRONG_WITH_MODEL = [
+    (
+        "adamw",
+        {"head": {"params": "haed", "lr": 0.1}},
+        ["groups.head", "'haed'", "'head'", "groups.head.allow_empty: true"],
+    ),
+    ("lbfgs", HEAD, ["groups", "lbfgs", "one param group", "default, head", "groups: null"]),
+    ("muon", None, ["name", "muon", "2-D", "backbone.bias", "[8]", "name: adamw"]),
+    ("sgd", {"head": {"params": "head", "nesterov": True}}, ["groups.head", *NESTEROV, "head.weight, head.bias"]),
+]
+
+
+@pytest.mark.parametrize(("name", "groups", "said"), WRONG_WITH_MODEL, ids=[name for name, *_ in WRONG_WITH_MODEL])
+def test_what_needs_the_model_is_refused_when_the_factory_is_called(name, groups, said):
     with pytest.raises(ConfigError) as caught:
-        OptimizerFactory(name, groups=groups)(built)
-    assert str(caught.value).startswith(said[0])
-    assert all(part in str(caught.value) for part in said)
-    assert all(parameter.requires_grad for parameter in built.parameters())
+        OptimizerFactory(name, groups=groups)(Tiny())
+    check_message(caught, *said)
 
 
 def test_a_refused_build_freezes_nothing():
     model = Tiny()
-    with pytest.raises(ConfigError, match="muon takes 2-D parameters only"):
+    with pytest.raises(ConfigError, match="2-D"):
         OptimizerFactory("muon", groups={"cold": {"params": "head", "frozen": True}})(model)
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -493,7 +399,7 @@ def test_hydra_shows_the_plain_message():
     with pytest.raises(hydra.errors.InstantiationException) as caught:
         instantiate(config)
     assert isinstance(caught.value.__cause__, ConfigError)
-    assert "lr: got 'abc', which is not a finite number >= 0. Type for example lr: 0.001" in str(caught.value)
+    assert str(caught.value.__cause__) in str(caught.value)
     assert "ConfigError(" not in str(caught.value)
 
 

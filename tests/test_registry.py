@@ -7,6 +7,7 @@ import torch
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers, optimizer_info
 from lightning_optim.hyperparameters import Choice, Flag, Number, Numbers
 
+from .messages import check_message
 from .models import model_for, same, train
 
 TORCH = [name for name in list_optimizers() if optimizer_info(name).path.startswith("torch.optim:")]
@@ -61,7 +62,7 @@ def after_training(name, **given):
     weights = train(model, optimizer, 6)  # RAdam adapts from the sixth step on
     state = [(key, value) for p in model.parameters() for key, value in sorted(optimizer.state[p].items())]
     tensors = [(key, value) for key, value in state if isinstance(value, torch.Tensor)]
-    return [[key for key, _ in tensors], [*weights, [value for _, value in tensors]]]
+    return [key for key, _ in tensors], [*weights, [value for _, value in tensors]]
 
 
 @cache
@@ -100,8 +101,7 @@ def test_per_group_hyperparameters_are_read_from_the_group(name, key):
 def test_other_hyperparameters_are_refused_in_a_rule(name, key):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, groups={"every": {"params": "*", key: True}})
-    message = f"groups.every.{key}: {key} holds for the whole optimizer. Move it to the top: {key}: true"
-    assert str(caught.value) == message
+    check_message(caught, f"groups.every.{key}", f"to the top: {key}: true")
 
 
 def edges(spec):
@@ -157,11 +157,10 @@ def test_list_optimizers_takes_a_glob():
 def test_an_unknown_name_gets_the_nearest_one(given, near):
     with pytest.raises(ConfigError) as caught:
         optimizer_info(given)
-    assert str(caught.value).startswith(f"name: there is no optimizer {given!r}. Did you mean {near}? There are: ")
-    assert all(name in str(caught.value) for name in TORCH)
+    check_message(caught, "name", repr(given), f"Did you mean {near}?", *TORCH)
 
 
 @pytest.mark.parametrize("given", [None, 3, ["adam"]], ids=repr)
 def test_a_name_that_is_no_text_is_refused(given):
-    with pytest.raises(ConfigError, match=r"^name: there is no optimizer"):
+    with pytest.raises(ConfigError, match=r"^name: "):
         optimizer_info(given)

@@ -40,8 +40,9 @@ class StagedUnfreeze(Callback):
     configured group has by then, times `lr_scale`. A frozen stage has no optimizer state and no gradient.
 
     Args:
-        stages: by name, in order: selectors as in rules, `at: {epoch: n}` (from 0) or `at: {step: n}` (optimizer
-            steps done), `lr_scale`, `warmup_steps`. A stage without `at` is trained from the start.
+        stages: by name; a parameter belongs to the first that selects it. Each has selectors as in rules; `at: {epoch:
+            n}` (from 0) or `at: {step: n}` (optimizer steps done), and without is trained from the start; `lr_scale`;
+            `warmup_steps` (optimizer steps).
         frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and leaves them alone.
         frozen_dropout: `train`: dropout in a frozen part goes on.
 
@@ -214,7 +215,7 @@ class StagedUnfreeze(Callback):
                 raise ConfigError(
                     f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
                 )
-        self._thawed = [name for name in known if name in state_dict["thawed"]]
+        self._thawed = list(state_dict["thawed"])
         self._loaded = state_dict["optimizers"]
 
     # Put back.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,9 +60,9 @@ class StagedOptimizer:
         ]
         self._live: list[_Part] = []
 
-    def show_only(self, stages: Collection[str]) -> None:
-        """Leave just these stages in the optimizer, in the order of the plan; state made for the others is dropped."""
-        self._live = [part for part in self._parts if part.group.stage in stages]
+    def show_only(self, stages: Sequence[str]) -> None:
+        """Leave just these stages in the optimizer, in the order in which they thawed; drop other stages' state."""
+        self._live = [part for stage in stages for part in self._parts if part.group.stage == stage]
         self.optimizer.param_groups[:] = [self._param_group(part) for part in self._live]
         for part in self._parts:
             if part not in self._live:

@@ -61,7 +61,6 @@ def parse_stages(given: Any) -> tuple[Stage, ...]:
     if not any(stage.trigger.from_start for stage in stages):
         first = stages[0].name if stages else "head"
         raise ConfigError(f"stages: none is trained from the start. Leave out the trigger of one: {first}.at: null")
-    _check_order(stages)
     return stages
 
 
@@ -119,22 +118,6 @@ def _parse_stage(name: str, given: Any) -> Stage:
     return Stage(
         name=name, selector=Selector.parse(given, key), trigger=Trigger.parse(given.get("at"), f"{key}.at"), **options
     )
-
-
-def _check_order(stages: Sequence[Stage]) -> None:
-    """Stages thaw in their order: a later one may not be due before an earlier one."""
-    for unit in ("epoch", "step"):
-        last: Stage | None = None
-        for stage in stages:
-            at = 0 if stage.trigger.from_start else getattr(stage.trigger, unit)
-            if at is None:
-                continue
-            if last is not None and at < (getattr(last.trigger, unit) or 0):
-                raise ConfigError(
-                    f"{stage.key}.at: {stage.trigger}, but {last.key} above it thaws at {last.trigger}. "
-                    "Stages thaw in their order: put it further up"
-                )
-            last = stage
 
 
 def _why_nothing(stage: Stage, matched: Sequence[Parameter], parameters: Sequence[Parameter]) -> str:

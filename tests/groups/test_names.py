@@ -9,6 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 from lightning_optim import ConfigError, OptimizerFactory
 from lightning_optim.groups.names import _WRAPPERS, clean_modules, read_parameters
 
+from ..messages import check_message
 from ..models import Net, Tied, Tiny, names_of
 
 HEAD = {"head": {"params": "head", "lr_scale": 0.5}}
@@ -171,9 +172,9 @@ def test_bare_tensors_do_without_rules(form):
 
 @pytest.mark.parametrize("form", BARE_FORMS.values(), ids=BARE_FORMS)
 def test_bare_tensors_with_a_rule_get_the_line_to_write(form):
-    with pytest.raises(ConfigError, match=r"^groups.head: ") as caught:
+    with pytest.raises(ConfigError) as caught:
         OptimizerFactory("adam", groups=HEAD)(form(Tiny()))
-    assert "optimizer(params=self.trainer.model.named_parameters())" in str(caught.value)
+    check_message(caught, "groups.head", "optimizer(params=self.trainer.model.named_parameters())")
 
 
 def test_a_generator_begun_elsewhere_gives_only_the_rest():
@@ -198,29 +199,27 @@ def used_up(generator):
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        pytest.param(used_up(Tiny().parameters()), "there is no parameter in it", id="used_up_parameters"),
-        pytest.param(used_up(Tiny().named_parameters()), "a generator that was used up gives nothing", id="used_up"),
-        pytest.param((p for p in used_up(Tiny().parameters())), "there is no parameter in it", id="over_used_up"),
-        pytest.param([], "there is no parameter in it", id="empty"),
-        pytest.param(nn.Tanh(), "there is no parameter in it", id="module_without"),
-        pytest.param("head", "got a str", id="text"),
-        pytest.param(3, "got a int", id="number"),
-        pytest.param(None, "got a NoneType", id="none"),
-        pytest.param(torch.zeros(2), "got a Tensor", id="one_tensor"),
-        pytest.param({"params": []}, "got a dict", id="group"),
-        pytest.param([{"params": [torch.zeros(2)]}], "got a dict in it", id="groups"),
-        pytest.param(({"params": [p]} for p in Tiny().parameters()), "got a dict in it", id="generator_of_groups"),
-        pytest.param([("a", torch.zeros(2)), torch.zeros(2)], "got a Tensor in it", id="mixed"),
-        pytest.param([(torch.zeros(2), "a")], "got a tuple in it", id="pairs_the_wrong_way_round"),
-        pytest.param([nn.Linear(2, 2)], "got a Linear in it", id="modules"),
+        pytest.param(used_up(Tiny().parameters()), "no parameter in it", id="used_up_parameters"),
+        pytest.param(used_up(Tiny().named_parameters()), "used up", id="used_up"),
+        pytest.param((p for p in used_up(Tiny().parameters())), "no parameter in it", id="over_used_up"),
+        pytest.param([], "no parameter in it", id="empty"),
+        pytest.param(nn.Tanh(), "no parameter in it", id="module_without"),
+        pytest.param("head", "str", id="text"),
+        pytest.param(3, "int", id="number"),
+        pytest.param(None, "NoneType", id="none"),
+        pytest.param(torch.zeros(2), "Tensor", id="one_tensor"),
+        pytest.param({"params": []}, "dict", id="group"),
+        pytest.param([{"params": [torch.zeros(2)]}], "dict in it", id="groups"),
+        pytest.param(({"params": [p]} for p in Tiny().parameters()), "dict in it", id="generator_of_groups"),
+        pytest.param([("a", torch.zeros(2)), torch.zeros(2)], "Tensor in it", id="mixed"),
+        pytest.param([(torch.zeros(2), "a")], "tuple in it", id="pairs_the_wrong_way_round"),
+        pytest.param([nn.Linear(2, 2)], "Linear in it", id="modules"),
     ],
 )
 def test_what_is_no_parameters_is_refused_with_what_to_pass(params, said):
-    with pytest.raises(ConfigError, match=r"^params: ") as caught:
+    with pytest.raises(ConfigError) as caught:
         read_parameters(params)
-    assert said in str(caught.value)
-    assert "Pass the module" in str(caught.value)
-    assert "named_parameters()" in str(caught.value)
+    check_message(caught, "params", said, "the module", "named_parameters()")
 
 
 class Replicated(nn.DataParallel):
@@ -239,5 +238,5 @@ class Replicated(nn.DataParallel):
     ],
 )
 def test_two_parameters_of_one_name_are_refused(params):
-    with pytest.raises(ConfigError, match=r"^params: two parameters have one name .*: weight"):
+    with pytest.raises(ConfigError, match=r"^params: two parameters .*: weight"):
         read_parameters(params)

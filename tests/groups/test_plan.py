@@ -93,7 +93,7 @@ def test_what_requires_no_grad_is_built_in_all_the_same():
 
 
 def test_all_frozen_is_refused():
-    with pytest.raises(ConfigError, match=r"^groups: frozen: true took all 11 parameters; nothing is left to train"):
+    with pytest.raises(ConfigError, match=r"^groups: frozen: true .* all 11 parameters"):
         plan({"cold": {"params": "*", "frozen": True}})
 
 
@@ -106,9 +106,7 @@ def test_a_rule_may_match_nothing_if_it_says_so():
 def test_a_rule_that_matches_only_what_requires_no_grad_warns():
     model = Net()
     model.backbone.requires_grad_(False)
-    with pytest.warns(
-        UserWarning, match=r"^groups\.backbone: all 8 parameters it matches have requires_grad=False: "
-    ) as caught:
+    with pytest.warns(UserWarning, match=r"^groups\.backbone: all 8 parameters .* requires_grad=False") as caught:
         plan({"backbone": {"params": "backbone", "lr": 0.1}}, model)
     assert len(caught) == 1
     assert "backbone.layer.0.proj.weight" in str(caught[0].message)
@@ -262,21 +260,21 @@ def test_the_same_groups_may_be_loaded(theirs):
     [
         pytest.param(
             saved(("default", "a", "b", "c")),
-            ["the checkpoint has 1 param groups (default), this run 2 (default, head)."],
+            ["1 param groups (default)", "2 (default, head)"],
             id="fewer",
         ),
         pytest.param(
             saved(("default", "a"), ("head", "b", "c")),
-            ["param group 'default' of this run is 'default' in the checkpoint, and they differ in 1 parameters: b."],
+            ["'default' of this run", "'default' in the checkpoint", "1 parameters: b."],
             id="other_parameters",
         ),
         pytest.param(
             saved(("neck", "c"), ("default", "a", "b")),
-            ["param group 'default' of this run is 'neck' in the checkpoint", "3 parameters: a, b, c."],
+            ["'default' of this run", "'neck' in the checkpoint", "3 parameters: a, b, c."],
             id="swapped",
         ),
         pytest.param(
-            saved(("default", "b", "a"), ("head", "c")), ["param group 'default'", ": a, b."], id="other_order"
+            saved(("default", "b", "a"), ("head", "c")), ["'default' of this run", ": a, b."], id="other_order"
         ),
     ],
 )
@@ -284,12 +282,12 @@ def test_other_groups_are_refused_by_name(theirs, said):
     with pytest.raises(ConfigError) as caught:
         check_saved(CURRENT, theirs)
     assert all(part in str(caught.value) for part in said)
-    assert "Give the groups and stages that the checkpoint was saved under." in str(caught.value)
+    assert "groups and stages that the checkpoint was saved under" in str(caught.value)
 
 
 def test_a_plan_checks_a_checkpoint():
     model = Net()
     factory = OptimizerFactory("adamw", groups=GROUPS)
     factory.plan(model).check(factory(model).state_dict()["param_groups"])
-    with pytest.raises(ConfigError, match=r"^the checkpoint has 1 param groups \(default\), this run 5"):
+    with pytest.raises(ConfigError, match=r"1 param groups \(default\).* 5 \(default, backbone"):
         factory.plan(model).check(OptimizerFactory("adamw")(model).state_dict()["param_groups"])

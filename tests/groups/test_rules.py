@@ -4,6 +4,7 @@ import pytest
 
 from lightning_optim import ConfigError, OptimizerFactory
 
+from ..messages import check_message
 from ..models import Net, names_of
 
 TOP = {"lr": 1.0, "weight_decay": 0.5, "momentum": 0.0}
@@ -74,11 +75,9 @@ def test_a_conflict_names_both_rules_the_parameters_and_the_priority(swap):
     rules = [("backbone", {**BACKBONE, "lr": 0.1}), ("biases", {**BIASES, "lr": 0.2})]
     with pytest.raises(ConfigError) as caught:
         explain(dict(reversed(rules) if swap else rules))
-    assert str(caught.value) == (
-        "groups.backbone.lr: 0.1, but groups.biases.lr: 0.2, and both rules match 4 parameters: "
-        "backbone.layer.0.proj.bias, backbone.layer.0.norm.bias, backbone.layer.1.proj.bias and 1 more. "
-        "Say which one wins: groups.biases.priority: 1 (the default is 0, higher wins)"
-    )
+    said = ["0.1", "groups.biases.lr: 0.2", "4 parameters", "groups.biases.priority: 1"]
+    names = [f"backbone.layer.{name}" for name in ("0.proj.bias", "0.norm.bias", "1.proj.bias")]
+    check_message(caught, "groups.backbone.lr", *said, f"{', '.join(names)} and 1 more")
 
 
 def test_the_priority_that_a_conflict_proposes_settles_it():
@@ -137,48 +136,40 @@ def test_legal_names(name):
 def test_illegal_names_are_refused(name):
     with pytest.raises(ConfigError) as caught:
         explain({name: {"params": "*", "lr": 0.1}})
-    assert str(caught.value).startswith(
-        f"groups.{name}: the name {str(name)!r} is not made of letters, digits, _ and -"
-    )
+    check_message(caught, f"groups.{name}", repr(str(name)), "letters, digits, _ and -")
 
 
 @pytest.mark.parametrize("name", ["all", "default"])
 def test_reserved_names_are_refused_with_another(name):
     with pytest.raises(ConfigError) as caught:
         explain({name: {"params": "*", "lr": 0.1}})
-    assert str(caught.value).startswith(f"groups.{name}: '{name}' has a meaning of its own; take another name")
-    assert f"{name}_params" in str(caught.value)
+    check_message(caught, f"groups.{name}", f"'{name}'", f"{name}_params")
 
 
 WRONG = [
-    ({"lr": 0.1}, ["groups.x: it selects nothing", "params, classes, kinds", "params: backbone"]),
-    ({"param": "head", "lr": 0.1}, ["groups.x: it selects nothing", "params, classes, kinds"]),
-    ({"params": "head"}, ["groups.x: it selects parameters and says nothing of them", "lr_scale", "frozen"]),
-    ({"params": "head", "frozen": None}, ["groups.x: it selects parameters and says nothing of them"]),
-    ({"params": "head", "priority": 3}, ["groups.x: it selects parameters and says nothing of them"]),
-    (3, ["groups.x: got 3. A rule is a mapping"]),
-    ("backbone", ["groups.x: got 'backbone'. A rule is a mapping, for example x: {params: backbone, lr_scale: 0.1}"]),
-    (["backbone"], ["groups.x: got ['backbone']. A rule is a mapping"]),
+    ({"lr": 0.1}, ["groups.x", "params, classes, kinds", "params: backbone"]),
+    ({"param": "head", "lr": 0.1}, ["groups.x", "params, classes, kinds"]),
+    ({"params": "head"}, ["groups.x", "lr, momentum", "lr_scale, weight_decay_scale, frozen"]),
+    ({"params": "head", "frozen": None}, ["groups.x", "lr_scale, weight_decay_scale, frozen"]),
+    ({"params": "head", "priority": 3}, ["groups.x", "lr_scale, weight_decay_scale, frozen"]),
+    (3, ["groups.x", "3", "x: {params: backbone, lr_scale: 0.1}"]),
+    ("backbone", ["groups.x", "'backbone'", "x: {params: backbone, lr_scale: 0.1}"]),
+    (["backbone"], ["groups.x", "['backbone']", "x: {params: backbone, lr_scale: 0.1}"]),
     (
         {"params": "head", "wieght_decay": 0},
-        ["groups.x.wieght_decay: a rule of sgd has no key 'wieght_decay'. Did you mean 'weight_decay'?", "It takes: "],
+        ["groups.x.wieght_decay", "sgd", "Did you mean 'weight_decay'?", "params, classes, kinds, lr, momentum"],
     ),
     (
         {"params": "head", "betas": [0.9, 0.99]},
-        [
-            "groups.x.betas: a rule of sgd has no key 'betas'.",
-            "betas belongs to adam",
-            "left over from a config below?",
-        ],
+        ["groups.x.betas", "sgd", "belongs to adam", "left over from a config below?"],
     ),
-    ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale: got -1, which is not a finite number >= 0"]),
-    ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale: got '0.1x'", "Type for example lr_scale: 0.1"]),
-    ({"params": "head", "frozen": 1}, ["groups.x.frozen: got 1, which is not true or false", "frozen: true"]),
-    ({"params": "head", "fused": True}, ["groups.x.fused: ", "Move it to the top: fused: true"]),
-    ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority: got 'high'", "priority: 1"]),
-    ({"params": "head", "lr": 1, "priority": True}, ["groups.x.priority: got True", "priority: 1"]),
-    ({"params": "head", "lr": 1, "priority": 1.5}, ["groups.x.priority: got 1.5", "priority: 1"]),
-    ({"params": "head", "lr": 1, "allow_empty": "yes"}, ["groups.x.allow_empty: got 'yes'", "true or false"]),
+    ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale", "-1", "number >= 0", "lr_scale: 0.1"]),
+    ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale", "'0.1x'", "number >= 0", "lr_scale: 0.1"]),
+    ({"params": "head", "frozen": 1}, ["groups.x.frozen", "1", "true or false", "frozen: true"]),
+    ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority", "'high'", "whole number", "priority: 1"]),
+    ({"params": "head", "lr": 1, "priority": True}, ["groups.x.priority", "True", "whole number", "priority: 1"]),
+    ({"params": "head", "lr": 1, "priority": 1.5}, ["groups.x.priority", "1.5", "whole number", "priority: 1"]),
+    ({"params": "head", "lr": 1, "allow_empty": "yes"}, ["groups.x.allow_empty", "'yes'", "true or false"]),
 ]
 
 
@@ -188,26 +179,29 @@ WRONG = [
 def test_a_wrong_rule_is_refused_when_the_factory_is_made(rule, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": rule})
-    assert str(caught.value).startswith(said[0])
-    assert all(part in str(caught.value) for part in said)
+    check_message(caught, *said)
 
 
 @pytest.mark.parametrize("groups", ["no_decay", 3, True, [], [{"params": "head"}]], ids=repr)
 def test_groups_that_are_no_mapping_are_refused_with_an_example(groups):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups=groups)
-    assert str(caught.value).startswith(f"groups: got {groups!r}. It takes a mapping from a rule's name to the rule")
-    assert "groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}" in str(caught.value)
+    check_message(caught, "groups", repr(groups), "groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}")
 
 
 def test_a_scale_of_what_the_algorithm_lacks_is_refused():
-    with pytest.raises(ConfigError, match=r"^groups\.x\.weight_decay_scale: rprop has no weight_decay to scale"):
+    with pytest.raises(ConfigError) as caught:
         OptimizerFactory("rprop", groups={"x": {"params": "head", "weight_decay_scale": 0.1}})
+    check_message(caught, "groups.x.weight_decay_scale", "rprop has no weight_decay")
+
+
+NESTEROV = ["nesterov: true", "momentum > 0", "dampening: 0"]
 
 
 def test_values_that_do_not_go_together_are_refused_at_the_top():
-    with pytest.raises(ConfigError, match=r"^sgd: nesterov: true needs momentum > 0 and dampening: 0"):
+    with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", nesterov=True)
+    check_message(caught, "sgd", *NESTEROV)
 
 
 @pytest.mark.parametrize(
@@ -223,8 +217,7 @@ def test_values_that_do_not_go_together_are_refused_at_the_rule_to_blame(top, ru
     groups = {"head": {"params": "head", **rule}, other: {"params": "*", "lr_scale": 0.5}}
     with pytest.raises(ConfigError) as caught:
         explain(groups, **top)
-    message = "nesterov: true needs momentum > 0 and dampening: 0 (for 2 parameters: head.weight, head.bias)"
-    assert str(caught.value) == f"groups.head: {message}"
+    check_message(caught, "groups.head", *NESTEROV, "2 parameters", "head.weight, head.bias")
 
 
 def test_values_that_do_not_go_together_may_be_mended_by_another_rule():

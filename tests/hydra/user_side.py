@@ -21,8 +21,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-# Where what we stand on is installed; editable installs hang on .pth files, which a .pth file does not lead to.
-SITES = sorted({str(Path(find_spec(name).origin).parents[1]) for name in ("torch", "lightning", "hydra", "hatchling")})
+# Where what we stand on is installed, and what there may be ours.
+SITES = {Path(find_spec(name).origin).parents[1] for name in ("torch", "lightning", "hydra", "hatchling")}
+OURS = ("lightning_optim", "hydra_plugins")
 
 # Lightning's own advice, and what it itself uses of torch that is deprecated.
 QUIET = [
@@ -49,7 +50,7 @@ class App:
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment; it sees the packages of the running one, less what is installed in editable mode there."""
+    """A virtual environment; it sees the packages of the running one, but no lightning-optim of it."""
 
     root: Path
 
@@ -64,7 +65,12 @@ class Environment:
         made = cls(root)
         run([sys.executable, "-m", "venv", "--without-pip", str(root)])
         purelib = made.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=root).stdout.strip()
-        Path(purelib, "parent.pth").write_text("\n".join(SITES), encoding="utf-8")
+        parent = root / "parent"
+        parent.mkdir()
+        for package in (path for site in SITES for path in site.iterdir() if not path.name.startswith(OURS)):
+            (parent / package.name).symlink_to(package)
+        # Of .pth files among the links, which editable installs hang on, Python takes no notice.
+        Path(purelib, "parent.pth").write_text(str(parent), encoding="utf-8")
         made.install(*requirements)
         return made
 

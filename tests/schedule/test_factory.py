@@ -11,6 +11,8 @@ from lightning_optim import ConfigError, SchedulerFactory
 from lightning_optim.schedule.curves import InverseSqrt, Noam, WarmupCosine, WarmupLinear, WarmupStableDecay
 from lightning_optim.schedule.registry import SCHEDULES
 
+from ..messages import check_message
+
 PEAKS = [0.4, 0.05]
 NUM_STEPS = 30
 
@@ -200,9 +202,7 @@ def test_momentum_is_left_alone_on_request(name):
 
 @pytest.mark.parametrize("name", BY_PEAK)
 def test_momentum_that_is_not_there_cannot_be_cycled(name):
-    with pytest.raises(
-        ConfigError, match=r"^cycle_momentum: Adagrad has neither momentum nor betas. Type cycle_momentum: false"
-    ):
+    with pytest.raises(ConfigError, match=r"^cycle_momentum: Adagrad .* cycle_momentum: false"):
         SchedulerFactory(name, cycle_momentum=True, **TORCH[name][1])(optimizer_for(torch.optim.Adagrad))
 
 
@@ -315,9 +315,8 @@ def test_a_missing_length_is_named_with_who_knows_it(name, given):
     assert factory.needs_total_steps
     with pytest.raises(ConfigError) as caught:
         factory(optimizer_for())
-    assert str(caught.value).startswith(f"scheduler.total_steps: {name} needs the length of the run. ")
-    assert "scheduler.total_steps: 1000" in str(caught.value)
-    assert "lightning_optim.configure_optimizers" in str(caught.value)
+    said = ["scheduler.total_steps", name, "scheduler.total_steps: 1000", "lightning_optim.configure_optimizers"]
+    check_message(caught, *said)
 
 
 @pytest.mark.parametrize(
@@ -355,9 +354,7 @@ def test_config_of_a_plateau_has_its_monitor():
 
 
 def test_a_plateau_without_a_monitor_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"^monitor: reduce_on_plateau needs a metric to watch. Type for example monitor: "
-    ):
+    with pytest.raises(ConfigError, match=r"^monitor: reduce_on_plateau .* monitor: val/loss"):
         SchedulerFactory("reduce_on_plateau").config(optimizer_for())
 
 
@@ -405,76 +402,64 @@ BLOCK = {"name": "exponential", "gamma": 0.9}
 
 
 WRONG = [
-    ("warmup_cosin", {}, ["name: there is no schedule 'warmup_cosin'. Did you mean 'warmup_cosine'?", "There are: "]),
-    (None, {}, ["name: there is no schedule None"]),
-    (
-        "step",
-        {"step_sise": 3},
-        ["step_sise: step has no argument 'step_sise'. Did you mean 'step_size'?", "It takes: "],
-    ),
-    ("step", {"optimizer": None}, ["optimizer: the factory takes it when it is called", "Type _partial_: false"]),
-    ("one_cycle", {"max_lr": 0.1}, ["max_lr: not taken, since each group's lr is its peak.", "optimizer.lr"]),
-    ("cyclic", {"max_lr": [0.1]}, ["max_lr: not taken, since each group's lr is its peak.", "optimizer.lr"]),
-    ("one_cycle", {"epochs": 3}, ["epochs: not taken. Type total_steps"]),
-    ("one_cycle", {"steps_per_epoch": 3}, ["steps_per_epoch: not taken. Type total_steps"]),
-    (
-        "step",
-        {"step_size": 3, "interval": "steps"},
-        ["interval: got 'steps', which is not one of step, epoch.", "'step'"],
-    ),
-    ("step", {"step_size": 3, "warmup_steps": -1}, ["warmup_steps: got -1, which is not a whole number >= 0"]),
-    ("step", {"step_size": 3, "warmup_steps": 0.5}, ["warmup_steps: got 0.5, which is not a whole number >= 0"]),
-    ("step", {"step_size": 3, "warmup_steps": None}, ["warmup_steps: got None", "Type for example warmup_steps: 0"]),
-    ("warmup_cosine", {"total_steps": 0}, ["total_steps: got 0, which is not a whole number >= 1 or null"]),
-    ("warmup_cosine", {"total_steps": "10"}, ["total_steps: got '10'", "Type for example total_steps: 1000"]),
-    ("step", {}, ["step_size: step needs it: a whole number >= 1"]),
-    ("exponential", {}, ["gamma: exponential needs it: a finite number > 0"]),
-    ("multi_step", {}, ["milestones: multi_step needs it: a growing list of positive whole numbers"]),
-    ("cyclic", {}, ["base_lr: cyclic needs it: a finite number >= 0"]),
-    ("step", {"step_size": 0}, ["step_size: got 0, which is not a whole number >= 1"]),
-    ("step", {"step_size": 3, "gamma": "x"}, ["gamma: got 'x', which is not a finite number > 0", "gamma: 0.1"]),
-    ("multi_step", {"milestones": [5, 3]}, ["milestones: got [5, 3], which is not a growing list"]),
-    ("linear", {"start_factor": 0}, ["start_factor: got 0, which is not a finite number > 0 and <= 1"]),
-    ("one_cycle", {"anneal_strategy": "cosine"}, ["anneal_strategy: got 'cosine', which is not one of cos, linear"]),
-    ("noam", {}, ["warmup_steps: noam needs a warm-up. Type for example warmup_steps: 4000"]),
-    ("one_cycle", {"warmup_steps": 3}, ["warmup_steps: one_cycle takes none. Type warmup_steps: 0"]),
-    ("cyclic", {"base_lr": 0, "warmup_steps": 3}, ["warmup_steps: cyclic takes none. Type warmup_steps: 0"]),
-    ("reduce_on_plateau", {"warmup_steps": 3}, ["warmup_steps: reduce_on_plateau takes none."]),
-    ("chained", {"schedulers": [BLOCK], "warmup_steps": 3}, ["warmup_steps: chained takes none."]),
-    ("step", {"step_size": 3, "total_steps": 9}, ["total_steps: step does not depend on it. Type total_steps: null"]),
-    ("lambda", {}, ["lr_lambda: lambda takes a function", "SchedulerFactory('lambda', lr_lambda=...)"]),
-    ("multiplicative", {"lr_lambda": "x"}, ["lr_lambda: multiplicative takes a function, which a config cannot hold."]),
-    ("chained", {}, ["schedulers: got None. chained takes a list of blocks", "schedulers: [{name: linear,"]),
-    ("chained", {"schedulers": []}, ["schedulers: got []. chained takes a list of blocks"]),
-    ("chained", {"schedulers": ["linear"]}, ["schedulers: got ['linear']. chained takes a list of blocks"]),
-    ("chained", {"schedulers": {"a": BLOCK}}, ["schedulers: got {'a': ", "chained takes a list of blocks"]),
-    ("sequential", {"schedulers": [BLOCK, BLOCK]}, ["milestones: sequential needs it: a growing list"]),
-    ("sequential", {"schedulers": [BLOCK], "milestones": [5]}, ["milestones: 1 schedulers need 0 milestones, not 1"]),
+    ("warmup_cosin", {}, ["name", "'warmup_cosin'", "Did you mean 'warmup_cosine'?", "chained, constant, "]),
+    (None, {}, ["name", "None"]),
+    ("step", {"step_sise": 3}, ["step_sise", "Did you mean 'step_size'?", "step_size, gamma, interval, warmup_steps"]),
+    ("step", {"optimizer": None}, ["optimizer", "_partial_: true", "Type _partial_: false"]),
+    ("one_cycle", {"max_lr": 0.1}, ["max_lr", "each group's lr is its peak", "optimizer.lr"]),
+    ("cyclic", {"max_lr": [0.1]}, ["max_lr", "each group's lr is its peak", "optimizer.lr"]),
+    ("one_cycle", {"epochs": 3}, ["epochs", "total_steps"]),
+    ("one_cycle", {"steps_per_epoch": 3}, ["steps_per_epoch", "total_steps"]),
+    ("step", {"step_size": 3, "interval": "steps"}, ["interval", "'steps'", "Did you mean 'step'?", "step, epoch"]),
+    ("step", {"step_size": 3, "warmup_steps": -1}, ["warmup_steps", "-1", "a whole number >= 0"]),
+    ("step", {"step_size": 3, "warmup_steps": 0.5}, ["warmup_steps", "0.5", "a whole number >= 0"]),
+    ("step", {"step_size": 3, "warmup_steps": None}, ["warmup_steps", "None", "warmup_steps: 0"]),
+    ("warmup_cosine", {"total_steps": 0}, ["total_steps", "0", "a whole number >= 1 or null"]),
+    ("warmup_cosine", {"total_steps": "10"}, ["total_steps", "'10'", "total_steps: 1000"]),
+    ("step", {}, ["step_size", "step needs it", "a whole number >= 1"]),
+    ("exponential", {}, ["gamma", "exponential needs it", "a finite number > 0"]),
+    ("multi_step", {}, ["milestones", "multi_step needs it", "a growing list of positive whole numbers"]),
+    ("cyclic", {}, ["base_lr", "cyclic needs it", "a finite number >= 0"]),
+    ("step", {"step_size": 0}, ["step_size", "0", "a whole number >= 1"]),
+    ("step", {"step_size": 3, "gamma": "x"}, ["gamma", "'x'", "a finite number > 0", "gamma: 0.1"]),
+    ("multi_step", {"milestones": [5, 3]}, ["milestones", "[5, 3]", "a growing list"]),
+    ("linear", {"start_factor": 0}, ["start_factor", "0", "a finite number > 0 and <= 1"]),
+    ("one_cycle", {"anneal_strategy": "cosine"}, ["anneal_strategy", "'cosine'", "cos, linear"]),
+    ("noam", {}, ["warmup_steps", "noam", "warmup_steps: 4000"]),
+    ("one_cycle", {"warmup_steps": 3}, ["warmup_steps", "one_cycle", "warmup_steps: 0"]),
+    ("cyclic", {"base_lr": 0, "warmup_steps": 3}, ["warmup_steps", "cyclic", "warmup_steps: 0"]),
+    ("reduce_on_plateau", {"warmup_steps": 3}, ["warmup_steps", "reduce_on_plateau", "warmup_steps: 0"]),
+    ("chained", {"schedulers": [BLOCK], "warmup_steps": 3}, ["warmup_steps", "chained", "warmup_steps: 0"]),
+    ("step", {"step_size": 3, "total_steps": 9}, ["total_steps", "step", "total_steps: null"]),
+    ("lambda", {}, ["lr_lambda", "SchedulerFactory('lambda', lr_lambda=...)"]),
+    ("multiplicative", {"lr_lambda": "x"}, ["lr_lambda", "SchedulerFactory('multiplicative', lr_lambda=...)"]),
+    ("chained", {}, ["schedulers", "None", "a list of blocks", "schedulers: [{name: linear,"]),
+    ("chained", {"schedulers": []}, ["schedulers", "[]", "a list of blocks"]),
+    ("chained", {"schedulers": ["linear"]}, ["schedulers", "['linear']", "a list of blocks"]),
+    ("chained", {"schedulers": {"a": BLOCK}}, ["schedulers", "{'a': ", "a list of blocks"]),
+    ("sequential", {"schedulers": [BLOCK, BLOCK]}, ["milestones", "sequential needs it", "a growing list"]),
+    ("sequential", {"schedulers": [BLOCK], "milestones": [5]}, ["milestones", "1 schedulers", "0 milestones"]),
     (
         "sequential",
         {"schedulers": [BLOCK, {"name": "one_cycle"}], "milestones": [5]},
-        ["schedulers[1].name: one_cycle cannot stand inside sequential"],
+        ["schedulers[1].name", "one_cycle", "sequential"],
     ),
     (
         "chained",
         {"schedulers": [BLOCK, {"name": "reduce_on_plateau"}]},
-        ["schedulers[1].name: reduce_on_plateau cannot stand inside chained"],
+        ["schedulers[1].name", "reduce_on_plateau", "chained"],
     ),
-    (
-        "chained",
-        {"schedulers": [{**BLOCK, "interval": "epoch"}]},
-        ["schedulers[0].interval: blocks share the interval of chained. Move it there"],
-    ),
-    ("chained", {"schedulers": [BLOCK, {"name": "step"}]}, ["schedulers[1].step_size: step needs it"]),
-    ("chained", {"schedulers": [BLOCK, {"name": "stepp"}]}, ["schedulers[1].name: there is no schedule 'stepp'. Did"]),
-    ("chained", {"schedulers": [BLOCK, {"step_size": 3}]}, ["schedulers[1].name: "]),
+    ("chained", {"schedulers": [{**BLOCK, "interval": "epoch"}]}, ["schedulers[0].interval", "Move it"]),
+    ("chained", {"schedulers": [BLOCK, {"name": "step"}]}, ["schedulers[1].step_size", "step needs it"]),
+    ("chained", {"schedulers": [BLOCK, {"name": "stepp"}]}, ["schedulers[1].name", "'stepp'", "Did you mean 'step'?"]),
+    ("chained", {"schedulers": [BLOCK, {"step_size": 3}]}, ["schedulers[1].name"]),
     (
         "sequential",
         {
             "schedulers": [BLOCK, {"name": "sequential", "schedulers": [BLOCK, {"name": "step"}], "milestones": [3]}],
             "milestones": [5],
         },
-        ["schedulers[1].schedulers[1].step_size: step needs it"],
+        ["schedulers[1].schedulers[1].step_size", "step needs it"],
     ),
 ]
 
@@ -483,46 +468,28 @@ WRONG = [
 def test_a_wrong_config_is_refused_when_the_factory_is_made(name, given, said):
     with pytest.raises(ConfigError) as caught:
         SchedulerFactory(name, **given)
-    assert str(caught.value).startswith(said[0])
-    assert all(part in str(caught.value) for part in said)
+    check_message(caught, *said)
 
 
-@pytest.mark.parametrize(
-    ("name", "given", "said"),
-    [
-        pytest.param(
-            "cyclic",
-            {"base_lr": 0.1},
-            "base_lr: 0.1 is above the lr 0.05 of group '?'. Type base_lr: 0.005",
-            id="base_lr",
-        ),
-        pytest.param(
-            "warmup_cosine",
-            {"warmup_steps": 20},
-            "warmup_steps: 20 leaves nothing of the run's 20 steps. Type fewer",
-            id="warmup_too_long",
-        ),
-        pytest.param(
-            "warmup_stable_decay",
-            {"warmup_steps": 12, "decay_steps": 9},
-            "decay_steps: 12 steps of warm-up and 9 of decay are more than the run's 20. Type fewer",
-            id="decay_too_long",
-        ),
-        pytest.param(
-            "sequential",
-            {"schedulers": [BLOCK, {"name": "warmup_cosine"}], "milestones": [20]},
-            "milestones: the last, 20, is not before the end of the run, 20 steps",
-            id="milestone_too_late",
-        ),
-        pytest.param(
-            "sequential",
-            {"schedulers": [BLOCK, {"name": "warmup_cosine", "warmup_steps": 9}], "milestones": [15]},
-            "schedulers[1].warmup_steps: 9 leaves nothing of the run's 5 steps. Type fewer",
-            id="warmup_of_a_block_too_long",
-        ),
-    ],
-)
+WRONG_WITH_RUN = [
+    ("cyclic", {"base_lr": 0.1}, ["base_lr", "0.1", "0.05", "base_lr: 0.005"]),
+    ("warmup_cosine", {"warmup_steps": 20}, ["warmup_steps", "20 steps"]),
+    ("warmup_stable_decay", {"warmup_steps": 12, "decay_steps": 9}, ["decay_steps", "12", "9", "20"]),
+    (
+        "sequential",
+        {"schedulers": [BLOCK, {"name": "warmup_cosine"}], "milestones": [20]},
+        ["milestones", "20 steps"],
+    ),
+    (
+        "sequential",
+        {"schedulers": [BLOCK, {"name": "warmup_cosine", "warmup_steps": 9}], "milestones": [15]},
+        ["schedulers[1].warmup_steps", "9", "5 steps"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "said"), WRONG_WITH_RUN, ids=[said[0] for *_, said in WRONG_WITH_RUN])
 def test_what_needs_the_run_is_refused_when_the_factory_is_called(name, given, said):
     with pytest.raises(ConfigError) as caught:
         SchedulerFactory(name, **given)(optimizer_for(), 20)
-    assert str(caught.value) == said
+    check_message(caught, *said)
