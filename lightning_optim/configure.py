@@ -19,12 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from .errors import ConfigError
+from .factory import OptimizerFactory
 from .schedule.factory import SchedulerFactory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-
-    from .factory import OptimizerFactory
 
 
 def configure_optimizers(
@@ -111,7 +110,12 @@ def _batches_per_epoch(trainer: Trainer) -> float:
 
 
 def _check_made(key: str, factory: Any) -> None:
-    if callable(factory):
+    if getattr(factory, "func", None) in (OptimizerFactory, SchedulerFactory):
+        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type _partial_: false")
+    if isinstance(factory, SchedulerFactory) or (key == "optimizer" and callable(factory)):
         return
-    hint = "instantiate it first: hydra.utils.instantiate(cfg)" if isinstance(factory, Mapping) else "pass a factory"
-    raise ConfigError(f"{key}: got a {type(factory).__name__}, which cannot be called; {hint}")
+    if isinstance(factory, Mapping):
+        hint = "which cannot be called; instantiate it first: hydra.utils.instantiate(cfg)"
+    else:
+        hint = f"not a factory; in the config, type _target_: lightning_optim.{key.title()}Factory"
+    raise ConfigError(f"{key}: got a {type(factory).__name__}, {hint}")

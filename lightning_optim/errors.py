@@ -35,6 +35,12 @@ def choices(word: str, known: Iterable[str]) -> str:
     return f"{did_you_mean(word, known)} There are: {', '.join(known)}"
 
 
+def left_over(key: str, owners: Iterable[str]) -> str:
+    """A hint where a key is another's: most likely it was left over from a config below."""
+    names = listed(owners, 4)
+    return f" {key} belongs to {names}: left over from a config below?" if names else ""
+
+
 def listed(names: Iterable[str], limit: int = 12) -> str:
     """Names joined for a sentence, the rest counted."""
     names = list(names)

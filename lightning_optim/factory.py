@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import ConfigError, choices
+from .errors import ConfigError, choices, left_over
 from .groups.plan import Plan, check_saved
-from .groups.rules import Spec, belongs_to, parse_rules
+from .groups.rules import Spec, parse_rules
 from .groups.table import Table
 from .hyperparameters import plain
-from .registry import OptimizerInfo, optimizer_info
+from .registry import OptimizerInfo, algorithms_with, optimizer_info
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """A module; `(name, parameter)` pairs; the generator `module.parameters()` or one over it; bare tensors."""
@@ -114,7 +114,8 @@ class OptimizerFactory:
             if key not in info.hyperparameters:
                 known = (*info.hyperparameters, "groups", "implementation")
                 raise ConfigError(
-                    f"{key}: {info.name} has no hyperparameter {key!r}.{belongs_to(key)}{choices(key, known)}"
+                    f"{key}: {info.name} has no hyperparameter {key!r}."
+                    f"{left_over(key, algorithms_with(key))}{choices(key, known)}"
                 )
         hyperparameters = {
             key: spec.check(given[key], key) if key in given else spec.default

@@ -1,3 +1,4 @@
+import json
 import math
 
 import pytest
@@ -89,8 +90,11 @@ def test_every_default_in_the_registries_is_allowed_and_survives_yaml(spec):
 
 def test_plain_converts_omegaconf_tuples_and_mappings_at_any_depth():
     config = OmegaConf.create({"base": 2, "nested": {"items": ["${base}", "x"]}})
-    assert plain({"a": (1, config.nested), 3: config.nested["items"]}) == {"a": [1, {"items": [2, "x"]}], "3": [2, "x"]}
-    assert type(plain(config)["nested"]["items"]) is list
+    given = {"a": (1, config.nested, (2,)), 3: config.nested["items"]}
+    # JSON knows no other containers than these, while a DictConfig is equal to a dict.
+    assert json.dumps(plain(given)) == '{"a": [1, {"items": [2, "x"]}, [2]], "3": [2, "x"]}'
+    assert json.dumps(plain(config)) == '{"base": 2, "nested": {"items": [2, "x"]}}'
+    assert type(plain((1, 2))) is list
 
 
 def test_plain_copies():

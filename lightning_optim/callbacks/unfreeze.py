@@ -101,6 +101,8 @@ class StagedUnfreeze(Callback):
 
     def _claimable(self, module: nn.Module) -> tuple[Stage, ...]:
         # Modules made in `configure_model` are not there yet: what is missing is an error only later.
+        if next(module.parameters(), None) is None:
+            return ()
         return claim([replace(stage, allow_empty=True) for stage in self.stages], module)
 
     def _claim(self, module: nn.Module) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, choices, listed
+from ..errors import ConfigError, choices, left_over, listed
 from ..hyperparameters import Flag, Hyperparameter, Number, in_yaml
 from ..registry import OptimizerInfo, algorithms_with, optimizer_info
 from .selectors import SELECTORS, Selector
@@ -155,14 +155,9 @@ def _effect(effect: str, value: Any, key: str, spec: Spec) -> Any:
         )
     everything = (*SELECTORS, *allowed, *_EFFECTS, *_CONTROLS)
     raise ConfigError(
-        f"{key}: a rule of {info.name} has no key {effect!r}.{belongs_to(effect)}{choices(effect, everything)}"
+        f"{key}: a rule of {info.name} has no key {effect!r}."
+        f"{left_over(effect, algorithms_with(effect))}{choices(effect, everything)}"
     )
-
-
-def belongs_to(key: str) -> str:
-    """A hint where a key is another algorithm's: most likely it was left over from a config below."""
-    others = algorithms_with(key)
-    return f" {key} belongs to {listed(others, 4)}: left over from a config below?" if others else ""
 
 
 def _per_group(info: OptimizerInfo) -> list[str]:

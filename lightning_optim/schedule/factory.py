@@ -11,10 +11,10 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
 
-from ..errors import ConfigError, choices
+from ..errors import ConfigError, choices, left_over
 from ..hyperparameters import Number, plain
 from .curves import Warmup
-from .registry import ScheduleInfo, schedule_info
+from .registry import ScheduleInfo, schedule_info, schedules_with
 
 _INTERVALS = ("step", "epoch")
 _PEAK_ARGUMENTS = ("max_lr", "max_lrs")
@@ -229,7 +229,10 @@ class SchedulerFactory:
                 raise ConfigError(f"{key}: not taken. Type total_steps, or leave the length of the run to the trainer")
             if key not in known:
                 everything = [*known, "interval", "warmup_steps", "total_steps"]
-                raise ConfigError(f"{key}: {self.name} has no argument {key!r}.{choices(key, everything)}")
+                raise ConfigError(
+                    f"{key}: {self.name} has no argument {key!r}."
+                    f"{left_over(key, schedules_with(key))}{choices(key, everything)}"
+                )
 
     def _check_blocks(self) -> None:
         given = self.hyperparameters.get("schedulers")

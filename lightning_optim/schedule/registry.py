@@ -43,6 +43,11 @@ def schedule_info(name: str) -> ScheduleInfo:
     return SCHEDULES[name]
 
 
+def schedules_with(argument: str) -> list[str]:
+    """The schedules that have an argument of this name."""
+    return [name for name, info in SCHEDULES.items() if argument in info.hyperparameters]
+
+
 def _torch(name: str) -> str:
     return f"torch.optim.lr_scheduler:{name}"
 

@@ -39,6 +39,9 @@ class Trigger:
         if given is None:
             return cls()
         known = ("epoch", "step")
+        if isinstance(given, Mapping):
+            # `at.epoch=null +at.step=500` changes the trigger of a preset.
+            given = {name: value for name, value in given.items() if value is not None}
         if not isinstance(given, Mapping) or len(given) != 1:
             raise ConfigError(
                 f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}"

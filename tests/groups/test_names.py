@@ -26,6 +26,7 @@ FORMS = {
     "named_parameters": lambda module: module.named_parameters(),
     "pairs": lambda module: list(module.named_parameters()),
     "named_parameters with duplicates": lambda module: module.named_parameters(remove_duplicate=False),
+    "pairs with duplicates": lambda module: list(module.named_parameters(remove_duplicate=False)),
     "parameters": lambda module: module.parameters(),
     "generator over parameters": lambda module: (p for p in module.parameters() if p.requires_grad),
     "generator over pairs": lambda module: ((n, p) for n, p in module.named_parameters() if p.requires_grad),
@@ -128,7 +129,7 @@ def test_a_filter_in_a_generator_keeps_the_names_of_the_rest():
     assert [p.name for p in found] == ["backbone.bias", "head.weight", "head.bias"]
 
 
-@pytest.mark.parametrize("form", ["module", "named_parameters with duplicates", "parameters"])
+@pytest.mark.parametrize("form", ["module", "named_parameters with duplicates", "pairs with duplicates", "parameters"])
 def test_a_tied_parameter_has_each_of_its_names_and_is_held_under_the_first(form):
     parameters = read_parameters(FORMS[form](Tied()))
     assert [(p.name, p.names) for p in parameters] == [

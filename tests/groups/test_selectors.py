@@ -55,7 +55,7 @@ def test_a_pattern_means_whole_names_and_all_beneath_a_module(pattern, expected)
     assert matched(pairs, params=pattern) == [name for name in NAMES if name in expected]
 
 
-class MyLinear(nn.Linear):
+class NormLinear(nn.Linear):
     pass
 
 
@@ -74,7 +74,7 @@ class Zoo(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
         self.logit_scale = nn.Parameter(torch.zeros(()))
         self.fc = nn.Linear(4, 4)
-        self.own = MyLinear(4, 4, bias=False)
+        self.own = NormLinear(4, 4, bias=False)
         self.conv = nn.Conv2d(1, 1, 3)
         self.bn1 = nn.BatchNorm2d(4)
         self.ln_2 = nn.LayerNorm(4)
@@ -90,7 +90,7 @@ class Zoo(nn.Module):
 
 CLASSES = {
     "Linear": ["fc.*", "own.*", "attn.out_proj.*", "norm_proj.*"],
-    "MyLinear": ["own.*"],
+    "NormLinear": ["own.*"],
     "torch.nn.BatchNorm2d": ["bn1.*"],
     "torch.nn.modules.batchnorm.BatchNorm2d": ["bn1.*"],
     "torchvision.nn.BatchNorm2d": [],

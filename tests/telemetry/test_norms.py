@@ -10,7 +10,10 @@ import torch
 from lightning_optim.telemetry.norms import Sample, by_group, cosine, norms
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64], ids=str)
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_each_norm_is_that_of_a_float64_computation(dtype) -> None:
     tensors = [torch.randn(1000, generator=torch.Generator().manual_seed(seed)).to(dtype) for seed in range(3)]
     samples = [Sample("norm/x", "g", f"p{n}", tensor) for n, tensor in enumerate(tensors)]
