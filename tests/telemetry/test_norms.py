@@ -9,7 +9,6 @@ import torch
 
 from lightning_optim.telemetry.norms import Sample, by_group, cosine, norms
 
-
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
 
 
