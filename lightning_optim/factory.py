@@ -22,6 +22,8 @@ Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 _IMPLEMENTATIONS = ("auto", "torch", "own")
 # How a step runs belongs to the run, not to the checkpoint.
 _EXECUTION_FLAGS = ("foreach", "fused")
+# What a checkpoint of torch's own class lacks.
+_OURS = ("name", "peak_lr")
 
 
 class OptimizerFactory:
@@ -82,10 +84,11 @@ class OptimizerFactory:
         _check_takes(info, plan)
         for name in plan.frozen:
             plan.tensors[name].requires_grad_(False)
-        defaults = dict(self._spec().hyperparameters)
+        # A class of one group may derive one value from another (LBFGS: max_eval from max_iter): it gets the group's.
+        defaults = dict(plan.groups[0].hyperparameters if info.single_group else self._spec().hyperparameters)
         if info.fused and defaults["fused"] is None and defaults["foreach"] is None:
             held = [plan.tensors[name] for group in plan.groups for name in group.params]
-            defaults["fused"] = True if _can_fuse(held) and not defaults["differentiable"] else None
+            defaults["fused"] = True if _can_fuse(held) and not plan.sparse and not defaults["differentiable"] else None
         optimizer = info.load()(_param_groups(plan, defaults), **defaults)
         if defaults.get("fused"):
             # A fused kernel can unscale gradients itself, but then clipping and hooks would see them scaled.
@@ -121,6 +124,10 @@ class OptimizerFactory:
             key: spec.check(given[key], key) if key in given else spec.default
             for key, spec in info.hyperparameters.items()
         }
+        if hyperparameters.get("fused"):
+            for flag in ("foreach", "differentiable"):
+                if hyperparameters[flag]:
+                    raise ConfigError(f"{info.name}: fused: true excludes {flag}: true. Remove one of them")
         if wrong := info.conflict(hyperparameters):
             raise ConfigError(f"{info.name}: {wrong}")
         return Spec(algorithm=info.name, hyperparameters=hyperparameters)
@@ -140,8 +147,12 @@ def _param_groups(plan: Plan, defaults: Mapping[str, Any]) -> list[dict[str, Any
     return [
         {
             "params": [(name, plan.tensors[name]) if plan.named else plan.tensors[name] for name in group.params],
-            **group.hyperparameters,
-            **{flag: defaults[flag] for flag in _EXECUTION_FLAGS if flag in defaults},
+            # The rest comes from the constructor's, where torch may have put a value in the place of a null.
+            **{
+                key: value
+                for key, value in group.hyperparameters.items()
+                if value != defaults[key] and key not in _EXECUTION_FLAGS
+            },
             "name": group.name,
             "peak_lr": group.hyperparameters["lr"],
         }
@@ -179,7 +190,11 @@ def _before_load(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, 
     saved, current = state_dict["param_groups"], optimizer.param_groups
     check_saved(current, saved)
     kept = [
-        {**theirs, **{flag: ours[flag] for flag in _EXECUTION_FLAGS if flag in ours}}
+        {
+            **{key: ours[key] for key in _OURS if key in ours},
+            **theirs,
+            **{flag: ours[flag] for flag in _EXECUTION_FLAGS if flag in ours},
+        }
         for theirs, ours in zip(saved, current, strict=True)
     ]
     return {**state_dict, "param_groups": kept}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -75,7 +75,7 @@ class Number(Hyperparameter):
     integer: bool = False
 
     def _convert(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
             return _WRONG
         if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
             return _WRONG
@@ -184,6 +184,8 @@ def plain(value: Any) -> Any:
         from omegaconf import OmegaConf
 
         return OmegaConf.to_container(value, resolve=True)
+    if type(value).__module__ == "numpy":
+        return value.tolist()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,15 @@ def optimizer_info(name: str) -> OptimizerInfo:
             "See them with: lightning-optim list"
         )
     return _OPTIMIZERS[name]
+
+
+def name_of(cls: type) -> str | None:
+    """The registry's name of a class, or None where it is not there."""
+    for name, info in _OPTIMIZERS.items():
+        package, _, wanted = info.path.partition(":")
+        if cls.__name__ == wanted and f"{cls.__module__}.".startswith(f"{package}."):
+            return name
+    return None
 
 
 def algorithms_with(hyperparameter: str) -> list[str]:
@@ -171,8 +180,9 @@ _TORCH = (
             "alpha": Number(default=0.75, low=0, help="power of the step-size update"),
             "t0": Number(default=1e6, low=0, help="step at which averaging starts"),
             "weight_decay": _weight_decay(),
+            **_execution("foreach"),
             "maximize": _MAXIMIZE,
-            **_execution("foreach", "differentiable", "capturable"),
+            **_execution("differentiable", "capturable"),
         },
         buffers=("ax",),
     ),
@@ -196,8 +206,9 @@ _TORCH = (
                 items=(Number(default=1e-6, low=0), Number(default=50.0, low=0)),
                 help="smallest and largest step size",
             ),
+            **_execution("capturable", "foreach"),
             "maximize": _MAXIMIZE,
-            **_execution("foreach", "capturable", "differentiable"),
+            **_execution("differentiable"),
         },
         buffers=("prev", "step_size"),
         decay="none",
@@ -224,7 +235,13 @@ _TORCH = (
         summary="Adam for sparse gradients: only the moments of rows that occur are updated.",
         path="torch.optim:SparseAdam",
         paper="arXiv:1412.6980",
-        hyperparameters={"lr": _lr(1e-3), "betas": _betas(), "eps": _eps(), "maximize": _MAXIMIZE},
+        # torch refuses 0 for these two.
+        hyperparameters={
+            "lr": replace(_lr(1e-3), open_low=True),
+            "betas": _betas(),
+            "eps": replace(_eps(), open_low=True),
+            "maximize": _MAXIMIZE,
+        },
         buffers=("exp_avg", "exp_avg_sq"),
         decay="none",
     ),
@@ -293,7 +310,7 @@ _TORCH = (
             **_execution("capturable", "differentiable", "fused"),
             "decoupled_weight_decay": _DECOUPLED,
         },
-        buffers=("exp_avg", "exp_avg_sq"),
+        buffers=("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
         fused=True,
     ),
     OptimizerInfo(
@@ -310,7 +327,7 @@ _TORCH = (
             "maximize": _MAXIMIZE,
             **_execution("foreach", "capturable", "differentiable", "fused"),
         },
-        buffers=("exp_avg", "exp_avg_sq"),
+        buffers=("exp_avg", "exp_avg_sq", "max_exp_avg_sq"),
         decay="decoupled",
         fused=True,
     ),

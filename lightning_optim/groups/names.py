@@ -50,8 +50,8 @@ def read_parameters(params: Any) -> list[Parameter]:
     if isinstance(params, nn.Module):
         parameters = _of_module(params)
     elif (module := _module_behind(params)) is not None:
-        wanted = {id(item[1] if isinstance(item, tuple) else item) for item in params}
-        parameters = [parameter for parameter in _of_module(module) if id(parameter.tensor) in wanted]
+        items = list(params)
+        parameters = _those_of(module, items) or _of_items(items)
     else:
         parameters = _of_items(params)
     if not parameters:
@@ -93,6 +93,17 @@ def _of_module(root: nn.Module) -> list[Parameter]:
         Parameter(name=names[0], tensor=tensor, names=tuple(names), owners=tuple(owners))
         for tensor, names, owners in found.values()
     )
+
+
+def _those_of(module: nn.Module, items: list[Any]) -> list[Parameter] | None:
+    """The module's parameters that a generator over them gave; None where it made something else of them."""
+    own = [(name, id(tensor)) for name, tensor in module.named_parameters(remove_duplicate=False)]
+    known = {*own, *(identity for _, identity in own)}
+    given = [(item[0], id(item[1])) if isinstance(item, tuple) and len(item) == 2 else id(item) for item in items]
+    if not known.issuperset(given):
+        return None
+    wanted = {item[1] if isinstance(item, tuple) else item for item in given}
+    return [parameter for parameter in _of_module(module) if id(parameter.tensor) in wanted]
 
 
 def _of_items(params: Any) -> list[Parameter]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from ..errors import ConfigError, listed
+from ..registry import name_of
 from .names import Parameter, nameless, read_parameters
 from .rules import Rule, Spec, compose
 
@@ -80,6 +81,8 @@ class Plan:
     """Every parameter by its clean name; by its place where there are only bare tensors."""
     named: bool = True
     """Whether the parameters have names."""
+    sparse: bool = False
+    """Whether a module says that it makes sparse gradients, which no fused kernel takes."""
 
     @classmethod
     def resolve(cls, params: Any, rules: Sequence[Rule], spec: Spec) -> Plan:
@@ -126,6 +129,7 @@ class Plan:
             frozen=tuple(name for name in tensors if name in frozen),
             tensors=tensors,
             named=not nameless(parameters),
+            sparse=any(getattr(owner, "sparse", False) for p in parameters for owner in p.owners),
         )
 
     @classmethod
@@ -146,7 +150,7 @@ class Plan:
                 Group(
                     name=name,
                     params=params,
-                    algorithm=type(optimizer).__name__.lower(),
+                    algorithm=name_of(type(optimizer)) or type(optimizer).__name__.lower(),
                     hyperparameters={
                         **{key: value for key, value in group.items() if key in optimizer.defaults},
                         **({"lr": group["peak_lr"]} if "peak_lr" in group else {}),

@@ -110,9 +110,14 @@ def compose(rules: Sequence[Rule], spec: Spec, names: Sequence[str]) -> dict[str
             if scale in rule.effects:
                 values[target] *= rule.effects[scale]
     if not values["frozen"] and (wrong := spec.info.conflict(values)):
-        where = f"groups.{rules[0].name}" if rules else "top level"
+        blamed = [rule for rule in rules if not spec.info.conflict({**values, **_without(rule, spec)})] or rules
+        where = blamed[0].key if blamed else "top level"
         raise ConfigError(f"{where}: {wrong} (for {len(names)} parameters: {listed(names, 3)})")
     return values
+
+
+def _without(rule: Rule, spec: Spec) -> dict[str, Any]:
+    return {effect: spec.hyperparameters[effect] for effect in rule.effects if effect in spec.hyperparameters}
 
 
 def _parse_rule(name: str, given: Any, spec: Spec) -> Rule:

@@ -18,7 +18,8 @@ SELECTORS = ("params", "classes", "kinds")
 KINDS = ("bias", "norm", "embedding", "matrix", "vector")
 MAX_REGEX_LENGTH = 200
 
-_NORM_CLASS = re.compile(r"norm", re.IGNORECASE)
+# `LayerNorm2d`, `Normalization`; not `NormalizingFlow`, `AbnormalHead`.
+_NORM_CLASS = re.compile(r"Norm(?!al(?!ization))|norm$")
 _NORM_NAME = re.compile(r"(^|_)(norm|layernorm|batchnorm|groupnorm|rmsnorm|ln|bn)\d*(_|$)", re.IGNORECASE)
 _EMBEDDING = re.compile(r"embed", re.IGNORECASE)
 _PLAIN_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
@@ -79,6 +80,9 @@ class Selector:
             return (
                 f"classes {listed(self.classes)} own no parameter.{choices(self.classes[0].rpartition('.')[2], known)}."
             )
+        kinds = {k for p in parameters for n, o in zip(p.names, p.owners, strict=True) for k in kinds_of(p, n, o)}
+        if self.kinds and kinds.isdisjoint(self.kinds):
+            return f"kinds {listed(self.kinds)}: the model's parameters are of the kinds {listed(sorted(kinds))}."
         return "each of its selectors matches something, but none matches all of them."
 
     def _matches_one(self, parameter: Parameter, name: str, owner: nn.Module | None) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, S
 from ..errors import ConfigError, choices, left_over
 from ..hyperparameters import Number, plain
 from .curves import Warmup
-from .registry import ScheduleInfo, schedule_info, schedules_with
+from .registry import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 
 _INTERVALS = ("step", "epoch")
 _PEAK_ARGUMENTS = ("max_lr", "max_lrs")
@@ -88,12 +89,10 @@ class SchedulerFactory:
             ConfigError: the schedule needs the length of the run, and it is given nowhere; or the optimizer's lrs do
                 not go with the schedule.
         """
-        total = self._total(total_steps)
-        if not self.warmup_steps or self.info.own_warmup:
-            return self._build(optimizer, total, self.warmup_steps)
-        warmup = LambdaLR(optimizer, Warmup(self.warmup_steps))
-        rest = self._build(optimizer, total and total - self.warmup_steps, 0)
-        return SequentialLR(optimizer, [warmup, rest], milestones=[self.warmup_steps])
+        pieces = self._pieces(optimizer, total_steps)
+        if len(pieces) == 1:
+            return pieces[0][1]
+        return SequentialLR(optimizer, [piece for _, piece in pieces], milestones=[start for start, _ in pieces[1:]])
 
     def config(self, optimizer: Optimizer, total_steps: int | None = None) -> dict[str, Any]:
         """Lightning's scheduler dict, `{"scheduler": ..., "interval": ...}`, with the monitor where there is one.
@@ -125,12 +124,39 @@ class SchedulerFactory:
             )
         return total
 
+    def _pieces(self, optimizer: Optimizer, total_steps: int | None) -> list[tuple[int, LRScheduler]]:
+        """`(first step, schedule)` one after another: torch's SequentialLR cannot stand inside another."""
+        total = self._total(total_steps)
+        if not self.warmup_steps or self.info.own_warmup:
+            return self._rest(optimizer, total, self.warmup_steps)
+        rest = self._rest(optimizer, total and total - self.warmup_steps, 0)
+        warmup = LambdaLR(optimizer, Warmup(self.warmup_steps))
+        return [(0, warmup), *((self.warmup_steps + start, piece) for start, piece in rest)]
+
+    def _rest(self, optimizer: Optimizer, total: int | None, warmup_steps: int) -> list[tuple[int, LRScheduler]]:
+        if self.name != "sequential":
+            return [(0, self._build(optimizer, total, warmup_steps))]
+        milestones = self._arguments()["milestones"]
+        if total is not None and milestones[-1] >= total:
+            raise ConfigError(
+                f"milestones: the last, {milestones[-1]}, is not before the end of the run, {total} steps"
+            )
+        pieces = []
+        for index, (block, (start, end)) in enumerate(
+            zip(self._blocks(), pairwise([0, *milestones, total]), strict=True)
+        ):
+            with _within(index):
+                inner = block._pieces(optimizer, None if end is None else end - start)
+            pieces += [(start + at, piece) for at, piece in inner if end is None or start + at < end]
+        return pieces
+
     def _build(self, optimizer: Optimizer, total: int | None, warmup_steps: int) -> LRScheduler:
         info, arguments = self.info, self._arguments()
         module, _, name = info.path.partition(":")
         cls = getattr(import_module(module), name)
         if info.blocks:
-            return self._build_blocks(cls, optimizer, total, arguments)
+            chained: LRScheduler = cls([block(optimizer, total) for block in self._blocks()], optimizer)
+            return chained
         if info.function:
             scheduler: LRScheduler = cls(optimizer, self.hyperparameters["lr_lambda"])
             return scheduler
@@ -146,21 +172,6 @@ class SchedulerFactory:
         scheduler = cls(optimizer, **arguments)
         return scheduler
 
-    def _build_blocks(
-        self, cls: Any, optimizer: Optimizer, total: int | None, arguments: dict[str, Any]
-    ) -> LRScheduler:
-        blocks = self._blocks()
-        if self.name == "chained":
-            scheduler: LRScheduler = cls([block(optimizer, total) for block in blocks], optimizer)
-            return scheduler
-        edges = [0, *arguments["milestones"]]
-        lengths = [end - start for start, end in pairwise(edges)]
-        rest = total - edges[-1] if total is not None else None
-        if rest is not None and rest <= 0:
-            raise ConfigError(f"milestones: the last, {edges[-1]}, is not before the end of the run, {total} steps")
-        children = [block(optimizer, length) for block, length in zip(blocks, [*lengths, rest], strict=True)]
-        return SequentialLR(optimizer, children, milestones=arguments["milestones"])
-
     def _arguments(self) -> dict[str, Any]:
         """Every hyperparameter, checked, with defaults."""
         return {
@@ -171,10 +182,10 @@ class SchedulerFactory:
     def _blocks(self) -> list[SchedulerFactory]:
         blocks = []
         for index, block in enumerate(self.hyperparameters["schedulers"]):
-            try:
+            with _within(index):
+                if "name" not in block:
+                    raise ConfigError(f"name: a block needs one. There are: {', '.join(sorted(SCHEDULES))}")
                 blocks.append(SchedulerFactory(**block))
-            except ConfigError as error:
-                raise ConfigError(f"schedulers[{index}].{error}") from None
         return blocks
 
     def _open_blocks(self) -> list[SchedulerFactory]:
@@ -206,6 +217,10 @@ class SchedulerFactory:
             raise ConfigError(f"warmup_steps: {self.name} needs a warm-up. Type for example warmup_steps: 4000")
         if self.warmup_steps and not info.own_warmup and not info.wrappable:
             raise ConfigError(f"warmup_steps: {self.name} takes none. Type warmup_steps: 0, or another schedule")
+        if self.total_steps is not None and info.length and self.hyperparameters.get(info.length) is not None:
+            raise ConfigError(
+                f"total_steps: {info.length} says the same. Type total_steps: null, or {info.length}: null"
+            )
         if self.total_steps is not None and not self._takes_total_steps():
             raise ConfigError(f"total_steps: {self.name} does not depend on it. Type total_steps: null")
 
@@ -244,6 +259,11 @@ class SchedulerFactory:
         for index, (raw, block) in enumerate(zip(given, self._blocks(), strict=True)):
             if not block.info.wrappable:
                 raise ConfigError(f"schedulers[{index}].name: {block.name} cannot stand inside {self.name}")
+            if self.name == "chained" and (block.warmup_steps or not block.info.multiplies):
+                raise ConfigError(
+                    f"schedulers[{index}].{'warmup_steps' if block.warmup_steps else 'name'}: {block.name} sets the lr "
+                    "anew at each step, where the factors of chained multiply"
+                )
             if "interval" in raw:
                 raise ConfigError(
                     f"schedulers[{index}].interval: blocks share the interval of {self.name}. Move it there"
@@ -269,6 +289,14 @@ class SchedulerFactory:
         shown = {"interval": self.interval, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
         arguments = {**shown, **self.hyperparameters}
         return f"SchedulerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+
+
+@contextmanager
+def _within(index: int) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"schedulers[{index}].{error}") from None
 
 
 def _curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:

@@ -26,6 +26,8 @@ class ScheduleInfo:
     """Whether its class takes `warmup_steps`."""
     wrappable: bool = True
     """Whether a warm-up, or `sequential`, may stand before it."""
+    multiplies: bool = False
+    """Whether each step multiplies the lr by a factor, so that it may stand in `chained`."""
     blocks: bool = False
     """Whether it is made of others, under `schedulers`."""
     function: bool = False
@@ -72,6 +74,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
     for info in (
         ScheduleInfo(
             name="constant",
+            multiplies=True,
             summary="lr × factor for total_iters steps, then lr.",
             path=_torch("ConstantLR"),
             hyperparameters={
@@ -81,6 +84,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="linear",
+            multiplies=True,
             summary="lr × a factor that goes in a line from start_factor to end_factor.",
             path=_torch("LinearLR"),
             hyperparameters={
@@ -91,12 +95,14 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="exponential",
+            multiplies=True,
             summary="lr × gamma at every step.",
             path=_torch("ExponentialLR"),
             hyperparameters={"gamma": Number(low=0, open_low=True, help="factor")},
         ),
         ScheduleInfo(
             name="step",
+            multiplies=True,
             summary="lr × gamma every step_size steps.",
             path=_torch("StepLR"),
             hyperparameters={
@@ -106,12 +112,14 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="multi_step",
+            multiplies=True,
             summary="lr × gamma at each milestone.",
             path=_torch("MultiStepLR"),
             hyperparameters={"milestones": WholeNumbers(help="steps at which lr drops"), "gamma": _GAMMA},
         ),
         ScheduleInfo(
             name="polynomial",
+            multiplies=True,
             summary="lr × (1 - t / total_iters) ** power.",
             path=_torch("PolynomialLR"),
             hyperparameters={
@@ -121,6 +129,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="cosine_annealing",
+            multiplies=True,
             summary="Half a cosine from lr to eta_min, over T_max steps.",
             path=_torch("CosineAnnealingLR"),
             hyperparameters={
@@ -200,6 +209,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="multiplicative",
+            multiplies=True,
             summary="lr × the product of lr_lambda(1..t). From Python only.",
             path=_torch("MultiplicativeLR"),
             function=True,
