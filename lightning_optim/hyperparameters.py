@@ -179,11 +179,13 @@ def in_yaml(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A config value as str, number, bool, list or dict: OmegaConf containers, tuples and mappings are converted."""
-    if type(value).__module__.startswith("omegaconf"):
-        from omegaconf import OmegaConf
+    """A config value as str, number, bool, list or dict: OmegaConf's, numpy's, tuples and mappings are converted.
 
-        return OmegaConf.to_container(value, resolve=True)
+    Raises:
+        ConfigError: a value in it is missing (`???`), or an interpolation leads nowhere.
+    """
+    if type(value).__module__.startswith("omegaconf"):
+        return _from_omegaconf(value)
     if type(value).__module__ == "numpy":
         return value.tolist()
     if isinstance(value, Mapping):
@@ -191,3 +193,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return value
+
+
+def _from_omegaconf(value: Any) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        first_line = str(error).splitlines()[0]
+        raise ConfigError(f"{error.full_key}: {first_line}. Give it a value") from None

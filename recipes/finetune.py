@@ -6,6 +6,7 @@ first the head, then the backbone too. Stop it when you like, and carry on with 
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -16,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -44,8 +46,10 @@ def main(config: DictConfig) -> None:
         trainer, module, data = finetune(
             config, run_dir, backbone, config.ckpt_path if resumes else None, step if resumes else 0
         )
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         _say_how_to_carry_on(run_dir)
+        if isinstance(stop, SIGTERMException):
+            sys.exit(128 + signal.SIGTERM)  # Lightning's own exit status would be 0: done
         raise
     (result,) = trainer.test(module, data, verbose=False)
     _say(f"\nTest accuracy on noisy digits: {result['test/accuracy']:.3f}")

@@ -1,3 +1,5 @@
+"""ConfigError, and the words that help to mend it."""
+
 import pytest
 
 from lightning_optim import ConfigError

@@ -1,3 +1,5 @@
+"""OptimizerFactory: the optimizer is torch's, with the groups, names and flags that the config says."""
+
 import copy
 import inspect
 import io

@@ -1,3 +1,5 @@
+"""conf/optimizer and conf/scheduler are what the registries say."""
+
 from pathlib import Path
 
 import pytest

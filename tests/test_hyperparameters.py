@@ -1,5 +1,8 @@
+"""What values a hyperparameter takes, and how a wrong one is refused."""
+
 import json
 import math
+import re
 
 import pytest
 import yaml
@@ -101,3 +104,16 @@ def test_plain_copies():
     given = {"groups": {"head": ["x"]}}
     plain(given)["groups"]["head"].append("y")
     assert given == {"groups": {"head": ["x"]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"a": {"params": "???"}}, "a.params: Missing mandatory value"),
+        ({"a": "${nope}"}, "a: Interpolation key 'nope'"),
+    ],
+    ids=["missing", "interpolation"],
+)
+def test_plain_refuses_what_has_no_value(given, said):
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}.* Give it a value"):
+        plain(OmegaConf.create(given))

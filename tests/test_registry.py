@@ -1,3 +1,5 @@
+"""The registry says of torch's optimizers what they are."""
+
 import inspect
 from functools import cache
 

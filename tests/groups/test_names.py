@@ -1,3 +1,5 @@
+"""Parameters keep their names and owners, in whatever form they are passed."""
+
 import importlib
 
 import pytest

@@ -1,3 +1,5 @@
+"""The plan: groups, names, order, and the check of a checkpoint against it."""
+
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 

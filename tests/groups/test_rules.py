@@ -1,3 +1,5 @@
+"""Rules compose field by field, whatever their order, or are refused by name."""
+
 from itertools import permutations
 
 import pytest

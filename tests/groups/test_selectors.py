@@ -1,3 +1,5 @@
+"""Selectors mean what they say, and no more."""
+
 from fnmatch import fnmatchcase
 
 import pytest

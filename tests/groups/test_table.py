@@ -1,3 +1,5 @@
+"""The table says what the optimizer holds."""
+
 import io
 import json
 

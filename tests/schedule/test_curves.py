@@ -1,3 +1,5 @@
+"""Curves of our own against their closed forms."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""SchedulerFactory: torch's schedulers, with each group's lr as its peak."""
+
 import copy
 import inspect
 import io
