@@ -64,6 +64,7 @@ class OptimizerMonitor(Callback):
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._watchers: list[_Watcher] = []
         self._in_batch = False
+        self._charts: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a trainer that would drop every value."""
@@ -78,6 +79,7 @@ class OptimizerMonitor(Callback):
             _Watcher(self, trainer, pl_module, optimizer, root)
             for optimizer, root in zip(trainer.optimizers, roots(trainer.optimizers), strict=True)
         ]
+        self._charts = {}
 
     def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
         """Steps count from here."""
@@ -88,6 +90,8 @@ class OptimizerMonitor(Callback):
         self._in_batch = False
         for watcher in self._watchers:
             watcher.write()
+        if self.layout:
+            self._arrange(trainer)
 
     def wants(self, trainer: Trainer) -> bool:
         """Whether the step under way is logged."""
@@ -96,6 +100,13 @@ class OptimizerMonitor(Callback):
         if self.every_n_steps is None:
             return bool(trainer._logger_connector.should_update_logs)
         return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % self.every_n_steps == 0
+
+    def _arrange(self, trainer: Trainer) -> None:
+        """Write the layout of all curves whenever there are new signals; groups that join are in its regexes."""
+        charts = layout({watcher.root: watcher.signals for watcher in self._watchers})
+        if charts != self._charts:
+            self._charts = charts
+            write_layout(trainer.loggers, charts)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
@@ -117,18 +128,13 @@ class _Watcher:
     def __init__(
         self, monitor: OptimizerMonitor, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
     ) -> None:
-        self._monitor, self._trainer, self._module, self._optimizer, self._root = (
-            monitor,
-            trainer,
-            module,
-            optimizer,
-            root,
-        )
+        self.root = root
+        self.signals: dict[str, None] = {}
+        self._monitor, self._trainer, self._module, self._optimizer = monitor, trainer, module, optimizer
         self._before: dict[str, dict[Tensor, Tensor]] = {}
         self._values: dict[str, float] = {}
         self._sampled: list[Sample] = []
         self._plan: Plan | None = None
-        self._arranged = False
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -146,9 +152,8 @@ class _Watcher:
         write_scalars(loggers, self._values, step)
         if self._monitor.histograms:
             for sample in self._sampled:
-                write_histogram(
-                    loggers, parameter_tag(self._root, sample.signal, sample.parameter), sample.tensor, step
-                )
+                tag_name = parameter_tag(self.root, sample.signal, sample.parameter)
+                write_histogram(loggers, tag_name, sample.tensor.float(), step)
         if self._monitor.to_callback_metrics:
             self._trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._values.items()})
         self._values, self._sampled = {}, []
@@ -174,12 +179,12 @@ class _Watcher:
         self._sampled = samples(self._optimizer, plan) + self._updates(plan)
         measured = norms(self._sampled)
         found = {**settings(self._optimizer, plan), **by_group(self._sampled, measured), **self._cosines(plan)}
-        self._values = {tag(self._root, signal, group): value for (signal, group), value in found.items()}
+        self._values = {tag(self.root, signal, group): value for (signal, group), value in found.items()}
         if self._monitor.per_parameter:
             for sample, value in zip(self._sampled, measured, strict=True):
-                self._values[parameter_tag(self._root, sample.signal, sample.parameter)] = value
+                self._values[parameter_tag(self.root, sample.signal, sample.parameter)] = value
         self._before = {}
-        self._arrange(dict.fromkeys(signal for signal, _ in found))
+        self.signals.update(dict.fromkeys(signal for signal, _ in found))
 
     def _current_plan(self) -> Plan:
         """The optimizer's groups, read again when they have changed, and then written as text."""
@@ -188,7 +193,7 @@ class _Watcher:
         if self._plan is None or known != [len(group["params"]) for group in groups]:
             self._plan = Plan.of(self._optimizer, self._module)
             step = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            write_text(self._trainer.loggers, f"{self._root}/groups", self._plan.table().markdown(), step)
+            write_text(self._trainer.loggers, f"{self.root}/groups", self._plan.table().markdown(), step)
         return self._plan
 
     def _updates(self, plan: Plan) -> list[Sample]:
@@ -207,9 +212,3 @@ class _Watcher:
             for group, live in zip(plan.groups, self._optimizer.param_groups, strict=True)
             if before and all(p in before for p in live["params"] if p.grad is not None)
         }
-
-    def _arrange(self, signals: dict[str, None]) -> None:
-        # TensorBoard takes one layout a writer; its regexes take in groups that join later.
-        if self._monitor.layout and not self._arranged:
-            self._arranged = True
-            write_layout(self._trainer.loggers, layout(self._root, list(signals)))

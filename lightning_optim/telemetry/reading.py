@@ -33,8 +33,8 @@ def samples(optimizer: Optimizer, plan: Plan) -> list[Sample]:
     found = []
     for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
         for name, parameter in zip(group.params, live["params"], strict=True):
-            if parameter.grad is not None and not parameter.grad.is_sparse:
-                found.append(Sample("norm/grad", group.name, name, parameter.grad))
+            if parameter.grad is not None:
+                found.append(Sample("norm/grad", group.name, name, _dense(parameter.grad)))
             found.append(Sample("norm/param", group.name, name, parameter))
             state = optimizer.state.get(parameter, {})
             found += [Sample(f"norm/{key}", group.name, name, buffer) for key, buffer in buffers(state, parameter)]
@@ -48,6 +48,11 @@ def buffers(state: Mapping[str, Any], parameter: Tensor) -> Iterator[tuple[str, 
             continue
         if value.ndim > 0 or (value.shape == parameter.shape and key not in _SCALAR_STATES):
             yield key, value
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    """A sparse gradient's values, each row once: all that counts towards its norm."""
+    return gradient.coalesce().values() if gradient.is_sparse else gradient
 
 
 def _numbers(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

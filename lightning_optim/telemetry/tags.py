@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -30,7 +30,10 @@ def parameter_tag(root: str, signal: str, parameter: str) -> str:
     return tag(root.replace("optim", "optim_param", 1), signal, parameter)
 
 
-def layout(root: str, signals: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's custom scalars: one chart a signal, whose anchored regex takes in groups that join later."""
-    charts = {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in signals}
-    return {root: charts}
+def layout(signals: Mapping[str, Iterable[str]]) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom scalars: a chart for each signal of each root, whose anchored regex takes in every group."""
+    return {
+        root: {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in found}
+        for root, found in signals.items()
+        if found
+    }

@@ -238,6 +238,24 @@ def test_several_optimizers_have_a_section_each(tmp_path) -> None:
     curves = _fit_with_events(tmp_path, Manual(lambda module: None), OptimizerMonitor(), epochs=1)
     lrs = {tag: values[0][1] for tag, values in curves.items() if "/lr/" in tag}
     assert lrs == pytest.approx({"optim_sgd-1/lr/default": 0.1, "optim_sgd-2/lr/default": 0.2})
+    events = EventAccumulator(str(next(tmp_path.rglob("events.*")))).Reload()
+    layout = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0]
+    assert rb"^optim_sgd-1/lr/[^/]+$" in layout
+    assert rb"^optim_sgd-2/lr/[^/]+$" in layout
+
+
+def test_sparse_gradients_are_measured(tmp_path) -> None:
+    class Sparse(Net):
+        def __init__(self) -> None:
+            super().__init__(lambda module: torch.optim.SparseAdam(module.table.parameters(), 0.1))
+            self.table = nn.Embedding(5, 2, sparse=True)
+
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            return self.table(torch.tensor([1, 1, 3])).sum()
+
+    curves = _fit_with_events(tmp_path, Sparse(), OptimizerMonitor(), epochs=1)
+    # Rows 1 and 3 have gradients of 2 and 1 in both columns.
+    assert curves["optim/norm/grad/default"][0][1] == pytest.approx(math.sqrt(2 * (4 + 1)))
 
 
 def test_a_trainer_without_logger_is_refused(tmp_path) -> None:
