@@ -96,8 +96,6 @@ def rebuild_reducer(trainer: Trainer) -> None:
 
 def _batches_per_epoch(trainer: Trainer) -> float:
     """Batches per rank and epoch, from a loader made for it: the trainer's own must not be there before a restore."""
-    if trainer.train_dataloader is not None:
-        return trainer.num_training_batches
     loader = _request_dataloader(trainer.fit_loop._data_source)
     combined = loader if isinstance(loader, CombinedLoader) else CombinedLoader(loader, "max_size_cycle")
     lengths = []

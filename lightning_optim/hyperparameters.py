@@ -9,8 +9,6 @@ from typing import Any, ClassVar
 
 from .errors import ConfigError
 
-Value = float | int | bool | str | None | tuple[float | None, ...]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter:

@@ -142,8 +142,8 @@ class StagedUnfreeze(Callback):
         self._set_modes(pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Thaw what is due, at the first of the batches whose gradients accumulate; follow the schedulers."""
-        if batch_idx % trainer.accumulate_grad_batches == 0 and len(self._thawed) < len(self.stages):
+        """Thaw what is due; follow the schedulers."""
+        if len(self._thawed) < len(self.stages):
             self._thaw_due(trainer, pl_module)
         self._follow()
 

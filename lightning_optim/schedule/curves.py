@@ -8,13 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class Curve(Protocol):
-    """A factor on the peak lr for step `t`, counted from 0."""
-
-    def __call__(self, t: int) -> float: ...
 
 
 def warmup(t: int, steps: int) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
 from ..errors import ConfigError, choices, left_over
 from ..hyperparameters import Number, plain
@@ -332,5 +332,3 @@ def _peak_arguments(name: str, optimizer: Optimizer, arguments: Mapping[str, Any
 
 
 torch.serialization.add_safe_globals([SchedulerFactory])
-
-__all__ = ["ReduceLROnPlateau", "SchedulerFactory"]

@@ -103,6 +103,8 @@ def test_late_groups_are_on_the_curve(make_scheduler, make_optimizer) -> None:
     for t in range(STEPS):
         if t == THAW:
             assert [group.name for group in staged.thaw("backbone")] == ["backbone", "backbone.group1"]
+            late = [group["lr"] for group in optimizer.param_groups[2:]]
+            assert late == [group["lr"] * 0.25 for group in oracle.param_groups], "on the curve at once"
         staged.follow()
         for live, parent, scale in zip(
             optimizer.param_groups, oracle.param_groups * 2, [1, 1, 0.25, 0.25], strict=False
