@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.data import sized_len
@@ -16,7 +16,6 @@ from lightning.pytorch.trainer.connectors.data_connector import (
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim import Optimizer
 
 from .errors import ConfigError
 from .factory import OptimizerFactory
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 def configure_optimizers(
     module: LightningModule,
-    optimizer: OptimizerFactory | Callable[[Any], Optimizer],
+    optimizer: OptimizerFactory,
     scheduler: SchedulerFactory | None = None,
 ) -> dict[str, Any]:
     """All that a LightningModule's `configure_optimizers` has to return.
@@ -50,14 +49,14 @@ def configure_optimizers(
         ...     def configure_optimizers(self):
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
     """
-    _check_made("optimizer", optimizer)
+    _check_made("optimizer", optimizer, OptimizerFactory)
     trainable = sum(p.requires_grad for p in module.parameters())
     built = optimizer(module)
     if trainable != sum(p.requires_grad for p in module.parameters()) and module._trainer is not None:
         rebuild_reducer(module.trainer)
     if scheduler is None:
         return {"optimizer": built}
-    _check_made("scheduler", scheduler)
+    _check_made("scheduler", scheduler, SchedulerFactory)
     total = run_length(module.trainer, scheduler.interval) if scheduler.needs_total_steps else None
     return {"optimizer": built, "lr_scheduler": scheduler.config(built, total)}
 
@@ -107,13 +106,13 @@ def _batches_per_epoch(trainer: Trainer) -> float:
     return min(lengths) if combined._mode == "min_size" else max(lengths)
 
 
-def _check_made(key: str, factory: Any) -> None:
-    if getattr(factory, "func", None) in (OptimizerFactory, SchedulerFactory):
-        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type _partial_: false")
-    if isinstance(factory, SchedulerFactory) or (key == "optimizer" and callable(factory)):
+def _check_made(key: str, factory: Any, cls: type) -> None:
+    if isinstance(factory, cls):
         return
+    if getattr(factory, "func", None) is cls:
+        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type _partial_: false")
     if isinstance(factory, Mapping):
-        hint = "which cannot be called; instantiate it first: hydra.utils.instantiate(cfg)"
+        hint = "instantiate it first: hydra.utils.instantiate(cfg)"
     else:
-        hint = f"not a factory; in the config, type _target_: lightning_optim.{key.title()}Factory"
-    raise ConfigError(f"{key}: got a {type(factory).__name__}, {hint}")
+        hint = f"type _target_: lightning_optim.{cls.__name__} in the config"
+    raise ConfigError(f"{key}: got a {type(factory).__name__}, not a {cls.__name__}; {hint}")

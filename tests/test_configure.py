@@ -107,8 +107,8 @@ def test_without_scheduler() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "scheduler", "message"),
     [
-        ({"_target_": "x"}, None, r"optimizer: got a dict, which cannot be called; instantiate it first"),
-        (ADAMW, {"name": "x"}, r"scheduler: got a dict, which cannot be called; instantiate it first"),
+        ({"_target_": "x"}, None, r"optimizer: got a dict, not a OptimizerFactory; instantiate it first"),
+        (ADAMW, {"name": "x"}, r"scheduler: got a dict, not a SchedulerFactory; instantiate it first"),
     ],
     ids=["optimizer", "scheduler"],
 )

@@ -1,6 +1,7 @@
 """Trains with StagedUnfreeze and notes every parameter after every optimizer step, one file a rank.
 
-`python -m tests.callbacks.ddp_run FOLDER DEVICES [CKPT_PATH]`: the global batch is the same with 1 and 2 devices.
+`python -m tests.callbacks.ddp_run FOLDER DEVICES [CKPT_PATH | frozen]`: the global batch is the same with 1 and 2
+devices; `frozen` trains without stages, but with a rule that freezes a layer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from lightning_optim import OptimizerFactory, SchedulerFactory, StagedUnfreeze, 
 from tests.training import Loader, Net, Witness
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 2}, "lr_scale": 0.1}}
-FACTORY = OptimizerFactory("adamw", lr=0.01, groups={"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}})
+NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
+FACTORY = OptimizerFactory("adamw", lr=0.01, groups=NO_DECAY)
+FREEZING = OptimizerFactory("adamw", lr=0.01, groups={**NO_DECAY, "stem": {"params": "backbone.0", "frozen": True}})
 SCHEDULE = SchedulerFactory("cosine_annealing", total_steps=8)
 
 
@@ -34,8 +37,8 @@ class Shard(Loader):
 class Whole(Net):
     """Without BatchNorm, whose statistics are a rank's own."""
 
-    def __init__(self) -> None:
-        super().__init__(lambda module: configure_optimizers(module, FACTORY, SCHEDULE))
+    def __init__(self, factory: OptimizerFactory) -> None:
+        super().__init__(lambda module: configure_optimizers(module, factory, SCHEDULE))
         self.backbone[1] = nn.LayerNorm(8)
 
     def train_dataloader(self) -> Loader:
@@ -43,6 +46,7 @@ class Whole(Net):
 
 
 def main(folder: Path, devices: int, ckpt_path: str | None = None) -> None:
+    frozen = ckpt_path == "frozen"
     warnings.simplefilter("ignore")
     seed_everything(0, verbose=False)
 
@@ -55,9 +59,9 @@ def main(folder: Path, devices: int, ckpt_path: str | None = None) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=4,
         accumulate_grad_batches=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[StagedUnfreeze(PLAN), witness, saving],
+        callbacks=[*([] if frozen else [StagedUnfreeze(PLAN)]), witness, saving],
     )  # fmt: skip
-    trainer.fit(Whole(), ckpt_path=ckpt_path)
+    trainer.fit(Whole(FREEZING if frozen else FACTORY), ckpt_path=None if frozen else ckpt_path)
     torch.save(witness.seen, folder / f"rank{trainer.global_rank}.pt")
 
 

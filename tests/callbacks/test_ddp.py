@@ -53,3 +53,13 @@ def test_they_equal_one_process_at_the_same_global_batch(folder, two) -> None:
 def test_resumes_bitwise(folder, two, step) -> None:
     for again in _run(folder / f"from{step}", 2, str(folder / "two" / f"step={step}.ckpt")):
         assert same(again, two[0][step:])
+
+
+@pytest.mark.slow
+def test_a_rule_that_freezes_does_not_stop_the_reducer(folder) -> None:
+    first, second = _run(folder / "frozen", 2, "frozen")
+    assert len(first) == 8
+    assert same(first, second)
+    stem, others = ([params[index] for _, params in first] for index in (0, 4))
+    assert torch.equal(stem[0], stem[-1])
+    assert not torch.equal(others[0], others[-1])
