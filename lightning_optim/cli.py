@@ -99,11 +99,13 @@ def _explain(options: argparse.Namespace, console: Console) -> None:
             f"--config-name: {options.config_name} holds no node with _target_: {_FACTORY}. "
             "Type +optimizer=adamw_groups"
         )
+    # Of several, stages belong to those nearest the top: the others are other phases' (`pretrain.optimizer`).
+    nearest_top = min(key.count(".") for key, _ in factories)
     for key, node in factories:
         factory = _instantiate(node)
         console.print(f"[bold]{key}[/bold]: {factory.name}")
         console.print(factory.explain(module))
-        for place, stages in _nodes(config, _UNFREEZE):
+        for place, stages in _nodes(config, _UNFREEZE) if key.count(".") == nearest_top else ():
             console.print(f"[bold]{place}[/bold]")
             console.print(_instantiate(stages).explain(module, factory))
 
@@ -111,13 +113,14 @@ def _explain(options: argparse.Namespace, console: Console) -> None:
 def _compose(config_dir: Path, config_name: str, overrides: Sequence[str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
 
     if not config_dir.is_dir():
         raise ConfigError(f"--config-dir: there is no folder {config_dir}")
     try:
         with initialize_config_dir(str(config_dir.absolute()), version_base="1.3"):
             return compose(config_name, overrides=list(overrides))
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(str(error)) from error
 
 
@@ -137,20 +140,22 @@ def _module(config: DictConfig, key: str) -> Any:
 
 def _nodes(config: Any, target: str | None, place: str = "") -> Iterator[tuple[str, Any]]:
     """`(key, node)` of each node of a config with this `_target_`; any where it is None."""
-    from omegaconf import DictConfig, OmegaConf
+    from omegaconf import DictConfig, ListConfig, OmegaConf
 
-    if not isinstance(config, DictConfig):
-        return
-    if "_target_" in config and target in (None, config["_target_"]):
+    if isinstance(config, DictConfig) and "_target_" in config and target in (None, config["_target_"]):
         yield place, config
-    for key in map(str, config):
+    keys: list[Any] = list(range(len(config))) if isinstance(config, ListConfig) else []
+    if isinstance(config, DictConfig):
+        keys = list(config)
+    for key in keys:
         if not OmegaConf.is_missing(config, key) and not OmegaConf.is_interpolation(config, key):
-            yield from _nodes(config[key], target, f"{place}.{key}" if place else key)
+            yield from _nodes(config[key], target, f"{place}.{key}" if place else str(key))
 
 
 def _instantiate(node: Any) -> Any:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         return instantiate(node)
@@ -158,6 +163,8 @@ def _instantiate(node: Any) -> Any:
         if isinstance(error.__cause__, ConfigError):
             raise error.__cause__ from None
         raise ConfigError(str(error)) from error
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error).splitlines()[0]) from error
 
 
 if __name__ == "__main__":

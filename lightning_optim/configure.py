@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.connectors.data_connector import (
     _parse_num_batches,
@@ -24,6 +25,9 @@ from .schedule.factory import SchedulerFactory
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
 
+# Lightning overwrites the limits that tell the real length: the schedule stays at its beginning.
+_LENGTH_OF_A_FAST_DEV_RUN = 1_000_000
+
 
 def configure_optimizers(
     module: LightningModule,
@@ -32,9 +36,9 @@ def configure_optimizers(
 ) -> dict[str, Any]:
     """All that a LightningModule's `configure_optimizers` has to return.
 
-    A schedule that needs the length of the run gets it from the config, else from the trainer: `max_steps`, else
-    `max_epochs` times the optimizer steps of an epoch. It is never read from `trainer.estimated_stepping_batches`,
-    which breaks the mid-epoch resume of a stateful loader (Lightning issue 20550).
+    A schedule that needs the length of the run gets it from the config, else from the trainer: the smaller of
+    `max_steps` and `max_epochs` times the optimizer steps of an epoch. It is never read from
+    `trainer.estimated_stepping_batches`, which breaks the mid-epoch resume of a stateful loader (Lightning #20550).
 
     Args:
         module: attached to a trainer if the schedule needs one.
@@ -67,22 +71,33 @@ def run_length(trainer: Trainer, interval: str) -> int:
     Raises:
         ConfigError: the trainer has no end, or its loader no length.
     """
-    if interval == "step" and trainer.max_steps > 0:
-        return trainer.max_steps
+    if getattr(trainer, "fast_dev_run", 0):
+        return _LENGTH_OF_A_FAST_DEV_RUN
+    max_steps = trainer.max_steps if interval == "step" and trainer.max_steps > 0 else math.inf
     if trainer.max_epochs is None or trainer.max_epochs < 0:
+        if math.isfinite(max_steps):
+            return int(max_steps)
         raise ConfigError(
             "scheduler.total_steps: the trainer has no end to take it from. "
             "Type scheduler.total_steps, or trainer.max_epochs"
         )
     if interval == "epoch":
         return trainer.max_epochs
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    if any(isinstance(callback, GradientAccumulationScheduler) for callback in callbacks):
+        raise ConfigError(
+            "scheduler.total_steps: a GradientAccumulationScheduler changes the steps of an epoch. "
+            "Type scheduler.total_steps"
+        )
     batches = _batches_per_epoch(trainer)
-    if math.isinf(batches):
+    if math.isinf(batches) and math.isinf(max_steps):
         raise ConfigError(
             "scheduler.total_steps: the training loader has no length to take it from. Type scheduler.total_steps, "
             "or trainer.max_steps"
         )
-    return trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+    if math.isinf(batches):
+        return int(max_steps)
+    return int(min(max_steps, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches)))
 
 
 def rebuild_reducer(trainer: Trainer) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class ConfigError(ValueError):
@@ -14,6 +16,18 @@ class ConfigError(ValueError):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+def refuse_leftover_partial(init: Callable[..., None]) -> Callable[..., None]:
+    """Wraps a factory's `__init__`, which a leftover `_partial_: true` of Hydra's calls with the parameters too."""
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        if args and "name" in kwargs:
+            raise ConfigError("name: given twice: a _partial_: true is left over in the config. Type _partial_: false")
+        init(self, *args, **kwargs)
+
+    return checked
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
@@ -39,6 +53,11 @@ def left_over(key: str, owners: Iterable[str]) -> str:
     """A hint where a key is another's: most likely it was left over from a config below."""
     names = listed(owners, 4)
     return f" {key} belongs to {names}: left over from a config below?" if names else ""
+
+
+def not_yet(where: str, word: str) -> str:
+    """The message for a word that has a meaning, but not in this version."""
+    return f"{where}: {word} is not there yet in this version. Remove it"
 
 
 def listed(names: Iterable[str], limit: int = 12) -> str:

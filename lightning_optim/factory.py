@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .errors import ConfigError, choices, left_over
+from .errors import ConfigError, choices, left_over, refuse_leftover_partial
 from .groups.plan import Plan, check_saved
 from .groups.rules import Spec, parse_rules
 from .groups.table import Table
@@ -49,6 +49,7 @@ class OptimizerFactory:
         ['default', 'no_decay']
     """
 
+    @refuse_leftover_partial
     def __init__(
         self,
         name: str,

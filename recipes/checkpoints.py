@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -55,8 +56,11 @@ def peek(path: str, settings: Mapping[str, Any]) -> tuple[str, int]:
     """
     if not Path(path).is_file():
         raise ConfigError(f"ckpt_path: there is no file {path}")
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    if _KEY not in checkpoint:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ConfigError(f"ckpt_path: {path} cannot be read as a checkpoint") from error
+    if not isinstance(checkpoint, dict) or _KEY not in checkpoint:
         raise ConfigError(f"ckpt_path: {path} is no checkpoint of this recipe")
     saved = checkpoint[_KEY]
     for key, value in saved["settings"].items():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
@@ -45,6 +45,7 @@ def _length_seen(tmp_path: Any, loader: Any, interval: str = "step", **arguments
         {"epochs": 3, "limit_train_batches": 0.5, "accumulate_grad_batches": 4},
         {"epochs": 100, "max_steps": 7},
         {"epochs": -1, "max_steps": 7},
+        {"epochs": 2, "max_steps": 1000},
     ],
     ids=lambda arguments: ", ".join(f"{k}={v}" for k, v in arguments.items()),
 )
@@ -63,6 +64,19 @@ def test_several_loaders_count_as_lightning_counts_them(tmp_path) -> None:
 
 def test_by_epochs(tmp_path) -> None:
     assert _length_seen(tmp_path, Loader(), interval="epoch", epochs=5)["ours"] == 5
+
+
+def test_a_fast_dev_run_stays_at_the_beginning(tmp_path) -> None:
+    scheduler = SchedulerFactory("warmup_cosine", warmup_steps=100)
+    trainer = fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, fast_dev_run=True)
+    assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == [0.01 * 2 / 100]
+
+
+def test_accumulation_that_changes_by_epoch_is_refused(tmp_path) -> None:
+    scheduler = SchedulerFactory("cosine_annealing")
+    module = Net(lambda m: configure_optimizers(m, ADAMW, scheduler))
+    with pytest.raises(ConfigError, match=r"a GradientAccumulationScheduler changes .* Type scheduler\.total_steps"):
+        fit(module, tmp_path, GradientAccumulationScheduler({0: 2}))
 
 
 def test_an_endless_trainer_is_refused(tmp_path) -> None:

@@ -6,6 +6,7 @@ import doctest
 import importlib
 import pkgutil
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 import lightning_optim
-from recipes.finetune import explain
+from recipes.finetune import FINETUNE, explain, new_module
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,6 +68,16 @@ def test_the_first_two_commands_are_one_line_each() -> None:
         assert command.count("\n") == 1
         assert "-c constraints.txt" in command
     assert "recipes.finetune" in first and "pytest" in second
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python -m recipes.finetune (.+)$", README, re.MULTILINE))
+def test_commands_to_type_next(command) -> None:
+    with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
+        config = compose("finetune", shlex.split(command, comments=True))
+    explain(config)
+    module = new_module(config, FINETUNE)
+    optimizer = module.hparams["optimizer"](module)
+    assert module.hparams["scheduler"](optimizer, 300).optimizer is optimizer
 
 
 def test_the_printed_tables_are_the_real_ones(capsys: Any) -> None:

@@ -5,6 +5,7 @@ import inspect
 import io
 import math
 import pickle
+from functools import partial
 
 import hydra.errors
 import numpy as np
@@ -409,3 +410,17 @@ def test_a_left_over_partial_is_named_when_the_user_s_code_passes_params():
     partial = instantiate({"_target_": "lightning_optim.OptimizerFactory", "_partial_": True, "name": "adamw"})
     with pytest.raises(ConfigError, match=r"^params: .* Type _partial_: false$"):
         partial(params=Tiny().parameters())
+
+
+@pytest.mark.parametrize(
+    "factory", [partial(OptimizerFactory, name="adamw"), partial(SchedulerFactory, name="constant")]
+)
+def test_a_leftover_partial_called_with_the_parameters_is_refused(factory):
+    with pytest.raises(ConfigError, match="a _partial_: true is left over in the config. Type _partial_: false"):
+        factory([torch.zeros(2)])
+
+
+@pytest.mark.parametrize("word", ["layers", "layer_decay", "optimizer", "schedule"])
+def test_what_a_later_version_has_is_said_so(word):
+    with pytest.raises(ConfigError, match=rf"groups\.x\.{word}: {word} is not there yet in this version"):
+        OptimizerFactory("adamw", groups={"x": {"params": "head", word: "muon"}})

@@ -13,7 +13,7 @@ class Arrangement:
     """Stands in for `configure_optimizers` on one instance, whichever callback came first, until it is undone."""
 
     def __init__(self, module: LightningModule) -> None:
-        self._module = module
+        self._own = vars(module).get("configure_optimizers")
         self._configure: Callable[[], Any] = module.configure_optimizers
         self._before: list[Callable[[], None]] = []
 
@@ -47,5 +47,8 @@ class Arrangement:
     def undo(module: LightningModule) -> None:
         """Give the module its own hook back; harmless where there is nothing to undo."""
         bound = vars(module).get("configure_optimizers")
-        if isinstance(getattr(bound, "__self__", None), Arrangement):
+        arrangement = getattr(bound, "__self__", None)
+        if isinstance(arrangement, Arrangement):
             del module.configure_optimizers
+            if arrangement._own is not None:
+                module.configure_optimizers = arrangement._own  # type: ignore[method-assign]

@@ -70,7 +70,8 @@ class OptimizerMonitor(Callback):
         """Refuse a trainer that would drop every value."""
         if stage == "fit" and not trainer.loggers and not self.to_callback_metrics:
             raise ConfigError(
-                "monitor: the trainer has no logger to write to. Type trainer.logger=true, or leave the monitor out"
+                "monitor: the trainer has no logger to write to. Type trainer.logger=true, or your app's own "
+                "logger=..., or leave the monitor out"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -25,6 +25,10 @@ class RNGState(Callback):
     def __init__(self) -> None:
         self._pending: dict[str, Any] | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget what an earlier `validate` or `test` loaded."""
+        self._pending = None
+
     def state_dict(self) -> dict[str, Any]:
         """The generators, in types that `torch.load(weights_only=True)` accepts."""
         version, words, gauss = random.getstate()

@@ -64,9 +64,10 @@ class StagedUnfreeze(Callback):
         self.frozen_dropout = frozen_dropout
         self._thawed = [stage.name for stage in self.stages if stage.trigger.from_start]
         self._staged: list[StagedOptimizer] = []
-        self._loaded: list[dict[str, Any]] | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._module: nn.Module | None = None
         self._hooks: list[Any] = []
-        self._eval_modules: list[nn.Module] = []
+        self._switched: list[tuple[nn.Module, bool]] = []
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
         """The plan for a model: what thaws when, at which peak lr. Nothing is changed.
@@ -85,6 +86,7 @@ class StagedUnfreeze(Callback):
             plan = optimizer.plan(module)
         else:
             plan = Plan.whole(module)
+        check_unclaimed(claimed, module, but=frozenset(plan.frozen))
         starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
         return Table(plan.split(claimed), starts=starts)
 
@@ -95,9 +97,17 @@ class StagedUnfreeze(Callback):
         if stage != "fit":
             return
         _check_strategy(trainer)
+        self._begin(pl_module)
         for claimed in self._claimable(pl_module):
             set_trainable(_tensors(pl_module, claimed.params), True)
         Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
+
+    def _begin(self, module: nn.Module) -> None:
+        """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
+        self._loaded = None
+        if self._module is not module:
+            self._thawed = [stage.name for stage in self.stages if stage.trigger.from_start]
+        self._module = module
 
     def _claimable(self, module: nn.Module) -> tuple[Stage, ...]:
         # Modules made in `configure_model` are not there yet: what is missing is an error only later.
@@ -120,15 +130,10 @@ class StagedUnfreeze(Callback):
             StagedOptimizer(optimizer, pl_module, self.stages, driving)
             for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
         ]
-        for index, staged in enumerate(self._staged):
-            staged.show_only(self._thawed)
-            if self._loaded is not None:
-                staged.load_state_dict(self._loaded[index])
-            self._hooks += [
-                staged.optimizer.register_step_pre_hook(lambda *_, staged=staged: staged.follow()),
-                staged.optimizer.register_step_post_hook(lambda *_, staged=staged: staged.count_step()),
-            ]
-        self._loaded = None
+        self._restore()
+        for staged in self._staged:
+            self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
+            self._hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
         for stage in self.stages:
             set_trainable(_tensors(pl_module, stage.params), stage.name in self._thawed)
         rebuild_reducer(trainer)
@@ -140,6 +145,12 @@ class StagedUnfreeze(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Frozen layers again: a module's own `train()` would have switched them back."""
         self._set_modes(pl_module)
+        for config in trainer.lr_scheduler_configs:
+            if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
+                raise ConfigError(
+                    f"stages: a callback has put a {type(config.scheduler).__name__} of its own in the place of the "
+                    "scheduler, where late groups cannot follow it. Leave that callback or the unfreeze out"
+                )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Thaw what is due; follow the schedulers."""
@@ -175,11 +186,15 @@ class StagedUnfreeze(Callback):
     def _set_modes(self, module: LightningModule) -> None:
         frozen = frozenset().union(*(stage.params for stage in self.stages if stage.name not in self._thawed))
         held = frozen_modules(module, frozen, norms=self.frozen_norm == "eval", dropouts=self.frozen_dropout == "eval")
-        for layer in self._eval_modules:
-            layer.train(module.training)
+        self._switch_back()
+        self._switched = [(layer, layer.training) for layer in held]
         for layer in held:
-            layer.eval()
-        self._eval_modules = held
+            layer.training = False
+
+    def _switch_back(self) -> None:
+        for layer, training in self._switched:
+            layer.training = training
+        self._switched = []
 
     def _settle_claims(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """Leave to `frozen: true` rules what they took, and see that nothing else is without optimizer or stage."""
@@ -217,8 +232,20 @@ class StagedUnfreeze(Callback):
                 raise ConfigError(
                     f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
                 )
-        self._thawed = list(state_dict["thawed"])
-        self._loaded = state_dict["optimizers"]
+        self._loaded = state_dict
+
+    def _restore(self) -> None:
+        if self._loaded is not None:
+            self._thawed = list(self._loaded["thawed"])
+        for staged in self._staged:
+            staged.show_only(self._thawed)
+        if self._loaded is not None:
+            saved = self._loaded["optimizers"]
+            if len(saved) != len(self._staged):
+                raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
+            for staged, state in zip(self._staged, saved, strict=True):
+                staged.load_state_dict(state)
+        self._loaded = None
 
     # Put back.
 
@@ -232,6 +259,7 @@ class StagedUnfreeze(Callback):
 
     def _let_go(self, module: LightningModule) -> None:
         Arrangement.undo(module)
+        self._switch_back()
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -246,7 +274,8 @@ def _named(module: nn.Module, names: frozenset[str]) -> list[tuple[str, Any]]:
 
 
 def _check_strategy(trainer: Trainer) -> None:
-    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+    # By exact type: strategies that shard derive from these, DeepSpeed's for one.
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
         raise ConfigError(
             f"trainer.strategy: StagedUnfreeze does not yet know {type(trainer.strategy).__name__}. "
             "Type trainer.strategy=ddp, or leave the unfreeze out: unfreeze=none"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, choices, left_over, listed
+from ..errors import ConfigError, choices, left_over, listed, not_yet
 from ..hyperparameters import Flag, Hyperparameter, Number, in_yaml
 from ..registry import OptimizerInfo, algorithms_with, optimizer_info
 from .selectors import SELECTORS, Selector
@@ -20,6 +20,7 @@ _EFFECTS: dict[str, Hyperparameter] = {
     **{name: Number(default=0.1, low=0, help=f"multiplies {target}") for name, target in SCALES.items()},
     "frozen": Flag(default=True, help="leave out of the optimizer and out of the gradient"),
 }
+_LATER = ("layers", "layer_decay", "stem", "optimizer", "schedule")
 _CONTROLS = ("priority", "allow_empty")
 
 
@@ -127,6 +128,9 @@ def _parse_rule(name: str, given: Any, spec: Spec) -> Rule:
         raise ConfigError(
             f"{key}: got {given!r}. A rule is a mapping, for example {name}: {{params: backbone, lr_scale: 0.1}}"
         )
+    for word in _LATER:
+        if given.get(word) is not None:
+            raise ConfigError(not_yet(f"{key}.{word}", word))
     selector = Selector.parse(given, key)
     effects = {
         effect: _effect(str(effect), value, f"{key}.{effect}", spec)

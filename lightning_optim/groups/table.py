@@ -94,7 +94,7 @@ class Table:
     def _varying(self) -> list[str]:
         """lr and weight decay, and whatever else is not the same in every group."""
         names = dict.fromkeys(name for group in self.plan.groups for name in group.hyperparameters)
-        first = self.plan.groups[0].hyperparameters
+        first = self.plan.groups[0].hyperparameters if self.plan.groups else {}
         return [
             name
             for name in names

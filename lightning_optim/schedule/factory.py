@@ -12,7 +12,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
-from ..errors import ConfigError, choices, left_over
+from ..errors import ConfigError, choices, left_over, refuse_leftover_partial
 from ..hyperparameters import Number, plain
 from .curves import Warmup
 from .registry import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
@@ -48,6 +48,7 @@ class SchedulerFactory:
         [0.05]
     """
 
+    @refuse_leftover_partial
     def __init__(
         self,
         name: str,
@@ -166,6 +167,8 @@ class SchedulerFactory:
             return LambdaLR(
                 optimizer, cls(warmup_steps=warmup_steps, **_curve_arguments(self.name, arguments, warmup_steps))
             )
+        if self.name == "one_cycle" and arguments["pct_start"] * arguments["total_steps"] == 1:
+            raise ConfigError("pct_start: a climb of one step has no length. Type pct_start: 0, or a larger one")
         if "cycle_momentum" in arguments:
             arguments |= _peak_arguments(self.name, optimizer, arguments)
         arguments.pop("monitor", None)

@@ -27,7 +27,7 @@ class Ledger:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.param_groups: list[dict[str, Any]] = [_copied(group) for group in optimizer.param_groups]
+        self.param_groups: list[dict[str, Any]] = [copied(group) for group in optimizer.param_groups]
         self.defaults = optimizer.defaults
         self.state: dict[Any, Any] = {}
         # LearningRateMonitor names curves by class: these beside those of the live groups, which keep the optimizer's.
@@ -95,7 +95,8 @@ def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
     return found
 
 
-def _copied(group: dict[str, Any]) -> dict[str, Any]:
+def copied(group: dict[str, Any]) -> dict[str, Any]:
+    """A param group that shares no value with the original, a tensor lr neither; only the parameters."""
     return {
         key: value.clone() if isinstance(value, Tensor) and key != "params" else value for key, value in group.items()
     }

@@ -124,7 +124,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             path=_torch("PolynomialLR"),
             hyperparameters={
                 "total_iters": _steps(5, help="steps until lr is 0"),
-                "power": Number(default=1.0, help="power"),
+                "power": Number(default=1.0, low=0, help="power"),
             },
         ),
         ScheduleInfo(

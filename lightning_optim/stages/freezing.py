@@ -23,6 +23,9 @@ def set_trainable(tensors: Iterable[Tensor], trainable: bool) -> None:
 def frozen_modules(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:
     """The norm layers with running statistics, and the dropouts, that lie in a frozen part of a model.
 
+    Attention layers count as dropouts, since theirs is a function. What a module of the user's own does in its
+    `forward` by `self.training`, and the dropout between the layers of an RNN, cannot be found.
+
     A layer lies in it when the nearest module around it that holds parameters holds frozen ones only.
 
     Args:
@@ -31,7 +34,7 @@ def frozen_modules(module: nn.Module, frozen: Collection[str], *, norms: bool, d
         norms: whether norm layers are asked for.
         dropouts: whether dropouts are.
     """
-    kinds = (*((_NormBase,) if norms else ()), *((_DropoutNd,) if dropouts else ()))
+    kinds = (*((_NormBase,) if norms else ()), *((_DropoutNd, nn.MultiheadAttention) if dropouts else ()))
     below: Counter[str] = Counter()
     thawed_below: Counter[str] = Counter()
     for parameter in read_parameters(module):

@@ -9,24 +9,30 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import ConfigError
-from ..groups.plan import Group, Plan
+from ..errors import ConfigError, listed
+from ..groups.plan import Group, Plan, check_saved
 from ..schedule.curves import warmup
-from ..schedule.ledger import Ledger, assign
+from ..schedule.ledger import Ledger, assign, copied
 from .stages import Stage
 
 # What schedulers cycle besides lr.
 _COPIED = ("momentum", "betas")
+# A unit of FSDP2 may have its first gradient and no other.
+_GUARDED_STEPS = 2
 
 
 @dataclass
 class _Part:
-    """A group of the split plan, its parent in the ledger, and how often it has been stepped."""
+    """A group of the split plan and its parent in the ledger."""
 
     group: Group
     parent: dict[str, Any]
     tensors: list[Tensor]
+    allow_unused: bool
     steps: int = 0
+    """How often it has been stepped."""
+    lr: Any = None
+    """What `follow` has set."""
 
 
 class StagedOptimizer:
@@ -54,8 +60,14 @@ class StagedOptimizer:
         for scheduler in schedulers:
             self.ledger.retarget(scheduler, optimizer)
         parents = dict(zip((g.name for g in configured.groups), self.ledger.param_groups, strict=True))
+        unused = {stage.name for stage in stages if stage.allow_unused}
         self._parts = [
-            _Part(group=group, parent=parents[str(group.parent)], tensors=[configured.tensors[n] for n in group.params])
+            _Part(
+                group=group,
+                parent=parents[str(group.parent)],
+                tensors=[configured.tensors[name] for name in group.params],
+                allow_unused=group.stage in unused,
+            )
             for group in self.plan.groups
         ]
         self._live: list[_Part] = []
@@ -87,19 +99,46 @@ class StagedOptimizer:
         """Bring every live group to its parent's lr × `lr_scale` × warm-up, and to its momentum and betas."""
         for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
             factor = part.group.lr_scale * warmup(part.steps, part.group.warmup_steps)
-            assign(group, "lr", part.parent["lr"] if factor == 1.0 else part.parent["lr"] * factor)
+            part.lr = part.parent["lr"] if factor == 1.0 else part.parent["lr"] * factor
+            assign(group, "lr", part.lr)
             for key in _COPIED:
                 if key in part.parent:
                     group[key] = part.parent[key]
 
-    def count_step(self) -> None:
-        """Note that the optimizer has stepped: warm-ups go on."""
+    def before_step(self, *_: Any) -> None:
+        """For torch's hook before a step: follow once more, whoever has stepped a scheduler since.
+
+        Raises:
+            ConfigError: something else has set a live group's lr: following would undo it.
+        """
+        for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
+            # Not for a tensor lr: to look at it would make the host wait for the device.
+            if not isinstance(group["lr"], Tensor) and group["lr"] != part.lr:
+                raise ConfigError(
+                    f"stages.{part.group.stage}: something other than a scheduler has set the lr of group "
+                    f"'{part.group.name}' to {float(group['lr']):g}, where its curve has {float(part.lr):g}, and "
+                    "following the curve would undo it. Put it into a scheduler, or leave the unfreeze out"
+                )
+        self.follow()
+
+    def after_step(self, *_: Any) -> None:
+        """For torch's hook after a step: warm-ups go on, and a stage that has just thawed shows its gradients.
+
+        Raises:
+            ConfigError: a parameter had none in one of its stage's first two steps, so it does not train.
+        """
         for part in self._live:
             part.steps += 1
+            if part.steps <= _GUARDED_STEPS and not part.allow_unused:
+                _check_gradients(part)
 
     def state_dict(self) -> dict[str, Any]:
-        """What schedulers made of the ledger, and how far each group's warm-up is, in types `weights_only` accepts."""
-        return {"ledger": self.ledger.state_dict(), "steps": {part.group.name: part.steps for part in self._parts}}
+        """The ledger, how far each group is, and what is in it, in types that `weights_only` accepts."""
+        return {
+            "ledger": self.ledger.state_dict(),
+            "steps": {part.group.name: part.steps for part in self._parts},
+            "live": [{"name": part.group.name, "param_names": list(part.group.params)} for part in self._live],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take it back.
@@ -107,6 +146,8 @@ class StagedOptimizer:
         Raises:
             ConfigError: it is of other groups.
         """
+        live = [{"name": part.group.name, "param_names": part.group.params} for part in self._live]
+        check_saved(live, state["live"])
         self.ledger.load_state_dict(state["ledger"])
         for part in self._parts:
             part.steps = int(state["steps"].get(part.group.name, 0))
@@ -114,10 +155,19 @@ class StagedOptimizer:
 
     def _param_group(self, part: _Part) -> dict[str, Any]:
         """A param group as its parent is now, with its own name and parameters."""
-        group = {key: value.clone() if isinstance(value, Tensor) else value for key, value in part.parent.items()}
-        group |= {"params": list(part.tensors), "name": part.group.name}
+        group = copied(part.parent) | {"params": list(part.tensors), "name": part.group.name}
         if "param_names" in group:
             group["param_names"] = list(part.group.params)
         if "peak_lr" in group:
             group["peak_lr"] = part.parent["peak_lr"] * part.group.lr_scale
         return group
+
+
+def _check_gradients(part: _Part) -> None:
+    without = [name for name, tensor in zip(part.group.params, part.tensors, strict=True) if tensor.grad is None]
+    if without:
+        stage = f"stages.{part.group.stage}"
+        raise ConfigError(
+            f"{stage}: {len(without)} of its parameters had no gradient in step {part.steps} after the thaw: "
+            f"{listed(without, 3)}. If they may go unused, type {stage}.allow_unused: true"
+        )

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, choices, listed
+from ..errors import ConfigError, choices, listed, not_yet
 from ..groups.names import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
 from ..hyperparameters import Flag, Number
 from .triggers import Trigger
 
+_LATER = ("layers", "each")
 _OPTIONS = {
     "lr_scale": Number(default=0.1, low=0),
     "warmup_steps": Number(default=0, low=0, integer=True),
@@ -84,14 +85,14 @@ def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
     return tuple(claimed)
 
 
-def check_unclaimed(stages: Sequence[Stage], module: nn.Module, optional: frozenset[str] = frozenset()) -> None:
-    """Whether every parameter that is trained belongs to a stage.
+def check_unclaimed(stages: Sequence[Stage], module: nn.Module, but: frozenset[str] = frozenset()) -> None:
+    """Whether every parameter that is trained belongs to a stage, but for those that a rule freezes.
 
     Raises:
         ConfigError: one does not: nobody has said when it is trained.
     """
     taken = frozenset().union(*(stage.params for stage in stages))
-    left = [p.name for p in read_parameters(module) if p.tensor.requires_grad and p.name not in taken | optional]
+    left = [p.name for p in read_parameters(module) if p.tensor.requires_grad and p.name not in taken | but]
     if left:
         raise ConfigError(
             f"stages: {len(left)} parameters that require a gradient belong to no stage: {listed(left, 3)}. "
@@ -107,6 +108,9 @@ def _parse_stage(name: str, given: Any) -> Stage:
             f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}"
         )
     known = (*SELECTORS, "at", *_OPTIONS)
+    for word in _LATER:
+        if given.get(word) is not None:
+            raise ConfigError(not_yet(f"{key}.{word}", word))
     for option in given:
         if option not in known:
             raise ConfigError(f"{key}.{option}: a stage has no key {option!r}.{choices(str(option), known)}")

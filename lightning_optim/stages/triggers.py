@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, choices
+from ..errors import ConfigError, choices, not_yet
 from ..hyperparameters import Number
 
+_LATER = ("fraction", "plateau", "any", "each")
 _COUNT = Number(default=1, low=0, integer=True)
 
 
@@ -39,14 +40,16 @@ class Trigger:
         if given is None:
             return cls()
         known = ("epoch", "step")
-        if isinstance(given, Mapping):
-            # `at.epoch=null +at.step=500` changes the trigger of a preset.
-            given = {name: value for name, value in given.items() if value is not None}
-        if not isinstance(given, Mapping) or len(given) != 1:
+        # `at.epoch=null +at.step=500` changes the trigger of a preset.
+        set_ones = {k: v for k, v in given.items() if v is not None} if isinstance(given, Mapping) else {}
+        if len(set_ones) != 1:
             raise ConfigError(
-                f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}"
+                f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}; "
+                "from the start is at: null"
             )
-        (name, value), *_ = given.items()
+        (name, value), *_ = set_ones.items()
+        if name in _LATER:
+            raise ConfigError(not_yet(f"{key}.{name}", str(name)))
         if name not in known:
             raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{choices(str(name), known)}")
         return cls(**{name: _COUNT.check(value, f"{key}.{name}")})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, StochasticWeightAveraging
 from torch import nn
 from torch.optim import lr_scheduler as torch_schedulers
 
@@ -19,7 +20,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-from tests.training import BATCHES, Net, Witness, fit, same
+from tests.training import BATCHES, Loader, Net, Witness, fit, same
 
 PLAN: dict[str, Any] = {
     "head": {"params": "head"},
@@ -177,6 +178,86 @@ def test_a_second_fit_keeps_the_stage(tmp_path) -> None:
     fit(module, tmp_path, unfreeze, epochs=2)
     fit(module, tmp_path, unfreeze, witness, epochs=1)
     assert [len(step) for step in witness.seen] == [4] * BATCHES
+
+
+def test_another_module_begins_anew(tmp_path) -> None:
+    unfreeze, witness = StagedUnfreeze(PLAN), Witness()
+    fit(Net(_from_config()), tmp_path, unfreeze, epochs=2)
+    fit(Net(_from_config()), tmp_path, unfreeze, witness, epochs=1)
+    assert [len(step) for step in witness.seen] == [2] * BATCHES
+
+
+def test_what_a_validation_loaded_does_not_reach_the_next_fit(tmp_path) -> None:
+    class Validated(Net):
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    fit(Net(_from_config()), tmp_path, StagedUnfreeze(PLAN), RNGState(), epochs=2, save=True)
+    unfreeze, generators, witness = StagedUnfreeze(PLAN), RNGState(), Witness()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(accelerator="cpu", callbacks=[unfreeze, generators], logger=False, enable_progress_bar=False)
+        trainer.validate(Validated(_from_config()), Loader(), ckpt_path=tmp_path / "step=8.ckpt", verbose=False)
+    fit(Net(_from_config()), tmp_path, unfreeze, generators, witness, epochs=1)
+    assert [len(step) for step in witness.seen] == [2] * BATCHES
+
+
+def test_a_norm_that_was_in_eval_stays_so_and_one_that_was_not_comes_back(tmp_path) -> None:
+    class Deep(Net):
+        def __init__(self) -> None:
+            super().__init__(_from_config())
+            self.backbone.append(nn.BatchNorm1d(8))
+
+        def on_train_start(self) -> None:
+            self.backbone[1].eval()
+
+    late = {**PLAN, "backbone": {"params": "backbone", "at": {"step": 2}}}
+    witness = Witness(lambda _, module: (module.backbone[1].training, module.backbone[4].training))
+    module = Deep()
+    fit(module, tmp_path, witness, StagedUnfreeze(late), epochs=1)
+    assert witness.seen == [(False, False)] * 2 + [(True, True)] * 2 or witness.seen[2:] == [(False, True)] * 2
+    module = Deep()
+    fit(module, tmp_path, StagedUnfreeze(PLAN), epochs=1)
+    assert module.backbone[4].training
+
+
+@pytest.mark.filterwarnings("ignore:Swapping scheduler")
+def test_a_callback_that_swaps_the_scheduler_is_refused(tmp_path) -> None:
+    swa = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=2)
+    with pytest.raises(ConfigError, match="a callback has put a SWALR of its own in the place of the scheduler"):
+        fit(
+            Net(_from_config(SchedulerFactory("exponential", interval="epoch", gamma=0.9))),
+            tmp_path,
+            swa,
+            StagedUnfreeze(PLAN),
+        )
+
+
+def test_strategies_that_shard_are_refused() -> None:
+    from lightning.pytorch.strategies import DeepSpeedStrategy
+
+    class Sharded:
+        strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)
+
+    with pytest.raises(ConfigError, match="StagedUnfreeze does not yet know DeepSpeedStrategy"):
+        StagedUnfreeze(PLAN).setup(Sharded(), Net(_from_config()), "fit")
+
+
+def test_a_hook_of_the_instances_own_comes_back(tmp_path) -> None:
+    module = Net(_from_config())
+    module.configure_optimizers = own = lambda: torch.optim.SGD(module.parameters(), 0.1)
+    fit(module, tmp_path, StagedUnfreeze(PLAN), epochs=1)
+    assert module.configure_optimizers is own
+
+
+def test_explain_refuses_what_fit_would() -> None:
+    with pytest.raises(ConfigError, match="stages: 6 parameters that require a gradient belong to no stage"):
+        StagedUnfreeze({"head": {"params": "head"}}).explain(Net(_from_config()))
+
+
+@pytest.mark.parametrize("word", ["layers", "each"])
+def test_what_a_later_version_has_is_said_so(word) -> None:
+    with pytest.raises(ConfigError, match=rf"stages\.top\.{word}: {word} is not there yet"):
+        StagedUnfreeze({**PLAN, "top": {"params": "top", word: "x"}})
 
 
 def test_the_modules_own_hook_comes_back(tmp_path) -> None:

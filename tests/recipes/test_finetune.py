@@ -111,6 +111,9 @@ def test_a_checkpoint_of_other_data_is_refused(saved, overrides, message) -> Non
 def test_a_missing_or_foreign_checkpoint_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"ckpt_path: there is no file .*none\.ckpt"):
         peek(str(tmp_path / "none.ckpt"), {})
+    (tmp_path / "text.ckpt").write_text("no checkpoint at all")
+    with pytest.raises(ConfigError, match="cannot be read as a checkpoint"):
+        peek(str(tmp_path / "text.ckpt"), {})
     torch.save({"epoch": 1}, tmp_path / "other.ckpt")
     with pytest.raises(ConfigError, match="is no checkpoint of this recipe"):
         peek(str(tmp_path / "other.ckpt"), {})

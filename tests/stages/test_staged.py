@@ -86,7 +86,10 @@ def _step(net: nn.Module, optimizer: Any, scheduler: Any, t: int) -> None:
 def _stages(net: nn.Module, **backbone: Any) -> Any:
     return claim(
         parse_stages(
-            {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone}}
+            {
+                "head": {"params": "head", "allow_unused": True},
+                "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone},
+            }
         ),
         net,
     )
@@ -130,7 +133,7 @@ def test_resumes_bitwise_from_every_step(make_scheduler) -> None:
 
     def run(net: nn.Module, optimizer: Any, scheduler: Any, staged: StagedOptimizer, first: int = 0) -> list[Any]:
         saved = []
-        with_hook = optimizer.register_step_post_hook(lambda *_: staged.count_step())
+        with_hook = optimizer.register_step_post_hook(staged.after_step)
         for t in range(first, STEPS):
             saved.append([copy.deepcopy(part.state_dict()) for part in (net, optimizer, scheduler, staged)])
             if t == THAW:
@@ -154,8 +157,8 @@ def test_resumes_bitwise_from_every_step(make_scheduler) -> None:
 def test_warm_up_is_a_factor_on_the_curve() -> None:
     net = _net()
     optimizer = SGD(net.parameters(), lr=0.1)
-    staged = StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4, lr_scale=0.5), [])
-    optimizer.register_step_post_hook(lambda *_: staged.count_step())
+    staged = StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4, lr_scale=0.5, allow_unused=True), [])
+    optimizer.register_step_post_hook(staged.after_step)
     staged.show_only(["head"])
     staged.thaw("backbone")
     lrs = []
@@ -164,6 +167,47 @@ def test_warm_up_is_a_factor_on_the_curve() -> None:
         lrs.append(optimizer.param_groups[1]["lr"])
         optimizer.step()
     assert lrs == [0.1 * (0.5 * factor) for factor in (0.25, 0.5, 0.75, 1.0, 1.0)]
+
+
+def test_a_lr_set_by_hand_is_refused_instead_of_undone() -> None:
+    net = _net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    staged = StagedOptimizer(optimizer, net, _stages(net), [])
+    optimizer.register_step_pre_hook(staged.before_step)
+    staged.show_only(["head"])
+    optimizer.param_groups[0]["lr"] = 0.05
+    with pytest.raises(ConfigError, match="something other than a scheduler has set the lr of group 'head' to 0.05"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("first_without", [1, 2, 3])
+def test_a_stage_without_gradients_is_found_in_its_first_two_steps(first_without) -> None:
+    net = _net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    staged = StagedOptimizer(optimizer, net, _stages(net), [])
+    optimizer.register_step_post_hook(staged.after_step)
+    staged.show_only(["head", "backbone"])
+    for t in range(1, 4):
+        for name, parameter in net.named_parameters():
+            gone = name == "backbone.bias" and t >= first_without
+            parameter.grad = None if gone else torch.zeros_like(parameter)
+        if t == first_without and t <= 2:
+            with pytest.raises(ConfigError, match=rf"stages\.backbone: .* in step {t} .* backbone\.bias.*allow_unused"):
+                optimizer.step()
+            return
+        optimizer.step()
+
+
+def test_a_hand_made_optimizers_states_do_not_change_places() -> None:
+    def staged(plan: dict[str, Any]) -> StagedOptimizer:
+        net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b")})
+        made = StagedOptimizer(SGD(net.parameters(), 0.1), net, claim(parse_stages(plan), net), [])
+        made.show_only(list(plan))
+        return made
+
+    saved = staged({"x": {"params": "a"}, "y": {"params": "b"}}).state_dict()
+    with pytest.raises(ConfigError, match=r"they differ in 4 parameters: a\.bias, a\.weight, b\.bias"):
+        staged({"x": {"params": "b"}, "y": {"params": "a"}}).load_state_dict(saved)
 
 
 def test_state_made_at_construction_goes_with_its_group() -> None:
