@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +12,7 @@ from .errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hyperparameter:
+class Hyperparameter(ABC):
     """One hyperparameter of an algorithm or a schedule; the subclasses say what values it takes."""
 
     REQUIRED: ClassVar[object] = object()
@@ -52,11 +53,13 @@ class Hyperparameter:
             return ""
         return f" Type for example {key.rsplit('.', 1)[-1]}: {in_yaml(self.default)}"
 
+    @abstractmethod
     def _convert(self, value: Any) -> Any:
-        raise NotImplementedError
+        """The value as the algorithm takes it, or `_WRONG`."""
 
+    @abstractmethod
     def _describe(self) -> str:
-        raise NotImplementedError
+        """What it takes, in words."""
 
 
 _WRONG = object()

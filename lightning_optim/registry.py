@@ -1,4 +1,7 @@
-"""The optimizers there are, as data: name, class, hyperparameters with defaults and bounds, paper (no torch)."""
+"""The optimizers there are, as data: name, class, hyperparameters with defaults and bounds, paper (no torch).
+
+Most of its length is one table.
+"""
 
 from __future__ import annotations
 
