@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -63,6 +63,20 @@ def test_the_same_for_checkpoints_of_an_epochs_end(tmp_path) -> None:
         fit(again, tmp_path, RNGState(), later, loader=_shuffled(), epochs=3, ckpt_path=checkpoint, seed=99)
         assert later.seen == draws.seen[(epoch + 1) * BATCHES :], epoch
         assert same(module.state_dict(), again.state_dict()), epoch
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_validation_loaded_does_not_rewind_the_next_fit(tmp_path) -> None:
+    class Validated(Net):
+        def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    fit(_net(), tmp_path, RNGState(), epochs=1, save=True)
+    fresh, later, generators = Draws(), Draws(), RNGState()
+    fit(_net(), tmp_path, fresh, epochs=1, seed=7)
+    trainer = Trainer(accelerator="cpu", callbacks=[generators], logger=False, enable_progress_bar=False)
+    trainer.validate(Validated(_net().configure), Loader(), ckpt_path=tmp_path / "step=3.ckpt", verbose=False)
+    fit(_net(), tmp_path, generators, later, epochs=1, seed=7)
+    assert later.seen == fresh.seen
 
 
 def test_without_it_the_run_differs(tmp_path) -> None:
