@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import optim as optim
     from .callbacks.monitor import OptimizerMonitor as OptimizerMonitor
     from .callbacks.override import OptimizerOverride as OptimizerOverride
     from .callbacks.rng import RNGState as RNGState
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .configure import configure_optimizers as configure_optimizers
     from .errors import ConfigError as ConfigError
     from .factory import OptimizerFactory as OptimizerFactory
+    from .optim.decay import WeightDecay as WeightDecay
     from .registry import list_optimizers as list_optimizers
     from .registry import optimizer_info as optimizer_info
     from .schedule.factory import SchedulerFactory as SchedulerFactory
@@ -29,8 +31,10 @@ _HOME = {
     "RNGState": "callbacks.rng",
     "SchedulerFactory": "schedule.factory",
     "StagedUnfreeze": "callbacks.unfreeze",
+    "WeightDecay": "optim.decay",
     "configure_optimizers": "configure",
     "list_optimizers": "registry",
+    "optim": "optim",
     "optimizer_info": "registry",
 }
 
@@ -42,8 +46,10 @@ __all__ = [
     "RNGState",
     "SchedulerFactory",
     "StagedUnfreeze",
+    "WeightDecay",
     "configure_optimizers",
     "list_optimizers",
+    "optim",
     "optimizer_info",
 ]
 
@@ -51,7 +57,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    home = import_module(f".{_HOME[name]}", __name__)
+    value = home if name == _HOME[name] else getattr(home, name)
     globals()[name] = value
     return value
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from .catalog.common import DECAYS
 from .errors import ConfigError, choices
 from .hyperparameters import in_yaml
-from .registry import list_optimizers, optimizer_info
+from .registry import OptimizerInfo, list_optimizers, optimizer_info
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -43,7 +44,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("pattern", nargs="?", default="*", help="a glob on the name, such as 'adam*'")
     command.set_defaults(run=_list)
 
-    command = commands.add_parser("show", help="one optimizer: its hyperparameters, paper and state")
+    command = commands.add_parser(
+        "show", help="one optimizer: its equations, paper, state, weight decay and hyperparameters"
+    )
     command.add_argument("name")
     command.set_defaults(run=_show)
 
@@ -64,20 +67,29 @@ def _list(options: argparse.Namespace, console: Console) -> None:
     names = list_optimizers(options.pattern)
     if not names:
         raise ConfigError(f"no optimizer matches {options.pattern!r}.{choices(options.pattern, list_optimizers())}")
-    table = RichTable("name", "what it is", "paper", "weight decay", "state")
+    table = RichTable("name", "what it is", "paper", "weight decay", "state", "bytes")
     for name in names:
         info = optimizer_info(name)
-        table.add_row(name, info.summary, info.paper, info.decay, ", ".join(info.buffers))
+        size = info.state_bytes(info.defaults)
+        table.add_row(
+            name, info.summary, info.paper, info.decay, ", ".join(info.buffers), "" if size is None else str(size)
+        )
     console.print(table)
+    console.print("bytes: of state for each float32 parameter, under the defaults", markup=False)
 
 
 def _show(options: argparse.Namespace, console: Console) -> None:
     info = optimizer_info(options.name)
     console.print(f"[bold]{info.name}[/bold]: {info.summary}")
+    console.print("the step")
+    for line in info.equations:
+        console.print(f"    {line}", markup=False)
     console.print(f"paper: {info.paper}")
-    console.print(f"class: {info.path.replace(':', '.')}")
-    console.print(f"weight decay: {info.decay}")
-    console.print(f"state tensors of each parameter: {', '.join(info.buffers) or 'none of its shape'}")
+    console.print(f"class: {_class(info)}", markup=False)
+    console.print(f"state of each parameter: {_state(info)}", markup=False)
+    console.print(f"weight decay{'' if info.decay_modes else ': none'}")
+    for mode in info.decay_modes:
+        console.print(f"    {mode:10} {DECAYS[mode]}{' (the default)' if mode == info.decay else ''}", markup=False)
     if info.single_group:
         console.print("takes one param group only")
     if info.matrices_only:
@@ -87,6 +99,27 @@ def _show(options: argparse.Namespace, console: Console) -> None:
         allowed = "yes" if spec.per_group and not info.single_group else "no"
         table.add_row(name, in_yaml(spec.default), spec.describe(), allowed, spec.help)
     console.print(table, markup=False)
+
+
+def _class(info: OptimizerInfo) -> str:
+    path = info.path.replace(":", ".")
+    if not info.own or info.is_ours:
+        return path
+    return f"{path}; for {', '.join(sorted(info.own_only - {'fused'}))}: {info.own.replace(':', '.')}"
+
+
+def _state(info: OptimizerInfo) -> str:
+    if info.single_group:
+        return "the last history_size steps and gradient differences"
+    if info.factored:
+        return f"{', '.join(info.buffers)}; a matrix has a row and a column, all else its own size"
+    parts = []
+    for name, needed in info.buffers.items():
+        parts.append(f"{name} (with {needed})" if needed and not info.defaults[needed] else name)
+    size = info.state_bytes(info.defaults)
+    most = 4 * len(info.buffers)
+    least = f"{size} bytes for each float32 parameter"
+    return f"{', '.join(parts) or 'none'}; {least}" + (f", at most {most}" if most != size else "")
 
 
 def _explain(options: argparse.Namespace, console: Console) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,16 +11,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .errors import ConfigError, choices, left_over, refuse_leftover_partial
-from .groups.plan import Plan, check_saved
+from .groups.plan import Group, Plan, check_saved
 from .groups.rules import Spec, parse_rules
 from .groups.table import Table
 from .hyperparameters import plain
+from .implementation import check_crossing, in_words_of, takes_own
 from .registry import OptimizerInfo, algorithms_with, optimizer_info
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """A module; `(name, parameter)` pairs; the generator `module.parameters()` or one over it; bare tensors."""
 
-_IMPLEMENTATIONS = ("auto", "torch", "own")
 # How a step runs belongs to the run, not to the checkpoint.
 _EXECUTION_FLAGS = ("foreach", "fused")
 # What a checkpoint of torch's own class lacks.
@@ -36,7 +37,7 @@ class OptimizerFactory:
         name: an optimizer of the registry, see `list_optimizers()`.
         groups: rules by name, each with selectors (`params`, `classes`, `kinds`) and effects (hyperparameters,
             `lr_scale`, `weight_decay_scale`, `frozen`). All rules that match a parameter apply, field by field.
-        implementation: `torch`: torch's class; `own`: ours; `auto`: torch's where it can do what is asked.
+        implementation: `torch`: torch's class; `own`: ours; `auto`: torch's where it can do what is asked, else ours.
         **hyperparameters: the algorithm's, see `optimizer_info(name).hyperparameters`.
 
     Raises:
@@ -62,14 +63,7 @@ class OptimizerFactory:
         self.groups: dict[str, Any] = plain(groups) if groups is not None else {}
         self.implementation = implementation
         self.hyperparameters: dict[str, Any] = {key: plain(value) for key, value in hyperparameters.items()}
-        spec = self._spec()
-        if implementation not in _IMPLEMENTATIONS:
-            raise ConfigError(
-                f"implementation: there is no {implementation!r}.{choices(str(implementation), _IMPLEMENTATIONS)}"
-            )
-        if implementation == "own":
-            raise ConfigError(f"implementation: there is no {name} of our own. Type implementation: auto")
-        parse_rules(self.groups, spec)
+        self._takes_own()
 
     def __call__(self, params: Params) -> Optimizer:
         """The optimizer over all of `params`, whatever their `requires_grad`, less those a `frozen: true` rule takes.
@@ -85,16 +79,21 @@ class OptimizerFactory:
         _check_takes(info, plan)
         for name in plan.frozen:
             plan.tensors[name].requires_grad_(False)
+        own = self._takes_own()
         # A class of one group may derive one value from another (LBFGS: max_eval from max_iter): it gets the group's.
-        defaults = dict(plan.groups[0].hyperparameters if info.single_group else self._spec().hyperparameters)
-        if info.fused and defaults["fused"] is None and defaults["foreach"] is None:
+        top = plan.groups[0].hyperparameters if info.single_group else self._spec().hyperparameters
+        defaults = in_words_of(own, info, top)
+        if not own and info.fused and defaults["fused"] is None and defaults["foreach"] is None:
             held = [plan.tensors[name] for group in plan.groups for name in group.params]
             defaults["fused"] = True if _can_fuse(held) and not plan.sparse and not defaults["differentiable"] else None
-        optimizer = info.load()(_param_groups(plan, defaults), **defaults)
+        groups = [
+            _param_group(plan, group, in_words_of(own, info, group.hyperparameters), defaults) for group in plan.groups
+        ]
+        optimizer = info.load(own=own)(groups, **defaults)
         if defaults.get("fused"):
             # A fused kernel can unscale gradients itself, but then clipping and hooks would see them scaled.
             optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
-        optimizer.register_load_state_dict_pre_hook(_before_load)
+        optimizer.register_load_state_dict_pre_hook(partial(_before_load, None if own else info))
         return optimizer
 
     def plan(self, params: Params) -> Plan:
@@ -105,6 +104,14 @@ class OptimizerFactory:
     def explain(self, params: Params) -> Table:
         """The group table for `params`, to print before anything is trained."""
         return self.plan(params).table()
+
+    def _takes_own(self) -> bool:
+        """Whether our class is built; all that the config can get wrong in itself is found on the way."""
+        spec = self._spec()
+        settings = {"": spec.hyperparameters}
+        for rule in parse_rules(self.groups, spec):
+            settings[f"{rule.key}."] = rule.effects
+        return takes_own(spec.info, self.implementation, settings)
 
     def _spec(self) -> Spec:
         info = optimizer_info(self.name)
@@ -127,7 +134,7 @@ class OptimizerFactory:
         }
         if hyperparameters.get("fused"):
             for flag in ("foreach", "differentiable"):
-                if hyperparameters[flag]:
+                if hyperparameters.get(flag):
                     raise ConfigError(f"{info.name}: fused: true excludes {flag}: true. Remove one of them")
         if wrong := info.conflict(hyperparameters):
             raise ConfigError(f"{info.name}: {wrong}")
@@ -141,24 +148,25 @@ class OptimizerFactory:
 
     def __repr__(self) -> str:
         arguments = {**self.hyperparameters, **({"groups": self.groups} if self.groups else {})}
+        if self.implementation != "auto":
+            arguments["implementation"] = self.implementation
         return f"OptimizerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
 
 
-def _param_groups(plan: Plan, defaults: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [
-        {
-            "params": [(name, plan.tensors[name]) if plan.named else plan.tensors[name] for name in group.params],
-            # The rest comes from the constructor's, where torch may have put a value in the place of a null.
-            **{
-                key: value
-                for key, value in group.hyperparameters.items()
-                if value != defaults[key] and key not in _EXECUTION_FLAGS
-            },
-            "name": group.name,
-            "peak_lr": group.hyperparameters["lr"],
-        }
-        for group in plan.groups
-    ]
+def _param_group(
+    plan: Plan, group: Group, hyperparameters: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    return {
+        "params": [(name, plan.tensors[name]) if plan.named else plan.tensors[name] for name in group.params],
+        # The rest comes from the constructor's, where torch may have put a value in the place of a null.
+        **{
+            key: value
+            for key, value in hyperparameters.items()
+            if value != defaults[key] and key not in _EXECUTION_FLAGS
+        },
+        "name": group.name,
+        "peak_lr": group.hyperparameters["lr"],
+    }
 
 
 def _check_takes(info: OptimizerInfo, plan: Plan) -> None:
@@ -186,10 +194,20 @@ def _can_fuse(tensors: Iterable[Tensor]) -> bool:
     return all(torch.is_floating_point(tensor) and tensor.device.type in devices for tensor in tensors)
 
 
-def _before_load(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a state dict of other groups, and keep this run's way of executing a step."""
+def _before_load(torchs: OptimizerInfo | None, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a state dict of other groups, and keep this run's way of executing a step.
+
+    Args:
+        torchs: the algorithm where its class is torch's, which takes what ours has saved for all it knows.
+        optimizer: what is loaded into.
+        state_dict: its source.
+    """
     saved, current = state_dict["param_groups"], optimizer.param_groups
     check_saved(current, saved)
+    if torchs is not None:
+        for group in saved:
+            check_crossing(torchs, group)
+        saved = [{key: value for key, value in group.items() if key not in torchs.own_only} for group in saved]
     kept = [
         {
             **{key: ours[key] for key in _OURS if key in ours},

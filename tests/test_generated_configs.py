@@ -49,8 +49,9 @@ def test_a_file_gives_a_factory(path):
 @pytest.mark.parametrize("name", list_optimizers())
 def test_an_optimizer_s_file_holds_every_default(name):
     config = settings(CONFIGS[str(Path("optimizer", f"{name}.yaml"))])
-    given = {key: config.pop(key) for key in ("_target_", "_partial_", "name", "groups")}
-    assert given == {"_target_": "lightning_optim.OptimizerFactory", "_partial_": False, "name": name, "groups": {}}
+    given = {key: config.pop(key) for key in ("_target_", "_partial_", "name", "implementation", "groups")}
+    factory = {"_target_": "lightning_optim.OptimizerFactory", "_partial_": False}
+    assert given == {**factory, "name": name, "implementation": "auto", "groups": {}}
     spec = optimizer_info(name).hyperparameters
     assert {key: spec[key].check(OmegaConf.to_object(config)[key], key) for key in config} == optimizer_info(
         name

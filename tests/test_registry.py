@@ -1,4 +1,4 @@
-"""The registry says of torch's optimizers what they are."""
+"""The registry says of torch's optimizers and of ours what they are."""
 
 import inspect
 from functools import cache
@@ -8,17 +8,37 @@ import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers, optimizer_info
 from lightning_optim.hyperparameters import Choice, Flag, Number, Numbers
+from lightning_optim.registry import name_of
 
 from .messages import check_message
 from .models import model_for, same, train
 
-TORCH = [name for name in list_optimizers() if optimizer_info(name).path.startswith("torch.optim:")]
-KEYS = [(name, key) for name in TORCH for key in optimizer_info(name).hyperparameters]
+NAMES = list_optimizers()
+TORCH = [name for name in NAMES if not optimizer_info(name).is_ours]
+OWN = [name for name in NAMES if optimizer_info(name).own]
+CLASSES = [*((name, "torch") for name in TORCH), *((name, "own") for name in OWN)]
+
+
+def keys_of(name, implementation):
+    """What a config may set where this class runs it."""
+    info = optimizer_info(name)
+    refused = info.torch_only if implementation == "own" else info.own_only
+    return [key for key in info.hyperparameters if key not in refused]
+
+
+KEYS = [(*cls, key) for cls in CLASSES for key in keys_of(*cls)]
 
 # What makes the other hyperparameters of an optimizer count.
-SETTING = {
-    "sgd": {"momentum": 0.9},
-    **{name: {"weight_decay": 0.1} for name in ("adam", "nadam", "radam")},
+SETTING = {"sgd": {"momentum": 0.9}}
+# What makes a hyperparameter count.
+WITH = {
+    "amsbound": {"betas": [0.9, 0.8]},  # so that second moments fall, and RAdam adapts from the seventh step on
+    "amsgrad": {"betas": [0.9, 0.8]},
+    "cautious_decay": {"weight_decay": 0.1, "weight_decay_mode": "decoupled"},
+    "decoupled_weight_decay": {"weight_decay": 0.1},
+    "final_lr": {"gamma": 1.0},
+    "optimized_update": {"eps": 0.1},
+    "weight_decay_mode": {"weight_decay": 0.1},
 }
 # A value that is not the default, for what is no flag.
 OTHER = {
@@ -30,6 +50,8 @@ OTHER = {
     "dampening": 0.25,
     "eps": 0.1,
     "etas": [0.4, 1.5],
+    "final_lr": 0.3,
+    "gamma": 1.0,
     "history_size": 1,
     "lambd": 0.1,
     "line_search_fn": "strong_wolfe",
@@ -47,6 +69,7 @@ OTHER = {
     "tolerance_change": 0.5,
     "tolerance_grad": 0.5,
     "weight_decay": 0.3,
+    "weight_decay_mode": "l1",
 }
 
 
@@ -57,19 +80,20 @@ def value_for(name, key):
     return [1e-2, 0.3] if (name, key) == ("adafactor", "eps") else OTHER[key]
 
 
-def after_training(name, **given):
+@cache
+def baseline(name, implementation, key):
+    return after_training(name, implementation, key)
+
+
+def after_training(name, implementation, key, **given):
     """Weights, and the tensors of the optimizer's state by parameter and key."""
     model = model_for(name)
-    optimizer = OptimizerFactory(name, **{**SETTING.get(name, {}), **given})(model)
-    weights = train(model, optimizer, 6)  # RAdam adapts from the sixth step on
+    values = {**SETTING.get(name, {}), **WITH.get(key, {}), **given}
+    optimizer = OptimizerFactory(name, implementation=implementation, **values)(model)
+    weights = train(model, optimizer, 9)
     state = [(key, value) for p in model.parameters() for key, value in sorted(optimizer.state[p].items())]
     tensors = [(key, value) for key, value in state if isinstance(value, torch.Tensor)]
     return [key for key, _ in tensors], [*weights, [value for _, value in tensors]]
-
-
-@cache
-def by_default(name):
-    return after_training(name)
 
 
 def equal(ours, theirs):
@@ -80,26 +104,68 @@ def test_torch_s_optimizers_are_all_there():
     assert " ".join(sorted(TORCH)) == (
         "adadelta adafactor adagrad adam adamax adamw asgd lbfgs muon nadam radam rmsprop rprop sgd sparse_adam"
     )
+    assert {optimizer_info(name).path.partition(":")[0] for name in TORCH} == {"torch.optim"}
 
 
-@pytest.mark.parametrize("name", TORCH)
-def test_hyperparameters_and_defaults_are_those_of_the_signature(name):
-    info = optimizer_info(name)
-    signature = list(inspect.signature(info.load()).parameters.values())
-    assert [(p.name, p.default) for p in signature[1:]] == list(info.defaults.items())
-    assert info.fused == ("fused" in info.hyperparameters)
+def test_ours_are_all_there():
+    both = "adadelta adagrad adam adamax adamw nadam radam rmsprop"
+    assert " ".join(name for name in OWN if name in TORCH) == both
+    assert " ".join(name for name in OWN if name not in TORCH) == (
+        "adabelief adabound adaboundw amsbound amsgrad lamb lion nadamw"
+    )
+
+
+@pytest.mark.parametrize(("name", "implementation"), CLASSES)
+def test_hyperparameters_and_defaults_are_those_of_the_signature(name, implementation):
+    info, own = optimizer_info(name), implementation == "own"
+    signature = list(inspect.signature(info.load(own=own)).parameters.values())
+    assert signature[0].name == "params"
+    assert [(p.name, p.default) for p in signature[1:]] == list(info.signature(own=own).items())
     assert info.name == name
 
 
-@pytest.mark.parametrize(("name", "key"), [k for k in KEYS if optimizer_info(k[0]).hyperparameters[k[1]].per_group])
-def test_per_group_hyperparameters_are_read_from_the_group(name, key):
+@pytest.mark.parametrize("name", TORCH)
+def test_fused_says_whether_torch_s_class_has_such_a_kernel(name):
+    info = optimizer_info(name)
+    assert info.fused == ("fused" in inspect.signature(info.load()).parameters)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_hyperparameter_is_one_of_torch_s_class_or_of_ours(name):
+    info = optimizer_info(name)
+    classes = [info.signature(own=own) for own, there in ((False, name in TORCH), (True, name in OWN)) if there]
+    assert set().union(*classes) == set(info.hyperparameters)
+    if len(classes) == 2:
+        torch_s, ours = map(set, classes)
+        assert ours - torch_s == info.own_only
+        assert torch_s - ours - {"decoupled_weight_decay"} == info.torch_only
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_our_class_computes_by_the_defaults_of_its_signature(name):
+    info = optimizer_info(name)
+    group = info.load(own=True)(model_for(name).parameters()).param_groups[0]
+    assert {key: group[key] for key in info.signature(own=True)} == {
+        **info.signature(own=True),
+        "weight_decay_mode": info.decay,
+    }
+    assert info.decay in info.decay_modes
+
+
+@pytest.mark.parametrize(
+    ("name", "implementation", "key"), [k for k in KEYS if optimizer_info(k[0]).hyperparameters[k[2]].per_group]
+)
+def test_per_group_hyperparameters_are_read_from_the_group(name, implementation, key):
     value = value_for(name, key)
-    from_rule = after_training(name, groups={"every": {"params": "*", key: value}})
-    assert equal(after_training(name, **{key: value}), from_rule)
-    assert not equal(by_default(name), from_rule), "the value has no effect: take another"
+    from_rule = after_training(name, implementation, key, groups={"every": {"params": "*", key: value}})
+    assert equal(after_training(name, implementation, key, **{key: value}), from_rule)
+    assert not equal(baseline(name, implementation, key), from_rule), "the value has no effect: take another"
 
 
-@pytest.mark.parametrize(("name", "key"), [k for k in KEYS if not optimizer_info(k[0]).hyperparameters[k[1]].per_group])
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(name, key) for name in NAMES for key, spec in optimizer_info(name).hyperparameters.items() if not spec.per_group],
+)
 def test_other_hyperparameters_are_refused_in_a_rule(name, key):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, groups={"every": {"params": "*", key: True}})
@@ -119,33 +185,59 @@ def edges(spec):
     return tuple(bound for bound, is_open in bounds if bound is not None and not is_open)
 
 
-EDGES = [(name, key, edge) for name, key in KEYS for edge in edges(optimizer_info(name).hyperparameters[key])]
+EDGES = [
+    (name, implementation, key, edge)
+    for name, implementation in CLASSES
+    for key in optimizer_info(name).signature(own=implementation == "own")
+    for edge in edges(optimizer_info(name).hyperparameters[key])
+    if not optimizer_info(name).conflict({**optimizer_info(name).defaults, key: edge})
+]
 
 
-@pytest.mark.parametrize(("name", "key", "edge"), [pytest.param(*e, id="-".join(map(str, e))) for e in EDGES])
-def test_what_the_registry_allows_the_class_takes(name, key, edge):
-    value = optimizer_info(name).hyperparameters[key].check(edge, key)
-    optimizer = optimizer_info(name).load()(model_for(name).parameters(), **{key: value})
+@pytest.mark.parametrize(
+    ("name", "implementation", "key", "edge"), [pytest.param(*e, id="-".join(map(str, e))) for e in EDGES]
+)
+def test_what_the_registry_allows_the_class_takes(name, implementation, key, edge):
+    info = optimizer_info(name)
+    value = info.hyperparameters[key].check(edge, key)
+    optimizer = info.load(own=implementation == "own")(model_for(name).parameters(), **{key: value})
     assert optimizer.param_groups[0][key] == edge
 
 
-CREATING = {"sgd": {"momentum": 0.9}, "rmsprop": {"momentum": 0.9, "centered": True}} | {
-    name: {"amsgrad": True} for name in ("adam", "adamw")
-}
+def creating(name, implementation):
+    """What makes the buffers that are not always there."""
+    needed = {key for key in optimizer_info(name).buffers.values() if key in keys_of(name, implementation)}
+    return {key: value_for(name, key) for key in needed}
 
 
-@pytest.mark.parametrize("name", [name for name in TORCH if name != "lbfgs"])  # whose state is one flat vector
-def test_buffers_are_the_tensors_of_the_state(name):
-    model = model_for(name)
-    optimizer = OptimizerFactory(name, **CREATING.get(name, {}))(model)
+@pytest.mark.parametrize("all_of_them", [False, True], ids=["default", "all_of_them"])
+@pytest.mark.parametrize(
+    ("name", "implementation"),
+    [cls for cls in CLASSES if cls[0] != "lbfgs"],  # whose state is one flat vector
+)
+def test_buffers_are_the_tensors_of_the_state(name, implementation, all_of_them):
+    given = creating(name, implementation) if all_of_them else {}
+    info, model = optimizer_info(name), model_for(name)
+    optimizer = OptimizerFactory(name, implementation=implementation, **given)(model)
     train(model, optimizer, 2)
-    held = {
+    found = {
         key
         for state in optimizer.state.values()
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and value.ndim > 0
     }
-    assert held == set(optimizer_info(name).buffers)
+    assert found == set(info.held({**info.defaults, **given}))
+    if all_of_them and implementation == "own":
+        assert found == set(info.buffers)
+
+
+@pytest.mark.parametrize(("name", "implementation"), CLASSES)
+def test_a_class_has_the_name_of_its_entry(name, implementation):
+    assert name_of(optimizer_info(name).load(own=implementation == "own")) == name
+
+
+def test_a_class_of_the_same_name_elsewhere_has_none():
+    assert name_of(type("Adam", (torch.optim.Adam,), {"__module__": "elsewhere"})) is None
 
 
 def test_list_optimizers_takes_a_glob():
@@ -159,7 +251,7 @@ def test_list_optimizers_takes_a_glob():
 def test_an_unknown_name_gets_the_nearest_one(given, near):
     with pytest.raises(ConfigError) as caught:
         optimizer_info(given)
-    check_message(caught, "name", repr(given), f"Did you mean {near}?", *TORCH)
+    check_message(caught, "name", repr(given), f"Did you mean {near}?", *NAMES)
 
 
 @pytest.mark.parametrize("given", [None, 3, ["adam"]], ids=repr)

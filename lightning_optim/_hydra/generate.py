@@ -46,7 +46,7 @@ def configs() -> Iterator[tuple[Path, str]]:
 
 
 def _optimizer(info: OptimizerInfo) -> str:
-    return _text(info.summary, _optimizer_lines(info), "groups: {}")
+    return _text(info.summary, [*_optimizer_lines(info), "groups: {}"])
 
 
 def _with_groups(info: OptimizerInfo, presets: list[str]) -> str:
@@ -56,7 +56,8 @@ def _with_groups(info: OptimizerInfo, presets: list[str]) -> str:
 
 def _optimizer_lines(info: OptimizerInfo) -> list[str]:
     head = ["_target_: lightning_optim.OptimizerFactory", _NO_PARTIAL, f"name: {info.name}"]
-    return [*head, *_lines(info.hyperparameters, {})]
+    whose = "implementation: auto  # auto: torch's class where it can do what is asked, else ours; or: torch, own"
+    return [*head, whose, *_lines(info.hyperparameters, {})]
 
 
 def _scheduler(info: ScheduleInfo) -> str:
@@ -89,9 +90,9 @@ def _open(spec: Hyperparameter) -> bool:
 _NO_PARTIAL = "_partial_: false  # explicit: a block merged over must not leave it true"
 
 
-def _text(summary: str, lines: list[str], *more: str) -> str:
+def _text(summary: str, lines: list[str]) -> str:
     head = [f"# {summary}", "# Written by `python -m lightning_optim._hydra.generate`: edit the registry instead."]
-    return "\n".join([*head, *lines, *more]) + "\n"
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def main() -> None:

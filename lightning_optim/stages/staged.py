@@ -15,6 +15,8 @@ from ..schedule.curves import warmup
 from ..schedule.ledger import Ledger, assign, copied
 from .stages import Stage
 
+# What a param group says of itself, beside its hyperparameters.
+_ABOUT = ("params", "param_names", "name", "peak_lr")
 # What schedulers cycle besides lr.
 _COPIED = ("momentum", "betas")
 # A unit of FSDP2 may have its first gradient and no other.
@@ -90,7 +92,11 @@ class StagedOptimizer:
             names = group.pop("param_names", None)
             if names is not None:
                 group["params"] = list(zip(names, part.tensors, strict=True))
-            self.optimizer.add_param_group(group)
+            # Optimizers of ours refuse keys that they do not know, and any scheduler may have put its own there.
+            self.optimizer.add_param_group(
+                {key: group[key] for key in group if key in (*self.optimizer.defaults, *_ABOUT)}
+            )
+            self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
         self.follow()
         return [part.group for part in joined]

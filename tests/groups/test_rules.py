@@ -163,7 +163,7 @@ WRONG = [
     ),
     (
         {"params": "head", "betas": [0.9, 0.99]},
-        ["groups.x.betas", "sgd", "belongs to adam", "left over from a config below?"],
+        ["groups.x.betas", "sgd", "belongs to adabelief, adabound, ", "left over from a config below?"],
     ),
     ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale", "-1", "number >= 0", "lr_scale: 0.1"]),
     ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale", "'0.1x'", "number >= 0", "lr_scale: 0.1"]),

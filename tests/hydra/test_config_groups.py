@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from omegaconf import OmegaConf
 from torch import nn
 
-from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze
+from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze, optimizer_info
 
 from .user_side import CHECKOUT
 
@@ -39,12 +39,18 @@ def test_every_optimizer_composes_and_builds_what_its_yaml_says(name, write_app)
     job = write_app({"config.yaml": "defaults: [optimizer: adam]"}).compose(f"optimizer={name}")
     factory = instantiate(job.optimizer)
     assert type(factory) is OptimizerFactory
-    written = OmegaConf.to_container(job.optimizer)
+    written, info = OmegaConf.to_container(job.optimizer), optimizer_info(factory.name)
+    assert written.keys() - {"_target_", "_partial_", "name", "implementation", "groups"} == info.defaults.keys()
     groups = {"groups": None} if written["groups"] else {}  # its presets mean parameters that this model has not
-    (group,) = instantiate(job.optimizer, **groups)(matrices()).param_groups
-    left_to_torch = ("foreach", "fused", "max_eval")  # where null, torch's or the device's choice
-    for key in written.keys() - {"_target_", "_partial_", "name", "groups", *left_to_torch}:
-        assert group[key] == in_python(written[key]), key
+    chosen_where_null = {"foreach", "fused", "max_eval", "weight_decay_mode"}  # by the class or the device
+    for implementation in ("auto", *(("own",) if info.own else ())):
+        optimizer = instantiate(job.optimizer, **groups, implementation=implementation)(matrices())
+        own = info.is_ours or implementation == "own"
+        assert type(optimizer) is info.load(own=own)
+        (group,) = optimizer.param_groups
+        for key in info.signature(own=own):
+            if not (key in chosen_where_null and written[key] is None):
+                assert group[key] == in_python(written[key]), key
 
 
 @pytest.mark.parametrize("name", options("scheduler"))

@@ -1,0 +1,199 @@
+"""Optimizers that torch keeps and we have no rule for: they run by torch's class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..hyperparameters import Choice, Flag, Number, Numbers
+from .common import MAXIMIZE, betas, eps, execution, lr, weight_decay
+from .info import OptimizerInfo
+
+
+def _nesterov_conflict(values: Mapping[str, Any]) -> str | None:
+    if values["nesterov"] and (values["momentum"] <= 0 or values["dampening"] != 0):
+        return "nesterov: true needs momentum > 0 and dampening: 0"
+    return None
+
+
+TORCH = (
+    OptimizerInfo(
+        name="sgd",
+        summary="Stochastic gradient descent, with momentum if asked.",
+        path="torch.optim:SGD",
+        paper="Robbins & Monro 1951; Sutskever et al. 2013 (momentum)",
+        equations=(
+            "b ← μ b + (1 - dampening) g          (first step: b ← g)",
+            "d = g + μ b with nesterov, else b    (d = g where μ = momentum = 0)",
+            "p ← p - lr d",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "momentum": Number(default=0.0, low=0, help="momentum factor"),
+            "dampening": Number(default=0.0, help="dampening of the momentum"),
+            "weight_decay": weight_decay(),
+            "nesterov": Flag(default=False, help="Nesterov's momentum"),
+            "maximize": MAXIMIZE,
+            **execution("foreach", "differentiable", "fused"),
+        },
+        buffers={"momentum_buffer": "momentum"},
+        fused=True,
+        conflict=_nesterov_conflict,
+    ),
+    OptimizerInfo(
+        name="asgd",
+        summary="SGD that also keeps the running average of the iterates.",
+        path="torch.optim:ASGD",
+        paper="Polyak & Juditsky 1992",
+        equations=(
+            "η = lr / (1 + lambd lr t)^alpha",
+            "p ← p (1 - lambd η) - η g",
+            "ax ← ax + (p - ax) / max(1, t - t0)",
+        ),
+        hyperparameters={
+            "lr": lr(1e-2),
+            "lambd": Number(default=1e-4, low=0, help="decay term of the step size"),
+            "alpha": Number(default=0.75, low=0, help="power of the step-size update"),
+            "t0": Number(default=1e6, low=0, help="step at which averaging starts"),
+            "weight_decay": weight_decay(),
+            **execution("foreach"),
+            "maximize": MAXIMIZE,
+            **execution("differentiable", "capturable"),
+        },
+        buffers={"ax": ""},
+    ),
+    OptimizerInfo(
+        name="rprop",
+        summary="Resilient backpropagation: step sizes from the signs of full-batch gradients.",
+        path="torch.optim:Rprop",
+        paper="Riedmiller & Braun 1993",
+        equations=(
+            "s ← s η+ where g g' > 0, s η- where g g' < 0 (and g ← 0 there), clamped to step_sizes",
+            "p ← p - s sign(g);  g' ← g",
+        ),
+        hyperparameters={
+            "lr": lr(1e-2),
+            "etas": Numbers(
+                default=(0.5, 1.2),
+                items=(
+                    Number(default=0.5, low=0, high=1, open_low=True, open_high=True),
+                    Number(default=1.2, low=1, open_low=True),
+                ),
+                help="factors that shrink and grow a step size",
+            ),
+            "step_sizes": Numbers(
+                default=(1e-6, 50.0),
+                items=(Number(default=1e-6, low=0), Number(default=50.0, low=0)),
+                help="smallest and largest step size",
+            ),
+            **execution("capturable", "foreach"),
+            "maximize": MAXIMIZE,
+            **execution("differentiable"),
+        },
+        buffers={"prev": "", "step_size": ""},
+        decay="none",
+    ),
+    OptimizerInfo(
+        name="lbfgs",
+        summary="Limited-memory BFGS; full batches, one param group.",
+        path="torch.optim:LBFGS",
+        paper="Liu & Nocedal 1989",
+        equations=(
+            "d = -H g, with H from the last history_size pairs of steps and gradient differences",
+            "p ← p + lr d, or a line search along d",
+        ),
+        hyperparameters={
+            "lr": lr(1.0),
+            "max_iter": Number(default=20, low=1, integer=True, help="iterations per step"),
+            "max_eval": Number(default=None, low=1, integer=True, optional=True, help="evaluations per step"),
+            "tolerance_grad": Number(default=1e-7, low=0, help="stop at this gradient"),
+            "tolerance_change": Number(default=1e-9, low=0, help="stop at this change"),
+            "history_size": Number(default=100, low=1, integer=True, help="updates kept"),
+            "line_search_fn": Choice(default=None, options=("strong_wolfe",), optional=True, help="line search"),
+        },
+        buffers={},
+        decay="none",
+        single_group=True,
+    ),
+    OptimizerInfo(
+        name="sparse_adam",
+        summary="Adam for sparse gradients: only the moments of rows that occur are updated.",
+        path="torch.optim:SparseAdam",
+        paper="arXiv:1412.6980",
+        equations=(
+            "only rows with a gradient:",
+            "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
+            "p ← p - lr √(1 - β2^t) / (1 - β1^t) · m / (√v + ε)",
+        ),
+        # torch refuses 0 for these two.
+        hyperparameters={
+            "lr": replace(lr(1e-3), open_low=True),
+            "betas": betas(),
+            "eps": replace(eps(), open_low=True),
+            "maximize": MAXIMIZE,
+        },
+        buffers={"exp_avg": "", "exp_avg_sq": ""},
+        decay="none",
+    ),
+    OptimizerInfo(
+        name="muon",
+        summary="Momentum orthogonalised by Newton-Schulz; for the 2-D parameters of hidden layers.",
+        path="torch.optim:Muon",
+        paper="Jordan et al. 2024; arXiv:2502.16982",
+        equations=(
+            "b ← μ b + (1 - μ) g",
+            "u = NewtonSchulz((1 - μ) g + μ b with nesterov, else b), ns_steps times",
+            "p ← p - lr adjust(shape) u",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "weight_decay": weight_decay(0.1),
+            "momentum": Number(default=0.95, low=0, help="momentum factor"),
+            "nesterov": Flag(default=True, help="Nesterov's momentum"),
+            "ns_coefficients": Numbers(
+                default=(3.4445, -4.775, 2.0315),
+                items=(Number(default=3.4445), Number(default=-4.775), Number(default=2.0315)),
+                help="coefficients of the Newton-Schulz polynomial",
+            ),
+            "eps": Number(default=1e-7, low=0, help="added to the norm"),
+            "ns_steps": Number(default=5, low=1, high=99, integer=True, help="Newton-Schulz iterations"),
+            "adjust_lr_fn": Choice(
+                default=None,
+                options=("original", "match_rms_adamw"),
+                optional=True,
+                help="how lr follows the parameter's shape; null: original",
+            ),
+        },
+        buffers={"momentum_buffer": ""},
+        decay="decoupled",
+        matrices_only=True,
+    ),
+    OptimizerInfo(
+        name="adafactor",
+        summary="Adam's second moment, factored into rows and columns.",
+        path="torch.optim:Adafactor",
+        paper="arXiv:1804.04235",
+        equations=(
+            "β = 1 - t^beta2_decay;  ρ = min(lr, 1/√t);  α = max(ε2, rms(p)) ρ",
+            "R ← β R + (1 - β) row means of g²;  C ← β C + (1 - β) column means of g²",
+            "u = g / √(R C / mean(R));  p ← p - α u / max(1, rms(u) / d)",
+        ),
+        hyperparameters={
+            "lr": lr(1e-2),
+            "beta2_decay": Number(default=-0.8, high=0, help="decay rate of beta2"),
+            "eps": Numbers(
+                default=(None, 1e-3),
+                items=(Number(default=None, low=0, optional=True), Number(default=1e-3, low=0)),
+                help="regularisers of the squared gradient and of the parameter's scale",
+            ),
+            "d": Number(default=1.0, low=1, help="clipping threshold of the update's RMS"),
+            "weight_decay": weight_decay(),
+            **execution("foreach"),
+            "maximize": MAXIMIZE,
+        },
+        buffers={"row_var": "", "col_var": "", "variance": ""},
+        decay="decoupled",
+        factored=True,
+    ),
+)

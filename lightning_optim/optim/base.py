@@ -1,0 +1,247 @@
+"""The base of the family: two hooks to write an optimizer with, or a declared form that also runs over lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ..hyperparameters import Hyperparameter
+from ..registry import OPTIONS, USUAL
+from .around import Around
+from .bucket import gather
+from .checkpoint import Crossing
+from .checks import ABOUT_THE_GROUP, check_gradients, check_together, checked
+from .update import Update
+
+ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+"""Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
+
+Group = Mapping[str, Any]
+"""A param group; where a hook gets one, its `lr` is a number."""
+
+
+class AdaptiveOptimizer(Optimizer):
+    """An optimizer of which a subclass writes the rule, and nothing else.
+
+    With two hooks, tensor by tensor:
+
+    - `init_state(state, group, param)` puts what the rule needs into `state`;
+    - `step_param(state, group, grad, param)` changes `param` in place.
+
+    Or declared, and then the same lines run tensor by tensor and over lists (`foreach`): `buffers`, `coefficients` and
+    `update`, with `scalars` where the state holds numbers.
+
+    Around the rule stand, for every subclass: closures, `add_param_group` at any time, a step count for each parameter,
+    weight decay in each mode (see `WeightDecay`), `maximize`, a tensor lr, validation in every group, state dtypes
+    through `load_state_dict`, and, in the declared form, complex parameters (as pairs of real numbers).
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        defaults: hyperparameters by name, `lr` among them; a group may have its own. `weight_decay` is a number or a
+            `WeightDecay`; 0 if it is not there.
+        **options: other values for these, and `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> import torch
+        >>> class SignDescent(optim.AdaptiveOptimizer):
+        ...     def __init__(self, params, lr=1e-3, **options):
+        ...         super().__init__(params, {"lr": lr}, **options)
+        ...
+        ...     def step_param(self, state, group, grad, param):
+        ...         param.add_(grad.sign(), alpha=-group["lr"])
+        >>> weight = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> weight.grad = torch.tensor([0.5, -2.0])
+        >>> SignDescent([weight], lr=0.25).step()
+        >>> weight.data
+        tensor([ 0.7500, -0.7500])
+    """
+
+    hyperparameters: ClassVar[Mapping[str, Hyperparameter]] = {}
+    """The values that hyperparameters may have; what is neither here nor usual is taken as it is."""
+    default_mode: ClassVar[str] = "l2"
+    """The `weight_decay_mode` where nothing else is said."""
+    fixed: ClassVar[Mapping[str, Any]] = {}
+    """Hyperparameters that have one value in this class."""
+    needs_peak_lr: ClassVar[bool] = False
+    """Whether the rule divides by the group's `peak_lr`."""
+    torch_keys: ClassVar[Sequence[str]] = ()
+    """Keys that only the groups of torch's class of the same rule have."""
+    torch_values: ClassVar[Mapping[str, Any]] = {}
+    """What that class does where it has no word for it."""
+
+    def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
+        known = {"weight_decay": 0.0, **{key: spec.default for key, spec in OPTIONS.items()}, **defaults}
+        values = known | self._checked(defaults, known) | self._checked(options, known)
+        values["weight_decay_mode"] = values["weight_decay_mode"] or self.default_mode
+        super().__init__(params, values)
+
+    # What a subclass writes: the two hooks ...
+
+    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        """Put the state of one parameter into `state`, where `step` is already. Here: zeros for each buffer."""
+        for name, dtype in self.dtypes(group).items():
+            state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+        state.update(self.scalars(group))
+
+    def step_param(self, state: dict[str, Any], group: Group, grad: Tensor, param: Tensor) -> None:
+        """Take one step with one parameter. Here: by the declared rule.
+
+        Args:
+            state: its state; `state["step"]`, a 0-d tensor, counts this step already.
+            group: its param group.
+            grad: its gradient, of its shape, with L2 or L1 decay already in it; not to be written into.
+            param: written in place.
+        """
+        scalars = self.scalars(group)
+        numbers = {**group, **{name: state[name] for name in scalars}}
+        coefficients = self.coefficients(float(state["step"]), numbers)
+        state.update({name: coefficients.pop(name) for name in scalars})
+        for update in self._updates(param, grad, [state[name] for name in self.buffers(group)], coefficients):
+            update.take(param)
+
+    # ... or the declared form.
+
+    def buffers(self, group: Group) -> Sequence[str] | Mapping[str, torch.dtype | None]:
+        """Names of the state tensors, in the order in which `update` takes them.
+
+        Each has the parameter's shape, and its dtype unless the mapping gives another.
+        """
+        del group
+        return ()
+
+    def scalars(self, group: Group) -> Mapping[str, float]:
+        """Names of the numbers in a parameter's state, with their first value.
+
+        `coefficients` finds them in `group`, and gives their next value under the same name.
+        """
+        del group
+        return {}
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        """Every scalar of step `t` (the first is 1): floats, which change, and bools, on which `update` may branch."""
+        raise NotImplementedError(f"{type(self).__name__} has neither step_param nor coefficients and update")
+
+    @staticmethod
+    def update(p: Any, g: Any, *buffers: Any, **coefficients: Any) -> Update | tuple[Update, ...]:
+        """The rule, in methods of a tensor only: advance the buffers in place, return the step.
+
+        It writes neither `p` nor `g`. Several `Update`s are taken one after the other.
+        """
+        raise NotImplementedError
+
+    # What stands around the rule.
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step for each parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again, with gradients, and returns the loss.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            ConfigError: a gradient is sparse; then nothing has changed.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for index, group in enumerate(self.param_groups):
+            check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
+        for group in self.param_groups:
+            self._step_group({**group, "lr": float(group["lr"])})
+        return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a param group, at any time: its parameters start as new ones do.
+
+        Raises:
+            ConfigError: one of its hyperparameters is unknown or out of bounds.
+        """
+        where = f"param_groups[{len(self.param_groups)}]."
+        if "name" in param_group:
+            where = f"{param_group['name']}."
+        about = {key: value for key, value in param_group.items() if key in ABOUT_THE_GROUP}
+        given = {key: value for key, value in param_group.items() if key not in ABOUT_THE_GROUP}
+        group = self.defaults | about | self._checked(given, self.defaults, where)
+        group["weight_decay_mode"] = group["weight_decay_mode"] or self.default_mode
+        group.setdefault("peak_lr", float(group["lr"]))
+        check_together(group, where, needs_peak_lr=self.needs_peak_lr, takes_lists=self._is_declared())
+        super().add_param_group(group)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's; the groups also say what torch's class of the same rule would look for."""
+        return Crossing(self).to_torch(super().state_dict())
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take back one's own state, or that of torch's class of the same rule.
+
+        `foreach` and `fused` stay those of this run; buffers keep their declared dtypes, bit by bit.
+
+        Raises:
+            ConfigError: the state of a parameter lacks a buffer; then nothing has changed.
+        """
+        crossing = Crossing(self)
+        # The last of the hooks, so that it sees what is loaded.
+        handle = self.register_load_state_dict_pre_hook(crossing.from_torch)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
+        crossing.restore()
+
+    def dtypes(self, group: Group) -> dict[str, torch.dtype | None]:
+        """The buffers with their dtypes; None is the parameter's."""
+        declared = self.buffers(group)
+        return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(declared)
+
+    def _step_group(self, group: Group) -> None:
+        for param in group["params"]:
+            if param.grad is not None and "step" not in self.state[param]:
+                # On the CPU whatever the default device is: it is read at every step.
+                self.state[param]["step"] = torch.tensor(0.0, device="cpu")
+                self.init_state(self.state[param], group, param)
+        dtypes, scalars = self.dtypes(group), self.scalars(group)
+        around = Around.of(group, _common(dtypes))
+        for bucket in gather(group["params"], self.state, tuple(scalars)):
+            if not self._is_declared():
+                bucket.advance({})
+                bucket.each(partial(self._hooked, group, around))
+                continue
+            coefficients = self.coefficients(bucket.t, {**group, **bucket.scalars})
+            bucket.advance({name: coefficients.pop(name) for name in scalars})
+            bucket.run(partial(self._declared, around, coefficients), tuple(dtypes), foreach=group["foreach"])
+
+    def _declared(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+        around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))
+
+    def _hooked(self, group: Group, around: Around, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
+        g = around.gradient(p, g)
+        around.let(lambda: self.step_param(state, group, g, p), p)
+
+    def _updates(self, p: Any, g: Any, buffers: Sequence[Any], coefficients: Mapping[str, Any]) -> tuple[Update, ...]:
+        made = self.update(p, g, *buffers, **coefficients)
+        return made if isinstance(made, tuple) else (made,)
+
+    def _is_declared(self) -> bool:
+        return type(self).step_param is AdaptiveOptimizer.step_param
+
+    def _checked(self, given: Mapping[str, Any], known: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+        specs = {**USUAL, **OPTIONS, **self.hyperparameters}
+        return checked(given, specs, known, type(self).__name__, where)
+
+
+def _common(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None:
+    """What the dtypes of the buffers have in common, where any is fixed."""
+    fixed = [dtype for dtype in dtypes.values() if dtype is not None]
+    return reduce(torch.promote_types, fixed) if fixed else None

@@ -1,0 +1,123 @@
+"""Weight decay: a policy around the rule, never through `p.grad`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, choices
+from ..hyperparameters import Number
+from .update import Update
+
+TO_GRADIENT = ("l2", "l1")
+TO_PARAMETER = ("decoupled", "absolute", "relative", "corrected")
+IN_PROPORTION = ("relative", "corrected")  # to the group's peak_lr
+MODES = (*TO_GRADIENT, *TO_PARAMETER, "update")
+
+
+@dataclass(frozen=True)
+class WeightDecay:
+    """What `weight_decay` does, chosen per param group.
+
+    | mode        | with coefficient λ                       | source                                           |
+    | ----------- | ---------------------------------------- | ------------------------------------------------ |
+    | `l2`        | g ← g + λ p                              | the gradient of λ/2 ‖p‖²                         |
+    | `l1`        | g ← g + λ sign(p)                        | the subgradient of λ ‖p‖₁                        |
+    | `decoupled` | p ← p (1 - lr λ)                         | arXiv:1711.05101, algorithm 2, as PyTorch has it |
+    | `absolute`  | p ← p (1 - λ), nothing while lr = 0      | arXiv:1711.05101, eq. 1                          |
+    | `relative`  | p ← p (1 - λ lr / peak_lr)               | arXiv:1711.05101, the multiplier η_t             |
+    | `corrected` | p ← p (1 - λ lr² / peak_lr)              | arXiv:2506.02285                                 |
+    | `update`    | inside the rule's own ratio (LAMB)       | arXiv:1904.00962, algorithm 2                    |
+
+    `lr` is the one in force, warm-up and schedule included; `peak_lr` is the param group's, its configured lr.
+
+    Args:
+        weight_decay: λ >= 0.
+        mode: one of the above.
+        cautious: with a mode that shrinks the parameter itself: only where the update does not oppose the shrinking,
+            direction · p >= 0 (arXiv:2510.12402, algorithm 1).
+
+    Raises:
+        ConfigError: the coefficient is negative, the mode is unknown, or `cautious` has nothing to mask.
+
+    Example:
+        >>> from torch import nn
+        >>> optimizer = optim.Adam(nn.Linear(3, 2).parameters(), weight_decay=WeightDecay(0.01, "relative"))
+        >>> optimizer.param_groups[0]["weight_decay_mode"]
+        'relative'
+    """
+
+    weight_decay: float
+    mode: str
+    cautious: bool = False
+
+    def __post_init__(self) -> None:
+        Number(default=0.0, low=0).check(self.weight_decay, "weight_decay")
+        if self.mode not in MODES:
+            raise ConfigError(f"weight_decay_mode: there is no {self.mode!r}.{choices(str(self.mode), MODES)}")
+        if self.cautious and self.mode not in TO_PARAMETER:
+            raise ConfigError(
+                f"cautious_decay: true masks a decay of the parameter itself, not {self.mode}. Remove it, or type "
+                f"weight_decay_mode: one of {', '.join(TO_PARAMETER)}"
+            )
+
+    @classmethod
+    def of(cls, group: Mapping[str, Any]) -> WeightDecay:
+        """The policy that a param group carries."""
+        return cls(group["weight_decay"], group["weight_decay_mode"], group["cautious_decay"])
+
+    def keys(self) -> dict[str, Any]:
+        """The param group's keys that carry it, as `of` reads them: plain data, so that checkpoints hold it."""
+        return {
+            "weight_decay": self.weight_decay,
+            "weight_decay_mode": self.mode,
+            "cautious_decay": self.cautious,
+        }
+
+    def add_to_gradient(self, g: Any, p: Any) -> Any:
+        """The gradient that the rule sees: `g` itself or a new tensor of its shape."""
+        if self.weight_decay == 0 or self.mode not in TO_GRADIENT:
+            return g
+        return g.add(p if self.mode == "l2" else p.sign(), alpha=self.weight_decay)
+
+    def shrink(self, p: Any, lr: float, peak_lr: float, updates: tuple[Update, ...]) -> None:
+        """Shrink the parameter.
+
+        Args:
+            p: written in place.
+            lr: in force.
+            peak_lr: the configured one.
+            updates: what the rule is about to do; read for `cautious` only.
+        """
+        amount = self._amount(lr, peak_lr)
+        if amount == 0:
+            return
+        if self.cautious:
+            p.addcmul_(p, _agreement(p, updates), value=-amount)
+        else:
+            p.mul_(1 - amount)
+
+    def _amount(self, lr: float, peak_lr: float) -> float:
+        if self.weight_decay == 0:
+            return 0.0
+        if self.mode == "decoupled":
+            return lr * self.weight_decay
+        if self.mode == "absolute":
+            return self.weight_decay if lr != 0 else 0.0
+        if self.mode == "relative":
+            return self.weight_decay * (lr / peak_lr)
+        if self.mode == "corrected":
+            return self.weight_decay * (lr * (lr / peak_lr))
+        return 0.0
+
+
+def _agreement(p: Any, updates: tuple[Update, ...]) -> Any:
+    """1 where the step's sign is that of `p` or either is zero, else 0."""
+    plain = len(updates) == 1 and updates[0].size > 0
+    steps: list[Any] = [update.direction if plain else update.step() for update in updates]
+    step = steps[0]
+    for other in steps[1:]:
+        step = step + other
+    # The product of signs, as the product itself may underflow. (1 + s) clamped at 1: 0 for s = -1, else 1.
+    return step.sign().mul_(p.sign()).add_(1.0).clamp_max_(1.0)

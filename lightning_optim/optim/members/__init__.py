@@ -1,0 +1,1 @@
+"""The family's members: a rule each."""

@@ -1,0 +1,53 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class Adagrad(Member, name="adagrad"):
+    """Steps scaled by all gradients so far (Duchi et al. 2011, diagonal form), bitwise `torch.optim.Adagrad`'s loop.
+
+    The state is made at a parameter's first gradient; torch makes it in the constructor, with the same values.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size.
+        lr_decay: at step t, lr / (1 + (t - 1) lr_decay).
+        weight_decay: coefficient, or a `WeightDecay`.
+        initial_accumulator_value: what the sum of squares begins with.
+        eps: added to the denominator.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `sum`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.Adagrad(nn.Linear(3, 2).parameters(), lr=0.1, lr_decay=0.01).defaults["eps"]
+        1e-10
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("sum",)
+
+    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        first = group["initial_accumulator_value"]
+        state["sum"] = torch.full_like(param, complex(first, first) if param.is_complex() else first)
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        return {"size": group["lr"] / (1 + (t - 1) * group["lr_decay"]), "eps": group["eps"]}
+
+    @staticmethod
+    def update(p, g, total, *, size, eps) -> Update:
+        total.addcmul_(g, g, value=1)
+        return Update(g, size, over=total.sqrt().add_(eps))

@@ -1,0 +1,77 @@
+"""Adam, and what differs from it by an option: AdamW, AMSGrad."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+from .moments import moments
+
+
+class Adam(Member, name="adam"):
+    """Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1), bitwise `torch.optim.Adam`.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size, a number or a tensor of one element.
+        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
+        eps: added to the denominator.
+        weight_decay: coefficient, or a `WeightDecay`.
+        amsgrad: divide by the largest second moment so far (arXiv:1904.09237), taken before bias correction as torch
+            and the paper have it.
+        optimized_update: add eps to the uncorrected second moment's root (the paper, end of section 2, where
+            ε̂ = √(1 - β2^t) ε makes the two equal); torch's is the form without.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.Adam(nn.Linear(3, 2).parameters(), lr=1e-3, weight_decay_mode="relative").defaults["betas"]
+        (0.9, 0.999)
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        size, root = group["lr"] / (1 - b1**t), (1 - b2**t) ** 0.5
+        if group["optimized_update"]:
+            size, root = size * root, 1.0
+        return {**moments(group), "size": size, "root": root}
+
+    @staticmethod
+    def update(p, g, m, v, v_max=None, *, w1, b2, w2, eps, size, root) -> Update:
+        m.lerp_(g, w1)
+        v.mul_(b2).addcmul_(g, g, value=w2)
+        v_hat = v if v_max is None else v_max.clamp_min_(v)
+        return Update(m, size, over=(v_hat.sqrt() / root).add_(eps))
+
+
+class AdamW(Adam, name="adamw"):
+    """`Adam` with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101), bitwise `torch.optim.AdamW`.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.AdamW(nn.Linear(3, 2).parameters()).param_groups[0]["weight_decay_mode"]
+        'decoupled'
+    """
+
+
+class AMSGrad(Adam, name="amsgrad"):
+    """`Adam` with `amsgrad` (Reddi et al., arXiv:1904.09237, algorithm 2), under the paper's name.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.AMSGrad(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["amsgrad"]
+        True
+    """
+
+    fixed = MappingProxyType({"amsgrad": True})

@@ -1,0 +1,62 @@
+"""LAMB."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+from .moments import moments
+
+
+class LAMB(Member, name="lamb"):
+    """Adam whose step in each tensor has the tensor's norm (You et al., arXiv:1904.00962, algorithm 2).
+
+    φ is the identity and both moments are bias-corrected, as in the paper's algorithm and in optax; pytorch_optimizer
+    clips ‖p‖ at 10. The ratio is 1 where ‖p‖ or ‖r‖ is 0, so that zero-initialised tensors move. It sees the parameter
+    as it was before any decay of the parameter itself.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size, in units of the tensor's norm.
+        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
+        eps: added to the denominator.
+        weight_decay: coefficient, or a `WeightDecay`.
+        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, `maximize`,
+            `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.LAMB(nn.Linear(3, 2).parameters(), weight_decay=0.01).defaults["weight_decay_mode"]
+        'update'
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
+        bias = {"bias1": 1 - b1**t, "root": (1 - b2**t) ** 0.5}
+        return {**moments(group), **bias, "decay": decay, "decays": decay > 0, "size": group["lr"]}
+
+    @staticmethod
+    def update(p, g, m, v, *, w1, b2, w2, eps, bias1, root, decay, decays, size) -> Update:
+        m.lerp_(g, w1)
+        v.mul_(b2).addcmul_(g, g, value=w2)
+        r = (m / bias1).div_((v.sqrt() / root).add_(eps))
+        if decays:
+            r.add_(p, alpha=decay)
+        return Update(r.mul_(trust_ratio(p, r)), size)
+
+
+def trust_ratio(p: Any, r: Any) -> Any:
+    """‖p‖ / ‖r‖ of each tensor, 0-d; 1 where a norm is 0."""
+    size, step = p.norm(), r.norm()
+    return (size / step).where(size.gt(0).logical_and(step.gt(0)), 1.0)

@@ -1,0 +1,60 @@
+"""NAdam and NAdamW."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+from .moments import moments
+
+
+class NAdam(Member, name="nadam"):
+    """Adam with Nesterov's momentum (Dozat 2016, algorithm 2), bitwise the loop of `torch.optim.NAdam`.
+
+    Args and options are `Adam`'s, less amsgrad and optimized_update, and:
+
+    Args:
+        momentum_decay: ψ of the momentum schedule μ_t = β1 (1 - 0.96^(t ψ) / 2).
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`; and the number `mu_product`.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.NAdam(nn.Linear(3, 2).parameters(), lr=2e-3).scalars({})
+        {'mu_product': 1.0}
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def scalars(self, group: Group) -> dict[str, float]:
+        return {"mu_product": 1.0}
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        (b1, b2), lr, psi = group["betas"], group["lr"], group["momentum_decay"]
+        mu, mu_next = (b1 * (1.0 - 0.5 * 0.96 ** (step * psi)) for step in (t, t + 1))
+        # torch keeps the product in a 0-d tensor of the default dtype, so it is rounded to that.
+        product = torch.tensor(group["mu_product"], device="cpu").mul_(mu).item()
+        sizes = {"size_g": lr * (1.0 - mu) / (1.0 - product), "size_m": lr * mu_next / (1.0 - product * mu_next)}
+        return {**moments(group), **sizes, "bias2": 1 - b2**t, "mu_product": product}
+
+    @staticmethod
+    def update(p, g, m, v, *, w1, b2, w2, eps, bias2, size_g, size_m) -> tuple[Update, Update]:
+        m.lerp_(g, w1)
+        v.mul_(b2).addcmul_(g, g, value=w2)
+        over = v.div(bias2).sqrt_().add_(eps)
+        return Update(g, size_g, over), Update(m, size_m, over)
+
+
+class NAdamW(NAdam, name="nadamw"):
+    """`NAdam` with decoupled weight decay, as `torch.optim.NAdam(decoupled_weight_decay=True)`, bitwise.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.NAdamW(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
+        'decoupled'
+    """

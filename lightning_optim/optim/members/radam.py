@@ -1,0 +1,66 @@
+"""RAdam, and the rectification that AdaBelief has from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+from .moments import moments
+
+
+def rectification(t: float, b2: float) -> tuple[float, float]:
+    """ρ_t, the length of the approximated simple moving average, and r_t, the variance rectification.
+
+    r_t holds where ρ_t > 4 (Liu et al., arXiv:1908.03265, algorithm 2); 0 elsewhere.
+    """
+    rho_inf = 2 / (1 - b2) - 1
+    rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
+    if rho <= 4:
+        return rho, 0.0
+    return rho, ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5
+
+
+class RAdam(Member, name="radam"):
+    """Adam with its variance rectified (Liu et al., arXiv:1908.03265), bitwise the loop of `torch.optim.RAdam`.
+
+    The step adapts once ρ_t > 5, as torch has it. The paper's algorithm says > 4; its authors' code, like AdaBelief's,
+    >= 5, which differs where ρ_t is 5 exactly.
+
+    Args and options are `Adam`'s, and:
+
+    Args:
+        amsgrad: as `Adam`'s.
+        degenerate_to_sgd: take SGD's step with momentum until then; else none (decay goes on).
+        optimized_update: add eps to the uncorrected second moment's root; True is torch's form.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.RAdam(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["degenerate_to_sgd"]
+        True
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        rho, rect = rectification(t, b2)
+        root = (1 - b2**t) ** 0.5
+        inner, outer = (1.0, root) if group["optimized_update"] else (root, 1.0)
+        step = {"bias1": 1 - b1**t, "lr": group["lr"], "rect": rect, "inner": inner, "outer": outer, "adapt": rho > 5}
+        return {**moments(group), **step, "size": float(rho > 5 or group["degenerate_to_sgd"])}
+
+    @staticmethod
+    def update(p, g, m, v, v_max=None, *, w1, b2, w2, eps, bias1, lr, rect, inner, outer, size, adapt) -> Update:
+        m.lerp_(g, w1)
+        v.mul_(b2).addcmul_(g, g, value=w2)
+        v_hat = v if v_max is None else v_max.clamp_min_(v)
+        step = (m / bias1).mul_(lr)
+        if adapt:
+            # In torch's order of multiplications.
+            step.mul_((v_hat.sqrt() / inner).add_(eps).reciprocal_().mul_(outer)).mul_(rect)
+        return Update(step, size)

@@ -1,0 +1,94 @@
+"""One way to drive any optimizer: tensors, gradients that come and go, a group that joins late."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from torch import Tensor, nn
+
+from lightning_optim import list_optimizers, optimizer_info
+
+MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own]
+ALSO_TORCHS = [name for name in MEMBERS if not optimizer_info(name).is_ours]
+SHAPES = [(3, 4), (5,), (), (2, 3, 2), (7,)]
+LATE = len(SHAPES) - 1
+JOINS_AT = 20
+
+# What brings every line of a member's rule to run, beside its defaults.
+VARIANTS = {
+    "adam": [{"amsgrad": True}, {"optimized_update": True}],
+    "adamw": [{"amsgrad": True}],
+    "radam": [{"amsgrad": True}, {"optimized_update": False}, {"degenerate_to_sgd": False}],
+    "adagrad": [{"lr_decay": 0.1, "initial_accumulator_value": 0.5}],
+    "rmsprop": [{"momentum": 0.9}, {"centered": True}, {"momentum": 0.5, "centered": True}],
+    "adabelief": [{"rectify": False}, {"amsgrad": True}, {"degenerate_to_sgd": False}],
+    "adabound": [{"amsbound": True}],
+    "adaboundw": [{"amsbound": True}],
+}
+SETTINGS = [(name, given) for name in MEMBERS for given in [{}, *VARIANTS.get(name, [])]]
+
+
+def setting_id(value) -> str | None:
+    if isinstance(value, dict):
+        return ",".join(f"{key}={item}" for key, item in value.items()) or "default"
+    return None
+
+
+def class_of(name: str) -> type[torch.optim.Optimizer]:
+    return optimizer_info(name).load(own=True)
+
+
+def new_params(dtype: torch.dtype = torch.float32, shapes=SHAPES) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(0)
+    return [nn.Parameter(torch.randn(shape, dtype=dtype, generator=generator)) for shape in shapes]
+
+
+def new_grads(dtype: torch.dtype = torch.float32, shapes=SHAPES, *, num_steps: int = 50) -> list[list[Tensor | None]]:
+    """Gradients by step and parameter: each vanishes now and then, the second is frozen for a while."""
+    generator = torch.Generator().manual_seed(1)
+    script = []
+    for step in range(num_steps):
+        grads = [torch.randn(shape, dtype=dtype, generator=generator) for shape in shapes]
+        script.append([None if (step + i) % 7 == 3 or (i == 1 and 10 <= step < 25) else g for i, g in enumerate(grads)])
+        if step % 11 == 5:
+            script[-1][0] = torch.zeros(shapes[0], dtype=dtype)
+    return script
+
+
+def set_grads(params: list[nn.Parameter], grads: list[Tensor | None]) -> None:
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = None if grad is None else grad.clone()
+
+
+def drive(cls, *, dtype=torch.float32, num_steps: int = 50, each=lambda step, optimizer: optimizer, **given):
+    """The parameters after each step, the last one joining late; `each` may swap the optimizer before a step."""
+    params = new_params(dtype)
+    optimizer = cls(params[:LATE], **given)
+    weights = []
+    for step, grads in enumerate(new_grads(dtype, num_steps=num_steps)):
+        optimizer = each(step, optimizer)
+        if step == JOINS_AT:
+            optimizer.add_param_group({"params": [params[LATE]], "lr": 0.02})
+        set_grads(params, grads)
+        optimizer.step()
+        weights.append([param.detach().clone() for param in params])
+    return weights
+
+
+def differences(ours, theirs) -> list[tuple[int, int]]:
+    """`(step, parameter)` of each that differs in a bit."""
+    return [
+        (step, i)
+        for step, (some, others) in enumerate(zip(ours, theirs, strict=True))
+        for i, (a, b) in enumerate(zip(some, others, strict=True))
+        if not torch.equal(a, b)
+    ]
+
+
+def through_a_file(state_dict):
+    """A state dict as it comes back from disk."""
+    file = io.BytesIO()
+    torch.save(state_dict, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)

@@ -1,0 +1,316 @@
+"""What AdaptiveOptimizer does around a rule that somebody else wrote."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_optim import ConfigError, optim
+from lightning_optim.hyperparameters import Number
+
+from ..messages import check_message
+from .driving import differences, drive, new_grads, new_params, set_grads, through_a_file
+
+
+class Momentum(optim.AdaptiveOptimizer):
+    """SGD with momentum, as `torch.optim.SGD` has it, by the two hooks."""
+
+    def __init__(self, params, lr=0.01, momentum=0.9, weight_decay=0.0, **options):
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}, **options)
+
+    def init_state(self, state, group, param):
+        state["momentum_buffer"] = torch.zeros_like(param)
+
+    def step_param(self, state, group, grad, param):
+        step = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
+        param.add_(step, alpha=-group["lr"])
+
+
+class Declared(Momentum):
+    """The same, declared."""
+
+    init_state = optim.AdaptiveOptimizer.init_state
+    step_param = optim.AdaptiveOptimizer.step_param
+
+    def buffers(self, group):
+        return ("momentum_buffer",)
+
+    def coefficients(self, t, group):
+        return {"mu": group["momentum"], "size": group["lr"]}
+
+    @staticmethod
+    def update(p, g, m, *, mu, size):
+        return optim.Update(m.mul_(mu).add_(g), size)
+
+
+BOTH = [Momentum, Declared]
+
+
+@pytest.mark.parametrize("maximize", [False, True], ids=["descend", "ascend"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("cls", BOTH)
+def test_hooks_and_declared_form_are_torch_s_sgd(cls, dtype, maximize):
+    given = {"dtype": dtype, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1, "maximize": maximize}
+    assert differences(drive(cls, **given), drive(torch.optim.SGD, foreach=False, **given)) == []
+
+
+@pytest.mark.parametrize("mode", ["l2", "l1", "decoupled", "absolute", "relative", "corrected"])
+def test_a_hook_s_optimizer_takes_every_decay(mode):
+    given = {"lr": 0.01, "weight_decay": 0.1, "weight_decay_mode": mode}
+    assert differences(drive(Momentum, **given), drive(Declared, **given)) == []
+
+
+@pytest.mark.parametrize("mode", ["decoupled", "absolute", "relative", "corrected"])
+def test_a_hook_s_optimizer_takes_cautious_decay(mode):
+    given = {"dtype": torch.float64, "lr": 0.01, "weight_decay": 0.1, "weight_decay_mode": mode, "cautious_decay": True}
+    hooked, declared = drive(Momentum, **given), drive(Declared, **given)
+    # Its step is known as a difference only, which rounds.
+    for some, others in zip(hooked, declared, strict=True):
+        torch.testing.assert_close(some, others, rtol=1e-12, atol=1e-12)
+    assert differences(hooked, drive(Momentum, **{**given, "cautious_decay": False})) != []
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_it_resumes_copies_and_pickles(cls):
+    def from_disk(optimizer):
+        other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.01)
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        return other
+
+    def unchanged(step, optimizer):
+        return from_disk(optimizer) if step in (16, 33) else optimizer
+
+    assert differences(drive(cls, each=unchanged), drive(cls)) == []
+    params = new_params()
+    optimizer = cls(params)
+    set_grads(params, new_grads()[0])
+    optimizer.step()
+    for copied in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        assert type(copied) is cls
+        for mine, theirs in zip(optimizer.state.values(), copied.state.values(), strict=True):
+            assert torch.equal(mine["momentum_buffer"], theirs["momentum_buffer"])
+
+
+def test_a_subclass_may_put_something_before_a_member_s_rule():
+    class Clipped(optim.NAdam):
+        def step_param(self, state, group, grad, param):
+            super().step_param(state, group, grad.clamp(-0.5, 0.5), param)
+
+    params, clipped = new_params(), new_params()
+    given = {"weight_decay": 0.1, "weight_decay_mode": "decoupled"}
+    ours, theirs = Clipped(clipped, **given), optim.NAdam(params, **given)
+    for grads in new_grads(num_steps=5):
+        set_grads(clipped, grads)
+        set_grads(params, [grad if grad is None else grad.clamp(-0.5, 0.5) for grad in grads])
+        ours.step()
+        theirs.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, clipped, strict=True))
+    states = zip(ours.state.values(), theirs.state.values(), strict=True)
+    assert all(mine["mu_product"] == other["mu_product"] for mine, other in states)
+
+
+def test_a_subclass_of_a_member_has_a_signature_of_its_own():
+    class Fixed(optim.Adam):
+        def __init__(self, params, lr=0.5):
+            super().__init__(params, lr, betas=(0.5, 0.5))
+
+    assert list(inspect.signature(Fixed).parameters) == ["params", "lr"]
+    assert Fixed(new_params()).defaults["betas"] == (0.5, 0.5)
+    signature = inspect.signature(optim.Adam)
+    assert signature.parameters["amsgrad"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert signature.parameters["maximize"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+class Wide(optim.AdaptiveOptimizer):
+    """Momentum with its buffer in float32, whatever the parameter is."""
+
+    def __init__(self, params, lr=0.01, **options):
+        super().__init__(params, {"lr": lr}, **options)
+
+    def buffers(self, group):
+        return {"slow": torch.float32}
+
+    def coefficients(self, t, group):
+        return {"size": group["lr"]}
+
+    @staticmethod
+    def update(p, g, m, *, size):
+        return optim.Update(m.mul_(0.999).add_(g, alpha=0.001), size)
+
+
+@pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+def test_a_declared_dtype_holds_in_the_rule_and_through_a_file(foreach):
+    given = {"dtype": torch.bfloat16, "lr": 1.0, "weight_decay": 0.1, "foreach": foreach}
+    weights = drive(Wide, **given)
+    assert {weight.dtype for weight in weights[-1]} == {torch.bfloat16}
+
+    def from_disk(step, optimizer):
+        if step not in (16, 33):
+            return optimizer
+        groups = [{"params": group["params"]} for group in optimizer.param_groups]
+        other = Wide(groups, lr=1.0, weight_decay=0.1, foreach=foreach)
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        assert {state["slow"].dtype for state in other.state.values()} == {torch.float32}
+        return other
+
+    assert differences(drive(Wide, each=from_disk, **given), weights) == []
+    # In bfloat16 the buffer could not hold a thousandth of a gradient beside the rest.
+    param = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = Wide([param], lr=0.0, foreach=foreach)
+    for _ in range(3):
+        param.grad = torch.ones(1, dtype=torch.bfloat16)
+        optimizer.step()
+    assert optimizer.state[param]["slow"].item() == pytest.approx(0.001 * (1 + 0.999 + 0.999**2), rel=1e-6)
+
+
+def test_dtypes_of_buffers_have_a_common_one():
+    class Mixed(Wide):
+        def buffers(self, group):
+            return {"slow": torch.float32, "slower": torch.float64, "plain": None}
+
+        @staticmethod
+        def update(p, g, slow, slower, plain, *, size):
+            assert (g.dtype, plain.dtype) == (torch.float64, torch.bfloat16)
+            return optim.Update(slower.add_(g), size)
+
+    params = new_params(torch.bfloat16)
+    optimizer = Mixed(params)
+    set_grads(params, new_grads(torch.bfloat16)[0])
+    optimizer.step()
+    assert {key: value.dtype for key, value in optimizer.state[params[0]].items()} == {
+        "step": torch.float32,
+        "slow": torch.float32,
+        "slower": torch.float64,
+        "plain": torch.bfloat16,
+    }
+
+
+def test_buffers_are_laid_out_as_their_parameter():
+    param = nn.Parameter(torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last))
+    param.grad = torch.ones_like(param)
+    optimizer = optim.Adam([param])
+    optimizer.step()
+    assert optimizer.state[param]["exp_avg"].stride() == param.stride()
+
+
+@pytest.mark.parametrize(
+    ("make", "key", "parts"),
+    [
+        (lambda: Momentum(new_params(), momentm=0.5), "momentm", ("Did you mean 'momentum'?",)),
+        (lambda: Momentum(new_params(), foreach=True), "param_groups[0].foreach", ("foreach: null",)),
+        (lambda: Momentum(new_params(), momentum=-1.0), "momentum", (">= 0",)),
+        (lambda: Momentum(new_params(), lr=-1.0), "lr", (">= 0",)),
+        (lambda: Momentum(new_params(), weight_decay_mode="update"), "weight_decay_mode", ("decoupled",)),
+        (lambda: Momentum(new_params(), weight_decay_mod="l1"), "weight_decay_mod", ("'weight_decay_mode'",)),
+        (lambda: Momentum(new_params(), fused=True), "param_groups[0].fused", ("fused: null",)),
+        (
+            lambda: Momentum([{"params": new_params(), "momentm": 0.5, "name": "head"}]),
+            "head.momentm",
+            ("Did you mean 'momentum'?",),
+        ),
+        (lambda: optim.Adam(new_params(), 0.1, capturable=True), "capturable", ("implementation: torch",)),
+        (
+            lambda: optim.Adam(new_params(), decoupled_weight_decay=True, weight_decay_mode="l1"),
+            "decoupled_weight_decay",
+            ("Remove decoupled_weight_decay",),
+        ),
+        (lambda: optim.AMSGrad(new_params(), amsgrad=False), "amsgrad", ("Remove it",)),
+        (lambda: optim.AdaBound(new_params(), lr=0.0), "param_groups[0].peak_lr", ("got 0", "the rule divides")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_is_wrong_is_said(make, key, parts):
+    with pytest.raises(ConfigError) as caught:
+        make()
+    check_message(caught, key, *parts)
+
+
+def test_a_user_s_own_bounds_are_checked():
+    class Bounded(Momentum):
+        hyperparameters = {"momentum": Number(default=0.9, low=0.5, high=1)}
+
+    with pytest.raises(ConfigError, match=r"^param_groups\[0\]\.momentum: .*>= 0.5 and <= 1"):
+        Bounded([{"params": new_params(), "momentum": 0.25}])
+
+
+def test_complex_parameters_are_refused_by_a_hook_that_is_not_told_so():
+    param = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    param.grad = torch.ones_like(param)
+    with pytest.raises(ConfigError) as caught:
+        Momentum([("phase", param)]).step()
+    check_message(caught, "phase", "complex", "Momentum.step_param")
+
+
+def test_a_rule_that_is_nowhere_is_said():
+    class Nothing(optim.AdaptiveOptimizer):
+        pass
+
+    param = nn.Parameter(torch.ones(1))
+    param.grad = torch.ones(1)
+    with pytest.raises(NotImplementedError, match="Nothing has neither step_param nor coefficients and update"):
+        Nothing([param], {"lr": 0.1}).step()
+
+
+def test_torch_s_words_are_taken_where_they_ask_for_nothing_else():
+    params = new_params()
+    theirs = torch.optim.Adam(params, lr=0.25, decoupled_weight_decay=True, amsgrad=True)
+    group = {key: value for key, value in theirs.param_groups[0].items() if key != "fused"}
+    ours = optim.Adam([group])
+    assert ours.param_groups[0]["weight_decay_mode"] == "decoupled"
+    assert ours.param_groups[0]["amsgrad"] is True
+    assert optim.Adam(params, decoupled_weight_decay=True).defaults["weight_decay_mode"] == "decoupled"
+    assert optim.Adam(params, decoupled_weight_decay=False).defaults["weight_decay_mode"] == "l2"
+    given = {"decoupled_weight_decay": False, "weight_decay_mode": "l1"}
+    assert optim.Adam(params, **given).defaults["weight_decay_mode"] == "l1"
+
+
+def test_parameters_of_several_kinds_share_one_optimizer():
+    given = [torch.ones(2), torch.ones(2, dtype=torch.float64), torch.ones(2, dtype=torch.bfloat16), torch.ones(2) * 1j]
+    together = [nn.Parameter(value.clone()) for value in given]
+    for foreach in (False, True):
+        apart = [nn.Parameter(param.detach().clone()) for param in together]
+        optimizers = [optim.AdamW(together, foreach=foreach), *(optim.AdamW([param]) for param in apart)]
+        for param in (*together, *apart):
+            param.grad = torch.full_like(param, 0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+        assert all(torch.equal(a, b) for a, b in zip(together, apart, strict=True))
+
+
+def test_the_step_counter_is_a_cpu_tensor_of_its_own():
+    # Lightning moves every tensor of the state to the device of its parameter, save the one called step.
+    params = new_params()
+    optimizer = optim.Lion(params)
+    set_grads(params, new_grads()[1])
+    optimizer.step()
+    steps = [state["step"] for state in optimizer.state.values()]
+    assert {(step.device.type, step.dtype, step.ndim) for step in steps} == {("cpu", torch.float32, 0)}
+    assert len({id(step) for step in steps}) == len(steps)
+
+
+def test_loading_takes_no_alias_of_the_counters():
+    params = new_params()
+    optimizer, other = optim.Lion(params), optim.Lion(params)
+    set_grads(params, new_grads()[1])
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    optimizer.step()
+    assert (optimizer.state[params[0]]["step"].item(), other.state[params[0]]["step"].item()) == (2, 1)
+
+
+def test_the_lr_of_a_group_is_a_number_where_a_hook_gets_it():
+    seen = []
+
+    class Looks(Momentum):
+        def step_param(self, state, group, grad, param):
+            seen.append((type(group["lr"]), state["step"].item()))
+
+    param = nn.Parameter(torch.ones(1))
+    param.grad = torch.ones(1)
+    Looks([param], lr=torch.tensor(0.5)).step()
+    assert seen == [(float, 1.0)]

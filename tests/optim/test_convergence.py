@@ -1,0 +1,100 @@
+"""Each member minimises what it should, and the counter-example that Adam fails on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_optim import optim
+
+from .driving import MEMBERS, class_of
+
+
+@pytest.mark.parametrize(("name", "end"), [("adam", 1.0), ("amsgrad", -1.0)])
+def test_the_counter_example_to_adam(name, end):
+    """Reddi et al. (arXiv:1904.09237, theorem 1): f_t(x) = C x every third step, else -x, on [-1, 1], with C > 2.
+
+    The slopes add up to C - 2 > 0, so x should go to -1; with β1 = 0 and β2 = 1 / (1 + C²) Adam goes to +1.
+    """
+    x = nn.Parameter(torch.zeros((), dtype=torch.float64))
+    optimizer = class_of(name)([x], lr=0.1, betas=(0.0, 1 / (1 + 3**2)))
+    for t in range(1, 3001):
+        x.grad = torch.tensor(3.0 if t % 3 == 1 else -1.0, dtype=torch.float64)
+        optimizer.param_groups[0]["lr"] = 0.1 / t**0.5
+        optimizer.step()
+        x.data.clamp_(-1, 1)
+    assert x.item() == pytest.approx(end, abs=0.01)
+
+
+def rosenbrock(p):
+    return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
+
+
+# SGD's step at the start would leave the valley: its slopes are in the hundreds.
+ON_ROSENBROCK = {
+    "adabelief": {"degenerate_to_sgd": False},
+    "radam": {"degenerate_to_sgd": False},
+    "adadelta": {"lr": 3.0},
+    "adamax": {"lr": 1.0},
+    "adagrad": {"lr": 2.0},
+    "lion": {"lr": 0.05},
+    "rmsprop": {"lr": 0.01},
+}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_rosenbrock(name):
+    p = nn.Parameter(torch.tensor([-1.5, 2.0], dtype=torch.float64))
+    at_start = rosenbrock(p).item()
+    optimizer = class_of(name)([p], **{"lr": 0.3, "weight_decay": 0.0, **ON_ROSENBROCK.get(name, {})})
+    # Steps by the sign need an lr that falls; Adagrad's falls by itself.
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
+    for _ in range(4000 if name == "adagrad" else 2000):
+        optimizer.zero_grad()
+        rosenbrock(p).backward()
+        optimizer.step()
+        if name != "adagrad":
+            falling.step()
+    assert rosenbrock(p).item() < 0.01 * at_start
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For models so small that threads cost more than they bring, tenfold where others use the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return torch.tensor(images / 16 - 0.3, dtype=torch.float32), torch.tensor(labels)
+
+
+FIT_LR = {"adadelta": 2.0, "adagrad": 0.05, "lamb": 0.02, "lion": 3e-3}
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_real_digits_are_learnt(name, digits, one_thread):
+    torch.manual_seed(0)
+    images, labels = digits
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    optimizer = class_of(name)(model.parameters(), lr=FIT_LR.get(name, 0.01), weight_decay=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        rows = torch.randint(1400, (64,), generator=generator)
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
+        optimizer.step()
+    right = (model(images[1400:]).argmax(1) == labels[1400:]).float().mean().item()
+    assert right > 0.85, right
+
+
+def test_all_members_are_exported():
+    assert {type(class_of(name)) for name in MEMBERS} == {type}
+    assert all(getattr(optim, class_of(name).__name__) is class_of(name) for name in MEMBERS)

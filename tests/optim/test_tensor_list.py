@@ -1,0 +1,134 @@
+"""A TensorList does to each tensor what the tensor's method does to one, or refuses."""
+
+from __future__ import annotations
+
+import copy
+import operator
+
+import pytest
+import torch
+
+from lightning_optim.optim.tensor_list import TensorList
+
+SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+
+# What rules use, with arguments: `x` stands for another list.
+METHODS = [
+    ("lerp_", ("x", 0.1), {}),
+    ("mul", (0.999,), {}),
+    ("mul", ("x",), {}),
+    ("mul_", (0.999,), {}),
+    ("mul_", ("x",), {}),
+    ("add", (1e-3,), {}),
+    ("add", ("x",), {"alpha": -0.3}),
+    ("add_", (1e-3,), {}),
+    ("add_", ("x",), {"alpha": -0.3}),
+    ("sub", ("x",), {}),
+    ("div", (0.7,), {}),
+    ("div", ("x",), {}),
+    ("div_", ("x",), {}),
+    ("addcmul", ("x", "x"), {"value": -1}),
+    ("addcmul_", ("x", "x"), {"value": 0.001}),
+    ("addcdiv_", ("x", "x"), {"value": -0.37}),
+    ("sqrt", (), {}),
+    ("sqrt_", (), {}),
+    ("reciprocal_", (), {}),
+    ("abs", (), {}),
+    ("sign", (), {}),
+    ("sign_", (), {}),
+    ("neg", (), {}),
+    ("clamp_min_", (0.3,), {}),
+    ("clamp_min_", ("x",), {}),
+    ("clamp_max_", (0.3,), {}),
+    ("norm", (), {}),
+    ("gt", (0.5,), {}),
+    ("to", (torch.float64,), {}),
+]
+
+
+def lists(dtype):
+    generator = torch.Generator().manual_seed(0)
+    return [[torch.rand(shape, generator=generator).to(dtype) + 0.1 for shape in SHAPES] for _ in range(2)]
+
+
+def with_others(args, others):
+    return [others if arg == "x" else arg for arg in args]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "args", "kwargs"), METHODS, ids=str)
+def test_a_method_is_that_of_each_tensor(name, args, kwargs, dtype):
+    tensors, others = lists(dtype)
+    alone = [
+        getattr(tensor.clone(), name)(*with_others(args, other), **kwargs)
+        for tensor, other in zip(tensors, others, strict=True)
+    ]
+    together = TensorList(copy.deepcopy(tensors))
+    result = getattr(together, name)(*with_others(args, TensorList(others)), **kwargs)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(result.tensors, alone, strict=True))
+    in_place = name.endswith("_")
+    assert (result is together) == in_place
+    assert in_place or all(torch.equal(a, b) for a, b in zip(together.tensors, tensors, strict=True))
+
+
+@pytest.mark.parametrize("op", [operator.add, operator.sub, operator.mul, operator.truediv], ids=lambda op: op.__name__)
+def test_operators_make_new_lists(op):
+    tensors, others = lists(torch.float32)
+    for given, each in ((TensorList(others), others), (0.5, [0.5] * len(tensors))):
+        result = op(TensorList(tensors), given)
+        assert all(torch.equal(r, op(a, b)) for r, a, b in zip(result.tensors, tensors, each, strict=True))
+    assert torch.equal((-TensorList(tensors)).tensors[0], -tensors[0])
+
+
+REFUSED = {
+    "bool": bool,
+    "eq": lambda x: x == x,
+    "ne": lambda x: x != 1,
+    "lt": lambda x: x < 1,
+    "le": lambda x: x <= 1,
+    "gt": lambda x: x > 1,
+    "ge": lambda x: x >= 1,
+    "iadd": lambda x: operator.iadd(x, x),
+    "isub": lambda x: operator.isub(x, 1),
+    "imul": lambda x: operator.imul(x, 2),
+    "itruediv": lambda x: operator.itruediv(x, 2),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_would_mean_something_else_is_refused(what):
+    with pytest.raises(TypeError, match="a TensorList is many tensors"):
+        REFUSED[what](TensorList([torch.ones(2)]))
+
+
+@pytest.mark.parametrize("what", [hash, iter, len, lambda x: x[0], lambda x: 1 - x, lambda x: x @ x])
+def test_it_is_no_list_and_no_tensor(what):
+    with pytest.raises(TypeError):
+        what(TensorList([torch.ones(2)]))
+
+
+@pytest.mark.parametrize("name", ["mull_", "shape", "data", "grad", "_version", "__len__", "append"])
+def test_it_has_a_tensor_s_methods_only(name):
+    with pytest.raises(AttributeError, match=name):
+        getattr(TensorList([torch.ones(2)]), name)
+
+
+def test_a_method_of_no_foreach_is_taken_one_by_one():
+    assert not hasattr(torch, "_foreach_where")
+    tensors, others = lists(torch.float32)
+    result = TensorList(tensors).where(TensorList(tensors).gt(TensorList(others)), 0.0)
+    assert all(torch.equal(r, a.where(a > b, 0.0)) for r, a, b in zip(result.tensors, tensors, others, strict=True))
+
+
+def test_foreach_is_called_once_for_all(monkeypatch):
+    calls = []
+    real = torch._foreach_lerp_
+    monkeypatch.setattr(torch, "_foreach_lerp_", lambda *args: calls.append(len(args[0])) or real(*args))
+    tensors, others = lists(torch.float32)
+    TensorList(tensors).lerp_(TensorList(others), 0.5)
+    assert calls == [len(SHAPES)]
+
+
+def test_it_shows_its_tensors():
+    assert repr(TensorList([torch.ones(1)])) == "TensorList([tensor([1.])])"
