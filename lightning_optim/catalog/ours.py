@@ -54,7 +54,7 @@ OURS = (
         summary="NAdam with decoupled weight decay.",
         path="lightning_optim.optim:NAdamW",
         own="lightning_optim.optim:NAdamW",
-        paper="Dozat 2016; arXiv:1711.05101; arXiv:2306.07179",
+        paper="Dozat 2016; arXiv:1711.05101",
         equations=(
             _MOMENTS,
             "μ_t = β1 (1 - 0.96^(t momentum_decay) / 2);  M_t = μ_1 ... μ_t",

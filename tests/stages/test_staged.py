@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW
 from torch.optim import lr_scheduler as torch_schedulers
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_optim import ConfigError, OptimizerFactory
+from lightning_optim import ConfigError, OptimizerFactory, optim
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
 
@@ -25,6 +25,8 @@ class Foreign(LRScheduler):
 
     def __init__(self, optimizer: Any) -> None:
         self.factors = [1.0 for _ in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group["a_key_of_its_own"] = 0.5
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
@@ -61,7 +63,13 @@ SCHEDULERS = {
     "polynomial": lambda o: torch_schedulers.PolynomialLR(o, 20, 2.0),
     "foreign": Foreign,
 }
-OPTIMIZERS = {"sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9), "adamw": lambda groups: AdamW(groups, lr=0.1)}
+OPTIMIZERS = {
+    "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
+    "adamw": lambda groups: AdamW(groups, lr=0.1),
+    "nadamw": lambda groups: optim.NAdamW(groups, lr=0.1),
+    "rmsprop": lambda groups: optim.RMSprop(groups, lr=0.1, momentum=0.9),
+    "amsbound": lambda groups: optim.AMSBound(groups, lr=0.1, weight_decay=0.1, weight_decay_mode="relative"),
+}
 
 
 def _net() -> nn.Module:
@@ -123,11 +131,12 @@ def test_late_groups_are_on_the_curve(make_scheduler, make_optimizer) -> None:
         assert torch.equal(net["head"].bias, whole["head"].bias)
 
 
+@pytest.mark.parametrize("name", ["adamw", "nadamw", "amsbound"])
 @pytest.mark.parametrize("make_scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_resumes_bitwise_from_every_step(make_scheduler) -> None:
+def test_resumes_bitwise_from_every_step(make_scheduler, name) -> None:
     def start() -> tuple[nn.Module, Any, Any, StagedOptimizer]:
         net = _net()
-        optimizer = AdamW(_groups(net), lr=0.1)
+        optimizer = OPTIMIZERS[name](_groups(net))
         scheduler = make_scheduler(optimizer)
         return net, optimizer, scheduler, StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4), [scheduler])
 

@@ -16,9 +16,9 @@ class AdaBelief(Member, name="adabelief"):
 
     eps stands twice, as in the paper: it is added to the variance `s` in the state at every step, so that `s` tends to
     eps / (1 - β2) where gradients are as predicted, and again to the root. For the floor that Adam has from its eps,
-    take eps = eps_adam². The gradient's distance is measured from the average that holds it already. With `rectify` the
-    step adapts once ρ_t >= 5, as in the authors' code. pytorch_optimizer and optax agree in all of this; labml_nn adds
-    eps beside the state.
+    take eps = eps_adam². The gradient's distance is measured from the average that holds it already. So do
+    pytorch_optimizer and optax (whose two eps are apart); labml_nn adds eps beside the state. With `rectify` the step
+    adapts once ρ_t >= 5, as in the authors' code, which then forgets amsgrad: we and pytorch_optimizer do not.
 
     Args and options are `Adam`'s, less optimized_update, and:
 

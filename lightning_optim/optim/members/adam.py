@@ -68,6 +68,8 @@ class AdamW(Adam, name="adamw"):
 class AMSGrad(Adam, name="amsgrad"):
     """`Adam` with `amsgrad` (Reddi et al., arXiv:1904.09237, algorithm 2), under the paper's name.
 
+    The maximum is of uncorrected moments, as in torch, and corrected after it; optax corrects before it, or not at all.
+
     Example:
         >>> from torch import nn
         >>> optim.AMSGrad(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["amsgrad"]

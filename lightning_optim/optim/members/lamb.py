@@ -14,8 +14,9 @@ class LAMB(Member, name="lamb"):
     """Adam whose step in each tensor has the tensor's norm (You et al., arXiv:1904.00962, algorithm 2).
 
     φ is the identity and both moments are bias-corrected, as in the paper's algorithm and in optax; pytorch_optimizer
-    clips ‖p‖ at 10. The ratio is 1 where ‖p‖ or ‖r‖ is 0, so that zero-initialised tensors move. It sees the parameter
-    as it was before any decay of the parameter itself.
+    clips ‖p‖ at 10 and does not correct the second moment, timm skips the ratio where there is no decay. The ratio is 1
+    where ‖p‖ or ‖r‖ is 0, so that zero-initialised tensors move. It sees the parameter before any decay of the
+    parameter itself.
 
     Args:
         params: tensors, `(name, parameter)` pairs, or param groups.

@@ -15,6 +15,9 @@ from .moments import moments
 class NAdam(Member, name="nadam"):
     """Adam with Nesterov's momentum (Dozat 2016, algorithm 2), bitwise the loop of `torch.optim.NAdam`.
 
+    As in torch, μ follows its schedule, and the product of all μ is rounded to the default dtype, which limits the
+    precision to 1e-8, with float64 parameters too. optax and timm have a constant β1 in place of the schedule.
+
     Args and options are `Adam`'s, less amsgrad and optimized_update, and:
 
     Args:

@@ -25,8 +25,8 @@ def rectification(t: float, b2: float) -> tuple[float, float]:
 class RAdam(Member, name="radam"):
     """Adam with its variance rectified (Liu et al., arXiv:1908.03265), bitwise the loop of `torch.optim.RAdam`.
 
-    The step adapts once ρ_t > 5, as torch has it. The paper's algorithm says > 4; its authors' code, like AdaBelief's,
-    >= 5, which differs where ρ_t is 5 exactly.
+    The step adapts once ρ_t > 5, as torch has it. The paper's algorithm says > 4; its authors' code, labml_nn, optax
+    and pytorch_optimizer, and AdaBelief's authors, >= 5, which differs where ρ_t is 5 exactly.
 
     Args and options are `Adam`'s, and:
 

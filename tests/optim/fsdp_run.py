@@ -1,0 +1,96 @@
+"""Trains under FSDP2 in two processes, and in each of them the whole model beside it.
+
+`python -m tests.optim.fsdp_run FOLDER`: rank 0 writes, for each optimizer and execution, the largest difference of a
+parameter from the whole model's, and from the run that a distributed checkpoint was taken from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from tests.optim.driving import MEMBERS, class_of
+
+NUM_STEPS = 8
+OPTIONS = StateDictOptions(full_state_dict=True)
+
+
+def model(*, sharded: bool) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.LayerNorm(16), nn.Linear(16, 4)).double()
+    if sharded:
+        mesh = init_device_mesh("cpu", (2,))
+        for unit in (net[0], net[2], net):
+            fully_shard(unit, mesh=mesh)
+    return net
+
+
+def train(net: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
+    inputs = torch.randn(4, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    for _ in range(num_steps):
+        optimizer.zero_grad()
+        net(inputs).square().mean().backward()
+        optimizer.step()
+
+
+def apart(first: nn.Module, second: nn.Module) -> float:
+    pairs = zip(first.parameters(), second.parameters(), strict=True)
+    return max((whole(a) - whole(b)).abs().max().item() for a, b in pairs)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def differences(name: str, foreach: bool) -> dict[str, float]:
+    given = {"lr": 0.01, "weight_decay": 0.1}
+    reference, net, resumed = model(sharded=False), model(sharded=True), model(sharded=True)
+    alone = class_of(name)(reference.parameters(), **given)
+    optimizer, other = (class_of(name)(m.parameters(), foreach=foreach, **given) for m in (net, resumed))
+    train(reference, alone, NUM_STEPS)
+    train(net, optimizer, NUM_STEPS // 2)
+    saved = get_optimizer_state_dict(net, optimizer, options=OPTIONS)
+    before = [whole(p).clone() for p in resumed.parameters()]
+    # On an optimizer without state this takes a step with lr = 0, which must change nothing.
+    set_optimizer_state_dict(
+        resumed, other, saved, options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    )
+    unchanged = all(torch.equal(whole(p), b) for p, b in zip(resumed.parameters(), before, strict=True))
+    with torch.no_grad():
+        for p, q in zip(resumed.parameters(), net.parameters(), strict=True):
+            p.copy_(q)
+    train(net, optimizer, NUM_STEPS - NUM_STEPS // 2)
+    train(resumed, other, NUM_STEPS - NUM_STEPS // 2)
+    return {"alone": apart(reference, net), "resumed": apart(resumed, net), "moved": float(not unchanged)}
+
+
+def main(folder: Path) -> None:
+    found = {f"{name} {foreach}": differences(name, foreach) for name in MEMBERS for foreach in (False, True)}
+    if dist.get_rank() == 0:
+        (folder / "differences.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def start(rank: int, folder: str, store: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    main(Path(folder))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with tempfile.TemporaryDirectory() as place:
+        torch.multiprocessing.spawn(start, args=(sys.argv[1], f"{place}/store"), nprocs=2)
