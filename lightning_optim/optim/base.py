@@ -200,6 +200,11 @@ class AdaptiveOptimizer(Optimizer):
             handle.remove()
         crossing.restore()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # torch puts this flag there, and later groups would have it, unlike those that are there already.
+        self.defaults.pop("differentiable", None)
+
     def dtypes(self, group: Group) -> dict[str, torch.dtype | None]:
         """The buffers with their dtypes; None is the parameter's."""
         declared = self.buffers(group)

@@ -29,8 +29,8 @@ PLAN: dict[str, Any] = {
 NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
 
 
-def _from_config(scheduler: SchedulerFactory | None = None, **arguments: Any) -> Any:
-    factory = OptimizerFactory("adamw", lr=0.01, **{"groups": NO_DECAY, **arguments})
+def _from_config(scheduler: SchedulerFactory | None = None, name: str = "adamw", **arguments: Any) -> Any:
+    factory = OptimizerFactory(name, lr=0.01, **{"groups": NO_DECAY, **arguments})
     return lambda module: configure_optimizers(module, factory, scheduler)
 
 
@@ -111,6 +111,10 @@ SETUPS = {
     "one cycle": _from_config(SchedulerFactory("one_cycle")),
     "warm-up": _from_config(SchedulerFactory("warmup_cosine", warmup_steps=3)),
     "by epoch": _from_config(SchedulerFactory("exponential", interval="epoch", gamma=0.5)),
+    "nadamw, one cycle": _from_config(SchedulerFactory("one_cycle"), "nadamw"),
+    "amsbound, relative decay": _from_config(
+        SchedulerFactory("warmup_cosine", warmup_steps=3), "amsbound", weight_decay=0.1, weight_decay_mode="relative"
+    ),
     "lambda by hand": _by_hand(lambda o: torch_schedulers.LambdaLR(o, lambda t: 0.9**t), interval="step"),
     "cyclic by hand": _by_hand(lambda o: torch_schedulers.CyclicLR(o, 1e-3, 0.1, step_size_up=3), interval="step"),
     "restarts by hand": _by_hand(lambda o: torch_schedulers.CosineAnnealingWarmRestarts(o, 3), interval="step"),

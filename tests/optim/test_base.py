@@ -96,6 +96,17 @@ def test_it_resumes_copies_and_pickles(cls):
             assert torch.equal(mine["momentum_buffer"], theirs["momentum_buffer"])
 
 
+def test_a_group_that_joins_after_a_load_is_like_the_others():
+    params = new_params()
+    optimizer = optim.Lion(params[:2])
+    optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.add_param_group({"params": params[2:]})
+    first, late = optimizer.param_groups
+    assert first.keys() == late.keys()
+    with pytest.raises(ConfigError, match="differentiable"):
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": False})
+
+
 def test_a_subclass_may_put_something_before_a_member_s_rule():
     class Clipped(optim.NAdam):
         def step_param(self, state, group, grad, param):
