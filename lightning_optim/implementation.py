@@ -12,8 +12,8 @@ from .registry import OptimizerInfo
 IMPLEMENTATIONS = ("auto", "torch", "own")
 _MODE = "weight_decay_mode"
 _DECOUPLED = "decoupled_weight_decay"
-# What torch's class does by this flag, ours does by the mode.
-_MODE_BY_FLAG = {True: "decoupled", False: "l2"}
+# What torch's class does by that flag, ours does by the mode.
+_BY_FLAG = ("l2", "decoupled")
 
 
 def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -50,11 +50,10 @@ def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, M
 
 def in_words_of(own: bool, info: OptimizerInfo, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as the constructor of our class, or else torch's, takes them."""
-    words = {key: value for key, value in values.items() if key in info.signature(own=own)}
-    if _MODE in values and _DECOUPLED in values:
-        mode = values[_MODE] or _MODE_BY_FLAG[values[_DECOUPLED]]
-        words |= {_MODE: mode} if own else {_DECOUPLED: mode == "decoupled"}
-    return words
+    settled = info.settled(values)
+    if _DECOUPLED in settled:
+        settled[_DECOUPLED] = settled[_MODE] == "decoupled"
+    return {key: value for key, value in settled.items() if key in info.signature(own=own)}
 
 
 def check_crossing(info: OptimizerInfo, saved: Mapping[str, Any]) -> None:
@@ -63,7 +62,7 @@ def check_crossing(info: OptimizerInfo, saved: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it was trained with what torch's class does not have.
     """
-    can = set(_MODE_BY_FLAG.values()) if _DECOUPLED in info.hyperparameters else {info.decay}
+    can = _BY_FLAG if _DECOUPLED in info.hyperparameters else (info.decay,)
     decays = saved.get("weight_decay") != 0
     for key in sorted(info.own_only - {"fused"}):
         usual = (saved.get(key) in can or not decays) if key == _MODE else saved.get(key) == info.defaults[key]
@@ -82,5 +81,5 @@ def _asked(info: OptimizerInfo, settings: Mapping[str, Mapping[str, Any]], keys:
         for where, values in settings.items()
         if key in values
         and values[key] != info.defaults[key]
-        and not (key == _MODE and _DECOUPLED in info.hyperparameters and values[key] in _MODE_BY_FLAG.values())
+        and not (key == _MODE and _DECOUPLED in info.hyperparameters and values[key] in _BY_FLAG)
     ]

@@ -369,3 +369,13 @@ def test_what_torch_s_class_refuses_to_load_ours_takes():
     model.load_state_dict(trained.state_dict())
     again.load_state_dict(through_a_file(optimizer.state_dict()))
     assert same(train(trained, optimizer, 3), train(model, again, 3))
+
+
+def test_the_plan_has_the_decay_in_force():
+    rules = {
+        "head": {"params": "head", "weight_decay_mode": "absolute"},
+        "bias": {"params": "backbone.bias", "decoupled_weight_decay": True},
+    }
+    plan = OptimizerFactory("adam", weight_decay=0.1, groups=rules).plan(Tiny())
+    modes = {group.name: group.hyperparameters["weight_decay_mode"] for group in plan.groups}
+    assert modes == {"default": "l2", "head": "absolute", "bias": "decoupled"}

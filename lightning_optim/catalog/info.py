@@ -87,6 +87,13 @@ class OptimizerInfo:
         other = TORCH_ONLY if own else self.own_only if not self.is_ours else ()
         return {key: default for key, default in self.defaults.items() if key not in other}
 
+    def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """These values with the weight decay's mode in force, where it is left to `decoupled_weight_decay`."""
+        if "weight_decay_mode" not in values or "decoupled_weight_decay" not in values:
+            return dict(values)
+        mode = values["weight_decay_mode"] or ("decoupled" if values["decoupled_weight_decay"] else self.decay)
+        return {**values, "weight_decay_mode": mode}
+
     def held(self, values: Mapping[str, Any]) -> list[str]:
         """The buffers there are under these hyperparameters."""
         return [name for name, needed in self.buffers.items() if not needed or values.get(needed)]

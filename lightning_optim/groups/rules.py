@@ -114,7 +114,7 @@ def compose(rules: Sequence[Rule], spec: Spec, names: Sequence[str]) -> dict[str
         blamed = [rule for rule in rules if not spec.info.conflict({**values, **_without(rule, spec)})] or rules
         where = blamed[0].key if blamed else "top level"
         raise ConfigError(f"{where}: {wrong} (for {len(names)} parameters: {listed(names, 3)})")
-    return values
+    return spec.info.settled(values)
 
 
 def _without(rule: Rule, spec: Spec) -> dict[str, Any]:

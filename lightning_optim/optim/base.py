@@ -174,7 +174,7 @@ class AdaptiveOptimizer(Optimizer):
         about = {key: value for key, value in param_group.items() if key in ABOUT_THE_GROUP}
         given = {key: value for key, value in param_group.items() if key not in ABOUT_THE_GROUP}
         group = self.defaults | about | self._checked(given, self.defaults, where)
-        group["weight_decay_mode"] = group["weight_decay_mode"] or self.default_mode
+        group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
         check_together(group, where, needs_peak_lr=self.needs_peak_lr, takes_lists=self._is_declared())
         super().add_param_group(group)
