@@ -16,6 +16,7 @@ from .groups.rules import Spec, parse_rules
 from .groups.table import Table
 from .hyperparameters import plain
 from .implementation import check_crossing, in_words_of, takes_own
+from .optim.decay import WeightDecay
 from .registry import OptimizerInfo, algorithms_with, optimizer_info
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
@@ -60,9 +61,9 @@ class OptimizerFactory:
         **hyperparameters: Any,
     ) -> None:
         self.name = name
-        self.groups: dict[str, Any] = plain(groups) if groups is not None else {}
+        self.groups: dict[str, Any] = plain(_in_words(groups)) if groups is not None else {}
         self.implementation = implementation
-        self.hyperparameters: dict[str, Any] = {key: plain(value) for key, value in hyperparameters.items()}
+        self.hyperparameters: dict[str, Any] = plain(_in_words(hyperparameters))
         self._takes_own()
 
     def __call__(self, params: Params) -> Optimizer:
@@ -151,6 +152,16 @@ class OptimizerFactory:
         if self.implementation != "auto":
             arguments["implementation"] = self.implementation
         return f"OptimizerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+
+
+def _in_words(config: Any) -> Any:
+    """A config with each `WeightDecay` in it as the keys that say the same."""
+    if not isinstance(config, Mapping):
+        return config
+    words = {key: _in_words(value) for key, value in config.items()}
+    if isinstance(decay := words.get("weight_decay"), WeightDecay):
+        words |= decay.keys()
+    return words
 
 
 def _param_group(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .errors import ConfigError
+from .errors import ConfigError, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class Hyperparameter(ABC):
             return None
         checked = self._convert(value)
         if checked is _WRONG:
-            raise ConfigError(f"{key}: got {value!r}, which is not {self.describe()}.{self._example(key)}")
+            raise ConfigError(f"{key}: got {value!r}, which is not {self.describe()}.{self._advice(value, key)}")
         return checked
 
     def describe(self) -> str:
         """The allowed values in words, e.g. 'a number >= 0'."""
         return self._describe() + (" or null" if self.optional else "")
 
-    def _example(self, key: str) -> str:
+    def _advice(self, value: Any, key: str) -> str:
         if self.required or self.default is None:
             return ""
         return f" Type for example {key.rsplit('.', 1)[-1]}: {in_yaml(self.default)}"
@@ -111,6 +111,9 @@ class Choice(Hyperparameter):
     """One of a few words."""
 
     options: tuple[str, ...]
+
+    def _advice(self, value: Any, key: str) -> str:
+        return did_you_mean(str(value), self.options) or super()._advice(value, key)
 
     def _convert(self, value: Any) -> Any:
         return value if isinstance(value, str) and value in self.options else _WRONG

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .catalog.info import DECOUPLED_KEY
 from .errors import ConfigError, choices, listed
 from .hyperparameters import in_yaml
 from .registry import OptimizerInfo
 
 IMPLEMENTATIONS = ("auto", "torch", "own")
 _MODE = "weight_decay_mode"
-_DECOUPLED = "decoupled_weight_decay"
 # What torch's class does by that flag, ours does by the mode.
 _BY_FLAG = ("l2", "decoupled")
 
@@ -51,8 +51,8 @@ def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, M
 def in_words_of(own: bool, info: OptimizerInfo, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as the constructor of our class, or else torch's, takes them."""
     settled = info.settled(values)
-    if _DECOUPLED in settled:
-        settled[_DECOUPLED] = settled[_MODE] == "decoupled"
+    if DECOUPLED_KEY in settled:
+        settled[DECOUPLED_KEY] = settled[_MODE] == "decoupled"
     return {key: value for key, value in settled.items() if key in info.signature(own=own)}
 
 
@@ -62,7 +62,7 @@ def check_crossing(info: OptimizerInfo, saved: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: it was trained with what torch's class does not have.
     """
-    can = _BY_FLAG if _DECOUPLED in info.hyperparameters else (info.decay,)
+    can = _BY_FLAG if DECOUPLED_KEY in info.hyperparameters else (info.decay,)
     decays = saved.get("weight_decay") != 0
     for key in sorted(info.own_only - {"fused"}):
         usual = (saved.get(key) in can or not decays) if key == _MODE else saved.get(key) == info.defaults[key]
@@ -81,5 +81,5 @@ def _asked(info: OptimizerInfo, settings: Mapping[str, Mapping[str, Any]], keys:
         for where, values in settings.items()
         if key in values
         and values[key] != info.defaults[key]
-        and not (key == _MODE and _DECOUPLED in info.hyperparameters and values[key] in _BY_FLAG)
+        and not (key == _MODE and DECOUPLED_KEY in info.hyperparameters and values[key] in _BY_FLAG)
     ]

@@ -92,7 +92,7 @@ BOTH = (
         hyperparameters={
             "lr": lr(2e-3),
             "betas": betas(),
-            "eps": eps(),
+            "eps": eps(help="added to |g|, inside the maximum"),
             "weight_decay": weight_decay(),
             **execution("foreach"),
             "maximize": MAXIMIZE,
@@ -204,7 +204,7 @@ BOTH = (
         hyperparameters={
             "lr": lr(1.0),
             "rho": Number(default=0.9, low=0, high=1, help="decay rate of the running averages"),
-            "eps": eps(1e-6),
+            "eps": eps(1e-6, "added under both roots"),
             "weight_decay": weight_decay(),
             **execution("foreach", "capturable"),
             "maximize": MAXIMIZE,

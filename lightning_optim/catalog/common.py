@@ -46,9 +46,9 @@ def betas(first: float = 0.9, second: float = 0.999) -> Numbers:
     )
 
 
-def eps(default: float = 1e-8) -> Number:
+def eps(default: float = 1e-8, help: str = "added to the denominator") -> Number:
     """What keeps a denominator from zero."""
-    return Number(default=default, low=0, help="added to the denominator")
+    return Number(default=default, low=0, help=help)
 
 
 def execution(*names: str) -> dict[str, Hyperparameter]:
@@ -79,7 +79,8 @@ def decay_options(mode: str | None, *, in_rule: bool = False) -> dict[str, Hyper
             default=mode, options=modes, optional=mode is None, help=f"what weight_decay does{usual}"
         ),
         "cautious_decay": Flag(
-            default=False, help="decay only where the update does not oppose it (arXiv:2510.12402); not with l2 or l1"
+            default=False,
+            help="decay only where the step does not oppose it (arXiv:2510.12402); not with l2, l1, update",
         ),
     }
 
@@ -95,6 +96,11 @@ def decay_conflict(values: Mapping[str, Any]) -> str | None:
         return (
             f"cautious_decay: true masks a decay of the parameter itself, not {mode or 'l2'}. Type for example "
             "weight_decay_mode: decoupled"
+        )
+    if mode in ("relative", "corrected") and values["weight_decay"] > 0 and values["lr"] <= 0:
+        return (
+            f"lr: {values['lr']:g}, but weight_decay_mode: {mode} is in proportion to it. Type the lr of the "
+            "schedule's peak"
         )
     return None
 

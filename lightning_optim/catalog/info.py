@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # What ours cannot do, and what they say by another word.
 REFUSED_BY_OURS = ("capturable", "differentiable")
-TORCH_ONLY = (*REFUSED_BY_OURS, "decoupled_weight_decay")
+DECOUPLED_KEY = "decoupled_weight_decay"
+TORCH_ONLY = (*REFUSED_BY_OURS, DECOUPLED_KEY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,9 @@ class OptimizerInfo:
 
     def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """These values with the weight decay's mode in force, where it is left to `decoupled_weight_decay`."""
-        if "weight_decay_mode" not in values or "decoupled_weight_decay" not in values:
+        if "weight_decay_mode" not in values or DECOUPLED_KEY not in values:
             return dict(values)
-        mode = values["weight_decay_mode"] or ("decoupled" if values["decoupled_weight_decay"] else self.decay)
+        mode = values["weight_decay_mode"] or ("decoupled" if values[DECOUPLED_KEY] else self.decay)
         return {**values, "weight_decay_mode": mode}
 
     def held(self, values: Mapping[str, Any]) -> list[str]:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ..hyperparameters import Flag, Number
+from ..hyperparameters import Flag, Hyperparameter, Number
 from .common import AMSGRAD, DEGENERATE_TO_SGD, OPTIMIZED_UPDATE, betas, decay_conflict, eps, lr, options, weight_decay
 from .info import OptimizerInfo
 
 _MOMENTS = "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²"
-_FINAL_LR = Number(default=0.1, low=0, help="the lr of SGD that both bounds tend to, at lr = peak_lr")
-_GAMMA = Number(default=1e-3, low=0, open_low=True, help="how fast the bounds close")
-_BOUNDED = (
+_BOUND: dict[str, Hyperparameter] = {
+    "lr": lr(1e-3),
+    "betas": betas(),
+    "final_lr": Number(default=0.1, low=0, help="the lr of SGD that both bounds tend to, at lr = peak_lr"),
+    "gamma": Number(default=1e-3, low=0, open_low=True, help="how fast the bounds close"),
+    "eps": eps(),
+    "weight_decay": weight_decay(),
+}
+_AMSBOUND = Flag(default=False, help="use the maximum of all second moments so far")
+_V_HAT = "v̂ = the maximum of all v so far with amsbound, else v"
+_BOUND_STEPS = (
     "η = clamp(lr √(1 - β2^t) / (1 - β1^t) / (√v̂ + ε), lower, upper)",
     "lower, upper = final_lr lr / peak_lr · (1 - 1 / (γ t + 1)), the same · (1 + 1 / (γ t))",
     "p ← p - η m",
@@ -89,7 +98,7 @@ OURS = (
         hyperparameters={
             "lr": lr(1e-3),
             "betas": betas(),
-            "eps": eps(1e-16),
+            "eps": eps(1e-16, "added to s at every step, and to the denominator"),
             "weight_decay": weight_decay(),
             "amsgrad": AMSGRAD,
             "rectify": Flag(default=True, help="rectify the variance, as radam does"),
@@ -106,15 +115,10 @@ OURS = (
         path="lightning_optim.optim:AdaBound",
         own="lightning_optim.optim:AdaBound",
         paper="arXiv:1902.09843",
-        equations=(_MOMENTS, "v̂ = the maximum of all v so far with amsbound, else v", *_BOUNDED),
+        equations=(_MOMENTS, _V_HAT, *_BOUND_STEPS),
         hyperparameters={
-            "lr": lr(1e-3),
-            "betas": betas(),
-            "final_lr": _FINAL_LR,
-            "gamma": _GAMMA,
-            "eps": eps(),
-            "weight_decay": weight_decay(),
-            "amsbound": Flag(default=False, help="use the maximum of all second moments so far"),
+            **_BOUND,
+            "amsbound": _AMSBOUND,
             **options("l2"),
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsbound"},
@@ -126,15 +130,10 @@ OURS = (
         path="lightning_optim.optim:AdaBoundW",
         own="lightning_optim.optim:AdaBoundW",
         paper="arXiv:1902.09843; arXiv:1711.05101",
-        equations=(_MOMENTS, "v̂ = the maximum of all v so far with amsbound, else v", *_BOUNDED),
+        equations=(_MOMENTS, _V_HAT, *_BOUND_STEPS),
         hyperparameters={
-            "lr": lr(1e-3),
-            "betas": betas(),
-            "final_lr": _FINAL_LR,
-            "gamma": _GAMMA,
-            "eps": eps(),
-            "weight_decay": weight_decay(),
-            "amsbound": Flag(default=False, help="use the maximum of all second moments so far"),
+            **_BOUND,
+            "amsbound": _AMSBOUND,
             **options("absolute"),
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsbound"},
@@ -147,14 +146,9 @@ OURS = (
         path="lightning_optim.optim:AMSBound",
         own="lightning_optim.optim:AMSBound",
         paper="arXiv:1902.09843",
-        equations=(_MOMENTS, "v̂ ← max(v̂, v)", *_BOUNDED),
+        equations=(_MOMENTS, "v̂ ← max(v̂, v)", *_BOUND_STEPS),
         hyperparameters={
-            "lr": lr(1e-3),
-            "betas": betas(),
-            "final_lr": _FINAL_LR,
-            "gamma": _GAMMA,
-            "eps": eps(),
-            "weight_decay": weight_decay(),
+            **_BOUND,
             **options("l2"),
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": ""},
@@ -172,7 +166,7 @@ OURS = (
         ),
         hyperparameters={
             "lr": lr(1e-4),
-            "betas": betas(0.9, 0.99),
+            "betas": replace(betas(0.9, 0.99), help="weights of the momentum in the step, and in its own average"),
             "weight_decay": weight_decay(),
             **options("decoupled"),
         },

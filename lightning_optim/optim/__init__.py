@@ -8,6 +8,7 @@ Example:
 """
 
 from .base import AdaptiveOptimizer as AdaptiveOptimizer
+from .decay import WeightDecay as WeightDecay
 from .members.adabelief import AdaBelief as AdaBelief
 from .members.adabound import AdaBound as AdaBound
 from .members.adabound import AdaBoundW as AdaBoundW

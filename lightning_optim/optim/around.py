@@ -17,16 +17,21 @@ class Around:
     """The steps of the base before and after the rule, for a tensor or a `TensorList`."""
 
     decay: WeightDecay
-    lr: float
-    peak_lr: float
+    amount: float
+    """By which part the parameter itself shrinks."""
     maximize: bool
     dtype: torch.dtype | None
     """That of the state where it is fixed: the rule runs in it, and rounds once, into the parameter."""
 
     @classmethod
     def of(cls, group: Mapping[str, Any], dtype: torch.dtype | None) -> Around:
-        """As a param group says, whose `lr` is a number."""
-        return cls(WeightDecay.of(group), group["lr"], group["peak_lr"], group["maximize"], dtype)
+        """As a param group says, whose `lr` is a number.
+
+        Raises:
+            ConfigError: its weight decay cannot be applied.
+        """
+        decay = WeightDecay.of(group)
+        return cls(decay, decay.amount(group["lr"], group["peak_lr"]), group["maximize"], dtype)
 
     def gradient(self, p: Any, g: Any) -> Any:
         """The gradient that the rule sees: `g` itself, or new."""
@@ -35,11 +40,11 @@ class Around:
 
     def take(self, p: Any, updates: tuple[Update, ...]) -> None:
         """Write a rule's step into the parameter, and the decay."""
-        self.decay.shrink(p, self.lr, self.peak_lr, updates)
+        self.decay.shrink(p, self.amount, updates)
         for update in updates:
             update.take(p)
 
-    def let(self, step: Callable[[], None], p: Any) -> None:
+    def hook(self, step: Callable[[], None], p: Any) -> None:
         """The same for a step that writes the parameter itself."""
         if not self.decay.cautious:
             self.take(p, ())

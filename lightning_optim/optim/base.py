@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
-from .bucket import gather
+from .bucket import gather, scalar
 from .checkpoint import Crossing
 from .checks import ABOUT_THE_GROUP, check_gradients, check_together, checked
 from .update import Update
@@ -68,14 +68,18 @@ class AdaptiveOptimizer(Optimizer):
     """The values that hyperparameters may have; what is neither here nor usual is taken as it is."""
     default_mode: ClassVar[str] = "l2"
     """The `weight_decay_mode` where nothing else is said."""
-    fixed: ClassVar[Mapping[str, Any]] = {}
-    """Hyperparameters that have one value in this class."""
     needs_peak_lr: ClassVar[bool] = False
     """Whether the rule divides by the group's `peak_lr`."""
-    torch_keys: ClassVar[Sequence[str]] = ()
+
+    # What the registry knows of a member.
+    _fixed: ClassVar[Mapping[str, Any]] = {}
+    """Hyperparameters that have one value in this class."""
+    _torch_keys: ClassVar[Sequence[str]] = ()
     """Keys that only the groups of torch's class of the same rule have."""
-    torch_values: ClassVar[Mapping[str, Any]] = {}
+    _torch_values: ClassVar[Mapping[str, Any]] = {}
     """What that class does where it has no word for it."""
+    _possible_buffers: ClassVar[Sequence[str]] = ()
+    """Every buffer there may be under some hyperparameters."""
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
         known = {"weight_decay": 0.0, **{key: spec.default for key, spec in OPTIONS.items()}, **defaults}
@@ -98,12 +102,11 @@ class AdaptiveOptimizer(Optimizer):
             state: its state; `state["step"]`, a 0-d tensor, counts this step already.
             group: its param group.
             grad: its gradient, of its shape, with L2 or L1 decay already in it; not to be written into.
-            param: written in place.
+            param: written in place; any other decay has been applied already, unless it is cautious.
         """
-        scalars = self.scalars(group)
-        numbers = {**group, **{name: state[name] for name in scalars}}
-        coefficients = self.coefficients(float(state["step"]), numbers)
-        state.update({name: coefficients.pop(name) for name in scalars})
+        now = {name: state[name] for name in self.scalars(group)}
+        coefficients, then = self._advance(float(state["step"]), group, now)
+        state.update(then)
         for update in self._updates(param, grad, [state[name] for name in self.buffers(group)], coefficients):
             update.take(param)
 
@@ -112,7 +115,8 @@ class AdaptiveOptimizer(Optimizer):
     def buffers(self, group: Group) -> Sequence[str] | Mapping[str, torch.dtype | None]:
         """Names of the state tensors, in the order in which `update` takes them.
 
-        Each has the parameter's shape, and its dtype unless the mapping gives another.
+        Each has the parameter's shape, and its dtype unless the mapping gives another. The rule gets the gradient in
+        the common dtype of those that are given.
         """
         del group
         return ()
@@ -135,7 +139,7 @@ class AdaptiveOptimizer(Optimizer):
 
         It writes neither `p` nor `g`. Several `Update`s are taken one after the other.
         """
-        raise NotImplementedError
+        raise NotImplementedError("an optimizer that has coefficients has an update too")
 
     # What stands around the rule.
 
@@ -150,16 +154,20 @@ class AdaptiveOptimizer(Optimizer):
             What the closure returned.
 
         Raises:
-            ConfigError: a gradient is sparse; then nothing has changed.
+            ConfigError: a gradient is sparse, or the decay cannot be applied at this lr; then nothing has changed.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        work = []
         for index, group in enumerate(self.param_groups):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
-        for group in self.param_groups:
-            self._step_group({**group, "lr": float(group["lr"])})
+            # Numbers, whatever a schedule has put there: the rules compute with Python's.
+            numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
+            work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
+        for group, around in work:
+            self._step_group(group, around)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -168,6 +176,8 @@ class AdaptiveOptimizer(Optimizer):
         Raises:
             ConfigError: one of its hyperparameters is unknown or out of bounds.
         """
+        if not isinstance(param_group, dict):
+            raise TypeError(f"a param group is a dict, not {type(param_group).__name__}")
         where = f"param_groups[{len(self.param_groups)}]."
         if "name" in param_group:
             where = f"{param_group['name']}."
@@ -192,13 +202,14 @@ class AdaptiveOptimizer(Optimizer):
             ConfigError: the state of a parameter lacks a buffer; then nothing has changed.
         """
         crossing = Crossing(self)
-        # The last of the hooks, so that it sees what is loaded.
-        handle = self.register_load_state_dict_pre_hook(crossing.from_torch)
+        # Last before the load, so that it sees what is loaded; first after it, so that other hooks see what there is.
+        before = self.register_load_state_dict_pre_hook(crossing.from_torch)
+        after = self.register_load_state_dict_post_hook(crossing.restore, prepend=True)
         try:
             super().load_state_dict(state_dict)
         finally:
-            handle.remove()
-        crossing.restore()
+            before.remove()
+            after.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -210,29 +221,32 @@ class AdaptiveOptimizer(Optimizer):
         declared = self.buffers(group)
         return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(declared)
 
-    def _step_group(self, group: Group) -> None:
+    def _step_group(self, group: Group, around: Around) -> None:
         for param in group["params"]:
             if param.grad is not None and "step" not in self.state[param]:
-                # On the CPU whatever the default device is: it is read at every step.
-                self.state[param]["step"] = torch.tensor(0.0, device="cpu")
+                self.state[param]["step"] = scalar(0.0)
                 self.init_state(self.state[param], group, param)
-        dtypes, scalars = self.dtypes(group), self.scalars(group)
-        around = Around.of(group, _common(dtypes))
-        for bucket in gather(group["params"], self.state, tuple(scalars)):
-            if not self._is_declared():
+        buffers = tuple(self.dtypes(group))
+        for bucket in gather(group["params"], self.state, tuple(self.scalars(group))):
+            if self._is_declared():
+                coefficients, then = self._advance(bucket.t, group, bucket.scalars)
+                bucket.advance(then)
+                bucket.run(partial(self._run_rule, around, coefficients), buffers, foreach=group["foreach"])
+            else:
                 bucket.advance({})
-                bucket.each(partial(self._hooked, group, around))
-                continue
-            coefficients = self.coefficients(bucket.t, {**group, **bucket.scalars})
-            bucket.advance({name: coefficients.pop(name) for name in scalars})
-            bucket.run(partial(self._declared, around, coefficients), tuple(dtypes), foreach=group["foreach"])
+                bucket.each(partial(self._run_hook, around, group))
 
-    def _declared(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))
 
-    def _hooked(self, group: Group, around: Around, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
+    def _run_hook(self, around: Around, group: Group, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g = around.gradient(p, g)
-        around.let(lambda: self.step_param(state, group, g, p), p)
+        around.hook(lambda: self.step_param(state, group, g, p), p)
+
+    def _advance(self, t: float, group: Group, scalars: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
+        """The coefficients of step `t`, and what becomes of the scalars."""
+        coefficients = self.coefficients(t, {**group, **scalars})
+        return coefficients, {name: coefficients.pop(name) for name in scalars}
 
     def _updates(self, p: Any, g: Any, buffers: Sequence[Any], coefficients: Mapping[str, Any]) -> tuple[Update, ...]:
         made = self.update(p, g, *buffers, **coefficients)

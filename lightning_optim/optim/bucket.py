@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .tensor_list import TensorList
 
-# Subclasses of tensors do not promise to have every foreach function, and only these devices are faster by it.
+# Subclasses of tensors do not promise to have every foreach function; on a CPU lists take more memory, and are faster
+# for many small tensors only.
 _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
 
@@ -35,7 +36,7 @@ class Bucket:
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, and store what becomes of the scalar state."""
         # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
-        torch._foreach_add_([state["step"] for state in self.states], torch.tensor(1.0, device="cpu"), alpha=1.0)
+        torch._foreach_add_([state["step"] for state in self.states], scalar(1.0), alpha=1.0)
         if scalars:
             for state in self.states:
                 state.update(scalars)
@@ -64,6 +65,15 @@ class Bucket:
 
     def _prefers_lists(self) -> bool:
         return self.params[0].device.type in _LIST_DEVICES and type(self.params[0]) in _PLAIN
+
+
+def scalar(value: float) -> Tensor:
+    """A 0-d tensor as torch's optimizers keep their counters: in float32 at least, or they would stop at 256.
+
+    On the CPU, whatever the default device is, since it is read at every step.
+    """
+    dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def gather(params: Iterable[Tensor], states: Mapping[Tensor, dict[str, Any]], scalars: Sequence[str]) -> list[Bucket]:

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch import Tensor
 
+from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
+from .bucket import scalar
 
-if TYPE_CHECKING:
-    from .base import AdaptiveOptimizer
-
-# What torch's groups have and ours do not: flags that ours refuse, and its name for one decay mode.
-NEVER = ("capturable", "differentiable")
-DECOUPLED = "decoupled_weight_decay"
 # How a step runs belongs to the run, not to the checkpoint; the others a checkpoint of torch's lacks.
 _OF_THIS_RUN = ("foreach", "fused")
 _KEPT = ("name", "peak_lr")
 
 
+class Crosses(Protocol):
+    """What is asked of an optimizer; `AdaptiveOptimizer` says what each is."""
+
+    defaults: dict[str, Any]
+    param_groups: list[dict[str, Any]]
+    state: Any
+    default_mode: ClassVar[str]
+    _fixed: ClassVar[Mapping[str, Any]]
+    _torch_keys: ClassVar[Sequence[str]]
+    _torch_values: ClassVar[Mapping[str, Any]]
+    _possible_buffers: ClassVar[Sequence[str]]
+
+    def dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
+        """The buffers."""
+
+    def scalars(self, group: Mapping[str, Any]) -> Mapping[str, float]:
+        """The numbers."""
+
+
 class Crossing:
     """One save or load of an optimizer."""
 
-    def __init__(self, optimizer: AdaptiveOptimizer) -> None:
+    def __init__(self, optimizer: Crosses) -> None:
         self.optimizer = optimizer
         self._saved: dict[str, Any] = {}
 
     def to_torch(self, state_dict: dict[str, Any]) -> dict[str, Any]:
         """A state dict of ours with the keys that torch's class would take a default for, if they were missing."""
         for group in state_dict["param_groups"]:
-            for key in self.optimizer.torch_keys:
-                group[key] = key == DECOUPLED and group["weight_decay_mode"] == "decoupled"
+            for key in self.optimizer._torch_keys:
+                group[key] = key == DECOUPLED_KEY and group["weight_decay_mode"] == "decoupled"
         return state_dict
 
     def from_torch(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
         """For torch's hook before a load: groups in our words, each with every key.
 
         Raises:
-            ConfigError: the state of a parameter lacks a buffer that its group needs.
+            ConfigError: the state of a parameter is another optimizer's, or of another shape.
         """
         groups = [
             self._group(saved, now)
             for saved, now in zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
         ]
         if len(groups) == len(state_dict["param_groups"]):  # else torch says so
-            for group in groups:
-                self._check_buffers(group, state_dict["state"])
+            for group, now in zip(groups, optimizer.param_groups, strict=True):
+                self._check_state(group, now["params"], state_dict["state"])
             state_dict = {**state_dict, "param_groups": groups}
         self._saved = state_dict
         return state_dict
 
-    def restore(self) -> None:
-        """After a load by torch, which casts buffers to the parameter's dtype: the declared ones, from the source."""
+    def restore(self, _: torch.optim.Optimizer) -> None:
+        """For torch's hook after a load, which has cast buffers to the parameter's dtype: the declared dtypes again."""
         optimizer = self.optimizer
         indices = chain.from_iterable(group["params"] for group in self._saved["param_groups"])
         for group in optimizer.param_groups:
@@ -62,8 +78,8 @@ class Crossing:
                 if index not in self._saved["state"]:
                     continue
                 state, saved = optimizer.state[param], self._saved["state"][index]
-                # On the CPU: it is read at every step. A fused or capturable optimizer of torch's had it on the device.
-                state["step"] = torch.tensor(float(saved["step"]), device="cpu")
+                # A fused or capturable optimizer of torch's had it on the device; old ones had an int.
+                state["step"] = scalar(float(saved["step"]))
                 for name in optimizer.scalars(group):
                     state[name] = float(saved[name])
                 for name, dtype in optimizer.dtypes(group).items():
@@ -71,25 +87,39 @@ class Crossing:
                         state[name] = saved[name].to(device=param.device, dtype=dtype)
 
     def _group(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-        group = {key: value for key, value in saved.items() if key not in (*NEVER, DECOUPLED)}
-        if DECOUPLED in saved:
-            group.setdefault("weight_decay_mode", "decoupled" if saved[DECOUPLED] else "l2")
-        else:
-            group.setdefault("weight_decay_mode", self.optimizer.default_mode)
+        group = {key: value for key, value in saved.items() if key not in TORCH_ONLY}
+        mode = self.optimizer.default_mode
+        if DECOUPLED_KEY in saved and DECOUPLED_KEY in self.optimizer._torch_keys:
+            mode = "decoupled" if saved[DECOUPLED_KEY] else "l2"
+        group.setdefault("weight_decay_mode", mode)
         # What torch's class does not know, it did as ours does by default.
-        missing = {**now, **self.optimizer.torch_values}
+        missing = {**now, **self.optimizer._torch_values}
         for key in (*self.optimizer.defaults, *_KEPT):
             if key in missing:
                 group.setdefault(key, missing[key])
-        return group | {key: now[key] for key in _OF_THIS_RUN} | dict(self.optimizer.fixed)
+        return group | {key: now[key] for key in _OF_THIS_RUN} | dict(self.optimizer._fixed)
 
-    def _check_buffers(self, group: Mapping[str, Any], states: Mapping[Any, Any]) -> None:
-        needed = ("step", *self.optimizer.dtypes(group), *self.optimizer.scalars(group))
-        for place, index in enumerate(group["params"]):
-            missing = [name for name in needed if name not in states.get(index, needed)]
-            if missing:
-                names = group.get("param_names") or [f"parameter {i}" for i in group["params"]]
-                raise ConfigError(
-                    f"the checkpoint's state of {names[place]} has no {missing[0]}, which "
-                    f"{type(self.optimizer).__name__} needs: it was saved by another optimizer, or under other options"
-                )
+    def _check_state(self, group: Mapping[str, Any], params: Sequence[Tensor], states: Mapping[Any, Any]) -> None:
+        buffers, scalars = self.optimizer.dtypes(group), self.optimizer.scalars(group)
+        needed = ("step", *buffers, *scalars)
+        known = (*needed, *self.optimizer._possible_buffers)
+        names = group.get("param_names") or [f"parameter {index}" for index in group["params"]]
+        for name, index, param in zip(names, group["params"], params, strict=False):  # torch says if there are others
+            state = states.get(index)
+            if state is None:
+                continue
+            who, advice = type(self.optimizer).__name__, "it was saved by another optimizer, or under other options"
+            for key in needed:
+                if key not in state:
+                    raise ConfigError(f"the checkpoint's state of {name} has no {key}, which {who} needs: {advice}")
+            for key, value in state.items():
+                # A rule of hooks alone keeps whatever it likes.
+                if buffers and key not in known:
+                    raise ConfigError(
+                        f"the checkpoint's state of {name} has {key}, which {who} does not know: {advice}"
+                    )
+                if key in buffers and value.shape != param.shape:
+                    raise ConfigError(
+                        f"the checkpoint's {key} of {name} has the shape {list(value.shape)}, the parameter "
+                        f"{list(param.shape)}: it was saved for another model"
+                    )

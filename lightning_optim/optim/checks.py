@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..catalog.info import REFUSED_BY_OURS
 from ..errors import ConfigError, choices, left_over
-from ..hyperparameters import Hyperparameter
+from ..hyperparameters import Hyperparameter, Number, plain
 from ..registry import algorithms_with
 from .decay import IN_PROPORTION, WeightDecay
 
@@ -35,6 +36,9 @@ def checked(
         ConfigError: a name is unknown, or a value out of bounds.
     """
     values = dict(given)
+    for key in REFUSED_BY_OURS:
+        if values.pop(key, False):
+            raise ConfigError(f"{where}{key}: torch's classes alone take it. Remove it, or type implementation: torch")
     if isinstance(decay := values.get("weight_decay"), WeightDecay):
         carried = decay.keys()
         for key in carried:
@@ -58,7 +62,7 @@ def _value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
             raise ConfigError(f"{key}: got a tensor of {value.numel()} elements; a tensor lr has one")
         spec.check(float(value), key)
         return value  # a scheduler writes into it
-    return spec.check(value, key)
+    return spec.check(plain(value), key)
 
 
 def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool, takes_lists: bool) -> None:
@@ -77,6 +81,7 @@ def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool,
         decay = WeightDecay.of(group)
     except ConfigError as error:
         raise ConfigError(f"{where}{error}") from None
+    Number(default=0.0, low=0).check(group["peak_lr"], f"{where}peak_lr")
     if group["fused"]:
         raise ConfigError(f"{where}fused: there is no fused kernel of this optimizer's own. Type fused: null")
     if group["foreach"] and not takes_lists:
@@ -105,7 +110,7 @@ def check_gradients(group: Mapping[str, Any], index: int, who: str, *, allow_com
         if param.grad.layout != torch.strided:
             raise ConfigError(
                 f"{_name(group, index, place)}: its gradient is sparse, which {who} does not take. Build the embedding "
-                "with sparse=False, or take name: sparse_adam"
+                "with sparse=False, or take torch.optim.SparseAdam (name: sparse_adam)"
             )
         if param.is_complex() and not allow_complex:
             raise ConfigError(

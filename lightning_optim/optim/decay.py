@@ -64,8 +64,8 @@ class WeightDecay:
 
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> WeightDecay:
-        """The policy that a param group carries."""
-        return cls(group["weight_decay"], group["weight_decay_mode"], group["cautious_decay"])
+        """The policy that a param group carries; a schedule may have put a tensor or a numpy number there."""
+        return cls(float(group["weight_decay"]), group["weight_decay_mode"], group["cautious_decay"])
 
     def keys(self) -> dict[str, Any]:
         """The param group's keys that carry it, as `of` reads them: plain data, so that checkpoints hold it."""
@@ -81,16 +81,41 @@ class WeightDecay:
             return g
         return g.add(p if self.mode == "l2" else p.sign(), alpha=self.weight_decay)
 
-    def shrink(self, p: Any, lr: float, peak_lr: float, updates: tuple[Update, ...]) -> None:
-        """Shrink the parameter.
+    def amount(self, lr: float, peak_lr: float) -> float:
+        """By which part the parameter itself shrinks in a step.
+
+        Args:
+            lr: in force.
+            peak_lr: the configured one.
+
+        Raises:
+            ConfigError: lr is so far above `peak_lr` that the decay would turn the parameter's sign.
+        """
+        if self.weight_decay == 0 or lr == 0:
+            return 0.0
+        if self.mode == "decoupled":
+            return lr * self.weight_decay
+        if self.mode == "absolute":
+            return self.weight_decay
+        if self.mode not in IN_PROPORTION:
+            return 0.0
+        ratio = lr / peak_lr if peak_lr else float("inf")
+        amount = self.weight_decay * (ratio if self.mode == "relative" else lr * ratio)
+        if amount > 1:
+            raise ConfigError(
+                f"weight_decay_mode: {self.mode} with lr {lr:g} over peak_lr {peak_lr:g} would turn the sign of the "
+                "parameters. Build the optimizer with the lr of the schedule's peak"
+            )
+        return amount
+
+    def shrink(self, p: Any, amount: float, updates: tuple[Update, ...]) -> None:
+        """Shrink the parameter by `amount` of itself.
 
         Args:
             p: written in place.
-            lr: in force.
-            peak_lr: the configured one.
+            amount: what `amount` gave.
             updates: what the rule is about to do; read for `cautious` only.
         """
-        amount = self._amount(lr, peak_lr)
         if amount == 0:
             return
         if self.cautious:
@@ -98,24 +123,11 @@ class WeightDecay:
         else:
             p.mul_(1 - amount)
 
-    def _amount(self, lr: float, peak_lr: float) -> float:
-        if self.weight_decay == 0:
-            return 0.0
-        if self.mode == "decoupled":
-            return lr * self.weight_decay
-        if self.mode == "absolute":
-            return self.weight_decay if lr != 0 else 0.0
-        if self.mode == "relative":
-            return self.weight_decay * (lr / peak_lr)
-        if self.mode == "corrected":
-            return self.weight_decay * (lr * (lr / peak_lr))
-        return 0.0
-
 
 def _agreement(p: Any, updates: tuple[Update, ...]) -> Any:
     """1 where the step's sign is that of `p` or either is zero, else 0."""
     plain = len(updates) == 1 and updates[0].size > 0
-    steps: list[Any] = [update.direction if plain else update.step() for update in updates]
+    steps: list[Any] = [update.direction if plain else update.whole() for update in updates]
     step = steps[0]
     for other in steps[1:]:
         step = step + other

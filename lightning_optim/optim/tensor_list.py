@@ -55,11 +55,22 @@ class TensorList:
     def __sub__(self, other: Any) -> TensorList:
         return self.sub(other)
 
+    def __rsub__(self, other: Any) -> TensorList:
+        return self.neg().add_(other)
+
     def __mul__(self, other: Any) -> TensorList:
         return self.mul(other)
 
     def __truediv__(self, other: Any) -> TensorList:
         return self.div(other)
+
+    def __rtruediv__(self, other: Any) -> TensorList:
+        return self.reciprocal().mul_(other)
+
+    def __pow__(self, other: Any) -> TensorList:
+        return self.pow(other)
+
+    __radd__, __rmul__ = __add__, __mul__
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(
@@ -73,7 +84,8 @@ class TensorList:
 
 def _call(name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     foreach = getattr(torch, f"_foreach_{name}", None)
-    if foreach is None or (name == "mul_" and _rounds_the_factor(tensors)):
+    # Of two tensors, `max` and `min` are element by element; torch's foreach has them of one only.
+    if foreach is None or (name in ("max", "min") and args) or (name == "mul_" and _rounds_the_factor(tensors)):
         return [
             getattr(tensor, name)(*(arg.tensors[i] if isinstance(arg, TensorList) else arg for arg in args), **kwargs)
             for i, tensor in enumerate(tensors)

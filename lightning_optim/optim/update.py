@@ -31,7 +31,7 @@ class Update:
         else:
             p.addcdiv_(self.direction, self.over, value=-self.size)
 
-    def step(self) -> Any:
+    def whole(self) -> Any:
         """`size * direction / over`, as new tensors."""
         direction: Any = self.direction
         return direction * self.size if self.over is None else (direction / self.over).mul_(self.size)

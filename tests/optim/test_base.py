@@ -6,15 +6,18 @@ import copy
 import inspect
 import pickle
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf import OmegaConf
 from torch import nn
 
-from lightning_optim import ConfigError, optim
+from lightning_optim import ConfigError, OptimizerFactory, WeightDecay, optim
 from lightning_optim.hyperparameters import Number
 
 from ..messages import check_message
-from .driving import differences, drive, new_grads, new_params, set_grads, through_a_file
+from .driving import class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
 
 
 class Momentum(optim.AdaptiveOptimizer):
@@ -103,8 +106,11 @@ def test_a_group_that_joins_after_a_load_is_like_the_others():
     optimizer.add_param_group({"params": params[2:]})
     first, late = optimizer.param_groups
     assert first.keys() == late.keys()
+    # ZeroRedundancyOptimizer hands on a flag of torch's that asks for nothing.
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": False})
+    assert optimizer.param_groups[-1].keys() == first.keys()
     with pytest.raises(ConfigError, match="differentiable"):
-        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": False})
+        optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": True})
 
 
 def test_a_subclass_may_put_something_before_a_member_s_rule():
@@ -325,3 +331,138 @@ def test_the_lr_of_a_group_is_a_number_where_a_hook_gets_it():
     param.grad = torch.ones(1)
     Looks([param], lr=torch.tensor(0.5)).step()
     assert seen == [(float, 1.0)]
+
+
+# What a user's surroundings bring along
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_steps_are_counted_whatever_the_default_dtype(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        param = nn.Parameter(torch.ones(1, dtype=torch.float32))
+        optimizer = optim.NAdam([param])
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+        optimizer.state[param]["step"].fill_(4096.0)
+        optimizer.step()
+        other = optim.NAdam([param])
+        other.load_state_dict(optimizer.state_dict())
+        expected = torch.float64 if default == torch.float64 else torch.float32
+        for each in (optimizer, other):
+            step = each.state[param]["step"]
+            assert (step.item(), step.dtype) == (4097.0, expected)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_numbers_of_numpy_and_omegaconf_are_numbers():
+    given = {"lr": np.float32(0.5), "betas": OmegaConf.create([0.5, 0.75]), "weight_decay": np.int64(1)}
+    for optimizer in (optim.Lion(new_params(), **given), optim.Lion([{"params": new_params(), **given}])):
+        group = optimizer.param_groups[0]
+        assert [group[key] for key in given] == [0.5, (0.5, 0.75), 1.0]
+        assert {type(value) for value in (group["lr"], group["weight_decay"], *group["betas"])} == {float}
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5)], ids=["numpy", "tensor"])
+@pytest.mark.parametrize("name", ["lion", "lamb"])
+def test_a_schedule_may_set_the_weight_decay(name, number):
+    params, others = new_params(), new_params()
+    optimizer, expected = (class_of(name)(some, weight_decay=0.25) for some in (params, others))
+    optimizer.param_groups[0]["weight_decay"], expected.param_groups[0]["weight_decay"] = number, 0.5
+    for some, each in ((params, optimizer), (others, expected)):
+        set_grads(some, new_grads()[1])
+        each.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+
+
+@pytest.mark.parametrize(("mode", "lr"), [("relative", 0.3), ("corrected", 2.0)])
+def test_a_decay_in_proportion_to_too_small_a_peak_is_refused_before_anything_changes(mode, lr):
+    params = new_params()
+    optimizer = optim.Lion(params, lr=0.1, weight_decay=0.5, weight_decay_mode=mode)
+    optimizer.param_groups[0]["lr"] = lr
+    before = [param.detach().clone() for param in params]
+    set_grads(params, new_grads()[1])
+    with pytest.raises(ConfigError) as caught:
+        optimizer.step()
+    check_message(caught, "weight_decay_mode", f"lr {lr:g} over peak_lr 0.1", "schedule's peak")
+    assert all(torch.equal(param, was) for param, was in zip(params, before, strict=True))
+    assert not optimizer.state
+
+
+@pytest.mark.parametrize("peak", ["abc", -1.0, None])
+def test_a_wrong_peak_is_refused(peak):
+    with pytest.raises(ConfigError, match=r"^param_groups\[0\]\.peak_lr: "):
+        optim.Lion([{"params": new_params(), "peak_lr": peak}])
+
+
+def test_a_decay_turned_on_without_a_peak_is_refused():
+    params = new_params()
+    optimizer = optim.Lion(params, lr=0.0, weight_decay_mode="relative")
+    optimizer.param_groups[0].update(lr=0.1, weight_decay=0.5)
+    set_grads(params, new_grads()[1])
+    with pytest.raises(ConfigError, match="peak_lr 0"):
+        optimizer.step()
+
+
+def test_hooks_after_a_load_see_the_declared_dtypes():
+    params = new_params(torch.bfloat16)
+    optimizer, seen = Wide(params), []
+    set_grads(params, new_grads(torch.bfloat16)[1])
+    optimizer.step()
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.extend(s["slow"].dtype for s in o.state.values()))
+    optimizer.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert set(seen) == {torch.float32}
+
+
+def test_a_subclass_may_have_a_hyperparameter_more():
+    class Scaled(optim.Lion):
+        """Lion with a factor of its own."""
+
+        hyperparameters = {**optim.Lion.hyperparameters, "scale": Number(default=2.0, low=0)}
+
+        def coefficients(self, t, group):
+            numbers = super().coefficients(t, group)
+            return {**numbers, "size": numbers["size"] * group["scale"]}
+
+    params, others = new_params(), new_params()
+    optimizer = Scaled([{"params": params[:2]}, {"params": params[2:], "scale": 0.5}], lr=0.01, weight_decay_mode="l1")
+    expected = optim.Lion([{"params": others[:2], "lr": 0.02}, {"params": others[2:], "lr": 0.005}])
+    for some, each in ((params, optimizer), (others, expected)):
+        set_grads(some, new_grads()[1])
+        each.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+    for wrong in ({"scale": -1.0}, {"scael": 1.0}):
+        with pytest.raises(ConfigError, match=r"^scale: |Did you mean 'scale'"):
+            Scaled(params, **wrong)
+
+
+def test_what_is_no_param_group_is_said():
+    with pytest.raises(TypeError, match="a param group is a dict, not Parameter"):
+        optim.Lion([{"params": new_params()[:1]}, new_params()[0]])
+
+
+def test_a_flag_of_torch_s_that_asks_for_nothing_does_not_contradict_a_policy():
+    decay = WeightDecay(0.5, "relative")
+    assert optim.Adam(new_params(), weight_decay=decay, decoupled_weight_decay=False).defaults["weight_decay_mode"] == (
+        "relative"
+    )
+    with pytest.raises(ConfigError, match="decoupled_weight_decay: true"):
+        optim.Adam(new_params(), weight_decay_mode="relative", decoupled_weight_decay=True)
+
+
+def test_a_factory_takes_a_policy_too():
+    given = WeightDecay(0.5, "absolute", cautious=True)
+    factory = OptimizerFactory("lion", weight_decay=given, groups={"head": {"params": "1", "weight_decay": given}})
+    assert factory == OptimizerFactory("lion", **given.keys(), groups={"head": {"params": "1", **given.keys()}})
+    assert type(pickle.loads(pickle.dumps(factory))) is OptimizerFactory
+
+
+def test_lightning_s_command_line_takes_a_member():
+    parser = LightningArgumentParser()
+    parser.add_optimizer_args(optim.Lion)
+    given = parser.parse_args(
+        ["--optimizer.lr=0.5", "--optimizer.betas=[0.5,0.75]", "--optimizer.weight_decay_mode=l1"]
+    )
+    assert (given.optimizer.lr, given.optimizer.betas, given.optimizer.weight_decay_mode) == (0.5, (0.5, 0.75), "l1")

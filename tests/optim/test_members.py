@@ -345,7 +345,7 @@ def test_arguments_by_place_are_those_of_the_signature(name):
     by_place = [key for key in ("lr", "betas", "eps") if key in info.hyperparameters]
     assert next(iter(info.signature(own=True))) == "lr"
     assert class_of(name)(params, 0.25).defaults["lr"] == 0.25
-    with pytest.raises(TypeError, match=rf"{class_of(name).__name__}\(params, lr="):
+    with pytest.raises(TypeError, match=rf"{class_of(name).__name__}\(params, lr: float = "):
         class_of(name)(params, 0.25, lr=0.25)
     with pytest.raises(TypeError, match="too many"):
         class_of(name)(params, *[0.25] * 20)

@@ -9,6 +9,7 @@ import textwrap
 import pytest
 
 from lightning_optim import optim
+from lightning_optim.registry import OPTIONS
 
 from .driving import MEMBERS, class_of
 
@@ -25,8 +26,9 @@ def code_lines(cls) -> int:
 
 
 def signature_lines(name) -> int:
-    """The lines that the signature, which the registry holds, would take in the class."""
-    arguments = ", ".join(map(str, inspect.signature(class_of(name)).parameters.values()))
+    """What its own part of the signature, which the registry holds, would take; the options are the base's."""
+    own = [str(p) for key, p in inspect.signature(class_of(name)).parameters.items() if key not in OPTIONS]
+    arguments = ", ".join([*own, "**options: Any"])
     return -(-len(f"    def __init__(self, {arguments}) -> None:") // 120)
 
 

@@ -42,6 +42,10 @@ METHODS = [
     ("clamp_min_", ("x",), {}),
     ("clamp_max_", (0.3,), {}),
     ("norm", (), {}),
+    ("max", ("x",), {}),
+    ("max", (), {}),
+    ("min", ("x",), {}),
+    ("pow", (2,), {}),
     ("gt", (0.5,), {}),
     ("to", (torch.float64,), {}),
 ]
@@ -78,7 +82,10 @@ def test_operators_make_new_lists(op):
     for given, each in ((TensorList(others), others), (0.5, [0.5] * len(tensors))):
         result = op(TensorList(tensors), given)
         assert all(torch.equal(r, op(a, b)) for r, a, b in zip(result.tensors, tensors, each, strict=True))
+        result = op(given, TensorList(tensors))
+        assert all(torch.equal(r, op(b, a)) for r, a, b in zip(result.tensors, tensors, each, strict=True))
     assert torch.equal((-TensorList(tensors)).tensors[0], -tensors[0])
+    assert torch.equal((TensorList(tensors) ** 2).tensors[0], tensors[0] ** 2)
 
 
 REFUSED = {
@@ -102,7 +109,7 @@ def test_what_would_mean_something_else_is_refused(what):
         REFUSED[what](TensorList([torch.ones(2)]))
 
 
-@pytest.mark.parametrize("what", [hash, iter, len, lambda x: x[0], lambda x: 1 - x, lambda x: x @ x])
+@pytest.mark.parametrize("what", [hash, iter, len, lambda x: x[0], lambda x: x @ x, lambda x: 2**x])
 def test_it_is_no_list_and_no_tensor(what):
     with pytest.raises(TypeError):
         what(TensorList([torch.ones(2)]))

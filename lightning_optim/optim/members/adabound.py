@@ -78,4 +78,4 @@ class AMSBound(AdaBound, name="amsbound"):
         True
     """
 
-    fixed = MappingProxyType({"amsbound": True})
+    _fixed = MappingProxyType({"amsbound": True})

@@ -14,6 +14,8 @@ from .moments import moments
 class Adam(Member, name="adam"):
     """Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1), bitwise `torch.optim.Adam`.
 
+    With a tensor lr torch computes with tensors, and differs by 1e-9; ours is the number it holds.
+
     Args:
         params: tensors, `(name, parameter)` pairs, or param groups.
         lr: step size, a number or a tensor of one element.
@@ -76,4 +78,4 @@ class AMSGrad(Adam, name="amsgrad"):
         True
     """
 
-    fixed = MappingProxyType({"amsgrad": True})
+    _fixed = MappingProxyType({"amsgrad": True})

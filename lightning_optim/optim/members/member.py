@@ -2,77 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
 from inspect import Parameter, Signature
 from typing import Any, ClassVar
 
-from ...catalog.info import TORCH_ONLY
+from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ...errors import ConfigError
-from ...hyperparameters import in_yaml
+from ...hyperparameters import Choice, Flag, Hyperparameter, Numbers, in_yaml
 from ...registry import OPTIONS, OptimizerInfo, optimizer_info
 from ..base import AdaptiveOptimizer, ParamsT
-from ..checkpoint import DECOUPLED, NEVER
+from ..decay import WeightDecay
 
 
 class Member(AdaptiveOptimizer):
-    """An optimizer of the registry: `class Lion(Member, name="lion")` takes what the entry says."""
+    """An optimizer of the registry: `class Lion(Member, name="lion")` takes what the entry says, and is called so.
+
+    A subclass of a member may have more: `hyperparameters = {**Lion.hyperparameters, "extra": Number(default=1.0)}`.
+    """
 
     info: ClassVar[OptimizerInfo]
 
     def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if name is None:  # a user's subclass of a member has a signature of its own
-            cls.__signature__ = None  # type: ignore[attr-defined]
+        if name is None:
             return
         cls.info = optimizer_info(name)
         cls.hyperparameters = cls.info.hyperparameters
         cls.default_mode = cls.info.decay
         # A variant of a member crosses over to the same class of torch's.
-        cls.torch_keys = cls.torch_keys or tuple(key for key in TORCH_ONLY if key in cls.info.hyperparameters)
-        cls.torch_values = {key: cls.info.defaults[key] for key in cls.info.own_only - {"weight_decay_mode"}}
-        cls.__signature__ = _signature(cls.info)  # type: ignore[attr-defined]
+        cls._torch_keys = cls._torch_keys or tuple(key for key in TORCH_ONLY if key in cls.info.hyperparameters)
+        cls._torch_values = {key: cls.info.defaults[key] for key in cls.info.own_only - {"weight_decay_mode"}}
+        cls._possible_buffers = tuple(cls.info.buffers)
+        cls.__init__ = _with_signature(cls.__init__, cls.info)  # type: ignore[method-assign]
 
     def __init__(self, params: ParamsT, *args: Any, **hyperparameters: Any) -> None:
-        names = _positional(self.info)
+        names = _by_place(self.info)
         if len(args) > len(names) or set(names[: len(args)]) & set(hyperparameters):
             raise TypeError(f"{type(self).__name__}{_signature(self.info)}: too many arguments, or one given twice")
         given = dict(zip(names, args, strict=False)) | hyperparameters
-        defaults = {key: value for key, value in self.info.defaults.items() if key not in TORCH_ONLY}
-        super().__init__(params, defaults | dict(self.fixed), **self._in_our_words(given))
+        defaults = {key: spec.default for key, spec in self.hyperparameters.items() if key not in TORCH_ONLY}
+        super().__init__(params, defaults | dict(self._fixed), **self._in_our_words(given))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; it may be one of torch's class of the same rule."""
-        super().add_param_group(self._in_our_words(param_group))
+        super().add_param_group(self._in_our_words(param_group) if isinstance(param_group, dict) else param_group)
 
     def _in_our_words(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Hyperparameters without those that only torch's class has."""
-        values = {key: value for key, value in given.items() if key not in self.torch_keys}
-        for key, value in self.fixed.items():
+        """Hyperparameters with our word for what torch's class calls `decoupled_weight_decay`."""
+        values = dict(given)
+        for key, value in self._fixed.items():
             if values.get(key, value) != value:
                 raise ConfigError(f"{key}: it is {in_yaml(value)} in {type(self).__name__}. Remove it")
-        for key in NEVER:
-            if key in self.torch_keys and given.get(key):
-                raise ConfigError(f"{key}: ours does not take it. Type {key}: false, or implementation: torch")
-        if DECOUPLED in self.torch_keys and given.get(DECOUPLED) is not None:
-            mode = "decoupled" if given[DECOUPLED] else "l2"
-            if given[DECOUPLED] and values.get("weight_decay_mode") not in (None, mode):
-                raise ConfigError(
-                    f"{DECOUPLED}: true, but weight_decay_mode: {values['weight_decay_mode']}. Remove {DECOUPLED}"
-                )
-            values["weight_decay_mode"] = values.get("weight_decay_mode") or mode
+        if DECOUPLED_KEY not in self._torch_keys or DECOUPLED_KEY not in values:
+            return values
+        decoupled, mode = values.pop(DECOUPLED_KEY), values.get("weight_decay_mode")
+        if decoupled and mode not in (None, "decoupled"):
+            raise ConfigError(f"{DECOUPLED_KEY}: true, but weight_decay_mode: {mode}. Remove {DECOUPLED_KEY}")
+        if mode is None and (decoupled or not isinstance(values.get("weight_decay"), WeightDecay)):
+            values["weight_decay_mode"] = "decoupled" if decoupled else "l2"
         return values
 
 
-def _positional(info: OptimizerInfo) -> list[str]:
+def _by_place(info: OptimizerInfo) -> list[str]:
     """The hyperparameters that come before every option: as in torch's signatures, these may be given by place."""
     names = list(info.signature(own=True))
     return names[: min(names.index(option) for option in OPTIONS)]
 
 
 def _signature(info: OptimizerInfo) -> Signature:
-    by_place = _positional(info)
+    by_place = _by_place(info)
     parameters = [Parameter("params", Parameter.POSITIONAL_OR_KEYWORD)]
     for key, default in info.signature(own=True).items():
         kind = Parameter.POSITIONAL_OR_KEYWORD if key in by_place else Parameter.KEYWORD_ONLY
-        parameters.append(Parameter(key, kind, default=default))
+        parameters.append(Parameter(key, kind, default=default, annotation=_type(info.hyperparameters[key])))
     return Signature(parameters)
+
+
+def _type(spec: Hyperparameter) -> Any:
+    """What a type checker or a command line is told of a hyperparameter."""
+    kinds: dict[type, Any] = {Flag: bool, Choice: str, Numbers: tuple[float, float]}
+    kind = kinds.get(type(spec), float)
+    return kind | None if spec.optional else kind
+
+
+def _with_signature(init: Callable[..., None], info: OptimizerInfo) -> Callable[..., None]:
+    """A class's own `__init__`, which tells `help`, editors and LightningCLI what it takes."""
+
+    @wraps(init)
+    def own(self: Any, *args: Any, **hyperparameters: Any) -> None:
+        init(self, *args, **hyperparameters)
+
+    signature = _signature(info)
+    myself = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
+    own.__signature__ = signature.replace(parameters=[myself, *signature.parameters.values()])  # type: ignore[attr-defined]
+    return own

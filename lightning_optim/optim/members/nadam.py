@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
 from ..base import Group
+from ..bucket import scalar
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -15,8 +14,9 @@ from .moments import moments
 class NAdam(Member, name="nadam"):
     """Adam with Nesterov's momentum (Dozat 2016, algorithm 2), bitwise the loop of `torch.optim.NAdam`.
 
-    As in torch, μ follows its schedule, and the product of all μ is rounded to the default dtype, which limits the
-    precision to 1e-8, with float64 parameters too. optax and timm have a constant β1 in place of the schedule.
+    As in torch, μ follows its schedule, and the product of all μ is rounded to float32 (to float64 where that is the
+    default dtype), which limits the precision to 1e-7, with float64 parameters too. optax and timm have a constant β1
+    in place of the schedule.
 
     Args and options are `Adam`'s, less amsgrad and optimized_update, and:
 
@@ -40,8 +40,7 @@ class NAdam(Member, name="nadam"):
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
         (b1, b2), lr, psi = group["betas"], group["lr"], group["momentum_decay"]
         mu, mu_next = (b1 * (1.0 - 0.5 * 0.96 ** (step * psi)) for step in (t, t + 1))
-        # torch keeps the product in a 0-d tensor of the default dtype, so it is rounded to that.
-        product = torch.tensor(group["mu_product"], device="cpu").mul_(mu).item()
+        product = scalar(group["mu_product"]).mul_(mu).item()  # rounded, as torch's
         sizes = {"size_g": lr * (1.0 - mu) / (1.0 - product), "size_m": lr * mu_next / (1.0 - product * mu_next)}
         return {**moments(group), **sizes, "bias2": 1 - b2**t, "mu_product": product}
 
