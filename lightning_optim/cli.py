@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from .catalog.common import DECAYS
+from .catalog.decay import DECAYS
 from .errors import ConfigError, choices
 from .hyperparameters import in_yaml
 from .registry import OptimizerInfo, list_optimizers, optimizer_info

@@ -16,16 +16,12 @@ from .groups.rules import Spec, parse_rules
 from .groups.table import Table
 from .hyperparameters import plain
 from .implementation import check_crossing, in_words_of, takes_own
+from .optim.checkpoint import OF_OURS, OF_THIS_RUN
 from .optim.decay import WeightDecay
 from .registry import OptimizerInfo, algorithms_with, optimizer_info
 
 Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 """A module; `(name, parameter)` pairs; the generator `module.parameters()` or one over it; bare tensors."""
-
-# How a step runs belongs to the run, not to the checkpoint.
-_EXECUTION_FLAGS = ("foreach", "fused")
-# What a checkpoint of torch's own class lacks.
-_OURS = ("name", "peak_lr")
 
 
 class OptimizerFactory:
@@ -170,11 +166,7 @@ def _param_group(
     return {
         "params": [(name, plan.tensors[name]) if plan.named else plan.tensors[name] for name in group.params],
         # The rest comes from the constructor's, where torch may have put a value in the place of a null.
-        **{
-            key: value
-            for key, value in hyperparameters.items()
-            if value != defaults[key] and key not in _EXECUTION_FLAGS
-        },
+        **{key: value for key, value in hyperparameters.items() if value != defaults[key] and key not in OF_THIS_RUN},
         "name": group.name,
         "peak_lr": group.hyperparameters["lr"],
     }
@@ -215,15 +207,16 @@ def _before_load(torchs: OptimizerInfo | None, optimizer: Optimizer, state_dict:
     """
     saved, current = state_dict["param_groups"], optimizer.param_groups
     check_saved(current, saved)
-    if torchs is not None:
-        for group in saved:
-            check_crossing(torchs, group)
-        saved = [{key: value for key, value in group.items() if key not in torchs.own_only} for group in saved]
+    if torchs is None:
+        return state_dict
+    for group in saved:
+        check_crossing(torchs, group)
+    saved = [{key: value for key, value in group.items() if key not in torchs.own_only} for group in saved]
     kept = [
         {
-            **{key: ours[key] for key in _OURS if key in ours},
+            **{key: ours[key] for key in OF_OURS if key in ours},
             **theirs,
-            **{flag: ours[flag] for flag in _EXECUTION_FLAGS if flag in ours},
+            **{flag: ours[flag] for flag in OF_THIS_RUN if flag in ours},
         }
         for theirs, ours in zip(saved, current, strict=True)
     ]

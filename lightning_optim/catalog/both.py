@@ -12,13 +12,12 @@ from .common import (
     MAXIMIZE,
     OPTIMIZED_UPDATE,
     betas,
-    decay_conflict,
-    decay_options,
     eps,
     execution,
     lr,
     weight_decay,
 )
+from .decay import decay_conflict, decay_options
 from .info import OptimizerInfo
 
 _OURS = frozenset({"weight_decay_mode", "cautious_decay"})

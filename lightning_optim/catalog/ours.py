@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ..hyperparameters import Flag, Hyperparameter, Number
-from .common import AMSGRAD, DEGENERATE_TO_SGD, OPTIMIZED_UPDATE, betas, decay_conflict, eps, lr, options, weight_decay
+from .common import AMSGRAD, DEGENERATE_TO_SGD, OPTIMIZED_UPDATE, betas, eps, lr, options, weight_decay
+from .decay import decay_conflict
 from .info import OptimizerInfo
 
 _MOMENTS = "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²"
@@ -33,6 +34,22 @@ def _bounds_conflict(values: Mapping[str, Any]) -> str | None:
         return f"lr: {values['lr']:g}, but the bounds are in proportion to it. Type the lr of the schedule's peak"
     return decay_conflict(values)
 
+
+_ADABOUND = OptimizerInfo(
+    name="adabound",
+    summary="Adam whose steps are bounded ever closer to those of SGD.",
+    path="lightning_optim.optim:AdaBound",
+    own="lightning_optim.optim:AdaBound",
+    paper="arXiv:1902.09843",
+    equations=(_MOMENTS, _V_HAT, *_BOUND_STEPS),
+    hyperparameters={
+        **_BOUND,
+        "amsbound": _AMSBOUND,
+        **options("l2"),
+    },
+    buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsbound"},
+    conflict=_bounds_conflict,
+)
 
 OURS = (
     OptimizerInfo(
@@ -109,50 +126,26 @@ OURS = (
         conflict=decay_conflict,
         decay="decoupled",
     ),
-    OptimizerInfo(
-        name="adabound",
-        summary="Adam whose steps are bounded ever closer to those of SGD.",
-        path="lightning_optim.optim:AdaBound",
-        own="lightning_optim.optim:AdaBound",
-        paper="arXiv:1902.09843",
-        equations=(_MOMENTS, _V_HAT, *_BOUND_STEPS),
-        hyperparameters={
-            **_BOUND,
-            "amsbound": _AMSBOUND,
-            **options("l2"),
-        },
-        buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsbound"},
-        conflict=_bounds_conflict,
-    ),
-    OptimizerInfo(
+    _ADABOUND,
+    replace(
+        _ADABOUND,
         name="adaboundw",
         summary="AdaBound with weight decay apart from the gradient and from the lr.",
         path="lightning_optim.optim:AdaBoundW",
         own="lightning_optim.optim:AdaBoundW",
         paper="arXiv:1902.09843; arXiv:1711.05101",
-        equations=(_MOMENTS, _V_HAT, *_BOUND_STEPS),
-        hyperparameters={
-            **_BOUND,
-            "amsbound": _AMSBOUND,
-            **options("absolute"),
-        },
-        buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsbound"},
-        conflict=_bounds_conflict,
+        hyperparameters={**_ADABOUND.hyperparameters, **options("absolute")},
         decay="absolute",
     ),
-    OptimizerInfo(
+    replace(
+        _ADABOUND,
         name="amsbound",
         summary="AdaBound that divides by the largest second moment so far.",
         path="lightning_optim.optim:AMSBound",
         own="lightning_optim.optim:AMSBound",
-        paper="arXiv:1902.09843",
         equations=(_MOMENTS, "v̂ ← max(v̂, v)", *_BOUND_STEPS),
-        hyperparameters={
-            **_BOUND,
-            **options("l2"),
-        },
+        hyperparameters={key: spec for key, spec in _ADABOUND.hyperparameters.items() if key != "amsbound"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": ""},
-        conflict=_bounds_conflict,
     ),
     OptimizerInfo(
         name="lion",

@@ -13,9 +13,10 @@ from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
 from .bucket import scalar
 
-# How a step runs belongs to the run, not to the checkpoint; the others a checkpoint of torch's lacks.
-_OF_THIS_RUN = ("foreach", "fused")
-_KEPT = ("name", "peak_lr")
+# How a step runs belongs to the run, not to the checkpoint.
+OF_THIS_RUN = ("foreach", "fused")
+# What a checkpoint of torch's own class lacks.
+OF_OURS = ("name", "peak_lr")
 
 
 class Crosses(Protocol):
@@ -94,10 +95,10 @@ class Crossing:
         group.setdefault("weight_decay_mode", mode)
         # What torch's class does not know, it did as ours does by default.
         missing = {**now, **self.optimizer._torch_values}
-        for key in (*self.optimizer.defaults, *_KEPT):
+        for key in (*self.optimizer.defaults, *OF_OURS):
             if key in missing:
                 group.setdefault(key, missing[key])
-        return group | {key: now[key] for key in _OF_THIS_RUN} | dict(self.optimizer._fixed)
+        return group | {key: now[key] for key in OF_THIS_RUN} | dict(self.optimizer._fixed)
 
     def _check_state(self, group: Mapping[str, Any], params: Sequence[Tensor], states: Mapping[Any, Any]) -> None:
         buffers, scalars = self.optimizer.dtypes(group), self.optimizer.scalars(group)

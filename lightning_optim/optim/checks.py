@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..catalog.decay import IN_PROPORTION
 from ..catalog.info import REFUSED_BY_OURS
 from ..errors import ConfigError, choices, left_over
 from ..hyperparameters import Hyperparameter, Number, plain
 from ..registry import algorithms_with
-from .decay import IN_PROPORTION, WeightDecay
+from .decay import WeightDecay
 
 # What torch's schedulers keep in a param group: a group copied from another brings it along.
 _OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")

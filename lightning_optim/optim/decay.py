@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..catalog.decay import DECAYS, IN_PROPORTION, TO_GRADIENT, nothing_to_mask
 from ..errors import ConfigError, choices
 from ..hyperparameters import Number
 from .update import Update
-
-TO_GRADIENT = ("l2", "l1")
-TO_PARAMETER = ("decoupled", "absolute", "relative", "corrected")
-IN_PROPORTION = ("relative", "corrected")  # to the group's peak_lr
-MODES = (*TO_GRADIENT, *TO_PARAMETER, "update")
 
 
 @dataclass(frozen=True)
@@ -54,13 +50,10 @@ class WeightDecay:
 
     def __post_init__(self) -> None:
         Number(default=0.0, low=0).check(self.weight_decay, "weight_decay")
-        if self.mode not in MODES:
-            raise ConfigError(f"weight_decay_mode: there is no {self.mode!r}.{choices(str(self.mode), MODES)}")
-        if self.cautious and self.mode not in TO_PARAMETER:
-            raise ConfigError(
-                f"cautious_decay: true masks a decay of the parameter itself, not {self.mode}. Remove it, or type "
-                f"weight_decay_mode: one of {', '.join(TO_PARAMETER)}"
-            )
+        if self.mode not in DECAYS:
+            raise ConfigError(f"weight_decay_mode: there is no {self.mode!r}.{choices(str(self.mode), DECAYS)}")
+        if self.cautious and (wrong := nothing_to_mask(self.mode)):
+            raise ConfigError(wrong)
 
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> WeightDecay:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, optim, optimizer_info
-from lightning_optim.optim.decay import TO_PARAMETER
+from lightning_optim.catalog.decay import TO_PARAMETER
 
 from ..messages import check_message
 from .driving import (
