@@ -33,6 +33,10 @@ def test_there_are_no_other_files(folder):
     assert found == {path for path in CONFIGS if Path(path).parts[0] == folder} | presets
 
 
+def test_the_stub_is_what_the_catalog_says():
+    assert generate.STUB.read_text(encoding="utf-8") == generate.stub()
+
+
 def test_every_name_that_a_config_can_hold_has_its_file():
     optimizers = {str(Path("optimizer", f"{name}.yaml")) for name in list_optimizers()}
     schedulers = {str(Path("scheduler", f"{name}.yaml")) for name, info in SCHEDULES.items() if not info.function}

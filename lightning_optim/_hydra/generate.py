@@ -1,4 +1,4 @@
-"""Writes `conf/optimizer/<name>.yaml` and `conf/scheduler/<name>.yaml` from the registries.
+"""Writes `conf/optimizer/<name>.yaml`, `conf/scheduler/<name>.yaml` and `optim/__init__.pyi` from the registries.
 
 `python -m lightning_optim._hydra.generate` writes the files; a test holds them equal to what it would write.
 """
@@ -11,8 +11,10 @@ from pathlib import Path
 from ..hyperparameters import Hyperparameter, in_yaml
 from ..registry import OptimizerInfo, list_optimizers, optimizer_info
 from ..schedule.registry import SCHEDULES, ScheduleInfo
+from .stub import stub
 
 CONF = Path(__file__).parents[2] / "conf"
+STUB = Path(__file__).parents[1] / "optim" / "__init__.pyi"
 
 # With this default, a schedule is of use by epochs only.
 _BY_EPOCH = ("reduce_on_plateau",)
@@ -100,6 +102,7 @@ def main() -> None:
     for path, content in configs():
         (CONF / path).parent.mkdir(parents=True, exist_ok=True)
         (CONF / path).write_text(content, encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")
 
 
 if __name__ == "__main__":

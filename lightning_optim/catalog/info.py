@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..hyperparameters import Choice, Hyperparameter
+from .common import OPTIONS
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +88,11 @@ class OptimizerInfo:
         """Names and defaults that our class, or else torch's, takes."""
         other = TORCH_ONLY if own else self.own_only if not self.is_ours else ()
         return {key: default for key, default in self.defaults.items() if key not in other}
+
+    def by_place(self) -> list[str]:
+        """What our class takes by place as well, as torch's does: the hyperparameters that come before every option."""
+        names = list(self.signature(own=True))
+        return names[: min(names.index(option) for option in OPTIONS)]
 
     def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """These values with the weight decay's mode in force, where it is left to `decoupled_weight_decay`."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ...errors import ConfigError
 from ...hyperparameters import Choice, Flag, Hyperparameter, Numbers, in_yaml
-from ...registry import OPTIONS, OptimizerInfo, optimizer_info
+from ...registry import OptimizerInfo, optimizer_info
 from ..base import AdaptiveOptimizer, ParamsT
 from ..decay import WeightDecay
 
@@ -37,7 +37,7 @@ class Member(AdaptiveOptimizer):
         cls.__init__ = _with_signature(cls.__init__, cls.info)  # type: ignore[method-assign]
 
     def __init__(self, params: ParamsT, *args: Any, **hyperparameters: Any) -> None:
-        names = _by_place(self.info)
+        names = self.info.by_place()
         if len(args) > len(names) or set(names[: len(args)]) & set(hyperparameters):
             raise TypeError(f"{type(self).__name__}{_signature(self.info)}: too many arguments, or one given twice")
         given = dict(zip(names, args, strict=False)) | hyperparameters
@@ -64,17 +64,11 @@ class Member(AdaptiveOptimizer):
         return values
 
 
-def _by_place(info: OptimizerInfo) -> list[str]:
-    """The hyperparameters that come before every option: as in torch's signatures, these may be given by place."""
-    names = list(info.signature(own=True))
-    return names[: min(names.index(option) for option in OPTIONS)]
-
-
 def _signature(info: OptimizerInfo) -> Signature:
-    by_place = _by_place(info)
+    places = info.by_place()
     parameters = [Parameter("params", Parameter.POSITIONAL_OR_KEYWORD)]
     for key, default in info.signature(own=True).items():
-        kind = Parameter.POSITIONAL_OR_KEYWORD if key in by_place else Parameter.KEYWORD_ONLY
+        kind = Parameter.POSITIONAL_OR_KEYWORD if key in places else Parameter.KEYWORD_ONLY
         parameters.append(Parameter(key, kind, default=default, annotation=_type(info.hyperparameters[key])))
     return Signature(parameters)
 
