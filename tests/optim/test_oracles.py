@@ -71,7 +71,8 @@ LONG, SHORT = {"betas": (0.9, 0.999), "eps": 1e-8}, {"betas": (0.8, 0.9), "eps":
 AT_FIVE = {"betas": (0.8, 0.8397685748659791), "eps": 1e-3}  # ρ_6 is 5.0 exactly
 BETAS, LION_BETAS = [LONG, SHORT], [{"betas": (0.9, 0.99)}, {"betas": (0.8, 0.5)}]
 BELIEF = every([*BETAS, AT_FIVE], both("amsgrad"), both("rectify"), both("degenerate_to_sgd"))
-BOUND = every(BETAS, [{"final_lr": 0.1, "gamma": 1e-3}, {"final_lr": 0.02, "gamma": 0.1}])
+# Between the bounds; at the upper one; at the lower one.
+BOUND = every(BETAS, [{"final_lr": final, "gamma": gamma} for final, gamma in ((0.1, 1e-3), (0.02, 0.1), (0.5, 0.1))])
 HAT = [{"optimized_update": True}]
 PLAIN = [{"weight_decay": DECAY}]  # in the class's own mode
 COMMON = decay("l2", "decoupled", "absolute")
