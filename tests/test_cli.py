@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lightning_optim import list_optimizers, optimizer_info
+from lightning_optim.catalog.decay import DECAYS
 from lightning_optim.cli import main
 
 RECIPES = str(Path(__file__).parents[1] / "recipes" / "conf")
@@ -30,6 +31,23 @@ def test_show(capsys: Any, name) -> None:
     assert main(["show", name]) == 0
     out, info = capsys.readouterr().out, optimizer_info(name)
     assert all(text in out for text in (info.summary, info.paper, *info.hyperparameters, *info.buffers))
+    assert info.equations and all(f"    {line}" in out for line in info.equations)
+    modes = [line.split()[0] for line in out.splitlines() if line.strip().split("  ")[0] in DECAYS]
+    assert tuple(modes) == info.decay_modes
+    assert out.count("(the default)") == (info.decay != "none")
+
+
+def test_show_says_what_the_state_costs(capsys: Any) -> None:
+    lines = {
+        "lion": "exp_avg; 4 bytes for",
+        "adam": "(with amsgrad); 8 bytes for",
+        "amsgrad": "; 12 bytes for",
+        "sgd": "; 0 ",
+    }
+    for name, said in lines.items():
+        main(["show", name])
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("state of each parameter")]
+        assert said in line
 
 
 def test_explain(capsys: Any) -> None:

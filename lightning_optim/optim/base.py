@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..errors import ConfigError
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
@@ -90,7 +91,10 @@ class AdaptiveOptimizer(Optimizer):
     # What a subclass writes: the two hooks ...
 
     def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
-        """Put the state of one parameter into `state`, where `step` is already. Here: zeros for each buffer."""
+        """Put the state of one parameter into `state`. Here: zeros for each buffer.
+
+        `state["step"]` is there already and counts by itself; a hook that would rather count sets it to a number.
+        """
         for name, dtype in self.dtypes(group).items():
             state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
         state.update(self.scalars(group))
@@ -99,7 +103,7 @@ class AdaptiveOptimizer(Optimizer):
         """Take one step with one parameter. Here: by the declared rule.
 
         Args:
-            state: its state; `state["step"]`, a 0-d tensor, counts this step already.
+            state: its state; `state["step"]`, a 0-d tensor, counts this step already, so the first time it is 1.
             group: its param group.
             grad: its gradient, of its shape, with L2 or L1 decay already in it; not to be written into.
             param: written in place; any other decay has been applied already, unless it is cautious.
@@ -224,8 +228,7 @@ class AdaptiveOptimizer(Optimizer):
     def _step_group(self, group: Group, around: Around) -> None:
         for param in group["params"]:
             if param.grad is not None and "step" not in self.state[param]:
-                self.state[param]["step"] = scalar(0.0)
-                self.init_state(self.state[param], group, param)
+                self._start(self.state[param], group, param)
         buffers = tuple(self.dtypes(group))
         for bucket in gather(group["params"], self.state, tuple(self.scalars(group))):
             if self._is_declared():
@@ -236,12 +239,20 @@ class AdaptiveOptimizer(Optimizer):
                 bucket.advance({})
                 bucket.each(partial(self._run_hook, around, group))
 
+    def _start(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        counter = state["step"] = scalar(0.0)
+        self.init_state(state, group, param)
+        if state["step"] is not counter and (self._is_declared() or isinstance(state["step"], Tensor)):
+            raise ConfigError(f"{type(self).__name__}.init_state: state['step'] counts by itself. Take another key")
+
     def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))
 
     def _run_hook(self, around: Around, group: Group, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
-        g = around.gradient(p, g)
+        g, t = around.gradient(p, g), float(state["step"])
         around.hook(lambda: self.step_param(state, group, g, p), p)
+        if isinstance(state["step"], Tensor) and float(state["step"]) != t:
+            raise ConfigError(f"{type(self).__name__}.step_param: state['step'] counts by itself. Leave it alone")
 
     def _advance(self, t: float, group: Group, scalars: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
         """The coefficients of step `t`, and what becomes of the scalars."""

@@ -34,9 +34,10 @@ class Bucket:
     states: list[dict[str, Any]] = field(default_factory=list)
 
     def advance(self, scalars: Mapping[str, float]) -> None:
-        """Count the step, and store what becomes of the scalar state."""
-        # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
-        torch._foreach_add_([state["step"] for state in self.states], scalar(1.0), alpha=1.0)
+        """Count the step, unless a hook does, and store what becomes of the scalar state."""
+        if counters := [state["step"] for state in self.states if isinstance(state["step"], Tensor)]:
+            # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
+            torch._foreach_add_(counters, scalar(1.0), alpha=1.0)
         if scalars:
             for state in self.states:
                 state.update(scalars)

@@ -79,8 +79,9 @@ class Crossing:
                 if index not in self._saved["state"]:
                     continue
                 state, saved = optimizer.state[param], self._saved["state"][index]
-                # A fused or capturable optimizer of torch's had it on the device; old ones had an int.
-                state["step"] = scalar(float(saved["step"]))
+                # A fused or capturable optimizer of torch's had it on the device; old ones had a number, as hooks may.
+                if optimizer.dtypes(group) or isinstance(saved["step"], Tensor):
+                    state["step"] = scalar(float(saved["step"]))
                 for name in optimizer.scalars(group):
                     state[name] = float(saved[name])
                 for name, dtype in optimizer.dtypes(group).items():

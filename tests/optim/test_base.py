@@ -113,6 +113,62 @@ def test_a_group_that_joins_after_a_load_is_like_the_others():
         optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": True})
 
 
+class Counting(Momentum):
+    """Counts by itself, as one does elsewhere."""
+
+    def init_state(self, state, group, param):
+        state["step"] = 0
+        state["first"] = torch.zeros_like(param)
+
+    def step_param(self, state, group, grad, param):
+        state["step"] += 1
+        state["first"].lerp_(grad, 0.1)
+        param.add_(state["first"], alpha=-group["lr"] / (1 - 0.9 ** state["step"]))
+
+
+def test_a_hook_may_count_by_itself():
+    def from_disk(step, optimizer):
+        if step not in (16, 33):
+            return optimizer
+        other = Counting([{"params": group["params"]} for group in optimizer.param_groups], lr=0.01)
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        return other
+
+    class Counted(Counting):
+        def init_state(self, state, group, param):
+            state["first"] = torch.zeros_like(param)
+
+        def step_param(self, state, group, grad, param):
+            state["first"].lerp_(grad, 0.1)
+            param.add_(state["first"], alpha=-group["lr"] / (1 - 0.9 ** state["step"].item()))
+
+    whole = drive(Counted)
+    assert differences(drive(Counting), whole) == []
+    assert differences(drive(Counting, each=from_disk), whole) == []
+
+
+def test_a_counter_that_counts_by_itself_is_left_alone():
+    class Twice(Counting):
+        def init_state(self, state, group, param):
+            state["first"] = torch.zeros_like(param)
+
+    class OfItsOwn(Counting):
+        def init_state(self, state, group, param):
+            state["step"] = torch.zeros(())
+
+    class DeclaredAndCounting(Declared):
+        def init_state(self, state, group, param):
+            super().init_state(state, group, param)
+            state["step"] = 0
+
+    for cls in (Twice, OfItsOwn, DeclaredAndCounting):
+        params = new_params()
+        optimizer = cls(params)
+        set_grads(params, new_grads()[1])
+        with pytest.raises(ConfigError, match=rf"^{cls.__name__}\.(init_state|step_param): .*counts by itself"):
+            optimizer.step()
+
+
 def test_a_subclass_may_put_something_before_a_member_s_rule():
     class Clipped(optim.NAdam):
         def step_param(self, state, group, grad, param):
