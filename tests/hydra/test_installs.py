@@ -60,7 +60,9 @@ def names(wheel: Path) -> set[str]:
 
 
 def test_the_wheel_holds_every_module_and_every_config(names):
-    package = {p for p in CHECKOUT.glob("lightning_optim/**/*.py") if "_hydra" not in p.parts}
+    package = {
+        p for p in CHECKOUT.glob("lightning_optim/**/*.py*") if p.suffix in (".py", ".pyi") and "_hydra" not in p.parts
+    }
     configs = {PurePosixPath("lightning_optim", path.relative_to(CHECKOUT)) for path in CHECKOUT.glob("conf/**/*.yaml")}
     expected = {str(path.relative_to(CHECKOUT)) for path in package} | {str(path) for path in configs}
     added = {
