@@ -70,6 +70,16 @@ def test_a_bucket_is_one_type_device_dtype_and_step_count():
     ]
 
 
+def test_a_group_may_bring_along_what_schedulers_put_there():
+    model = new_params()
+    optimizer = optim.Lion(model, lr=torch.tensor(0.1))
+    torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=3)
+    torch.optim.lr_scheduler.CyclicLR(optim.Lion(new_params()), 0.1, 0.2)
+    group = {**optimizer.param_groups[0], "swa_lr": 0.1, "params": new_params()}
+    assert {"initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum"} <= set(group)
+    assert optim.Lion([group]).param_groups[0]["lr"] is group["lr"]
+
+
 def test_a_group_may_leave_its_decay_to_the_optimizer():
     optimizer = optim.Adam([{"params": new_params(), "weight_decay_mode": None}], weight_decay_mode="absolute")
     assert optimizer.param_groups[0]["weight_decay_mode"] == "absolute"

@@ -48,8 +48,8 @@ def one_step(cls, param, grad, **options):
     return param.detach()
 
 
-P = torch.tensor([1.0, -2.0, 0.5, -0.25, 0.0, 3.0], dtype=torch.float64)
-G = torch.tensor([0.5, 0.25, -1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
+P = torch.tensor([1.0, -2.0, 0.5, -0.25, 0.0, 3.0, 0.0], dtype=torch.float64)
+G = torch.tensor([0.5, 0.25, -1.0, 0.0, 2.0, 0.0, 0.0], dtype=torch.float64)
 SHRUNK = {
     "decoupled": 1 - LR * LAMBDA,
     "absolute": 1 - LAMBDA,
@@ -74,7 +74,7 @@ def test_a_mode_is_its_formula(cls, mode):
 @pytest.mark.parametrize("mode", SHRUNK)
 def test_cautious_decay_stands_back_where_the_step_grows_the_parameter(cls, mode):
     # The step is -G: it opposes the decay where G and P differ in sign; where either is zero the decay goes on.
-    agrees = torch.tensor([True, False, False, True, True, True])
+    agrees = torch.tensor([True, False, False, True, True, True, True])
     expected = torch.where(agrees, P * SHRUNK[mode], P) - LR * G
     given = one_step(cls, P, G, weight_decay_mode=mode, cautious_decay=True)
     torch.testing.assert_close(given, expected, rtol=1e-15, atol=1e-15)
@@ -84,6 +84,23 @@ def test_cautious_decay_compares_signs_even_where_the_product_underflows():
     param, grad = torch.tensor([1e-30, 1e-30]), torch.tensor([1e-30, -1e-30])
     after = one_step(Descent, param, grad, weight_decay_mode="absolute", cautious_decay=True)
     assert torch.equal(after, torch.tensor([1e-30 * 0.7, 1e-30]) - LR * grad)
+
+
+def test_cautious_decay_sees_a_step_that_underflows():
+    param = nn.Parameter(torch.tensor([1.0, 1.0]))
+    optimizer = Descent([param], lr=1e-20, weight_decay=0.5, weight_decay_mode="absolute", cautious_decay=True)
+    param.grad = torch.tensor([1e-30, -1e-30])
+    optimizer.step()
+    assert torch.equal(param, torch.tensor([0.5, 1.0]))
+
+
+@pytest.mark.parametrize("mode", SHRUNK)
+def test_a_coefficient_of_1_is_no_special_case(mode):
+    param = nn.Parameter(torch.tensor([8.0]))
+    optimizer = Descent([param], lr=0.5, weight_decay=1.0, weight_decay_mode=mode)
+    param.grad = torch.zeros(1)
+    optimizer.step()
+    assert param.item() == {"decoupled": 4, "absolute": 0, "relative": 0, "corrected": 4}[mode]
 
 
 def test_cautious_decay_sees_the_whole_of_a_step_in_parts():
