@@ -107,12 +107,12 @@ def test_cautious_decay_sees_the_whole_of_a_step_in_parts():
     class InParts(Descent):
         @staticmethod
         def update(p, g, *, size):
-            return optim.Update(g * 3, size), optim.Update(-g, size, over=torch.full_like(g, 0.5))
+            return optim.Update(g * 3, size), optim.Update(-g, size, over=torch.full_like(g, 0.2))
 
+    # The whole is -2 G: of another sign than the first part, and than the first part counted twice.
     param, grad = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
     after = one_step(InParts, param, grad, weight_decay_mode="absolute", cautious_decay=True)
-    assert torch.allclose(after, torch.tensor([0.7, 1.0]) - LR * grad)
-    # The second part by itself would have had it the other way round.
+    assert torch.allclose(after, torch.tensor([1.0, 0.7]) + 2 * LR * grad)
 
 
 def test_cautious_decay_goes_on_where_there_is_no_step():
