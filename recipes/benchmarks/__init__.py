@@ -1,0 +1,1 @@
+"""The arms of `python -m recipes.benchmark`, a file each, and what times them."""
