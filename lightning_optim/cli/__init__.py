@@ -1,0 +1,93 @@
+"""`lightning-optim`: what optimizers there are, what a config would do to a model, and what a checkpoint holds."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ..errors import ConfigError
+
+_WIDTH = 120
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, or 2 where something has to be mended first."""
+    options = _parser().parse_args(arguments)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    try:
+        options.run(options, console)
+    except ConfigError as error:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"lightning-optim: {error}")
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lightning-optim", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("list", help="the optimizers there are")
+    command.add_argument("pattern", nargs="?", default="*", help="a glob on the name, such as 'adam*'")
+    command.set_defaults(run=_list)
+
+    command = commands.add_parser(
+        "show", help="one optimizer: its equations, paper, state, weight decay and hyperparameters"
+    )
+    command.add_argument("name")
+    command.set_defaults(run=_show)
+
+    command = commands.add_parser(
+        "explain", help="the group table and the unfreeze plan of a Hydra config; trains nothing"
+    )
+    command.add_argument("--config-dir", required=True, type=Path, help="the folder of your configs")
+    command.add_argument("--config-name", required=True, help="the primary config, such as train")
+    command.add_argument(
+        "--module", required=True, metavar="KEY", help="where in the config the model is, such as model"
+    )
+    command.add_argument("--why", metavar="PARAMETER", help="which rule set which value of this parameter")
+    command.add_argument("overrides", nargs="*", help="Hydra overrides, such as optimizer.lr=3e-4")
+    command.set_defaults(run=_explain)
+
+    command = commands.add_parser(
+        "inspect", help="what a checkpoint's optimizers hold, group by group; the difference of two checkpoints"
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CKPT", help="Lightning's, or a file of torch.save")
+    command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="what to compare it with")
+    command.set_defaults(run=_inspect)
+    return parser
+
+
+# Each command is imported when it runs: `list` and `show` need no torch, `inspect` no Hydra.
+
+
+def _list(options: argparse.Namespace, console: Console) -> None:
+    from .catalog import print_list
+
+    print_list(console, options.pattern)
+
+
+def _show(options: argparse.Namespace, console: Console) -> None:
+    from .catalog import print_optimizer
+
+    print_optimizer(console, options.name)
+
+
+def _explain(options: argparse.Namespace, console: Console) -> None:
+    from .config import composed
+    from .explain import print_plans
+
+    with composed(options.config_dir, options.config_name, options.overrides) as config:
+        print_plans(console, config, options.config_name, options.module, options.why)
+
+
+def _inspect(options: argparse.Namespace, console: Console) -> None:
+    from .inspect import print_comparison, print_report
+
+    if options.other is None:
+        print_report(console, options.checkpoint)
+    else:
+        print_comparison(console, options.checkpoint, options.other)
