@@ -18,8 +18,10 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.nn.parallel import DistributedDataParallel
 
+from .announce import announce
 from .errors import ConfigError
 from .factory import OptimizerFactory
+from .schedule.by_group import VARIATION
 from .schedule.factory import SchedulerFactory
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def configure_optimizers(
     optimizer: OptimizerFactory,
     scheduler: SchedulerFactory | None = None,
 ) -> dict[str, Any]:
-    """All that a LightningModule's `configure_optimizers` has to return.
+    """All that a LightningModule's `configure_optimizers` has to return; prints the group table on rank zero.
 
     A schedule that needs the length of the run gets it from the config, else from the trainer: the smaller of
     `max_steps` and `max_epochs` times the optimizer steps of an epoch. It is never read from
@@ -55,13 +57,17 @@ def configure_optimizers(
     """
     _check_made("optimizer", optimizer, OptimizerFactory)
     trainable = sum(p.requires_grad for p in module.parameters())
-    built = optimizer(module)
+    plan = optimizer.plan(module)
+    built = optimizer.build(plan)
+    announce(built, plan.table())
     if trainable != sum(p.requires_grad for p in module.parameters()) and module._trainer is not None:
         rebuild_reducer(module.trainer)
     if scheduler is None:
-        return {"optimizer": built}
+        if all(VARIATION not in group for group in built.param_groups):
+            return {"optimizer": built}
+        scheduler = SchedulerFactory("constant", factor=1.0)
     _check_made("scheduler", scheduler, SchedulerFactory)
-    total = run_length(module.trainer, scheduler.interval) if scheduler.needs_total_steps else None
+    total = run_length(module.trainer, scheduler.interval) if scheduler.needs_total_steps_for(built) else None
     return {"optimizer": built, "lr_scheduler": scheduler.config(built, total)}
 
 

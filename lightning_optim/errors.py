@@ -7,6 +7,19 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
+# What other tools call it.
+_OTHER_TOOLS = {
+    "lr_mult": "lr_scale",
+    "decay_mult": "weight_decay_scale",
+    "weight_decay_mult": "weight_decay_scale",
+    "wd": "weight_decay",
+    "learning_rate": "lr",
+    "lr_decay": "layer_decay",
+    "freeze": "frozen",
+    "types": "classes",
+}
+_MIN_PREFIX = 3
+
 
 class ConfigError(ValueError):
     """Something in a config is wrong; the message names the key, what was given, what is allowed and what to type.
@@ -18,13 +31,18 @@ class ConfigError(ValueError):
         return str(self)
 
 
-def refuse_leftover_partial(init: Callable[..., None]) -> Callable[..., None]:
-    """Wraps a factory's `__init__`, which a leftover `_partial_: true` of Hydra's calls with the parameters too."""
+def takes_name(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a factory's `__init__`, for calls without a name, or with the parameters of a leftover `_partial_`."""
+    return functools.partial(_takes_name, example=example)
 
+
+def _takes_name(init: Callable[..., None], example: str) -> Callable[..., None]:
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
         if args and "name" in kwargs:
             raise ConfigError("name: given twice: a _partial_: true is left over in the config. Type _partial_: false")
+        if not args and "name" not in kwargs:
+            raise ConfigError(f"name: {type(self).__name__} needs one, such as name: {example}")
         init(self, *args, **kwargs)
 
     return checked
@@ -33,8 +51,13 @@ def refuse_leftover_partial(init: Callable[..., None]) -> Callable[..., None]:
 def nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
     """The names in `known` most like `word`, best first; empty when none is near."""
     by_lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=count, cutoff=0.6)
-    return [by_lower[name] for name in found]
+    given = word.lower()
+    found = [_OTHER_TOOLS[given]] if _OTHER_TOOLS.get(given) in by_lower else []
+    for spelt in (given, given.rpartition(".")[2]):  # torch.optim.AdamW
+        found += difflib.get_close_matches(spelt, by_lower, n=count, cutoff=0.6)
+        if len(spelt) >= _MIN_PREFIX:
+            found += [name for name in by_lower if name.startswith(spelt)]
+    return [by_lower[name] for name in dict.fromkeys(found)][:count]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

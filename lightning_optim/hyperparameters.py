@@ -175,6 +175,8 @@ def in_yaml(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(in_yaml(item) for item in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {in_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, float):
         # YAML 1.1 reads a float without a point (1e-08) as text; OmegaConf does not, others do.
         text = repr(value)
@@ -182,24 +184,28 @@ def in_yaml(value: Any) -> str:
     return str(value)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, key: str = "") -> Any:
     """A config value as str, number, bool, list or dict: OmegaConf's, numpy's, tuples and mappings are converted.
+
+    Args:
+        value: of a config.
+        key: where it stands, for errors.
 
     Raises:
         ConfigError: a value in it is missing (`???`), or an interpolation leads nowhere.
     """
     if type(value).__module__.startswith("omegaconf"):
-        return _from_omegaconf(value)
+        return _from_omegaconf(value, key)
     if type(value).__module__ == "numpy":
         return value.tolist()
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(name): plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [plain(item, f"{key}[{place}]") for place, item in enumerate(value)]
     return value
 
 
-def _from_omegaconf(value: Any) -> Any:
+def _from_omegaconf(value: Any, key: str) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -207,4 +213,7 @@ def _from_omegaconf(value: Any) -> Any:
         return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key}: {first_line}. Give it a value") from None
+        # OmegaConf counts from the root of the app's config.
+        below = str(error.full_key).removeprefix(value._get_full_key(None) or "").removeprefix(".")
+        where = f"{key}{'' if below.startswith('[') or not key else '.'}{below}"
+        raise ConfigError(f"{where}: {first_line}. Give it a value") from None

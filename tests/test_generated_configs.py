@@ -40,14 +40,15 @@ def test_the_stub_is_what_the_catalog_says():
 def test_every_name_that_a_config_can_hold_has_its_file():
     optimizers = {str(Path("optimizer", f"{name}.yaml")) for name in list_optimizers()}
     schedulers = {str(Path("scheduler", f"{name}.yaml")) for name, info in SCHEDULES.items() if not info.function}
-    assert set(CONFIGS) == optimizers | schedulers | {str(Path("optimizer", "adamw_groups.yaml"))}
+    assert set(CONFIGS) == optimizers | schedulers | {str(Path("optimizer", f"{name}.yaml")) for name in generate.READY}
 
 
 @pytest.mark.parametrize("path", CONFIGS)
 def test_a_file_gives_a_factory(path):
     factory = instantiate(settings(CONFIGS[path]))
     assert type(factory) is (OptimizerFactory if path.startswith("optimizer") else SchedulerFactory)
-    assert factory.name == Path(path).stem.removesuffix("_groups")
+    name = Path(path).stem
+    assert factory.name == (generate.READY[name][0] if name in generate.READY else name)
 
 
 @pytest.mark.parametrize("name", list_optimizers())

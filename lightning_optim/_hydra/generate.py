@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..hyperparameters import Hyperparameter, in_yaml
@@ -15,6 +15,25 @@ from .stub import stub
 
 CONF = Path(__file__).parents[2] / "conf"
 STUB = Path(__file__).parents[1] / "optim" / "__init__.pyi"
+
+READY = {
+    "adamw_groups": (
+        "adamw",
+        "Adam with decoupled weight decay, and rules for param groups.",
+        ("no_decay",),
+    ),
+    "adamw_llrd": (
+        "adamw",
+        "AdamW with layer-wise lr decay: the nearer a layer is to the input, the smaller its lr (arXiv:1801.06146).",
+        ("no_decay", "layer_decay"),
+    ),
+    "muon_adamw": (
+        "adamw",
+        "Muon for the backbone's matrices, AdamW for the rest.",
+        ("no_decay", "muon_hidden"),
+    ),
+}
+"""Configs with rules: the algorithm, what it is, and presets out of `optimizer/groups`."""
 
 # With this default, a schedule is of use by epochs only.
 _BY_EPOCH = ("reduce_on_plateau",)
@@ -41,7 +60,8 @@ def configs() -> Iterator[tuple[Path, str]]:
     """`(path below conf/, content)` of each generated file."""
     for name in list_optimizers():
         yield Path("optimizer", f"{name}.yaml"), _optimizer(optimizer_info(name))
-    yield Path("optimizer", "adamw_groups.yaml"), _with_groups(optimizer_info("adamw"), ["no_decay"])
+    for name, (algorithm, summary, presets) in READY.items():
+        yield Path("optimizer", f"{name}.yaml"), _with_groups(optimizer_info(algorithm), summary, presets)
     for name, info in SCHEDULES.items():
         if not info.function:
             yield Path("scheduler", f"{name}.yaml"), _scheduler(info)
@@ -51,9 +71,9 @@ def _optimizer(info: OptimizerInfo) -> str:
     return _text(info.summary, [*_optimizer_lines(info), "groups: {}"])
 
 
-def _with_groups(info: OptimizerInfo, presets: list[str]) -> str:
+def _with_groups(info: OptimizerInfo, summary: str, presets: Iterable[str]) -> str:
     defaults = ["defaults:", f"  - groups: [{', '.join(presets)}]", "  - _self_", ""]
-    return _text(f"{info.summary[:-1]}, and rules for param groups.", [*defaults, *_optimizer_lines(info)])
+    return _text(summary, [*defaults, *_optimizer_lines(info)])
 
 
 def _optimizer_lines(info: OptimizerInfo) -> list[str]:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..announce import announce
 from ..errors import ConfigError
 from ..groups.plan import Plan
 from ..hyperparameters import Flag, Number
@@ -75,7 +76,9 @@ class OptimizerMonitor(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Watch every optimizer's steps."""
+        """Watch every optimizer's steps; print the groups of those that nothing of ours has built."""
+        for optimizer in trainer.optimizers:
+            announce(optimizer, Plan.of(optimizer, pl_module).table())
         self._watchers = [
             _Watcher(self, trainer, pl_module, optimizer, root)
             for optimizer, root in zip(trainer.optimizers, roots(trainer.optimizers), strict=True)

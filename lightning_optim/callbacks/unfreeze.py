@@ -130,6 +130,9 @@ class StagedUnfreeze(Callback):
             StagedOptimizer(optimizer, pl_module, self.stages, driving)
             for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
         ]
+        starts = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
+        for staged in self._staged:
+            rank_zero_info(f"\n{Table(staged.plan, starts=starts)}")
         self._restore()
         for staged in self._staged:
             self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))

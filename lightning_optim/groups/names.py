@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from types import GeneratorType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import ParametrizationList
 
 from ..errors import ConfigError, listed
 
@@ -22,6 +27,23 @@ _WRAPPERS = {
     "torch.optim.swa_utils.AveragedModel": "module",
 }
 _BARE_PREFIXES = ("_orig_mod", "module", "_fsdp_wrapped_module")
+# `fc.parametrizations.weight.original`, and `original0`, `original1` where one tensor is made of several.
+_PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original\d*$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """One of the places in a model where a parameter stands."""
+
+    name: str
+    """Its clean name there: without wrappers."""
+    role: str
+    """The path under which the module around it uses it: `fc.weight` where `name` is the `original` of a
+    parametrization, else the name."""
+    owner: nn.Module | None
+    """The module that uses it; None where only names were given."""
+    place: int
+    """How many uses come before it in the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +51,15 @@ class Parameter:
     """One parameter of a model and all that a rule can ask of it."""
 
     name: str
-    """The clean name: without wrappers, the first one where a parameter is tied."""
+    """The clean name, the first one where a parameter is tied; '' for a bare tensor."""
     tensor: Tensor
-    names: tuple[str, ...]
-    """Every clean name it has."""
-    owners: tuple[nn.Module | None, ...]
-    """The module that holds it under each of its names; None where only names were given."""
+    uses: tuple[Use, ...]
+    """Every place where it stands."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every clean name it has."""
+        return tuple(use.name for use in self.uses)
 
 
 def read_parameters(params: Any) -> list[Parameter]:
@@ -64,7 +89,7 @@ def read_parameters(params: Any) -> list[Parameter]:
 
 def nameless(parameters: Iterable[Parameter]) -> bool:
     """Whether these are bare tensors."""
-    return any(not parameter.names for parameter in parameters)
+    return any(not parameter.uses for parameter in parameters)
 
 
 def clean_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -82,17 +107,19 @@ def _walk(module: nn.Module, path: str, above: frozenset[int]) -> Iterator[tuple
 
 
 def _of_module(root: nn.Module) -> list[Parameter]:
-    found: dict[int, tuple[Tensor, list[str], list[nn.Module | None]]] = {}
+    found: dict[int, tuple[Tensor, list[Use]]] = {}
+    modules: dict[str, nn.Module] = {}
+    counter = count()
     for path, module in clean_modules(root):
-        for name, tensor in module._parameters.items():
+        modules[path] = module
+        for leaf, tensor in module._parameters.items():
             if tensor is not None:
-                _, names, owners = found.setdefault(id(tensor), (tensor, [], []))
-                names.append(_join(path, name))
-                owners.append(module)
-    return _checked(
-        Parameter(name=names[0], tensor=tensor, names=tuple(names), owners=tuple(owners))
-        for tensor, names, owners in found.values()
-    )
+                name = _join(path, leaf)
+                role = _role(name) if isinstance(module, ParametrizationList) else name
+                owner = module if role == name else modules[role.rpartition(".")[0]]
+                use = Use(name=name, role=role, owner=owner, place=next(counter))
+                found.setdefault(id(tensor), (tensor, []))[1].append(use)
+    return _checked(found)
 
 
 def _those_of(module: nn.Module, items: list[Any]) -> list[Parameter] | None:
@@ -113,7 +140,7 @@ def _of_items(params: Any) -> list[Parameter]:
         )
     items = list(params)
     if all(isinstance(item, Tensor) for item in items):
-        return [Parameter(name="", tensor=item, names=(), owners=()) for item in _unique(items)]
+        return [Parameter(name="", tensor=item, uses=()) for item in _unique(items)]
     for item in items:
         if not (
             isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
@@ -121,26 +148,32 @@ def _of_items(params: Any) -> list[Parameter]:
             raise ConfigError(
                 f"params: got {_type_of(item)} in it. Pass the module, or (name, parameter) pairs: named_parameters()."
             )
-    found: dict[int, tuple[Tensor, list[str]]] = {}
-    for name, (_, tensor) in zip(_without_leading_wrappers([item[0] for item in items]), items, strict=True):
-        found.setdefault(id(tensor), (tensor, []))[1].append(name)
-    return _checked(
-        Parameter(name=names[0], tensor=tensor, names=tuple(names), owners=(None,) * len(names))
-        for tensor, names in found.values()
-    )
+    found: dict[int, tuple[Tensor, list[Use]]] = {}
+    names = without_leading_wrappers([name for name, _ in items])
+    for place, (name, (_, tensor)) in enumerate(zip(names, items, strict=True)):
+        use = Use(name=name, role=_role(name), owner=None, place=place)
+        found.setdefault(id(tensor), (tensor, []))[1].append(use)
+    return _checked(found)
 
 
-def _checked(parameters: Iterable[Parameter]) -> list[Parameter]:
-    parameters, seen, twice = list(parameters), set[str](), []
-    for parameter in parameters:
-        twice += [name for name in parameter.names if name in seen]
-        seen.update(parameter.names)
-    if twice:
+def _checked(found: Mapping[int, tuple[Tensor, Sequence[Use]]]) -> list[Parameter]:
+    parameters = [Parameter(name=uses[0].name, tensor=tensor, uses=tuple(uses)) for tensor, uses in found.values()]
+    counts = Counter(name for parameter in parameters for name in set(parameter.names))
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise ConfigError(
             f"params: two parameters have one name once wrappers' prefixes are dropped: {listed(twice, 3)}. "
             "Pass the innermost module instead."
         )
+    if lazy := [parameter.name for parameter in parameters if is_lazy(parameter.tensor)]:
+        raise ConfigError(
+            f"params: {len(lazy)} parameters have no shape yet, since their modules are lazy: {listed(lazy, 3)}. "
+            "Run one batch through the model first, for example in the LightningModule's configure_model"
+        )
     return parameters
+
+
+def _role(name: str) -> str:
+    return _PARAMETRIZED.sub(r"\1\2", name)
 
 
 def _module_behind(params: Any) -> nn.Module | None:
@@ -166,8 +199,9 @@ def _wrapped_attribute(module: nn.Module) -> str | None:
     return None
 
 
-def _without_leading_wrappers(names: list[str]) -> list[str]:
+def without_leading_wrappers(names: Sequence[str]) -> list[str]:
     """Names less the prefixes that all of them begin with: one that only some have is a module of the user's own."""
+    names = list(names)
     while names:
         shared = {name.partition(".")[0] for name in names}
         if len(shared) != 1 or not shared <= set(_BARE_PREFIXES) or not all("." in name for name in names):

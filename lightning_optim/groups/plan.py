@@ -15,13 +15,19 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, listed
 from ..registry import name_of
+from .compose import compose
+from .index import Index
+from .layers import Layer
+from .loading import check_saved, remap
 from .names import Parameter, nameless, read_parameters
-from .rules import Rule, Spec, compose
+from .rules import Rule, Spec
+from .selectors import no_such_name, uses_named
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from .table import Table
+    from .why import Why
 
 DEFAULT = "default"
 
@@ -60,6 +66,10 @@ class Group:
     """Every effect applied; `lr` is the peak."""
     made_by: tuple[str, ...] = ()
     """The rules, sorted."""
+    schedule: Mapping[str, Any] | None = None
+    """How its schedule differs from the run's."""
+    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
+    """By hyperparameter: the keys of the config that made its value; none where it is the algorithm's default."""
     stage: str | None = None
     """The stage that thaws it, if a plan has stages."""
     lr_scale: float = 1.0
@@ -83,6 +93,8 @@ class Plan:
     """Whether the parameters have names."""
     sparse: bool = False
     """Whether a module says that it makes sparse gradients, which no fused kernel takes."""
+    aliases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """By each name of a parameter, tied ones' later names too: the one it is held under."""
 
     @classmethod
     def resolve(cls, params: Any, rules: Sequence[Rule], spec: Spec) -> Plan:
@@ -98,27 +110,34 @@ class Plan:
         """
         parameters = read_parameters(params)
         _check_named(parameters, rules)
-        matched = {rule.name: [rule.selector.matches(parameter) for parameter in parameters] for rule in rules}
+        index = Index(parameters)
+        matched: list[list[tuple[Rule, Layer | None]]] = [[] for _ in parameters]
         for rule in rules:
-            _check_matched(rule, [p for p, hit in zip(parameters, matched[rule.name], strict=True) if hit], parameters)
-        members: dict[tuple[str, ...], list[Parameter]] = {}
-        for index, parameter in enumerate(parameters):
-            members.setdefault(tuple(rule.name for rule in rules if matched[rule.name][index]), []).append(parameter)
+            found = rule.match(index)
+            _check_matched(rule, [parameters[place] for place in found], index)
+            for place, layer in found.items():
+                matched[place].append((rule, layer))
+        members: dict[tuple[str, ...], list[int]] = {}
+        for place, by in enumerate(matched):
+            members.setdefault(tuple(_segment(rule, layer) for rule, layer in by), []).append(place)
 
         groups, frozen = [], set[str]()
-        for made_by, held in members.items():
-            names = _names(held)
-            hyperparameters = compose([rule for rule in rules if rule.name in made_by], spec, names)
-            if hyperparameters.pop("frozen"):
+        everything = _names(parameters)
+        for segments, held in members.items():
+            names = tuple(everything[place] for place in held)
+            composed = compose(matched[held[0]], spec, names)
+            if composed.frozen:
                 frozen.update(names)
                 continue
             groups.append(
                 Group(
-                    name=".".join(made_by) or DEFAULT,
+                    name=".".join(segments) or DEFAULT,
                     params=names,
-                    algorithm=spec.algorithm,
-                    hyperparameters=hyperparameters,
-                    made_by=made_by,
+                    algorithm=composed.spec.algorithm,
+                    hyperparameters=composed.hyperparameters,
+                    made_by=tuple(rule.name for rule, _ in matched[held[0]]),
+                    schedule=composed.schedule,
+                    sources=composed.sources,
                 )
             )
         tensors = dict(zip(_names(parameters), (parameter.tensor for parameter in parameters), strict=True))
@@ -129,7 +148,8 @@ class Plan:
             frozen=tuple(name for name in tensors if name in frozen),
             tensors=tensors,
             named=not nameless(parameters),
-            sparse=any(getattr(owner, "sparse", False) for p in parameters for owner in p.owners),
+            sparse=any(getattr(use.owner, "sparse", False) for use in index.uses),
+            aliases={use.name: parameters[holder].name for use, holder in zip(index.uses, index.holders, strict=True)},
         )
 
     @classmethod
@@ -150,12 +170,13 @@ class Plan:
                 Group(
                     name=name,
                     params=params,
-                    algorithm=name_of(type(optimizer)) or type(optimizer).__name__.lower(),
+                    algorithm=group.get("algorithm") or name_of(type(optimizer)) or type(optimizer).__name__.lower(),
                     hyperparameters={
                         **{key: value for key, value in group.items() if key in optimizer.defaults},
                         **({"lr": group["peak_lr"]} if "peak_lr" in group else {}),
                     },
                     made_by=() if name == DEFAULT else tuple(name.split(".")),
+                    schedule=group.get("schedule"),
                 )
             )
         return cls(groups=_renamed(groups), tensors=tensors)
@@ -196,37 +217,49 @@ class Plan:
         """
         check_saved([{"name": group.name, "param_names": group.params} for group in self.groups], saved)
 
+    def remap(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """An optimizer's state dict in these groups: each parameter's state follows it by name.
+
+        Args:
+            state_dict: of an optimizer with the same parameters, in whatever groups.
+
+        Raises:
+            ConfigError: a parameter is missing from it, unknown here, or of another shape.
+        """
+        current = [
+            {
+                "name": group.name,
+                "param_names": group.params,
+                "params": [self.tensors[name] for name in group.params],
+                "peak_lr": group.hyperparameters.get("lr"),
+                "configured": dict(group.hyperparameters),
+                **group.hyperparameters,
+            }
+            for group in self.groups
+        ]
+        return remap(current, state_dict)
+
     def table(self) -> Table:
         """The plan as a table, for terminals, Markdown and JSON."""
         from .table import Table
 
         return Table(self)
 
+    def why(self, parameter: str) -> Why:
+        """Which rule set which field of one parameter.
 
-def check_saved(current: Sequence[Mapping[str, Any]], saved: Sequence[Mapping[str, Any]]) -> None:
-    """Whether a checkpoint's param groups are the current ones: loading goes by place, and must not swap states.
+        Args:
+            parameter: one of its clean names.
 
-    Args:
-        current: param groups with `name` and `param_names` where they have them.
-        saved: `optimizer.state_dict()["param_groups"]`.
+        Raises:
+            ConfigError: there is no such parameter.
+        """
+        from .why import Why
 
-    Raises:
-        ConfigError: there are others, or other parameters in them.
-    """
-    advice = "Give the groups and stages that the checkpoint was saved under."
-    if len(current) != len(saved):
-        here, there = (", ".join(str(group.get("name", "unnamed")) for group in groups) for groups in (current, saved))
-        raise ConfigError(
-            f"the checkpoint has {len(saved)} param groups ({there}), this run {len(current)} ({here}). {advice}"
-        )
-    for ours, theirs in zip(current, saved, strict=True):
-        mine, other = tuple(ours.get("param_names") or ()), tuple(theirs.get("param_names") or ())
-        if mine and other and mine != other:
-            odd = sorted(set(mine) ^ set(other)) or list(mine)
-            raise ConfigError(
-                f"param group '{ours.get('name')}' of this run is '{theirs.get('name')}' in the checkpoint, "
-                f"and they differ in {len(odd)} parameters: {listed(odd, 3)}. {advice}"
-            )
+        name = self.aliases.get(parameter, parameter)
+        if name not in self.tensors:
+            raise ConfigError(f"{no_such_name([parameter], self.tensors)}")
+        return Why(name, next((group for group in self.groups if name in group.params), None))
 
 
 def _check_named(parameters: Sequence[Parameter], rules: Sequence[Rule]) -> None:
@@ -238,25 +271,38 @@ def _check_named(parameters: Sequence[Parameter], rules: Sequence[Rule]) -> None
             "Pass the module, or its names: optimizer(params=self.trainer.model.named_parameters())"
         )
     for rule in rules:
-        if rule.selector.needs_modules() and any(owner is None for p in parameters for owner in p.owners):
+        if rule.selector.needs_modules() and any(use.owner is None for p in parameters for use in p.uses):
             raise ConfigError(
                 f"{rule.key}.classes: classes of owners cannot be read off (name, parameter) pairs. "
                 "Pass the module, or its parameters(): optimizer(params=self.trainer.model.parameters())"
             )
 
 
-def _check_matched(rule: Rule, matched: Sequence[Parameter], parameters: Sequence[Parameter]) -> None:
-    if not matched and not rule.allow_empty:
-        raise ConfigError(
-            f"{rule.key}: {rule.selector.explain_miss(parameters)} "
-            f"If that may be so here, type {rule.key}.allow_empty: true"
-        )
+def _check_matched(rule: Rule, matched: Sequence[Parameter], index: Index) -> None:
+    if not rule.allow_empty:
+        if not matched:
+            raise ConfigError(
+                f"{rule.key}: {rule.selector.explain_miss(index)} "
+                f"If that may be so here, type {rule.key}.allow_empty: true"
+            )
+        if rule.stem and not (stem := uses_named(rule.stem, index)):
+            raise ConfigError(f"{rule.key}.stem: {no_such_name(rule.stem, index.names)}")
+        if rule.stem and stem.isdisjoint(rule.selector.uses(index)):
+            raise ConfigError(
+                f"{rule.key}.stem: {listed(map(repr, rule.stem))} is outside of what the rule's other selectors mean. "
+                "Widen them, or remove stem"
+            )
     if matched and not rule.effects.get("frozen") and not any(p.tensor.requires_grad for p in matched):
         warnings.warn(
             f"{rule.key}: all {len(matched)} parameters it matches have requires_grad=False: "
-            f"{listed(_names(matched), 3)}",
+            f"{listed((p.name for p in matched), 3)}",
             stacklevel=2,
         )
+
+
+def _segment(rule: Rule, layer: Layer | None) -> str:
+    """What a rule adds to a group's name: itself, and the layer's number where it has layers."""
+    return f"{rule.name}.{layer.label}" if layer else rule.name
 
 
 def _names(parameters: Iterable[Parameter]) -> tuple[str, ...]:
@@ -268,8 +314,8 @@ def _staged(parts: Sequence[Group]) -> list[Group]:
     """Named by stage, then rules; a rule named like its stage is said once, unless two groups would share a name."""
 
     def name(part: Group, *, whole: bool) -> str:
-        rules = [rule for rule in part.made_by if whole or rule != part.stage]
-        return ".".join([str(part.stage), *rules])
+        segments = [] if part.name == DEFAULT else part.name.split(".")
+        return ".".join([str(part.stage), *(segment for segment in segments if whole or segment != part.stage)])
 
     short = Counter(name(part, whole=False) for part in parts)
     return [replace(part, name=name(part, whole=short[name(part, whole=False)] > 1)) for part in parts]

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from ..hyperparameters import in_yaml
+from ..schedule.variation import in_words
 
 if TYPE_CHECKING:
     from .plan import Group, Plan
@@ -50,7 +51,9 @@ class Table:
     def columns(self) -> list[str]:
         """The keys of a row."""
         staged = ["thaws", "lr_scale"] if self.starts else []
-        return ["group", *staged[:1], "algorithm", "tensors", "parameters", *staged[1:], *self._varying(), "rules"]
+        schedule = ["schedule"] if any(group.schedule for group in self.plan.groups) else []
+        sizes = ["tensors", "parameters"]
+        return ["group", *staged[:1], "algorithm", *sizes, *staged[1:], *self._varying(), *schedule, "rules"]
 
     def markdown(self) -> str:
         """The table in Markdown."""
@@ -86,23 +89,25 @@ class Table:
         row |= {name: group.hyperparameters.get(name) for name in varying if name in group.hyperparameters}
         if self.starts and "lr" in row:
             row["lr"] *= group.lr_scale
+        if group.schedule:
+            row["schedule"] = in_words(group.schedule)
         return {**row, "rules": ", ".join(group.made_by)}
 
     def _sizes(self, names: Sequence[str]) -> dict[str, int]:
         return {"tensors": len(names), "parameters": sum(self.plan.tensors[name].numel() for name in names)}
 
     def _varying(self) -> list[str]:
-        """lr and weight decay, and whatever else is not the same in every group."""
+        """lr and weight decay, and whatever else is not the same in every group of one algorithm."""
         names = dict.fromkeys(name for group in self.plan.groups for name in group.hyperparameters)
-        first = self.plan.groups[0].hyperparameters if self.plan.groups else {}
-        return [
-            name
-            for name in names
-            if name in _ALWAYS or any(group.hyperparameters.get(name) != first.get(name) for group in self.plan.groups)
-        ]
+        first: dict[str, Group] = {}
+        differ = set(_ALWAYS)
+        for group in self.plan.groups:
+            usual = first.setdefault(group.algorithm, group).hyperparameters
+            differ.update(name for name, value in group.hyperparameters.items() if value != usual.get(name))
+        return [name for name in names if name in differ]
 
     def _is_number(self, column: str) -> bool:
-        return column not in ("group", "thaws", "algorithm", "rules")
+        return column not in ("group", "thaws", "algorithm", "schedule", "rules")
 
 
 def _cell(value: Any) -> str:

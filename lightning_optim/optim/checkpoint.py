@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
+from ..groups.loading import remap
+from ..groups.merging import ABOUT, OF_THIS_RUN
 from .bucket import scalar
 
-# How a step runs belongs to the run, not to the checkpoint.
-OF_THIS_RUN = ("foreach", "fused")
 # What a checkpoint of torch's own class lacks.
-OF_OURS = ("name", "peak_lr")
+_OF_OURS = tuple(key for key in ABOUT if key not in ("params", "param_names"))
 
 
 class Crosses(Protocol):
@@ -56,8 +56,14 @@ class Crossing:
         """For torch's hook before a load: groups in our words, each with every key.
 
         Raises:
-            ConfigError: the state of a parameter is another optimizer's, or of another shape.
+            ConfigError: the state of a parameter is another optimizer's, or of another shape; or the names that both
+                sides have are not the same.
         """
+        names, saved = (
+            [g.get("param_names") for g in groups] for groups in (optimizer.param_groups, state_dict["param_groups"])
+        )
+        if all(names) and all(saved) and names != saved:
+            state_dict = remap(optimizer.param_groups, state_dict)
         groups = [
             self._group(saved, now)
             for saved, now in zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
@@ -96,7 +102,7 @@ class Crossing:
         group.setdefault("weight_decay_mode", mode)
         # What torch's class does not know, it did as ours does by default.
         missing = {**now, **self.optimizer._torch_values}
-        for key in (*self.optimizer.defaults, *OF_OURS):
+        for key in (*self.optimizer.defaults, *_OF_OURS):
             if key in missing:
                 group.setdefault(key, missing[key])
         return group | {key: now[key] for key in OF_THIS_RUN} | dict(self.optimizer._fixed)

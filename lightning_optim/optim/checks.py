@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..catalog.decay import IN_PROPORTION
 from ..catalog.info import REFUSED_BY_OURS
 from ..errors import ConfigError, choices, left_over
+from ..groups.merging import ABOUT
 from ..hyperparameters import Hyperparameter, Number, plain
 from ..registry import algorithms_with
 from .decay import WeightDecay
@@ -18,7 +19,7 @@ from .decay import WeightDecay
 # What torch's schedulers keep in a param group: a group copied from another brings it along.
 _OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 # What a param group may hold besides hyperparameters.
-ABOUT_THE_GROUP = ("params", "param_names", "name", "peak_lr", *_OF_SCHEDULERS)
+ABOUT_THE_GROUP = (*ABOUT, *_OF_SCHEDULERS)
 
 
 def checked(
@@ -97,6 +98,19 @@ def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool,
             f"{where}peak_lr: got {group['peak_lr']:g}, and {reason} divides by it. Build the optimizer with the lr "
             "of the schedule's peak; a scheduler may take it to 0 afterwards"
         )
+
+
+def check_matrices(who: str, params: Iterable[tuple[str, Tensor]], where: str, advice: str) -> None:
+    """Whether an optimizer of matrices takes these.
+
+    Raises:
+        ConfigError: one is not of two dimensions.
+    """
+    for name, tensor in params:
+        if tensor.ndim != 2:
+            raise ConfigError(
+                f"{where}: {who} takes 2-D parameters only; {name} has the shape {list(tensor.shape)}. {advice}"
+            )
 
 
 def check_gradients(group: Mapping[str, Any], index: int, who: str, *, allow_complex: bool) -> None:

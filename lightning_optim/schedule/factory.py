@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from importlib import import_module
 from itertools import pairwise
 from typing import Any
@@ -12,8 +13,10 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
-from ..errors import ConfigError, choices, left_over, refuse_leftover_partial
+from ..errors import ConfigError, choices, left_over, listed, takes_name
 from ..hyperparameters import Number, plain
+from .by_group import VARIATION, ByGroup, GroupView, mark_scheduled, momentum_of
+from .by_name import by_name
 from .curves import Warmup
 from .registry import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 
@@ -48,7 +51,7 @@ class SchedulerFactory:
         [0.05]
     """
 
-    @refuse_leftover_partial
+    @takes_name(example="warmup_cosine")
     def __init__(
         self,
         name: str,
@@ -90,6 +93,72 @@ class SchedulerFactory:
             ConfigError: the schedule needs the length of the run, and it is given nowhere; or the optimizer's lrs do
                 not go with the schedule.
         """
+        mark_scheduled(optimizer)
+        scheduler = self._by_group(optimizer, total_steps)
+        return by_name(scheduler) if all("name" in group for group in optimizer.param_groups) else scheduler
+
+    def varied(self, variation: Mapping[str, Any]) -> SchedulerFactory:
+        """The schedule of groups whose rule says how theirs differs.
+
+        Args:
+            variation: with a `name`, a schedule of its own, where `constant` keeps its lr unless it is given a
+                `factor`; without, this one with other arguments.
+
+        Raises:
+            ConfigError: that is no schedule.
+        """
+        if "name" not in variation:
+            own = {"warmup_steps": self.warmup_steps, "total_steps": self.total_steps, **self.hyperparameters}
+            return SchedulerFactory(**{**own, **variation, "name": self.name, "interval": self.interval})
+        kept = {"factor": 1.0} if variation["name"] == "constant" else {}
+        return SchedulerFactory(**{**kept, **variation, "interval": self.interval})
+
+    def needs_total_steps_for(self, optimizer: Optimizer) -> bool:
+        """Whether it, or what a group's rule puts in its place, needs the length of the run from elsewhere.
+
+        Raises:
+            ConfigError: a group's rule does not go with this schedule.
+        """
+        return any(factory.needs_total_steps for _, factory in self._curves(optimizer))
+
+    def _by_group(self, optimizer: Optimizer, total_steps: int | None) -> LRScheduler:
+        curves = self._curves(optimizer)
+        if len(curves) == 1 and curves[0][0].variation is None:
+            return self._whole(optimizer, total_steps)
+        schedulers = []
+        for view, factory in curves:
+            with _of_rule(view.variation, optimizer):
+                schedulers.append(factory._whole(view, total_steps))
+        return ByGroup(optimizer, [view for view, _ in curves], schedulers)
+
+    def _curves(self, optimizer: Optimizer) -> list[tuple[GroupView, SchedulerFactory]]:
+        """The curves that the groups follow, each with its schedule: rules may give some one of their own."""
+        groups = optimizer.param_groups
+        curves = []
+        for variation in _unique(group.get(VARIATION) for group in groups):
+            with _of_rule(variation, optimizer):
+                factory = self if variation is None else self.varied(variation)
+            momenta = _unique(momentum_of(group) for group in groups if group.get(VARIATION) == variation)
+            if len(momenta) == 1 or not factory._may_cycle_momentum():
+                curves.append((GroupView(optimizer, variation, None), factory))
+                continue
+            # torch's would look for one kind of momentum in every group.
+            for momentum in momenta:
+                still = factory if momentum else factory._without_cycling()
+                curves.append((GroupView(optimizer, variation, momentum), still))
+        return curves
+
+    def _may_cycle_momentum(self) -> bool:
+        inner = self._blocks() if self.info.blocks else []
+        return "cycle_momentum" in self.info.hyperparameters or any(block._may_cycle_momentum() for block in inner)
+
+    def _without_cycling(self) -> SchedulerFactory:
+        still = copy(self)
+        if "cycle_momentum" in self.info.hyperparameters:
+            still.hyperparameters = {**self.hyperparameters, "cycle_momentum": None}
+        return still
+
+    def _whole(self, optimizer: Optimizer, total_steps: int | None) -> LRScheduler:
         pieces = self._pieces(optimizer, total_steps)
         if len(pieces) == 1:
             return pieces[0][1]
@@ -156,7 +225,7 @@ class SchedulerFactory:
         module, _, name = info.path.partition(":")
         cls = getattr(import_module(module), name)
         if info.blocks:
-            chained: LRScheduler = cls([block(optimizer, total) for block in self._blocks()], optimizer)
+            chained: LRScheduler = cls([block._whole(optimizer, total) for block in self._blocks()], optimizer)
             return chained
         if info.function:
             scheduler: LRScheduler = cls(optimizer, self.hyperparameters["lr_lambda"])
@@ -292,6 +361,27 @@ class SchedulerFactory:
         shown = {"interval": self.interval, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
         arguments = {**shown, **self.hyperparameters}
         return f"SchedulerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+
+
+@contextmanager
+def _of_rule(variation: Mapping[str, Any] | None, optimizer: Optimizer) -> Iterator[None]:
+    """Where a rule varies the schedule, say for which groups."""
+    try:
+        yield
+    except ConfigError as error:
+        if variation is None:
+            raise
+        names = [str(group.get("name")) for group in optimizer.param_groups if group.get(VARIATION) == variation]
+        raise ConfigError(f"schedule.{error} (the rule's, of the param groups {listed(names, 3)})") from None
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    """Each value once, in order; a variation is a mapping, which has no hash."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found
 
 
 @contextmanager

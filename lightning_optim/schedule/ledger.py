@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import ConfigError
-
-_NOT_SAVED = ("params", "param_names")
+from ..groups.merging import merged, on_curve, says_configured
+from .by_group import GroupView, note_moved
+from .values import copied
 
 
 class Ledger:
@@ -58,21 +57,32 @@ class Ledger:
 
     def state_dict(self) -> list[dict[str, Any]]:
         """What schedulers made of each group's hyperparameters."""
-        return [{key: value for key, value in group.items() if key not in _NOT_SAVED} for group in self.param_groups]
+        return [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
 
     def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
-        """Take the hyperparameters back.
+        """Take the hyperparameters back, each group's from those that its parameters were in.
 
         Raises:
-            ConfigError: they are of another number of groups.
+            ConfigError: they do not say the parameters' names, and are of another number of groups.
         """
+        moved = []
+        for group, sources in zip(self.param_groups, self._sources(state), strict=True):
+            if sources and says_configured(sources) and not on_curve(group, sources):
+                moved.append(str(group["name"]))
+            group.update(merged(group, sources))
+        note_moved(self, moved)
+
+    def _sources(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        if all("param_names" in group for group in (*state, *self.param_groups)):
+            held = {name: group for group in state for name in group["param_names"]}
+            found = [[held[name] for name in group["param_names"] if name in held] for group in self.param_groups]
+            return [list({id(source): source for source in sources}.values()) for sources in found]
         if len(state) != len(self.param_groups):
             raise ConfigError(
                 f"the checkpoint's optimizer was configured with {len(state)} param groups, this run's with "
                 f"{len(self.param_groups)}. Give the groups that the checkpoint was saved under."
             )
-        for group, saved in zip(self.param_groups, state, strict=True):
-            group.update(saved)
+        return [[group] for group in state]
 
 
 def drives(scheduler: Any, optimizer: Optimizer) -> bool:
@@ -90,22 +100,6 @@ def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
             for item in value:
                 if isinstance(item, LRScheduler):
                     found += _references(item, optimizer)
-        elif isinstance(value, LRScheduler):
+        elif isinstance(value, (LRScheduler, GroupView)):
             found += _references(value, optimizer)
     return found
-
-
-def copied(group: dict[str, Any]) -> dict[str, Any]:
-    """A param group that shares no value with the original, a tensor lr neither; only the parameters."""
-    return {
-        key: value.clone() if isinstance(value, Tensor) and key != "params" else value for key, value in group.items()
-    }
-
-
-def assign(group: dict[str, Any], key: str, value: Any) -> None:
-    """Set a group's value; a tensor lr is filled in place, since compiled steps and CUDA graphs hold on to it."""
-    if isinstance(group.get(key), Tensor):
-        with torch.no_grad():
-            group[key].fill_(value)
-    else:
-        group[key] = value

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError, listed
-from ..groups.plan import Group, Plan, check_saved
+from ..groups.loading import check_saved
+from ..groups.merging import ABOUT
+from ..groups.plan import Group, Plan
 from ..schedule.curves import warmup
-from ..schedule.ledger import Ledger, assign, copied
+from ..schedule.ledger import Ledger
+from ..schedule.values import assign, copied
 from .stages import Stage
 
-# What a param group says of itself, beside its hyperparameters.
-_ABOUT = ("params", "param_names", "name", "peak_lr")
 # What schedulers cycle besides lr.
 _COPIED = ("momentum", "betas")
 # A unit of FSDP2 may have its first gradient and no other.
@@ -94,7 +95,7 @@ class StagedOptimizer:
                 group["params"] = list(zip(names, part.tensors, strict=True))
             # Optimizers of ours refuse keys that they do not know, and any scheduler may have put its own there.
             self.optimizer.add_param_group(
-                {key: group[key] for key in group if key in (*self.optimizer.defaults, *_ABOUT)}
+                {key: group[key] for key in group if key in (*self.optimizer.defaults, *ABOUT)}
             )
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
@@ -147,16 +148,25 @@ class StagedOptimizer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back.
+        """Take it back, through edited rules too: a group has as many steps behind it as its first parameter.
 
         Raises:
-            ConfigError: it is of other groups.
+            ConfigError: other parameters are live in it, or other groups where a state is loaded by place.
         """
-        live = [{"name": part.group.name, "param_names": part.group.params} for part in self._live]
-        check_saved(live, state["live"])
+        if not all("configured" in group for group in self.ledger.param_groups):
+            # No factory built it, so its state is loaded by place.
+            live_groups = [{"name": part.group.name, "param_names": part.group.params} for part in self._live]
+            check_saved(live_groups, state["live"])
+        before = {name: saved["name"] for saved in state["live"] for name in saved["param_names"]}
+        live = [name for part in self._live for name in part.group.params]
+        if odd := sorted(before.keys() ^ set(live)):
+            raise ConfigError(
+                f"stages: {len(odd)} parameters are live in the checkpoint or in this run, and not in both: "
+                f"{listed(odd, 3)}. Give the stages that the checkpoint was saved under"
+            )
         self.ledger.load_state_dict(state["ledger"])
         for part in self._parts:
-            part.steps = int(state["steps"].get(part.group.name, 0))
+            part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
         self.follow()
 
     def _param_group(self, part: _Part) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError, choices, listed, not_yet
+from ..groups.index import Index
 from ..groups.names import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
@@ -72,13 +73,14 @@ def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
         ConfigError: a stage claims nothing.
     """
     parameters = read_parameters(module)
+    index = Index(parameters)
     free = {parameter.name: parameter for parameter in parameters}
     claimed = []
     for stage in stages:
-        matched = [parameter for parameter in parameters if stage.selector.matches(parameter)]
+        matched = [parameters[place] for place in sorted(stage.selector.select(index))]
         mine = frozenset(parameter.name for parameter in matched if parameter.name in free)
         if not mine and not stage.allow_empty:
-            raise ConfigError(f"{stage.key}: {_why_nothing(stage, matched, parameters)}")
+            raise ConfigError(f"{stage.key}: {_why_nothing(stage, matched, index)}")
         for name in mine:
             del free[name]
         claimed.append(replace(stage, params=mine))
@@ -124,11 +126,11 @@ def _parse_stage(name: str, given: Any) -> Stage:
     )
 
 
-def _why_nothing(stage: Stage, matched: Sequence[Parameter], parameters: Sequence[Parameter]) -> str:
+def _why_nothing(stage: Stage, matched: Sequence[Parameter], index: Index) -> str:
     if matched:
         return (
             f"all {len(matched)} parameters it matches belong to a stage above it: "
             f"{listed((p.name for p in matched), 3)}. "
             "A parameter belongs to the first stage that claims it: put the narrower stage first"
         )
-    return f"{stage.selector.explain_miss(parameters)} If that may be so here, type {stage.key}.allow_empty: true"
+    return f"{stage.selector.explain_miss(index)} If that may be so here, type {stage.key}.allow_empty: true"

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers
-from lightning_optim.groups.plan import Plan, check_saved
+from lightning_optim.groups.loading import check_saved
+from lightning_optim.groups.plan import Plan
 
 from ..models import Net, Tied, Tiny, model_for, names_of
 

@@ -151,15 +151,29 @@ def test_reserved_names_are_refused_with_another(name):
 WRONG = [
     ({"lr": 0.1}, ["groups.x", "params, classes, kinds", "params: backbone"]),
     ({"param": "head", "lr": 0.1}, ["groups.x", "params, classes, kinds"]),
-    ({"params": "head"}, ["groups.x", "lr, momentum", "lr_scale, weight_decay_scale, frozen"]),
-    ({"params": "head", "frozen": None}, ["groups.x", "lr_scale, weight_decay_scale, frozen"]),
-    ({"params": "head", "priority": 3}, ["groups.x", "lr_scale, weight_decay_scale, frozen"]),
+    (
+        {"params": "head"},
+        ["groups.x", "lr, momentum", "lr_scale, weight_decay_scale, layer_decay, frozen, optimizer, schedule"],
+    ),
+    (
+        {"params": "head", "frozen": None},
+        ["groups.x", "lr_scale, weight_decay_scale, layer_decay, frozen, optimizer, schedule"],
+    ),
+    (
+        {"params": "head", "priority": 3},
+        ["groups.x", "lr_scale, weight_decay_scale, layer_decay, frozen, optimizer, schedule"],
+    ),
     (3, ["groups.x", "3", "x: {params: backbone, lr_scale: 0.1}"]),
     ("backbone", ["groups.x", "'backbone'", "x: {params: backbone, lr_scale: 0.1}"]),
     (["backbone"], ["groups.x", "['backbone']", "x: {params: backbone, lr_scale: 0.1}"]),
     (
         {"params": "head", "wieght_decay": 0},
-        ["groups.x.wieght_decay", "sgd", "Did you mean 'weight_decay'?", "params, classes, kinds, lr, momentum"],
+        [
+            "groups.x.wieght_decay",
+            "sgd",
+            "Did you mean 'weight_decay'?",
+            "params, classes, kinds, layers, lr, momentum",
+        ],
     ),
     (
         {"params": "head", "betas": [0.9, 0.99]},

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory
+from lightning_optim.groups.index import Index
+from lightning_optim.groups.kinds import kinds_of
 from lightning_optim.groups.names import read_parameters
-from lightning_optim.groups.selectors import Selector, kinds_of
+from lightning_optim.groups.selectors import Selector
 
 from ..messages import check_message
 from ..models import Net, Tied, names_of
@@ -27,7 +29,8 @@ NAMES = [
 
 def matched(given, /, **selectors):
     selector = Selector.parse(selectors, "groups.x")
-    return [parameter.name for parameter in read_parameters(given) if selector.matches(parameter)]
+    index = Index(read_parameters(given))
+    return [index.parameters[place].name for place in sorted(selector.select(index))]
 
 
 PATTERNS = {
@@ -158,7 +161,7 @@ BY_NAME = {
     ],
 )
 def test_kinds_go_by_the_owner_s_class_then_by_name_and_shape(params, expected):
-    found = {p.name: kinds_of(p, p.name, p.owners[0]) for p in read_parameters(params())}
+    found = {p.name: kinds_of(p.name, p.tensor.ndim, p.uses[0].owner) for p in read_parameters(params())}
     assert found == expected
 
 

@@ -1,0 +1,588 @@
+"""The `layers` selector counts layers by the numbers in their paths, the last first, and the stem after them all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from lightning_optim import ConfigError, OptimizerFactory
+
+from ..messages import check_message
+
+# Exact in floating point, so are its powers: lrs are compared with ==.
+DECAY = 0.5
+# torch's compiler, once it is imported, uses what torch itself deprecates.
+compiles = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+def tree(*names: str) -> nn.Module:
+    """A model with a matrix of 2 x 2 under each of these names, in this order."""
+    root = nn.Module()
+    for name in names:
+        *path, leaf = name.split(".")
+        module = root
+        for part in path:
+            if part not in module._modules:
+                module.add_module(part, nn.Module())
+            module = module._modules[part]
+        module.register_parameter(leaf, nn.Parameter(torch.zeros(2, 2)))
+    return root
+
+
+def plan(model, groups, **top):
+    return OptimizerFactory("adamw", **{"lr": 1.0, "groups": groups, **top}).plan(model)
+
+
+def named(model, groups):
+    """By group: its parameters."""
+    return {group.name: list(group.params) for group in plan(model, groups).groups}
+
+
+def lrs(model, groups):
+    """By parameter: its lr, as the built optimizer has it."""
+    optimizer = OptimizerFactory("adamw", lr=1.0, groups=groups)(model)
+    return {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+
+
+def depth(layers="enc.layer.{i}", **rule):
+    return {"depth": {"layers": layers, "layer_decay": DECAY, **rule}}
+
+
+ENCODER = [
+    "enc.embed.weight",
+    "enc.layer.0.fc.weight",
+    "enc.layer.0.fc.bias",
+    "enc.layer.1.fc.weight",
+    "enc.layer.1.fc.bias",
+    "enc.pooler.weight",
+    "head.weight",
+]
+
+
+# Which number is which depth
+
+
+@pytest.mark.parametrize(
+    ("names", "layers", "expected"),
+    [
+        pytest.param(
+            [f"l.{i}.w" for i in range(12)], "l.{i}", {f"l.{i}.w": 12 - i for i in range(12)}, id="value_not_text"
+        ),
+        pytest.param(["l.0.w", "l.4.w", "l.10.w"], "l.{i}", {"l.0.w": 3, "l.4.w": 2, "l.10.w": 1}, id="gaps"),
+        pytest.param(["l.10.w", "l.2.w"], "l.{i}", {"l.10.w": 1, "l.2.w": 2}, id="out_of_order"),
+        pytest.param(["l.07.w", "l.8.w"], "l.{i}", {"l.07.w": 2, "l.8.w": 1}, id="leading_zero"),
+        pytest.param(["layer1.w", "layer2.0.w"], "layer{i}", {"layer1.w": 2, "layer2.0.w": 1}, id="no_dot"),
+        pytest.param(["h.b1_x.w", "h.b2_x.w"], "h.b{i}_x", {"h.b1_x.w": 2, "h.b2_x.w": 1}, id="in_the_middle"),
+        pytest.param(
+            ["a.l.0.w", "a.l.1.w", "b.l.0.w"], "*.l.{i}", {"a.l.0.w": 2, "a.l.1.w": 1, "b.l.0.w": 2}, id="star"
+        ),
+        pytest.param(
+            ["a.l.0.w", "b.k.1.w", "c.w"], ["a.l.{i}", "b.k.{i}"], {"a.l.0.w": 2, "b.k.1.w": 1, "c.w": 0}, id="list"
+        ),
+        pytest.param(
+            ["l.0.w", "l.0.k.0.w", "l.1.k.7.w"],
+            "l.{i}",
+            {"l.0.w": 2, "l.0.k.0.w": 2, "l.1.k.7.w": 1},
+            id="all_beneath",
+        ),
+        pytest.param(
+            ["l.0.w", "xl.1.w", "l.1x.w"], "l.{i}", {"l.0.w": 1, "xl.1.w": 0, "l.1x.w": 0}, id="matched_whole"
+        ),
+        pytest.param(["l.0", "l.x.w"], "l.{i}", None, id="a_parameter_is_no_layer"),
+    ],
+)
+def test_layers_are_counted_from_the_last_by_the_value_of_their_number(names, layers, expected):
+    model = tree(*names)
+    if expected is None:
+        with pytest.raises(ConfigError, match=r"^groups\.depth: layers 'l\.\{i\}' matches no module"):
+            lrs(model, depth(layers))
+    else:
+        assert lrs(model, depth(layers)) == {name: DECAY**power for name, power in expected.items()}
+
+
+def test_a_layer_without_a_parameter_is_not_counted():
+    model = tree("l.0.w", "l.2.w")
+    model.l.add_module("1", nn.Tanh())
+    model.l.add_module("3", nn.Dropout())
+    assert lrs(model, depth("l.{i}")) == {"l.0.w": DECAY**2, "l.2.w": DECAY}
+
+
+TOWERS = ["text.l.0.w", "text.l.1.w", "text.l.2.w", "image.l.0.w", "image.l.5.w"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "powers"),
+    [
+        pytest.param({}, [4, 3, 2, 4, 1], id="both_counted_together"),
+        pytest.param({"params": "text"}, [3, 2, 1, 0, 0], id="text"),
+        pytest.param({"params": "image"}, [0, 0, 0, 2, 1], id="image"),
+        pytest.param({"params": ["text.l.0", "image.l.5"]}, [2, 0, 0, 0, 1], id="a_layer_of_each"),
+    ],
+)
+def test_params_say_which_towers_count(rule, powers):
+    expected = {name: DECAY**power for name, power in zip(TOWERS, powers, strict=True)}
+    assert lrs(tree(*TOWERS), depth("*.l.{i}", **rule)) == expected
+
+
+def test_two_rules_count_each_tower_for_itself():
+    groups = {
+        name: {"params": name, "layers": "*.l.{i}", "layer_decay": decay}
+        for name, decay in (("text", 0.5), ("image", 0.25))
+    }
+    assert list(lrs(tree(*TOWERS), groups).values()) == [0.5**3, 0.5**2, 0.5, 0.25**2, 0.25]
+
+
+class Mixed(nn.Module):
+    """Layers of which some have no bias, and one no matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [nn.Linear(2, 2), nn.Linear(2, 2, bias=False), nn.LayerNorm(2), nn.Linear(2, 2)]
+        self.layer = nn.ModuleList(layers)
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [
+        pytest.param({}, {"0.weight": 4, "0.bias": 4, "1.weight": 3, "2.weight": 2, "2.bias": 2}, id="all"),
+        pytest.param({"kinds": "matrix"}, {"0.weight": 4, "1.weight": 3}, id="matrix"),
+        pytest.param({"kinds": "bias"}, {"0.bias": 4, "2.bias": 2}, id="bias"),
+        pytest.param({"classes": "LayerNorm"}, {"2.weight": 2, "2.bias": 2}, id="classes"),
+    ],
+)
+def test_kinds_and_classes_leave_the_depth_as_it_is(selector, expected):
+    powers = {f"layer.{name}": power for name, power in expected.items()}
+    if selector.get("kinds") != "bias" and "classes" not in selector:
+        powers["layer.3.weight"] = 1
+    if selector.get("kinds") != "matrix" and "classes" not in selector:
+        powers["layer.3.bias"] = 1
+    found = lrs(Mixed(), depth("layer.{i}", **selector))
+    assert {name: lr for name, lr in found.items() if lr != 1.0} == {n: DECAY**p for n, p in powers.items()}
+
+
+# The stem
+
+
+STEM = ["patch.weight", "enc.embed.weight"]
+
+
+@pytest.mark.parametrize(
+    ("stem", "expected"),
+    [
+        pytest.param({}, ["enc.embed.weight"], id="default"),
+        pytest.param({"stem": None}, ["enc.embed.weight"], id="null"),
+        pytest.param({"stem": "patch"}, ["patch.weight"], id="text"),
+        pytest.param({"stem": ["patch", "enc.embed"]}, STEM, id="list"),
+        pytest.param({"stem": []}, [], id="none"),
+        pytest.param({"stem": "re:.*(patch|pooler).*"}, ["patch.weight", "enc.pooler.weight"], id="regex"),
+        pytest.param({"stem": "enc"}, ["enc.embed.weight", "enc.pooler.weight"], id="layers_stay_layers"),
+    ],
+)
+def test_the_stem_is_what_comes_before_or_what_is_named(stem, expected):
+    found = lrs(tree("patch.weight", *ENCODER), depth(**stem))
+    layers = {name: DECAY ** (2 - int(name.split(".")[2])) for name in found if ".layer." in name}
+    others = {name: DECAY**3 if name in expected else 1.0 for name in found if ".layer." not in name}
+    assert found == {**others, **layers}
+
+
+def test_the_default_stem_shares_the_first_segment_of_a_layer_s_path():
+    names = ["a.stem.w", "b.stem.w", "c.stem.w", "a.l.0.w", "a.mid.w", "b.l.1.w", "a.l.2.w", "b.end.w"]
+    found = lrs(tree(*names), depth("*.l.{i}"))
+    stem = DECAY**4
+    # In the order of the model's parameters, which is the modules'.
+    assert found == {
+        "a.stem.w": stem,
+        "a.l.0.w": DECAY**3,
+        "a.l.2.w": DECAY,
+        "a.mid.w": 1.0,
+        "b.stem.w": stem,
+        "b.l.1.w": DECAY**2,
+        "b.end.w": 1.0,
+        "c.stem.w": 1.0,
+    }
+
+
+def test_selectors_hold_for_the_stem_too():
+    model = nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList([nn.Linear(2, 2)]), "head": nn.Linear(2, 2)})
+    wrapped = nn.ModuleDict({"enc": model})
+    found = lrs(wrapped, depth("enc.l.{i}", kinds="bias"))
+    assert {name: lr for name, lr in found.items() if lr != 1.0} == {"enc.embed.bias": 0.25, "enc.l.0.bias": 0.5}
+
+
+def test_a_stem_that_matches_nothing_is_refused_with_what_is_near():
+    with pytest.raises(ConfigError) as caught:
+        plan(tree(*ENCODER), depth(stem="enc.embd"))
+    check_message(caught, "groups.depth.stem", "'enc.embd'", "7 names", "'enc.embed'")
+
+
+def test_a_stem_outside_of_what_the_rule_selects_is_refused():
+    with pytest.raises(ConfigError) as caught:
+        plan(tree("patch.weight", *ENCODER), depth(params="enc", stem="patch"))
+    check_message(caught, "groups.depth.stem", "'patch'", "other selectors")
+
+
+def test_a_stem_that_matches_nothing_may_do_so_where_the_rule_may():
+    assert "depth.stem" not in named(tree(*ENCODER), depth(stem="enc.embd", allow_empty=True))
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "said"),
+    [
+        pytest.param({"stem": 3}, "groups.depth.stem", ["3", "a text or a list of texts"], id="number"),
+        pytest.param({"stem": ["a", 1]}, "groups.depth.stem", ["['a', 1]"], id="list_of_other_things"),
+        pytest.param({"stem": "re:("}, "groups.depth.stem", ["'re:('", "no regular expression"], id="regex"),
+        pytest.param({"stem": "enc", "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="alone"),
+        pytest.param({"stem": [], "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="none_alone"),
+        pytest.param(
+            {"layers": None, "params": "enc"}, "groups.depth.layer_decay", ["groups.depth.layers"], id="layers"
+        ),
+        pytest.param({"layer_decay": 0}, "groups.depth.layer_decay", ["got 0", "> 0 and <= 1", "0.75"], id="zero"),
+        pytest.param({"layer_decay": 1.01}, "groups.depth.layer_decay", ["got 1.01", "> 0 and <= 1"], id="above_one"),
+        pytest.param({"layer_decay": -0.5}, "groups.depth.layer_decay", ["got -0.5"], id="below_zero"),
+        pytest.param({"layer_decay": "0.5"}, "groups.depth.layer_decay", ["got '0.5'"], id="text"),
+        pytest.param({"layer_decay": True}, "groups.depth.layer_decay", ["got True"], id="true"),
+        pytest.param({"layer_decay": [0.5]}, "groups.depth.layer_decay", ["got [0.5]"], id="list"),
+        pytest.param({"layers": "enc.layer"}, "groups.depth.layers", ["'enc.layer'", "one {i}"], id="no_i"),
+        pytest.param({"layers": "enc.{i}.{i}"}, "groups.depth.layers", ["'enc.{i}.{i}'", "one {i}"], id="two_i"),
+        pytest.param({"layers": "re:enc.{i}"}, "groups.depth.layers", ["'re:enc.{i}'", "one {i}"], id="re"),
+        pytest.param({"layers": ["enc.{i}", "x"]}, "groups.depth.layers", ["'x'", "one {i}"], id="one_of_a_list"),
+        pytest.param({"layers": "enc.{j}"}, "groups.depth.layers", ["'enc.{j}'", "one {i}"], id="another_letter"),
+        pytest.param({"layers": "enc.[{i}]"}, "groups.depth.layers", ["'enc.[{i}]'", "one {i}"], id="in_brackets"),
+        pytest.param({"layers": 3}, "groups.depth.layers", ["3", "a text or a list of texts"], id="layers_number"),
+        pytest.param({"layers": []}, "groups.depth.layers", ["[]", "a text or a list of texts"], id="layers_empty"),
+        pytest.param({"layers": "x" * 200 + "{i}"}, "groups.depth.layers", ["203", "at most 200"], id="too_long"),
+    ],
+)
+def test_what_is_wrong_in_itself_is_refused_when_the_factory_is_made(rule, key, said):
+    with pytest.raises(ConfigError) as caught:
+        OptimizerFactory("adamw", groups=depth(**rule))
+    check_message(caught, key, *said)
+
+
+def test_a_decay_of_one_leaves_the_lr_and_keeps_the_layers_apart():
+    model = tree(*ENCODER)
+    groups = depth(layer_decay=1)
+    assert set(lrs(model, groups).values()) == {1.0}
+    assert list(named(model, groups)) == ["depth.stem", "depth.0", "depth.1", "default"]
+
+
+# Groups
+
+
+def test_each_layer_is_a_group_named_by_its_number():
+    assert named(tree(*ENCODER), depth()) == {
+        "depth.stem": ["enc.embed.weight"],
+        "depth.0": ["enc.layer.0.fc.weight", "enc.layer.0.fc.bias"],
+        "depth.1": ["enc.layer.1.fc.weight", "enc.layer.1.fc.bias"],
+        "default": ["enc.pooler.weight", "head.weight"],
+    }
+
+
+@pytest.mark.parametrize("effect", [{}, {"weight_decay": 0.5}, {"lr_scale": 0.5}], ids=str)
+def test_layers_without_a_decay_are_groups_apart_and_there_is_no_stem(effect):
+    found = named(tree(*ENCODER), {"depth": {"layers": "enc.layer.{i}", **effect}})
+    assert list(found) == ["default", "depth.0", "depth.1"]
+    assert found["default"] == ["enc.embed.weight", "enc.pooler.weight", "head.weight"]
+
+
+def test_the_same_number_in_two_towers_is_one_group():
+    found = named(tree(*TOWERS), depth("*.l.{i}"))
+    assert found["depth.0"] == ["text.l.0.w", "image.l.0.w"]
+
+
+@pytest.mark.parametrize(
+    ("effect", "field", "expected"),
+    [
+        pytest.param({"lr_scale": 0.25}, "lr", [0.25 * 0.5**2, 0.25 * 0.5], id="with_lr_scale"),
+        pytest.param({"lr": 4.0}, "lr", [4 * 0.5**2, 4 * 0.5], id="with_lr"),
+        pytest.param({"weight_decay": 0.25}, "weight_decay", [0.25, 0.25], id="leaves_the_weight_decay"),
+        pytest.param({"optimizer": "lion", "lr": 2.0}, "lr", [2 * 0.5**2, 2 * 0.5], id="with_optimizer"),
+    ],
+)
+def test_layer_decay_multiplies_what_else_the_rule_says(effect, field, expected):
+    found = plan(tree(*ENCODER), depth(stem=[], **effect)).groups
+    assert [group.hyperparameters[field] for group in found if group.name != "default"] == expected
+
+
+def test_several_rules_with_layers_hold_for_one_parameter():
+    groups = {
+        **depth(stem=[]),
+        "twice": {"layers": "enc.layer.{i}", "layer_decay": 0.25},
+        "flat": {"layers": "*.{i}", "weight_decay": 0},
+    }
+    model = tree(*ENCODER)
+    found = plan(model, groups).groups
+    assert [(group.name, group.hyperparameters["lr"]) for group in found] == [
+        ("twice.stem", 0.25**3),
+        ("depth.0.flat.0.twice.0", 0.5**2 * 0.25**2),
+        ("depth.1.flat.1.twice.1", 0.5 * 0.25),
+        ("default", 1.0),
+    ]
+    assert [group.made_by for group in found[:3]] == [("twice",), *[("depth", "flat", "twice")] * 2]
+
+
+def test_rules_that_cross_the_layers_split_their_groups():
+    found = named(Mixed(), {**depth("layer.{i}"), "no_decay": {"kinds": "bias", "weight_decay": 0}})
+    assert list(found) == [
+        "depth.0",
+        "depth.0.no_decay",
+        "depth.1",
+        "depth.2",
+        "depth.2.no_decay",
+        "depth.3",
+        "depth.3.no_decay",
+    ]
+
+
+def test_layers_may_be_frozen_or_have_a_schedule():
+    model = tree(*ENCODER)
+    frozen = plan(model, {"cold": {"layers": "enc.layer.{i}", "params": "enc.layer.0", "frozen": True}})
+    assert frozen.frozen == ("enc.layer.0.fc.weight", "enc.layer.0.fc.bias")
+    warm = plan(model, depth(schedule="constant"))
+    assert {group.name: group.schedule for group in warm.groups} == {
+        **{name: {"name": "constant"} for name in ("depth.stem", "depth.0", "depth.1")},
+        "default": None,
+    }
+
+
+def test_the_groups_are_named_so_in_a_checkpoint():
+    model = tree(*ENCODER)
+    optimizer = OptimizerFactory("adamw", groups=depth())(model)
+    saved = optimizer.state_dict()["param_groups"]
+    assert {group["name"]: group["param_names"] for group in saved} == named(model, depth())
+
+
+def test_state_follows_its_parameter_when_a_layer_is_put_on_top():
+    """Every depth changes then, and so does each lr."""
+    small, large = tree("l.0.w", "l.1.w"), tree("l.0.w", "l.1.w", "l.2.w")
+    optimizer = OptimizerFactory("adamw", lr=1.0, groups=depth("l.{i}"))(small)
+    for place, parameter in enumerate(small.parameters(), start=1):
+        parameter.grad = torch.full_like(parameter, float(place))
+    optimizer.step()
+    state = optimizer.state_dict()
+    state["param_groups"].append(
+        {**state["param_groups"][-1], "name": "depth.2", "param_names": ["l.2.w"], "params": [2]}
+    )
+    state["state"][2] = {key: value.clone() for key, value in state["state"][1].items()}
+    again = OptimizerFactory("adamw", lr=1.0, groups=depth("l.{i}"))(large)
+    again.load_state_dict(state)
+    assert [group["lr"] for group in again.param_groups] == [0.125, 0.25, 0.5]
+    for name in ("l.0.w", "l.1.w"):
+        before, after = optimizer.state[small.get_parameter(name)], again.state[large.get_parameter(name)]
+        assert torch.equal(before["exp_avg"], after["exp_avg"])
+
+
+# What is no layer
+
+
+def test_layers_that_match_nothing_name_the_numbered_modules():
+    with pytest.raises(ConfigError) as caught:
+        plan(tree(*ENCODER, "aux.blocks.0.w"), depth("encoder.layer.{i}"))
+    check_message(
+        caught,
+        "groups.depth",
+        "layers 'encoder.layer.{i}' matches no module",
+        "Did you mean 'enc.layer.{i}'",
+        "aux.blocks.{i}",
+        "groups.depth.allow_empty: true",
+    )
+
+
+def test_a_model_without_numbers_says_so():
+    with pytest.raises(ConfigError) as caught:
+        plan(tree("enc.w", "head.w"), depth())
+    check_message(caught, "groups.depth", "No module path of the model ends with a number")
+
+
+def test_layers_that_match_nothing_may_do_so_where_the_rule_may():
+    assert list(named(tree("enc.w"), depth(allow_empty=True))) == ["default"]
+
+
+def test_selectors_that_only_together_match_nothing_say_so():
+    with pytest.raises(ConfigError, match=r"^groups\.depth: each of its selectors .* none matches all of them"):
+        plan(Mixed(), depth("layer.{i}", params="layer.1", kinds="bias"))
+
+
+@pytest.mark.parametrize("layers", ["*.{i}", ["l.{i}", "l.*.k.{i}"]], ids=str)
+def test_a_layer_inside_a_layer_is_refused(layers):
+    with pytest.raises(ConfigError) as caught:
+        plan(tree("l.0.k.3.w", "l.1.w"), depth(layers))
+    check_message(caught, "groups.depth.layers", "l.0.k.3 is a layer inside layer 0", "{i}")
+
+
+def test_params_may_keep_the_layers_inside_out():
+    groups = depth("*.{i}", params="enc.layer.?.fc*")
+    assert lrs(tree("enc.layer.0.k.3.w", "enc.layer.0.fc.w", "enc.layer.1.fc.w"), groups) == {
+        "enc.layer.0.k.3.w": 1.0,
+        "enc.layer.0.fc.w": 0.25,
+        "enc.layer.1.fc.w": 0.5,
+    }
+
+
+# One tensor in several places
+
+
+def test_a_tensor_tied_across_stem_and_head_is_in_the_stem():
+    model = tree(*ENCODER)
+    model.head.weight = model.enc.embed.weight
+    assert named(model, depth())["depth.stem"] == ["enc.embed.weight"]
+    assert lrs(model, depth(stem="head"))["enc.embed.weight"] == DECAY**3
+
+
+@pytest.mark.parametrize(
+    ("names", "tied", "stem"),
+    [
+        pytest.param(["a.w", "b.embed.w", "b.l.0.w"], ("a", "b.l.0"), ["b.embed.w"], id="a_layer_tied_to_the_front"),
+        pytest.param(["a.w", "b.l.0.w", "b.out.w"], ("a", "b.out"), [], id="an_output_tied_to_the_front"),
+        pytest.param(["a.w", "b.embed.w", "b.l.0.w"], ("a", "b.embed"), ["a.w"], id="an_input_tied_to_the_front"),
+        pytest.param(["b.in.w", "b.l.0.w", "b.out.w"], ("b.in", "b.out"), ["b.in.w"], id="an_output_tied_to_the_input"),
+    ],
+)
+def test_what_comes_before_the_layers_is_told_by_the_model_s_order_whatever_is_tied(names, tied, stem):
+    model = tree(*names)
+    first, second = map(model.get_submodule, tied)
+    second.w = first.w
+    assert named(model, depth("b.l.{i}")).get("depth.stem", []) == stem
+
+
+def test_a_tensor_tied_across_two_layers_is_in_the_first():
+    model = tree(*ENCODER)
+    model.enc.layer._modules["1"].fc.weight = model.enc.layer._modules["0"].fc.weight
+    found = named(model, depth())
+    assert found["depth.0"] == ["enc.layer.0.fc.weight", "enc.layer.0.fc.bias"]
+    assert found["depth.1"] == ["enc.layer.1.fc.bias"]
+
+
+def test_a_module_that_all_layers_share_is_held_in_the_first_and_all_are_counted():
+    shared = nn.Linear(2, 2)
+    layers = [nn.Sequential(shared, nn.LayerNorm(2)) for _ in range(3)]
+    model = nn.ModuleDict({"albert": nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList(layers)})})
+    assert lrs(model, depth("albert.l.{i}")) == {
+        **dict.fromkeys(("albert.embed.weight", "albert.embed.bias"), DECAY**4),
+        **dict.fromkeys(("albert.l.0.0.weight", "albert.l.0.0.bias"), DECAY**3),
+        **{f"albert.l.{i}.1.{leaf}": DECAY ** (3 - i) for i in range(3) for leaf in ("weight", "bias")},
+    }
+
+
+def test_one_layer_used_again_and_again_is_one_group():
+    model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2)] * 4)})
+    assert named(model, depth("l.{i}")) == {"depth.0": ["l.0.weight", "l.0.bias"]}
+
+
+# Wrappers and parametrizations
+
+
+@compiles
+def test_layers_are_found_behind_wrappers():
+    model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
+    expected = lrs(model, depth("l.{i}"))
+    model.l[1] = torch.compile(model.l[1])
+    for wrapped in (model, torch.compile(model), nn.DataParallel(model), torch.compile(nn.DataParallel(model))):
+        assert lrs(wrapped, depth("l.{i}")) == expected
+        assert lrs(wrapped.parameters(), depth("l.{i}")) == expected
+
+
+PARAMETRIZATIONS = {
+    "weight_norm": (parametrizations.weight_norm, ["original0", "original1"]),
+    "spectral_norm": (parametrizations.spectral_norm, ["original"]),
+    "orthogonal": (parametrizations.orthogonal, ["original"]),
+}
+
+
+@pytest.fixture(params=PARAMETRIZATIONS)
+def parametrized(request):
+    """A model whose `fc` is parametrized, and the names of the tensors that its weight is made of."""
+    parametrize, leaves = PARAMETRIZATIONS[request.param]
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"fc": nn.Linear(3, 3), "norm": nn.LayerNorm(3), "other": nn.Linear(3, 3)})
+    parametrize(model["fc"])
+    return model, [f"fc.parametrizations.weight.{leaf}" for leaf in leaves]
+
+
+def caught_by(model, **selector):
+    return [
+        name
+        for group in plan(model, {"x": {**selector, "lr": 2.0}}).groups[:]
+        if group.made_by
+        for name in group.params
+    ]
+
+
+@pytest.mark.parametrize(
+    ("selector", "weight", "rest"),
+    [
+        pytest.param({"params": "fc.weight"}, True, [], id="its_usual_name"),
+        pytest.param({"params": "*.weight"}, True, ["norm.weight", "other.weight"], id="a_glob_over_it"),
+        pytest.param({"params": "re:fc\\.weight"}, True, [], id="regex"),
+        pytest.param({"params": "fc.parametrizations.weight.original*"}, True, [], id="its_full_name"),
+        pytest.param({"params": "fc"}, True, ["fc.bias"], id="the_module"),
+        pytest.param({"params": "fc.bias"}, False, ["fc.bias"], id="the_bias"),
+        pytest.param({"classes": ["Linear"]}, True, ["fc.bias", "other.weight", "other.bias"], id="the_owner_s_class"),
+        pytest.param({"classes": "torch.nn.Linear", "params": "fc.weight"}, True, [], id="its_dotted_class"),
+        pytest.param({"kinds": "matrix"}, True, ["other.weight"], id="matrix"),
+        pytest.param({"kinds": "norm"}, False, ["norm.weight", "norm.bias"], id="norm"),
+        pytest.param({"kinds": "bias"}, False, ["fc.bias", "norm.bias", "other.bias"], id="bias"),
+    ],
+)
+def test_a_parametrized_tensor_goes_by_what_it_makes_and_whose_it_is(parametrized, selector, weight, rest):
+    model, made_of = parametrized
+    assert sorted(caught_by(model, **selector)) == sorted([*(made_of if weight else []), *rest])
+
+
+def test_a_parametrized_tensor_is_found_by_name_in_pairs(parametrized):
+    model, made_of = parametrized
+    assert caught_by(list(model.named_parameters()), params="fc.weight") == made_of
+
+
+def test_nothing_is_owned_by_a_parametrization(parametrized):
+    model, _ = parametrized
+    with pytest.raises(ConfigError, match=r"^groups\.x: classes ParametrizationList own no parameter"):
+        caught_by(model, classes="ParametrizationList")
+
+
+@pytest.mark.parametrize("parametrize", [p for p, _ in PARAMETRIZATIONS.values()], ids=PARAMETRIZATIONS)
+def test_layers_of_parametrized_modules_are_counted_alike(parametrize):
+    model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
+    parametrize(model.l[0])
+    found = lrs(model, depth("l.{i}"))
+    assert {name.split(".")[1]: lr for name, lr in found.items()} == {"0": 0.125, "1": 0.25, "2": 0.5}
+
+
+def test_an_embedding_and_a_norm_stay_what_they_are_when_parametrized():
+    model = nn.ModuleDict({"embed": nn.Embedding(4, 4), "norm": nn.BatchNorm1d(4)})
+    torch.nn.utils.parametrize.register_parametrization(model["embed"], "weight", nn.Identity())
+    torch.nn.utils.parametrize.register_parametrization(model["norm"], "bias", nn.Identity())
+    assert caught_by(model, kinds="embedding") == ["embed.parametrizations.weight.original"]
+    assert caught_by(model, kinds="norm", classes="BatchNorm1d") == [
+        "norm.weight",
+        "norm.parametrizations.bias.original",
+    ]
+    assert caught_by(model, kinds="bias") == ["norm.parametrizations.bias.original"]
+
+
+# Lazy modules
+
+
+def lazy():
+    return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2, bias=False))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(lambda model: model, id="module"),
+        pytest.param(lambda model: model.parameters(), id="parameters"),
+        pytest.param(lambda model: list(model.named_parameters()), id="pairs"),
+    ],
+)
+@pytest.mark.parametrize("groups", [None, {"no_decay": {"kinds": "bias", "weight_decay": 0}}], ids=["plain", "rules"])
+def test_a_lazy_module_is_refused_until_a_batch_has_gone_through(given, groups):
+    factory, model = OptimizerFactory("adamw", groups=groups), lazy()
+    with pytest.raises(ConfigError) as caught:
+        factory(given(model))
+    check_message(caught, "params", "3 parameters", "lazy", "0.weight, 0.bias, 2.weight", "one batch through the model")
+    model(torch.zeros(1, 3))
+    held = [name for group in factory(given(model)).param_groups for name in group["param_names"]]
+    assert sorted(held) == ["0.bias", "0.weight", "2.weight"]
