@@ -5,7 +5,7 @@ torch loads by place: with a rule added, renamed or split, a state would go to a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Match:
 
     now: Group
     sources: Sequence[Group]
-    """The saved groups that they were in; none where torch.distributed.checkpoint made it of parameters alone."""
+    """The saved groups that they were in."""
     places: Sequence[Any]
     """Under which each one's state is, in the order of the current group."""
 
@@ -67,9 +67,7 @@ def match(current: Sequence[Group], state_dict: Mapping[str, Any]) -> list[Match
     saved = state_dict["param_groups"]
     names = [name for group in current for name in (group.get("param_names") or ())]
     if saved and all(isinstance(param, str) for group in saved for param in group["params"]):
-        # torch.distributed.checkpoint has put each parameter into its current group by itself.
-        pairs = zip(current, saved, strict=True)
-        return [Match(now, [group] if "lr" in group else [], group["params"]) for now, group in pairs]
+        return _from_dcp(current, saved)
     if not names or not all(group.get("param_names") for group in saved):
         check_saved(current, saved)
         pairs = zip(current, saved, strict=True)
@@ -147,8 +145,24 @@ def _matched(now: Group, found: Mapping[str, tuple[Any, Group]], states: Mapping
     held = [found[name] for name in now["param_names"]]
     for name, param, (place, _) in zip(now["param_names"], now["params"], held, strict=True):
         _check_shapes(name, param, states.get(place, {}))
-    sources = {id(group): group for _, group in held}
-    return Match(now, list(sources.values()), [place for place, _ in held])
+    return Match(now, _each_once(group for _, group in held), [place for place, _ in held])
+
+
+def _each_once(groups: Iterable[Group]) -> list[Group]:
+    return list({id(group): group for group in groups}.values())
+
+
+def _from_dcp(current: Sequence[Group], saved: Sequence[Group]) -> list[Match]:
+    """From torch.distributed.checkpoint, which has put each parameter into its current group by itself.
+
+    It gives a saved group's values to one of the current groups alone, but with the names of all its parameters.
+    """
+    held = {name: group for group in saved for name in group.get("param_names") or ()}
+    found = []
+    for now, group in zip(current, saved, strict=True):
+        sources = [held[name] for name in now.get("param_names") or () if name in held]
+        found.append(Match(now, _each_once(sources) or ([group] if "lr" in group else []), group["params"]))
+    return found
 
 
 def _by_name(saved: Sequence[Group]) -> dict[str, tuple[Any, Group]]:
