@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 _ANNOUNCED: WeakSet[Optimizer] = WeakSet()
 
 
-def announce(optimizer: Optimizer, table: Table) -> None:
-    """Print an optimizer's table, unless it was printed already: several parts of ours may see it first."""
-    if optimizer not in _ANNOUNCED:
+def announce(optimizer: Optimizer, table: Table, *, again: bool = False) -> None:
+    """Print an optimizer's table, unless one was printed already: several parts of ours may see it first.
+
+    Args:
+        optimizer: what the table is of.
+        table: its groups, or its unfreeze plan.
+        again: print it whatever was printed before.
+    """
+    if again or optimizer not in _ANNOUNCED:
         _ANNOUNCED.add(optimizer)
         rank_zero_info(f"\n{table}")

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from .catalog.info import DECOUPLED_KEY
 from .errors import ConfigError, listed
-from .groups.loading import check_saved, check_states, match
+from .groups.loading import check_algorithm, check_saved, check_states, match
 from .groups.merging import OF_THIS_RUN, merged
 from .groups.plan import Group, Plan
 from .groups.rules import Spec
@@ -115,8 +115,9 @@ def _param_group(
 
 
 def _configured(group: Group) -> dict[str, Any]:
-    """What loading by name compares: the hyperparameters less how a step runs, the decay's mode by its flag too."""
+    """What loading by name compares: algorithm and hyperparameters, not how a step runs; the decay by its flag too."""
     values = {key: value for key, value in group.hyperparameters.items() if key not in OF_THIS_RUN}
+    values[ALGORITHM] = group.algorithm
     if DECOUPLED_KEY in values:
         values[DECOUPLED_KEY] = values["weight_decay_mode"] == "decoupled"
     return values
@@ -155,8 +156,9 @@ def _before_load(
     for each in found:
         group = {**merged(each.now, each.sources), "params": list(each.places)}
         name = each.now.get(ALGORITHM, main)
+        info = optimizer_info(name)
+        check_algorithm(info, each, state_dict["state"])
         if not own[name]:
-            info = optimizer_info(name)
             places = [f"parameter {place}" for place in each.places]
             check_states(info, group, each.now.get("param_names") or places, state_dict["state"])
             group = {key: value for key, value in group.items() if key not in info.own_only}
@@ -167,15 +169,21 @@ def _before_load(
 
 def _check_scheduler_follows(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:
     """Whether the scheduler finds its groups again: torch's keep their lists by place."""
-    names = [group.get("name") for group in optimizer.param_groups]
-    if is_scheduled_elsewhere(optimizer) and None not in names:
-        before = [group.get("name") for group in saved]
-        if None not in before and before != names:
-            raise ConfigError(
-                f"scheduler: the checkpoint's param groups are {listed(map(str, before))}, this run's "
-                f"{listed(map(str, names))}, and a scheduler that no SchedulerFactory has built keeps its lists by "
-                "place. Build it with lightning_optim.SchedulerFactory, or give the groups that it was saved under"
-            )
+    if not is_scheduled_elsewhere(optimizer):
+        return
+    now, before = (
+        [(group.get("name"), group.get("peak_lr")) for group in groups] for groups in (optimizer.param_groups, saved)
+    )
+    if now != before and None not in {name for name, _ in (*now, *before)}:
+        raise ConfigError(
+            f"scheduler: the checkpoint's param groups are {_in_words(before)}, this run's {_in_words(now)}, and a "
+            "scheduler that no SchedulerFactory has built keeps their lrs by place. Build it with "
+            "lightning_optim.SchedulerFactory, or give the groups and lrs that it was saved under"
+        )
+
+
+def _in_words(groups: Iterable[tuple[Any, Any]]) -> str:
+    return listed(f"{name} (lr {lr:g})" if isinstance(lr, float) else str(name) for name, lr in groups)
 
 
 def _check_scheduled(optimizer: Optimizer, *_: Any) -> None:
@@ -183,8 +191,7 @@ def _check_scheduled(optimizer: Optimizer, *_: Any) -> None:
     if is_scheduled(optimizer):
         return
     for group in optimizer.param_groups:
-        variation = group.get(VARIATION)
-        if variation and (is_scheduled_elsewhere(optimizer) or dict(variation) != {"name": "constant"}):
+        if VARIATION in group:
             raise ConfigError(
                 f"schedule: the rule of param group '{group.get('name')}' gives it one of its own, and no "
                 "SchedulerFactory has built it. Build the schedule with lightning_optim.SchedulerFactory, or with "

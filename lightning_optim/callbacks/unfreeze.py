@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
+from ..announce import announce
 from ..configure import rebuild_reducer
 from ..errors import ConfigError, choices, listed
 from ..groups.names import read_parameters
@@ -132,7 +133,7 @@ class StagedUnfreeze(Callback):
         ]
         starts = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in self._staged:
-            rank_zero_info(f"\n{Table(staged.plan, starts=starts)}")
+            announce(staged.optimizer, Table(staged.plan, starts=starts), again=True)
         self._restore()
         for staged in self._staged:
             self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))

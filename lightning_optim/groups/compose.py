@@ -44,7 +44,7 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
     """
     rules = [rule for rule, _ in matched]
     by = _winners(rules, EFFECTS, names)
-    spec = (by["optimizer"].spec if "optimizer" in by else None) or top
+    spec = (by["optimizer"][0].spec if "optimizer" in by else None) or top
     # What a rule says in the words of its own algorithm is void where another rule's algorithm has won.
     speaking = [rule for rule in rules if rule.algorithm in (None, spec.algorithm)]
     by |= _winners(speaking, spec.hyperparameters, names)
@@ -52,10 +52,11 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
 
     values = dict(spec.hyperparameters)
     sources: dict[str, tuple[str, ...]] = {key: ((key,) if spec is top and key in spec.given else ()) for key in values}
-    for key, rule in by.items():
+    for key, winners in by.items():
+        keys = tuple(f"{rule.key}.{key}" for rule in winners)
         if key in values:
-            values[key] = spec.info.hyperparameters[key].check(rule.effects[key], f"{rule.key}.{key}")
-        sources[key] = (f"{rule.key}.{key}",)
+            values[key] = spec.info.hyperparameters[key].check(winners[0].effects[key], keys[0])
+        sources[key] = keys
     for rule, layer in matched:
         for scale, target in SCALES.items():
             if scale in rule.effects:
@@ -63,7 +64,7 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
                 values[target] = _scaled(values[target], rule, scale, exponent)
                 power = f" ** {exponent}" if exponent != 1 else ""
                 sources[target] += (f"{rule.key}.{scale}{power}",)
-    frozen = by["frozen"].effects["frozen"] if "frozen" in by else False
+    frozen = by["frozen"][0].effects["frozen"] if "frozen" in by else False
     if not frozen and (wrong := spec.info.conflict(values)):
         blamed = [rule for rule in speaking if not spec.info.conflict({**values, **_without(rule, spec)})] or rules
         where = blamed[0].key if blamed else "top level"
@@ -72,7 +73,7 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
         spec=spec,
         hyperparameters=spec.info.settled(values),
         frozen=frozen,
-        schedule=by["schedule"].effects["schedule"] if "schedule" in by else None,
+        schedule=by["schedule"][0].effects["schedule"] if "schedule" in by else None,
         sources=sources,
     )
 
@@ -84,21 +85,25 @@ def _scaled(value: float, rule: Rule, scale: str, exponent: int) -> float:
     return scaled
 
 
-def _winners(rules: Sequence[Rule], fields: Sequence[str] | Mapping[str, Any], names: Sequence[str]) -> dict[str, Rule]:
-    """By field: the rule of the highest priority that sets it."""
-    winners: dict[str, Rule] = {}
+def _winners(
+    rules: Sequence[Rule], fields: Sequence[str] | Mapping[str, Any], names: Sequence[str]
+) -> dict[str, list[Rule]]:
+    """By field: the rules of the highest priority that sets it; they agree."""
+    winners: dict[str, list[Rule]] = {}
     for rule in sorted(rules, key=lambda rule: -rule.priority):
         for effect, value in rule.effects.items():
             if effect in SCALES or effect not in fields:
                 continue
-            winner = winners.setdefault(effect, rule)
-            if winner.priority == rule.priority and winner.effects[effect] != value:
-                raise ConfigError(_conflict(winner, rule, effect, names))
+            first = winners.setdefault(effect, [rule])[0]
+            if first.priority == rule.priority and first.effects[effect] != value:
+                raise ConfigError(_conflict(first, rule, effect, names))
+            if first.priority == rule.priority and first is not rule:
+                winners[effect].append(rule)
     return winners
 
 
 def _check_words(
-    rules: Sequence[Rule], speaking: Sequence[Rule], by: Mapping[str, Rule], spec: Spec, names: Sequence[str]
+    rules: Sequence[Rule], speaking: Sequence[Rule], by: Mapping[str, Sequence[Rule]], spec: Spec, names: Sequence[str]
 ) -> None:
     """Whether the algorithm has all that the rules set or scale."""
     for rule in rules:
@@ -107,7 +112,7 @@ def _check_words(
             void = rule not in speaking and effect not in SCALES
             if void or needed in spec.hyperparameters or (effect in EFFECTS and effect not in SCALES):
                 continue
-            whose = f"{by['optimizer'].key}.optimizer: {spec.algorithm}" if "optimizer" in by else spec.algorithm
+            whose = f"{by['optimizer'][0].key}.optimizer: {spec.algorithm}" if "optimizer" in by else spec.algorithm
             raise ConfigError(
                 f"{rule.key}.{effect}: it matches {_some(names)}, which go by {whose}, and {spec.algorithm} has no "
                 f"{needed}. Narrow the selectors of {rule.key}, or remove {effect}"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, listed
 from ..registry import OptimizerInfo, list_optimizers, optimizer_info
-from .merging import Group, merged, on_curve, says_configured
+from .merging import Group, has_moved, merged
 from .names import without_leading_wrappers
 
 
@@ -30,9 +30,8 @@ class Match:
 
     @property
     def moved(self) -> bool:
-        """Whether no parameter was on the curve that they are on now."""
-        told = bool(self.sources) and says_configured(self.sources)
-        return told and not on_curve(self.now, self.sources)
+        """Whether only the schedule can say where on its curve the group is now."""
+        return bool(self.sources) and has_moved(self.now, self.sources)
 
 
 def remap(current: Sequence[Group], state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,9 +71,26 @@ def match(current: Sequence[Group], state_dict: Mapping[str, Any]) -> list[Match
         check_saved(current, saved)
         pairs = zip(current, saved, strict=True)
         return [Match(now, [group], group["params"]) for now, group in pairs]
-    found = _by_name(saved)
+    found = _by_name(saved, names)
     _check_names(names, found)
     return [_matched(now, found, state_dict["state"]) for now in current]
+
+
+def check_algorithm(info: OptimizerInfo, found: Match, states: Mapping[Any, Any]) -> None:
+    """Whether a group's states are of its algorithm, where the checkpoint says of which: buffers may share names.
+
+    Raises:
+        ConfigError: they are another's.
+    """
+    for source in found.sources:
+        saved = source.get("configured", {}).get("algorithm", info.name)
+        held = [place for place in source["params"] if states.get(place)]
+        if held and saved != info.name and not any({saved, info.name} <= family for family in _FAMILIES):
+            names = found.now.get("param_names") or ()
+            raise ConfigError(
+                f"the checkpoint's state of {listed(names, 3)} is {saved}'s, and this run has {info.name} for them. "
+                "Give the algorithm that it was saved under"
+            )
 
 
 def check_states(info: OptimizerInfo, group: Group, names: Sequence[str], states: Mapping[Any, Any]) -> None:
@@ -138,6 +154,12 @@ def check_saved(current: Sequence[Group], saved: Sequence[Group]) -> None:
             )
 
 
+# One state, and more than one name for the rule: a run may go over.
+_FAMILIES = (
+    {"adam", "adamw", "amsgrad"},
+    {"nadam", "nadamw"},
+    {"adabound", "adaboundw", "amsbound"},
+)
 _BUFFERS = frozenset(buffer for name in list_optimizers() for buffer in optimizer_info(name).buffers)
 
 
@@ -165,9 +187,11 @@ def _from_dcp(current: Sequence[Group], saved: Sequence[Group]) -> list[Match]:
     return found
 
 
-def _by_name(saved: Sequence[Group]) -> dict[str, tuple[Any, Group]]:
+def _by_name(saved: Sequence[Group], known: Sequence[str]) -> dict[str, tuple[Any, Group]]:
     """By a parameter's clean name: its place in the state dict, and its group there."""
-    names = without_leading_wrappers([name for group in saved for name in group["param_names"]])
+    names = [name for group in saved for name in group["param_names"]]
+    if not set(known) & set(names):  # another program's are not clean
+        names = without_leading_wrappers(names)
     places = [(place, group) for group in saved for place in group["params"]]
     return dict(zip(names, places, strict=True))
 

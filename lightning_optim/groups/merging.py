@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ _ABSENT = object()
 def merged(now: Group, sources: Sequence[Group]) -> dict[str, Any]:
     """A group's values, without its parameters: the checkpoint's where its config said the same, else the config's.
 
-    An lr that was edited goes on at the same part of its peak. A checkpoint that does not say what was configured
-    (another program's) counts as it stands, as with torch.
+    An lr that was edited goes on at the same part of its peak. Where a checkpoint does not say what was configured
+    (another program's), a group that was there just so has its values, as with torch, and any other the config's.
 
     Args:
         now: a current group, fresh from the config.
@@ -31,9 +32,17 @@ def merged(now: Group, sources: Sequence[Group]) -> dict[str, Any]:
     if not sources:
         return fresh
     if not says_configured([now, *sources]):
-        return {**said, **_without_params(sources[0]), **{key: said[key] for key in said if key != "peak_lr"}}
+        return _of_another_program(now, sources)
     curve = on_curve(now, sources)
     return {**fresh, **_unchanged(now, sources, curve), **_of_curve(now, curve), **said}
+
+
+def has_moved(now: Group, sources: Sequence[Group]) -> bool:
+    """Whether no source's lr says where on its curve a group is: they were on others, or had a peak of 0."""
+    if not says_configured([now, *sources]):
+        return False
+    curve = on_curve(now, sources)
+    return not curve or all(source["peak_lr"] == 0 != now["peak_lr"] for source in curve)
 
 
 def on_curve(now: Group, sources: Iterable[Group]) -> list[Group]:
@@ -44,6 +53,23 @@ def on_curve(now: Group, sources: Iterable[Group]) -> list[Group]:
 def says_configured(groups: Iterable[Group]) -> bool:
     """Whether all of these say what was configured."""
     return all("configured" in group for group in groups)
+
+
+def _of_another_program(now: Group, sources: Sequence[Group]) -> dict[str, Any]:
+    names = [set(group.get("param_names") or ()) for group in (now, *sources)]
+    if len(sources) > 1 or (names[0] and names[1] and names[0] != names[1]):
+        warnings.warn(
+            f"param group '{now.get('name')}': the checkpoint does not say what was configured, and its parameters "
+            "were grouped otherwise there; it takes lr and the rest from the config",
+            stacklevel=2,
+        )
+        return _without_params(now)
+    about = {key: now[key] for key in (*ABOUT, *OF_THIS_RUN) if key in now and key not in ("params", "peak_lr")}
+    return (
+        {"peak_lr": now["peak_lr"], **_without_params(sources[0]), **about}
+        if "peak_lr" in now
+        else {**_without_params(sources[0]), **about}
+    )
 
 
 def _unchanged(now: Group, sources: Sequence[Group], curve: Sequence[Group]) -> dict[str, Any]:
@@ -68,8 +94,8 @@ def _of_curve(now: Group, sources: Sequence[Group]) -> dict[str, Any]:
         return {}
     same_peak = [source for source in sources if source["peak_lr"] == now["peak_lr"]]
     if not same_peak:
-        peak = sources[0]["peak_lr"]
-        return {"lr": now["peak_lr"] * (float(sources[0]["lr"]) / peak)} if peak else {}
+        told = [source for source in sources if source["peak_lr"]]
+        return {"lr": now["peak_lr"] * (float(told[0]["lr"]) / told[0]["peak_lr"])} if told else {}
     source = same_peak[0]
     known = {*now["configured"], *source["configured"], *ABOUT, *OF_THIS_RUN}
     return {key: value for key, value in source.items() if key == "lr" or key not in known}

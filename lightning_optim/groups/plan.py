@@ -87,6 +87,8 @@ class Plan:
     groups: tuple[Group, ...]
     frozen: tuple[str, ...] = ()
     """Parameters that a `frozen: true` rule took: in no optimizer, without gradient."""
+    frozen_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    """By each of them: the keys of the config that froze it."""
     tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
     """Every parameter by its clean name; by its place where there are only bare tensors."""
     named: bool = True
@@ -121,13 +123,13 @@ class Plan:
         for place, by in enumerate(matched):
             members.setdefault(tuple(_segment(rule, layer) for rule, layer in by), []).append(place)
 
-        groups, frozen = [], set[str]()
+        groups, frozen = [], dict[str, tuple[str, ...]]()
         everything = _names(parameters)
         for segments, held in members.items():
             names = tuple(everything[place] for place in held)
             composed = compose(matched[held[0]], spec, names)
             if composed.frozen:
-                frozen.update(names)
+                frozen.update(dict.fromkeys(names, composed.sources["frozen"]))
                 continue
             groups.append(
                 Group(
@@ -146,6 +148,7 @@ class Plan:
         return cls(
             groups=tuple(groups),
             frozen=tuple(name for name in tensors if name in frozen),
+            frozen_by=frozen,
             tensors=tensors,
             named=not nameless(parameters),
             sparse=any(getattr(use.owner, "sparse", False) for use in index.uses),
@@ -160,6 +163,7 @@ class Plan:
         hold is called by its place as well.
         """
         names = {id(parameter.tensor): parameter.name for parameter in read_parameters(module)}
+        defaults_of = getattr(optimizer, "defaults_of", lambda group: optimizer.defaults)
         tensors: dict[str, Tensor] = {}
         groups = []
         for index, group in enumerate(optimizer.param_groups):
@@ -172,7 +176,7 @@ class Plan:
                     params=params,
                     algorithm=group.get("algorithm") or name_of(type(optimizer)) or type(optimizer).__name__.lower(),
                     hyperparameters={
-                        **{key: value for key, value in group.items() if key in optimizer.defaults},
+                        **{key: value for key, value in group.items() if key in defaults_of(group)},
                         **({"lr": group["peak_lr"]} if "peak_lr" in group else {}),
                     },
                     made_by=() if name == DEFAULT else tuple(name.split(".")),
@@ -232,7 +236,8 @@ class Plan:
                 "param_names": group.params,
                 "params": [self.tensors[name] for name in group.params],
                 "peak_lr": group.hyperparameters.get("lr"),
-                "configured": dict(group.hyperparameters),
+                "configured": {**group.hyperparameters, "algorithm": group.algorithm},
+                **({"schedule": group.schedule} if group.schedule else {}),
                 **group.hyperparameters,
             }
             for group in self.groups
@@ -259,7 +264,9 @@ class Plan:
         name = self.aliases.get(parameter, parameter)
         if name not in self.tensors:
             raise ConfigError(f"{no_such_name([parameter], self.tensors)}")
-        return Why(name, next((group for group in self.groups if name in group.params), None))
+        return Why(
+            name, next((group for group in self.groups if name in group.params), None), self.frozen_by.get(name, ())
+        )
 
 
 def _check_named(parameters: Sequence[Parameter], rules: Sequence[Rule]) -> None:
@@ -287,6 +294,11 @@ def _check_matched(rule: Rule, matched: Sequence[Parameter], index: Index) -> No
             )
         if rule.stem and not (stem := uses_named(rule.stem, index)):
             raise ConfigError(f"{rule.key}.stem: {no_such_name(rule.stem, index.names)}")
+        if rule.stem and stem <= rule.selector.find_layers(index).numbers.keys():
+            raise ConfigError(
+                f"{rule.key}.stem: all that {listed(map(repr, rule.stem))} matches is in layers, and the stem comes "
+                "before them. Name something else, or remove stem"
+            )
         if rule.stem and stem.isdisjoint(rule.selector.uses(index)):
             raise ConfigError(
                 f"{rule.key}.stem: {listed(map(repr, rule.stem))} is outside of what the rule's other selectors mean. "

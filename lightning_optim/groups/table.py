@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -40,8 +41,7 @@ class Table:
 
     def rows(self) -> list[dict[str, Any]]:
         """One row a group, then the frozen parameters, then the sum."""
-        varying = self._varying()
-        rows = [self._row(group, varying) for group in self.plan.groups]
+        rows = [self._row(group, self._varying) for group in self.plan.groups]
         held = [name for group in self.plan.groups for name in group.params]
         if self.plan.frozen:
             rows.append({"group": "(frozen)", **self._sizes(self.plan.frozen), "rules": "frozen: true"})
@@ -53,12 +53,13 @@ class Table:
         staged = ["thaws", "lr_scale"] if self.starts else []
         schedule = ["schedule"] if any(group.schedule for group in self.plan.groups) else []
         sizes = ["tensors", "parameters"]
-        return ["group", *staged[:1], "algorithm", *sizes, *staged[1:], *self._varying(), *schedule, "rules"]
+        return ["group", *staged[:1], "algorithm", *sizes, *staged[1:], *self._varying, *schedule, "rules"]
 
     def markdown(self) -> str:
         """The table in Markdown."""
-        lines = [self.columns(), ["---:" if self._is_number(column) else "---" for column in self.columns()]]
-        lines += [[_cell(row.get(column)) for column in self.columns()] for row in self.rows()]
+        columns = self.columns()
+        lines = [columns, ["---:" if self._is_number(column) else "---" for column in columns]]
+        lines += [[_cell(row.get(column)) for column in columns] for row in self.rows()]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def json(self) -> str:
@@ -72,8 +73,9 @@ class Table:
         for column in self.columns():
             table.add_column(column, justify="right" if self._is_number(column) else "left", no_wrap=column == "group")
         rows = self.rows()
+        columns = self.columns()
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in self.columns()), end_section=row is rows[-2])
+            table.add_row(*(_cell(row.get(column)) for column in columns), end_section=row is rows[-2])
         return table
 
     def __str__(self) -> str:
@@ -96,6 +98,7 @@ class Table:
     def _sizes(self, names: Sequence[str]) -> dict[str, int]:
         return {"tensors": len(names), "parameters": sum(self.plan.tensors[name].numel() for name in names)}
 
+    @cached_property
     def _varying(self) -> list[str]:
         """lr and weight decay, and whatever else is not the same in every group of one algorithm."""
         names = dict.fromkeys(name for group in self.plan.groups for name in group.hyperparameters)

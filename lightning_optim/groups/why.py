@@ -27,11 +27,13 @@ class Why:
     """Its clean name."""
     group: Group | None
     """The group that holds it; None where a rule froze it."""
+    frozen_by: tuple[str, ...] = ()
+    """The keys of the config that froze it."""
 
     def rows(self) -> list[tuple[str, str, str]]:
         """`(field, value, keys)`: the keys of what was set, then of each scale on it."""
         if self.group is None:
-            return [("frozen", "true", "")]
+            return [("frozen", "true", ", ".join(self.frozen_by))]
         group = self.group
         rows = [("optimizer", group.algorithm, _keys(group.sources.get("optimizer", ()), "name"))]
         rows += [

@@ -52,8 +52,11 @@ class Composite(Optimizer):
         self._making = True
         super().__init__([next(waiting[group[ALGORITHM]]) for group in groups], {})
         self._making = False
-        for child in reversed(self.children.values()):
-            self.defaults.update(child.defaults)
+        # What every child has: torch's schedulers look here for what they may cycle in each group.
+        shared = set.intersection(*(set(child.defaults) for child in self.children.values()))
+        self.defaults.update(
+            {key: value for key, value in self.children[next(iter(self.children))].defaults.items() if key in shared}
+        )
         # A fused child could unscale gradients itself, the others could not.
         self._step_supports_amp_scaling = False
         self._gather()
@@ -86,6 +89,7 @@ class Composite(Optimizer):
         if self._making:
             super().add_param_group(param_group)
             return
+        param_group = dict(param_group)
         params = param_group["params"]
         param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
         name = param_group.setdefault(ALGORITHM, self._main)
@@ -137,6 +141,10 @@ class Composite(Optimizer):
             raise
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
+
+    def defaults_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
+        """The defaults of the child that steps a group."""
+        return self.children[group[ALGORITHM]].defaults
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "children": self.children, "_main": self._main, "_making": False}
@@ -197,6 +205,9 @@ class Composite(Optimizer):
 def _own_step(child: Optimizer) -> None:
     """A step without what torch puts around it: hooks on all optimizers and profiler ranges have the composite's."""
     step = type(child).step
+    if child._optimizer_step_pre_hooks or child._optimizer_step_post_hooks:
+        child.step()  # they are its own
+        return
     (step.__wrapped__ if getattr(step, "hooked", False) else step)(child)  # type: ignore[attr-defined]
 
 

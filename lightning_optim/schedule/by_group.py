@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..errors import ConfigError, listed
 from .values import assign
 
 VARIATION = "schedule"
@@ -56,6 +57,13 @@ class GroupView(Optimizer):
     def _has(self, group: Mapping[str, Any]) -> bool:
         return group.get(VARIATION) == self.variation and self.momentum in (None, momentum_of(group))
 
+    # torch's would save an optimizer's parts, of which this has none.
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self).copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
     def __repr__(self) -> str:
         return f"GroupView({[group.get('name') for group in self.param_groups]})"
 
@@ -78,7 +86,7 @@ class ByGroup(LRScheduler):
     @property
     def last_epoch(self) -> int:  # type: ignore[override]
         """How many steps were taken."""
-        return max(scheduler.last_epoch for scheduler in self._schedulers)
+        return max(num_steps(scheduler.state_dict()) for scheduler in self._schedulers)
 
     @property
     def base_lrs(self) -> list[float]:  # type: ignore[override]
@@ -109,7 +117,7 @@ class ByGroup(LRScheduler):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Every curve's state by what it is the curve of; one that is new is brought to where the run is."""
         saved = curves(state_dict)
-        done = max((curve["state"].get("last_epoch", 0) for curve in saved), default=0)
+        done = max(num_steps(curve["state"]) for curve in saved)
         for view, scheduler in zip(self._views, self._schedulers, strict=True):
             same = [c for c in saved if (c[VARIATION], c["momentum"]) == (view.variation, view.momentum)]
             same = same or [
@@ -118,7 +126,7 @@ class ByGroup(LRScheduler):
             if same:
                 scheduler.load_state_dict(same[0]["state"])
             else:
-                advance(scheduler, done)
+                advance(scheduler, done, [str(group.get("name")) for group in view.param_groups])
 
 
 def curves(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,8 +137,29 @@ def curves(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def advance(scheduler: LRScheduler, steps: int) -> None:
-    """Bring a new scheduler to where a run is that has taken this many of its steps."""
+def num_steps(state: Mapping[str, Any]) -> int:
+    """How many steps a scheduler has taken, by its state; torch's ChainedScheduler leaves the count to those in it."""
+    if "last_epoch" in state:
+        return int(state["last_epoch"])
+    return max(num_steps(inner) for inner in state["_schedulers"])
+
+
+def advance(scheduler: LRScheduler, steps: int, names: Sequence[str]) -> None:
+    """Bring a new scheduler to where a run is that has taken this many of its steps.
+
+    Args:
+        scheduler: a new one, at its first step.
+        steps: how many.
+        names: the groups that are on another curve than when their optimizer was saved; no longer, after this.
+
+    Raises:
+        ConfigError: it is one whose steps are not told by their number.
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(
+            f"scheduler: {listed(names, 3)} had another schedule in the checkpoint, and what reduce_on_plateau would "
+            "have made of them is not known. Give the schedule that they were saved under"
+        )
     for group, lr in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
         assign(group, "lr", lr)  # a loaded optimizer has it from another curve
     with warnings.catch_warnings():
@@ -138,6 +167,7 @@ def advance(scheduler: LRScheduler, steps: int) -> None:
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         for _ in range(steps):
             scheduler.step()
+    note_moved(scheduler.optimizer, moved(scheduler.optimizer) - set(names))
 
 
 def momenta(group: Mapping[str, Any]) -> list[str]:
@@ -161,20 +191,24 @@ def is_scheduled(optimizer: Optimizer) -> bool:
 
 
 def is_scheduled_elsewhere(optimizer: Optimizer) -> bool:
-    """Whether another scheduler drives it: torch's wrap its step."""
+    """Whether another scheduler drives it, as far as can be told: torch's wrap its step, but for ReduceLROnPlateau."""
     return hasattr(optimizer.step, "_wrapped_by_lr_sched") and not is_scheduled(optimizer)
 
 
-def note_moved(optimizer: Any, names: Sequence[str]) -> None:
+def note_moved(optimizer: Any, names: Iterable[str]) -> None:
     """Note on what was loaded, an optimizer or a ledger, the groups that are on another curve than when it was saved.
 
     Their lr is the config's until their schedule has been loaded too.
     """
-    setattr(optimizer, _MOVED, frozenset(names))
+    setattr(_whole(optimizer), _MOVED, frozenset(names))
 
 
 def moved(optimizer: Any) -> frozenset[str]:
     """The groups that are on another curve than when their optimizer was saved."""
+    return getattr(_whole(optimizer), _MOVED, frozenset())
+
+
+def _whole(optimizer: Any) -> Any:
     while isinstance(optimizer, GroupView):
         optimizer = optimizer.optimizer
-    return getattr(optimizer, _MOVED, frozenset())
+    return optimizer

@@ -7,17 +7,18 @@ checkpoint's lists would be of another length, or give a group its neighbour's v
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any
 
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import ConfigError, listed
-from .by_group import VARIATION, ByGroup, advance, curves, momenta, moved
+from .by_group import VARIATION, ByGroup, advance, curves, momenta, moved, num_steps
 from .values import assign, copied
 
 NAMES = "group_names"
+CLASS = "class"
 
 # What torch's schedulers keep by group. The first are each group's configured lr, which the config decides.
 _PEAKS = ("base_lrs", "max_lrs")
@@ -44,20 +45,29 @@ def by_name(scheduler: LRScheduler) -> LRScheduler:
 
 
 def state_dict(self: LRScheduler) -> dict[str, Any]:
-    """The class's, and the names of the groups."""
+    """The class's, its name, and the names of the groups."""
     state = type(self).state_dict(self)
     for method in ("state_dict", "load_state_dict"):
         state.pop(method, None)  # torch's takes all that stands on the instance
-    return {**state, NAMES: _names(self)}
+    return {**state, CLASS: type(self).__name__, NAMES: _names(self)}
 
 
 def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
     """Each group's entries by its name; a group that is new keeps the config's.
 
     Raises:
-        ConfigError: the state says no names, and is of another number of groups.
+        ConfigError: the state is another schedule's; or it says no names, and is of another number of groups.
     """
-    state = dict(_of_the_rest(state_dict))
+    saved_curves = curves(state_dict)
+    rest = [curve["state"] for curve in saved_curves if curve[VARIATION] is None]
+    if not rest:  # every group had a schedule of its own
+        return advance(self, max(num_steps(curve["state"]) for curve in saved_curves), _names(self))
+    state = dict(rest[0])
+    if (saved_class := state.pop(CLASS, type(self).__name__)) != type(self).__name__:
+        raise ConfigError(
+            f"scheduler: the checkpoint's is a {saved_class}, this run's a {type(self).__name__}, which cannot go on "
+            "from its state. Give the schedule that it was saved under"
+        )
     now = _names(self)
     lists = [key for key in _BY_GROUP if isinstance(state.get(key), list)]
     saved = state.pop(NAMES, None) or now
@@ -75,8 +85,8 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
             own[index] if key in _PEAKS or name not in places else state[key][places[name]]
             for index, name in enumerate(now)
         ]
-    arrived = {place: name for place, name in enumerate(now) if name in moved(self.optimizer)}
-    values = _values_after(self, int(state.get("last_epoch", 0)), arrived) if arrived else {}
+    arrived = [place for place, name in enumerate(now) if name in moved(self.optimizer)]
+    values = _values_after(self, num_steps(state), arrived) if arrived else {}
     type(self).load_state_dict(self, state)
     for place, group in enumerate(self.optimizer.param_groups):
         for key, value in values.get(place, {}).items():
@@ -85,20 +95,18 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
             self._last_lr[place] = copied(group)["lr"]  # as the optimizer has it, which is loaded first
 
 
-def _values_after(scheduler: LRScheduler, steps: int, arrived: Mapping[int, str]) -> dict[int, dict[str, Any]]:
+def _values_after(scheduler: LRScheduler, steps: int, arrived: Sequence[int]) -> dict[int, dict[str, Any]]:
     """What a new scheduler makes of groups that come from other curves in as many steps as the run has behind it.
+
+    The schedulers in it are moved on with it: what is loaded next puts them where they belong.
 
     Raises:
         ConfigError: it is one whose steps are not told by their number.
     """
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise ConfigError(
-            f"scheduler: {listed(arrived.values(), 3)} had a schedule of their own in the checkpoint, and what "
-            "reduce_on_plateau would have made of them is not known. Give the schedule that they were saved under"
-        )
     groups = scheduler.optimizer.param_groups
     before = [copied(group) for group in groups]
-    advance(copy.copy(scheduler), steps)
+    names = _names(scheduler)
+    advance(copy.copy(scheduler), steps, [names[place] for place in arrived])
     after = {place: copied(groups[place]) for place in arrived}
     for group, values in zip(groups, before, strict=True):
         for key in ("lr", *momenta(group)):
@@ -107,14 +115,6 @@ def _values_after(scheduler: LRScheduler, steps: int, arrived: Mapping[int, str]
 
 
 def _names(scheduler: LRScheduler) -> list[str]:
-    return [str(group["name"]) for group in scheduler.optimizer.param_groups]
-
-
-def _of_the_rest(state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state of the curve without variations, where the checkpoint has several."""
-    if "curves" not in state_dict:
-        return state_dict
-    everything = curves(state_dict)
-    rest = [curve for curve in everything if curve[VARIATION] is None] or everything
-    state: Mapping[str, Any] = rest[0]["state"]
-    return state
+    # Somebody may add a group without a name.
+    groups = scheduler.optimizer.param_groups
+    return [str(group.get("name", f"group{place}")) for place, group in enumerate(groups)]

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..errors import ConfigError
-from ..groups.merging import merged, on_curve, says_configured
+from ..groups.merging import has_moved, merged
 from .by_group import GroupView, note_moved
 from .values import copied
 
@@ -67,7 +67,7 @@ class Ledger:
         """
         moved = []
         for group, sources in zip(self.param_groups, self._sources(state), strict=True):
-            if sources and says_configured(sources) and not on_curve(group, sources):
+            if sources and has_moved(group, sources):
                 moved.append(str(group["name"]))
             group.update(merged(group, sources))
         note_moved(self, moved)

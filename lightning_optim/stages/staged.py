@@ -94,9 +94,8 @@ class StagedOptimizer:
             if names is not None:
                 group["params"] = list(zip(names, part.tensors, strict=True))
             # Optimizers of ours refuse keys that they do not know, and any scheduler may have put its own there.
-            self.optimizer.add_param_group(
-                {key: group[key] for key in group if key in (*self.optimizer.defaults, *ABOUT)}
-            )
+            defaults_of = getattr(self.optimizer, "defaults_of", lambda group: self.optimizer.defaults)
+            self.optimizer.add_param_group({key: group[key] for key in group if key in (*defaults_of(group), *ABOUT)})
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
         self.follow()

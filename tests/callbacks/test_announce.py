@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import lightning_optim.announce
-import lightning_optim.callbacks.unfreeze
 from lightning_optim import (
     OptimizerFactory,
     OptimizerMonitor,
@@ -26,8 +25,7 @@ STAGES = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines: list[str] = []
-    for module in (lightning_optim.announce, lightning_optim.callbacks.unfreeze):
-        monkeypatch.setattr(module, "rank_zero_info", lines.append)
+    monkeypatch.setattr(lightning_optim.announce, "rank_zero_info", lines.append)
     return lines
 
 
@@ -70,12 +68,22 @@ def test_a_hand_made_optimizer_s_groups_are_printed_by_the_monitor(said, tmp_pat
     assert "default" in table and "sgd" in table
 
 
-def test_stages_print_their_plan_too(said, tmp_path) -> None:
+@pytest.mark.parametrize("monitor", [False, True], ids=["", "and a monitor"])
+def test_stages_print_their_plan_too(monitor, said, tmp_path) -> None:
     module, unfreeze = Net(ours), StagedUnfreeze(STAGES)
-    fit(module, tmp_path, unfreeze, epochs=1)
+    monitors = [OptimizerMonitor(to_callback_metrics=True)] if monitor else []
+    fit(module, tmp_path, unfreeze, *monitors, epochs=1)
     groups, plan = tables(said)
     assert groups.startswith("\nParam groups") and plan.startswith("\nUnfreeze plan")
     assert plan.strip() == str(unfreeze.explain(module, FACTORY)).strip()
+
+
+def test_the_monitor_prints_no_table_of_a_part_of_the_groups(said, tmp_path) -> None:
+    """The template's line says nothing itself, and under stages the live groups are only the first."""
+    unfreeze = StagedUnfreeze(STAGES)
+    fit(Net(from_the_template), tmp_path, unfreeze, OptimizerMonitor(to_callback_metrics=True), epochs=1)
+    (plan,) = tables(said)
+    assert plan.startswith("\nUnfreeze plan")
 
 
 def test_a_second_fit_prints_its_new_optimizer_s(said, tmp_path) -> None:

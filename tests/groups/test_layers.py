@@ -223,6 +223,13 @@ def test_a_stem_outside_of_what_the_rule_selects_is_refused():
     check_message(caught, "groups.depth.stem", "'patch'", "other selectors")
 
 
+@pytest.mark.parametrize("stem", ["enc.layer", "enc.layer.0", ["enc.layer.*"]], ids=str)
+def test_a_stem_that_is_all_layers_is_refused(stem):
+    with pytest.raises(ConfigError) as caught:
+        plan(tree(*ENCODER), depth(stem=stem))
+    check_message(caught, "groups.depth.stem", "is in layers", "remove stem")
+
+
 def test_a_stem_that_matches_nothing_may_do_so_where_the_rule_may():
     assert "depth.stem" not in named(tree(*ENCODER), depth(stem="enc.embd", allow_empty=True))
 

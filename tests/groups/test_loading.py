@@ -236,6 +236,24 @@ ABSOLUTE = {"cosine_annealing", "cosine_annealing_warm_restarts", "cyclic", "red
 
 @pytest.mark.parametrize("config", ["our nadamw", "torch's sgd", "muon + adamw"])
 @pytest.mark.parametrize("schedule", [name for name, given in SCHEDULES.items() if given["name"] not in ABSOLUTE])
+def test_a_peak_that_was_0_is_where_the_schedule_would_have_brought_it(config, schedule) -> None:
+    """An lr of 0 is no part of any peak."""
+    rules = {"stem": SAVED["stem"], "norm": {"params": "backbone.1", "lr_scale": 0.0}}
+    model, whole, again = Deep(), Deep(), Deep()
+    before, always, resumed = (
+        factory_for(config, given)(m) for given, m in ((rules, model), (SAVED, whole), (SAVED, again))
+    )
+    scheduler, oracle = under(schedule, before, 9), under(schedule, always, 9)
+    other = resume(before, scheduler, resumed, schedule)
+    for t in range(9, 24):
+        ours, theirs = by_parameter(again, resumed, *CYCLED), by_parameter(whole, always, *CYCLED)
+        for name, (lr, *cycled) in theirs.items():
+            assert ours[name] == [pytest.approx(lr, rel=1e-14), *cycled], (t, name)
+        tick(resumed, other, t), tick(always, oracle, t)
+
+
+@pytest.mark.parametrize("config", ["our nadamw", "torch's sgd", "muon + adamw"])
+@pytest.mark.parametrize("schedule", [name for name, given in SCHEDULES.items() if given["name"] not in ABSOLUTE])
 def test_under_a_scheduler_an_edited_lr_is_at_the_same_part_of_its_new_peak(config, schedule) -> None:
     for change in ("the same", "renamed", "split"):
         model, again = Deep(), Deep()
@@ -480,9 +498,12 @@ def test_with_names_it_loads_by_them_into_any_rules(config, splits, prefix) -> N
     plain = foreign(model, named=prefix, splits=splits)
     run(model, plain)
     optimizer = build(config, "split", again)
-    optimizer.load_state_dict(through_a_file(plain.state_dict()))
+    fresh = [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    with pytest.warns(UserWarning, match="does not say what was configured.*lr and the rest from the config"):
+        optimizer.load_state_dict(through_a_file(plain.state_dict()))
     assert equal(states(again, optimizer), states(model, plain))
     assert_names_are_right(again, optimizer)
+    assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == fresh
 
 
 @pytest.mark.parametrize("config", ["torch's adamw", "our adamw", "muon + adamw"])
@@ -493,6 +514,35 @@ def test_names_of_a_wrapped_model_of_ours_are_the_model_s(config, prefix) -> Non
     optimizer = factory([(prefix + name, p) for name, p in model.named_parameters()])
     run(model, optimizer)
     resumed = build(config, "split", again)
+    resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+    assert equal(states(again, resumed), states(model, optimizer))
+
+
+class Wrapped(Deep):
+    """A model whose own attribute is called as a wrapper would call it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.module, self.backbone = self.backbone, nn.Identity()
+
+    def loss(self, seed: int = 0) -> Tensor:
+        self.backbone = self.module
+        loss = super().loss(seed)
+        self.backbone = nn.Identity()
+        return loss
+
+
+@pytest.mark.parametrize("change", ["the same", "renamed"])
+@pytest.mark.parametrize("config", ["torch's adamw", "our adamw"])
+def test_names_that_look_like_a_wrapper_s_are_taken_as_they_are_saved(config, change) -> None:
+    top, _ = CONFIGS[config]
+    stem = {"params": "module.0", "lr_scale": 0.5}
+    model, again = Wrapped(), Wrapped()
+    optimizer = OptimizerFactory(**top, groups={"stem": stem})(model)
+    run(model, optimizer)
+    (saved,) = [group for group in optimizer.param_groups if group["name"] == "stem"]
+    assert set(saved["param_names"]) == {"module.0.weight", "module.0.bias"}
+    resumed = OptimizerFactory(**top, groups={"first" if change == "renamed" else "stem": stem})(again)
     resumed.load_state_dict(through_a_file(optimizer.state_dict()))
     assert equal(states(again, resumed), states(model, optimizer))
 
@@ -624,6 +674,16 @@ CROSSINGS: dict[str, tuple[OptimizerFactory, OptimizerFactory, str]] = {
     "adam -> adamax": (of("adam"), of("adamax"), "backbone.0.weight"),
     "adam -> adafactor": (of("adam"), of("adafactor"), "backbone.0.weight"),
     "adafactor -> adam": (of("adafactor"), of("adam"), "backbone.0.weight"),
+    "muon -> sgd, whose buffer has the same name": (
+        of("adamw", groups=MUON),
+        of("adamw", groups={"m": {**MATRICES, "optimizer": "sgd", "momentum": 0.9}}),
+        "is muon's, and this run has sgd for them",
+    ),
+    "adamw -> lamb, whose buffers have the same names": (
+        of("adamw", implementation="own"),
+        of("lamb"),
+        "backbone.0.weight",
+    ),
     "amsgrad on": (of("adam"), of("adam", amsgrad=True), "backbone.0.weight"),
     "amsgrad on, ours": (
         of("adam", implementation="own"),
@@ -655,6 +715,9 @@ CROSSES = {
     "amsgrad off": (of("adam", amsgrad=True), of("adam")),
     "momentum of sgd on": (of("sgd"), of("sgd", momentum=0.9)),
     "momentum of sgd off": (of("sgd", momentum=0.9), of("sgd")),
+    "adam -> adamw": (of("adam"), of("adamw")),
+    "nadam -> nadamw": (of("nadam"), of("nadamw")),
+    "adaboundw -> adabound": (of("adaboundw"), of("adabound")),
     "amsgrad's own name": (of("adam", amsgrad=True, implementation="own"), of("amsgrad")),
 }
 
@@ -734,6 +797,30 @@ def test_a_hand_made_scheduler_of_the_same_groups_goes_on(config) -> None:
     resumed.load_state_dict(through_a_file(optimizer.state_dict()))
     other.load_state_dict(through_a_file(scheduler.state_dict()))
     assert equal(run(again, resumed, other, 4, 9), run(model, optimizer, scheduler, 4, 9))
+
+
+@pytest.mark.parametrize("config", ["torch's adamw", "muon + adamw"])
+@pytest.mark.parametrize("make", [lambda o: lr_scheduler.LambdaLR(o, lambda t: 0.9**t), lr_scheduler.ExponentialLR])
+def test_a_hand_made_scheduler_under_an_edited_lr_is_refused_with_both(config, make) -> None:
+    """It has its own list of peaks, and would bring back the old one."""
+    make = make if make.__name__ == "<lambda>" else lambda o: lr_scheduler.ExponentialLR(o, 0.9)
+    model, again = Deep(), Deep()
+    optimizer = factory_for(config, SAVED)(model)
+    run(model, optimizer, make(optimizer))
+    resumed = factory_for(config, {**SAVED, "stem": {"params": "backbone.0", "lr_scale": 0.25}})(again)
+    make(resumed)
+    state_dict = optimizer.state_dict()
+    assert_refused(again, resumed, state_dict, "scheduler: ", "stem (lr 0.02)", "stem (lr 0.01)", "SchedulerFactory")
+
+
+def test_the_state_of_another_schedule_is_refused_with_both() -> None:
+    _, optimizer = trained("torch's adamw")
+    saved = SchedulerFactory("cosine_annealing", T_max=10)(optimizer).state_dict()
+    other = SchedulerFactory("exponential", gamma=0.5)(factory_for("torch's adamw", SAVED)(Deep()))
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(ConfigError, match=r"^scheduler: .* a CosineAnnealingLR, this run's a ExponentialLR"):
+        other.load_state_dict(saved)
+    assert other.state_dict() == before
 
 
 def test_a_nameless_state_of_a_scheduler_goes_by_place_and_only_if_as_long() -> None:

@@ -294,3 +294,9 @@ def test_a_plan_checks_a_checkpoint():
     factory.plan(model).check(factory(model).state_dict()["param_groups"])
     with pytest.raises(ConfigError, match=r"1 param groups \(default\).* 5 \(default, backbone"):
         factory.plan(model).check(OptimizerFactory("adamw")(model).state_dict()["param_groups"])
+
+
+def test_why_names_what_froze_a_parameter():
+    found = plan({"cold": {"params": "embed", "frozen": True}, "icy": {"params": "embed.*", "frozen": True}})
+    assert found.why("embed.weight").rows() == [("frozen", "true", "groups.cold.frozen, groups.icy.frozen")]
+    assert found.frozen_by == {"embed.weight": ("groups.cold.frozen", "groups.icy.frozen")}

@@ -724,6 +724,27 @@ def test_hooks_for_all_optimizers_run_once_a_step_too() -> None:
     assert seen == [optimizer]
 
 
+def test_a_child_s_own_hooks_run_too() -> None:
+    """As an optimizer of somebody else's may register on itself."""
+    model, optimizer = trained()
+    seen: list[Any] = []
+    for child in optimizer.children.values():
+        child.register_step_post_hook(lambda stepped, *_: seen.append(stepped))
+    model.loss().backward()
+    optimizer.step()
+    assert seen == list(optimizer.children.values())
+
+
+def test_a_group_s_dict_stays_its_owner_s() -> None:
+    optimizer, given = (
+        MUON_ADAMW(Deep()),
+        {"params": [("late", nn.Parameter(torch.ones(2)))], "name": "late", "lr": 0.5},
+    )
+    before = dict(given)
+    optimizer.add_param_group(given)
+    assert given == before and optimizer.param_groups[-1] is not given
+
+
 def test_hooks_may_change_what_is_saved_and_loaded() -> None:
     model, optimizer = trained()
     optimizer.register_state_dict_post_hook(lambda _, state_dict: {**state_dict, "note": 1})
@@ -753,5 +774,6 @@ def test_a_schedule_of_torch_s_drives_every_group() -> None:
 def test_it_says_what_it_is_made_of() -> None:
     text = repr(MUON_ADAMW(Deep()))
     assert text.startswith("Composite(AdamW (") and "Muon (" in text
-    assert MUON_ADAMW(Deep()).defaults["betas"] == (0.9, 0.999), "the main one's come first"
-    assert MUON_ADAMW(Deep()).defaults["lr"] == 1e-3
+    defaults = MUON_ADAMW(Deep()).defaults
+    assert {"lr", "weight_decay"} <= defaults.keys() and not {"betas", "momentum"} & defaults.keys(), "of all children"
+    assert PAIRS["lion + sgd"][0](Deep()).defaults["lr"] == 0.05, "the main one's come first"

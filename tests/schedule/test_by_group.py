@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import pickle
 import warnings
 from typing import Any
 
@@ -87,6 +88,10 @@ def curve_of(algorithms: str, part: str, scheduler: SchedulerFactory | None) -> 
 
 
 COSINE = {"name": "warmup_cosine", "warmup_steps": 4}
+
+
+def through_pickle(what: Any) -> Any:
+    return pickle.loads(pickle.dumps(what))
 
 
 # What a rule's schedule means
@@ -331,6 +336,77 @@ def test_if_every_group_has_its_own_the_run_s_schedule_needs_no_length() -> None
     assert set(column(seen, "neck")) == {(0.1, 0.9)}
 
 
+# Loading where the curves are others
+
+
+def resumed_from(saved: Any, given: dict[str, Any], **schedules: Any) -> tuple[Any, Any]:
+    """An optimizer and its scheduler, with the states of others."""
+    optimizer = factory_for("sgd", **schedules)(net())
+    scheduler = SchedulerFactory(**given)(optimizer, STEPS)
+    optimizer.load_state_dict(saved[0])
+    scheduler.load_state_dict(saved[1])
+    return optimizer, scheduler
+
+
+EACH_ITS_OWN = {name: {"name": "exponential", "gamma": 0.5} for name in PEAKS}
+
+
+@pytest.mark.parametrize("given", [COSINE, {"name": "exponential", "gamma": 0.75}], ids=lambda given: given["name"])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(EACH_ITS_OWN, {}), ({}, EACH_ITS_OWN), (EACH_ITS_OWN, {"neck": "constant"})],
+    ids=["none saved for the rest", "none left for the rest", "one for another"],
+)
+def test_a_group_is_where_its_new_curve_would_have_brought_it(given, before, after) -> None:
+    optimizer = factory_for("sgd", **before)(net())
+    scheduler = SchedulerFactory(**given)(optimizer, STEPS)
+    run(optimizer, scheduler, last=7)
+    resumed, other = resumed_from(through_a_file([optimizer.state_dict(), scheduler.state_dict()]), given, **after)
+    whole = factory_for("sgd", **after)(net())
+    assert run(resumed, other, 7) == run(whole, SchedulerFactory(**given)(whole, STEPS))[7:]
+
+
+def test_a_chained_schedule_knows_how_far_it_is() -> None:
+    """torch's ChainedScheduler counts no steps itself."""
+    given = {"name": "chained", "schedulers": [{"name": "exponential", "gamma": 0.9}, {"name": "constant"}]}
+    optimizer = factory_for("sgd")(net())
+    scheduler = SchedulerFactory(**given)(optimizer, STEPS)
+    run(optimizer, scheduler, last=7)
+    saved = through_a_file([optimizer.state_dict(), scheduler.state_dict()])
+    resumed, other = resumed_from(saved, given, neck={"name": "linear"})
+    whole = factory_for("sgd", neck={"name": "linear"})(net())
+    assert run(resumed, other, 7) == run(whole, SchedulerFactory(**given)(whole, STEPS))[7:]
+    assert other.last_epoch == STEPS
+
+
+@pytest.mark.parametrize(("before", "after"), [({"neck": "constant"}, {}), ({}, {"neck": {"patience": 1}})], ids=str)
+def test_what_a_plateau_would_have_made_of_a_group_is_not_guessed(before, after) -> None:
+    given = {"name": "reduce_on_plateau", "patience": 2}
+    optimizer = factory_for("sgd", **before)(net())
+    scheduler = SchedulerFactory(**given)(optimizer)
+    run(optimizer, scheduler, last=7)
+    with pytest.raises(ConfigError, match=r"^scheduler: neck had another schedule in the checkpoint.*saved under"):
+        resumed_from(through_a_file([optimizer.state_dict(), scheduler.state_dict()]), given, **after)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, through_pickle], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_as_the_first_would(again) -> None:
+    def fresh() -> Any:
+        optimizer = factory_for("sgd", neck="constant")(net())
+        scheduler = SchedulerFactory(**COSINE)(optimizer, STEPS)
+        run(optimizer, scheduler, last=7)
+        return optimizer, scheduler
+
+    assert run(*again(fresh()), first=7) == run(*fresh(), first=7)
+
+
+def test_a_group_that_somebody_adds_without_a_name_is_called_by_its_place() -> None:
+    optimizer = factory_for("sgd")(net())
+    scheduler = SchedulerFactory(**COSINE)(optimizer, STEPS)
+    optimizer.add_param_group({"params": [("late.weight", nn.Parameter(torch.ones(3)))], "lr": 0.5})
+    assert scheduler.state_dict()["group_names"] == [*PEAKS, "group3"]
+
+
 # Who carries it out
 
 
@@ -349,17 +425,12 @@ def test_a_scheduler_of_somebody_else_s_is_refused_at_the_first_step(algorithms,
     assert all(map(torch.equal, before.values(), model.state_dict().values()))
 
 
-@pytest.mark.parametrize("variation", [{"warmup_steps": 5}, {"name": "linear"}], ids=str)
-def test_without_any_scheduler_a_curve_is_refused(variation) -> None:
-    optimizer = factory_for("sgd", neck=variation)(net())
+@pytest.mark.parametrize("variation", ["constant", {"warmup_steps": 5}, {"name": "linear"}], ids=str)
+@pytest.mark.parametrize("algorithms", ["sgd", "muon + adamw + sgd"])
+def test_without_any_scheduler_it_is_refused_at_the_first_step(algorithms, variation) -> None:
+    optimizer = factory_for(algorithms, neck=variation)(net())
     with pytest.raises(ConfigError, match=r"^schedule: .*'neck'.*configure_optimizers"):
         step(optimizer, None, 1)
-
-
-@pytest.mark.parametrize("algorithms", ["sgd", "muon + adamw + sgd"])
-def test_without_any_scheduler_constant_is_what_it_is(algorithms) -> None:
-    optimizer = factory_for(algorithms, neck="constant")(net())
-    assert [lr for lr, _ in column(run(optimizer, None), "neck")] == [0.1] * STEPS
 
 
 def test_a_scheduler_of_somebody_else_s_drives_an_optimizer_whose_rules_have_none() -> None:
