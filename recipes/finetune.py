@@ -27,6 +27,7 @@ from lightning_optim import RNGState
 from .checkpoints import AtomicCheckpointIO, Whereabouts, peek
 from .digits import Digits
 from .model import DigitsNet
+from .stopping import StopBetweenBatches
 
 PRETRAIN, FINETUNE = "pretrain", "finetune"
 
@@ -127,7 +128,7 @@ def new_trainer(
     checkpoint = instantiate(config.checkpoint, dirpath=str(run_dir / "checkpoints" / phase))
     return instantiate(  # type: ignore[no-any-return]
         config.trainer,
-        callbacks=[*callbacks, RNGState(), Whereabouts(phase, settings(config)), checkpoint],
+        callbacks=[*callbacks, RNGState(), Whereabouts(phase, settings(config)), StopBetweenBatches(), checkpoint],
         logger=logger,
         plugins=[AtomicCheckpointIO()],
         **arguments,
