@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,9 +24,9 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.optim.composite import Composite
+from tests.processes import run_module
 from tests.training import BATCHES, Loader, Net, Witness, fit, same
 
-ROOT = Path(__file__).parents[2]
 HIDDEN = {"params": "backbone", "kinds": ["matrix"], "optimizer": "muon", "lr": 0.02}
 NORMS = {"params": "backbone.1", "weight_decay": 0.0}
 SAVED = {"hidden": HIDDEN, "norms": NORMS}
@@ -359,10 +357,10 @@ def test_staged_it_goes_on_through_renamed_and_split_rules(tmp_path, rules, sche
 def run(folder: Path, how: str, *ckpt_and_rules: str) -> list[Any]:
     """What each rank noted; nothing where the fit was refused, which `log.txt` tells."""
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.callbacks.algorithms_run", str(folder), how, *ckpt_and_rules]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=180, text=True)
-    (folder / "log.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
-    if done.returncode:
+    arguments = (folder, how, *ckpt_and_rules)
+    status, out, errors = run_module("tests.callbacks.algorithms_run", *arguments, timeout_s=180, may_fail=True)
+    (folder / "log.txt").write_text(out + errors, encoding="utf-8")
+    if status:
         return []
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(1 if how == "alone" else 2)]
 

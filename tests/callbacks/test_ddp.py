@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.processes import run_module
 from tests.training import same
-
-ROOT = Path(__file__).parents[2]
 
 
 def _run(folder: Path, devices: int, *ckpt_path: str) -> list[Any]:
     folder.mkdir()
-    command = [sys.executable, "-m", "tests.callbacks.ddp_run", str(folder), str(devices), *ckpt_path]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    run_module("tests.callbacks.ddp_run", folder, devices, *ckpt_path, timeout_s=120)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(devices)]
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from ..processes import run_module
 from .driving import MEMBERS
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 def test_sharded_parameters_train_as_whole_ones(tmp_path):
-    command = [sys.executable, "-m", "tests.optim.fsdp_run", str(tmp_path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    run_module("tests.optim.fsdp_run", tmp_path)
     found = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
     assert set(found) == {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
     for name, apart in found.items():

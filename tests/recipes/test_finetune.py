@@ -18,9 +18,9 @@ from lightning_optim import ConfigError
 from recipes.checkpoints import peek
 from recipes.digits import Digits, EpochLoader
 from recipes.finetune import finetune, pretrain, quiet, settings
+from tests.processes import ROOT, run_module
 from tests.training import same
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     "pretrain.max_epochs=1",
     "trainer.max_epochs=3",
@@ -35,8 +35,10 @@ def _config(*overrides: str) -> Any:
         return compose("finetune", [*SMALL, *overrides])
 
 
-def _recipe(run_dir: Path, *overrides: str) -> list[str]:
-    return [sys.executable, "-m", "recipes.finetune", f"hydra.run.dir={run_dir}", *overrides]
+def _recipe(run_dir: Path, *overrides: str) -> str:
+    """What the recipe prints."""
+    _, out, _ = run_module("recipes.finetune", f"hydra.run.dir={run_dir}", *overrides)
+    return out
 
 
 def _scalars(folder: Path) -> dict[str, list[int]]:
@@ -120,9 +122,7 @@ def test_a_missing_or_foreign_checkpoint_is_refused(tmp_path) -> None:
 
 
 def test_the_command_prints_its_plan_first_and_ends_with_what_to_type(tmp_path) -> None:
-    done = subprocess.run(_recipe(tmp_path / "run", *SMALL), cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    out = done.stdout
+    out = _recipe(tmp_path / "run", *SMALL)
     assert (
         out.index("Param groups") < out.index("no_decay") < out.index("Unfreeze plan") < out.index("backbone.no_decay")
     )
@@ -135,14 +135,15 @@ def test_the_command_prints_its_plan_first_and_ends_with_what_to_type(tmp_path) 
 @pytest.mark.slow
 def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
     whole = tmp_path / "whole"
-    subprocess.run(_recipe(whole), cwd=ROOT, check=True, capture_output=True, timeout=300)
+    _recipe(whole)
     expected = _weights_and_state(whole / "checkpoints" / "finetune" / "last.ckpt")
     for number, (sent, phase, past) in enumerate(
         [(signal.SIGKILL, "pretrain", 0), (signal.SIGINT, "finetune", 1), (signal.SIGTERM, "finetune", 40)]
     ):
         run = tmp_path / f"stopped{number}"
         checkpoint = run / "checkpoints" / phase / "last.ckpt"
-        process = subprocess.Popen(_recipe(run), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        command = [sys.executable, "-m", "recipes.finetune", f"hydra.run.dir={run}"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         while not checkpoint.exists() or torch.load(checkpoint, weights_only=True)["global_step"] < past:
             assert process.poll() is None
             time.sleep(0.01)
@@ -151,7 +152,7 @@ def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
         assert process.returncode != 0
         assert ("Carry on with: python -m recipes.finetune ckpt_path=" in out) == (sent != signal.SIGKILL)
         rest = tmp_path / f"rest{number}"
-        subprocess.run(_recipe(rest, f"ckpt_path={checkpoint}"), cwd=ROOT, check=True, capture_output=True, timeout=300)
+        _recipe(rest, f"ckpt_path={checkpoint}")
         assert same(_weights_and_state(rest / "checkpoints" / "finetune" / "last.ckpt"), expected), number
 
 
@@ -165,7 +166,7 @@ def test_two_processes(tmp_path) -> None:
         witness,
         f"+callbacks.witness.folder={tmp_path}",
     ]
-    subprocess.run(_recipe(tmp_path / "run", *arguments), cwd=ROOT, check=True, capture_output=True, timeout=300)
+    _recipe(tmp_path / "run", *arguments)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
     assert len(first) == 150
     assert same(first, second)
