@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..announce import announce
-from ..configure import rebuild_reducer
+from ..configure import rebuild_reducer, run_length
 from ..errors import ConfigError, choices, listed
 from ..groups.names import read_parameters
 from ..groups.plan import Plan
@@ -21,9 +22,12 @@ from ..groups.table import Table
 from ..hyperparameters import plain
 from ..schedule.ledger import drives
 from ..stages.freezing import frozen_modules, set_trainable
+from ..stages.metrics import Metrics
+from ..stages.overrides import split
+from ..stages.owed import OwedSteps
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
-from ..stages.triggers import Clock
+from ..stages.timetable import Now, Timetable
 from ..telemetry.loggers import write_text
 from .arrange import Arrangement
 
@@ -41,9 +45,14 @@ class StagedUnfreeze(Callback):
     configured group has by then, times `lr_scale`. A frozen stage has no optimizer state and no gradient.
 
     Args:
-        stages: by name; a parameter belongs to the first that selects it. Each has selectors as in rules; `at: {epoch:
-            n}` (from 0) or `at: {step: n}` (optimizer steps done), and without is trained from the start; `lr_scale`;
-            `warmup_steps` (optimizer steps).
+        stages: by name; a parameter belongs to the first that selects it. Each has selectors as in rules. `at` says
+            when it thaws: `{epoch: n}` (from 0), `{step: n}` (optimizer steps done), `{fraction: 0.3}` (of the run),
+            `{after: {epochs: n}}` or `{after: {steps: n}}` (since the stage above thawed), `{plateau: {monitor:
+            val/loss, patience: 2, mode: min, min_delta: 0}}` (watched since then), `{any: [...]}` of these, or in
+            Python a callable `(trainer, module) -> bool`; without, it is trained from the start. With `layers`,
+            `each: {epochs: n}`, `{steps: n}` or `{plateau: {...}}` thaws layer by layer from the last on. `lr_scale`
+            and `warmup_steps` (optimizer steps) shape its groups' curves; any hyperparameter of the optimizer holds
+            for them from the thaw on.
         frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and leaves them alone.
         frozen_dropout: `train`: dropout in a frozen part goes on.
 
@@ -60,12 +69,18 @@ class StagedUnfreeze(Callback):
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
                 raise ConfigError(f"{key}: there is no mode {mode!r}.{choices(str(mode), _MODES)}")
-        self.stages = parse_stages(plain(stages))
+        self._given = plain(stages)
+        self.stages = parse_stages(self._given)
         self.frozen_norm = frozen_norm
         self.frozen_dropout = frozen_dropout
-        self._thawed = [stage.name for stage in self.stages if stage.trigger.from_start]
+        self._configured = self.stages
+        self._timetable = Timetable(self.stages)
         self._staged: list[StagedOptimizer] = []
+        self._metrics = Metrics()
+        self._owed: list[OwedSteps] = []
+        self._total_steps: float | None = None
         self._loaded: dict[str, Any] | None = None
+        self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
         self._hooks: list[Any] = []
         self._switched: list[tuple[nn.Module, bool]] = []
@@ -80,7 +95,7 @@ class StagedUnfreeze(Callback):
         Raises:
             ConfigError: the plan does not fit the model.
         """
-        claimed = claim(self.stages, module)
+        claimed = claim(self._configured, module)
         if isinstance(optimizer, Optimizer):
             plan = Plan.of(optimizer, module)
         elif optimizer is not None:
@@ -89,7 +104,7 @@ class StagedUnfreeze(Callback):
             plan = Plan.whole(module)
         check_unclaimed(claimed, module, but=frozenset(plan.frozen))
         starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
-        return Table(plan.split(claimed), starts=starts)
+        return Table(split(plan, claimed), starts=starts)
 
     # Before the optimizer is built: everything claimed is trainable, so it and its scheduler see the whole model.
 
@@ -98,26 +113,29 @@ class StagedUnfreeze(Callback):
         if stage != "fit":
             return
         _check_strategy(trainer)
-        self._begin(pl_module)
+        self._begin(trainer, pl_module)
         for claimed in self._claimable(pl_module):
             set_trainable(_tensors(pl_module, claimed.params), True)
         Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
 
-    def _begin(self, module: nn.Module) -> None:
+    def _begin(self, trainer: Trainer, module: nn.Module) -> None:
         """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
-        self._loaded = None
-        if self._module is not module:
-            self._thawed = [stage.name for stage in self.stages if stage.trigger.from_start]
+        self._trainer, self._loaded, self._metrics = trainer, None, Metrics()
+        if self._module is module:
+            self._timetable.begin_anew()
+        else:
+            self._configured = parse_stages(self._given)
+            self._timetable, self._staged = Timetable(self._configured), []
         self._module = module
 
     def _claimable(self, module: nn.Module) -> tuple[Stage, ...]:
         # Modules made in `configure_model` are not there yet: what is missing is an error only later.
         if next(module.parameters(), None) is None:
             return ()
-        return claim([replace(stage, allow_empty=True) for stage in self.stages], module)
+        return claim([replace(stage, allow_empty=True) for stage in self._configured], module)
 
     def _claim(self, module: nn.Module) -> None:
-        self.stages = claim(self.stages, module)
+        self.stages = claim(self._configured, module)
         for stage in self.stages:
             set_trainable(_tensors(module, stage.params), True)
 
@@ -126,29 +144,51 @@ class StagedUnfreeze(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the later stages out of the optimizers, freeze them, and put back those a checkpoint has passed."""
         self._settle_claims(pl_module, trainer.optimizers)
+        self._timetable = self._timetable.with_claims(self.stages)
         schedulers = _by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
-        self._staged = [
-            StagedOptimizer(optimizer, pl_module, self.stages, driving)
-            for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
-        ]
+        before, self._staged = (
+            self._staged,
+            [
+                StagedOptimizer(optimizer, pl_module, self.stages, driving)
+                for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
+            ],
+        )
         starts = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in self._staged:
             announce(staged.optimizer, Table(staged.plan, starts=starts), again=True)
-        self._restore()
+        self._look_ahead(trainer)
+        if trainer.lightning_module.automatic_optimization:
+            waiting = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
+            self._owed = [OwedSteps(config, trainer) for config in waiting]
+        self._restore(before)
         for staged in self._staged:
             self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
             self._hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
         for stage in self.stages:
-            set_trainable(_tensors(pl_module, stage.params), stage.name in self._thawed)
+            set_trainable(_tensors(pl_module, stage.params), stage.name in self._timetable.thawed)
         rebuild_reducer(trainer)
 
+    def _look_ahead(self, trainer: Trainer) -> None:
+        """How long the run is, where a stage asks; and which stages it is too short for."""
+        asking = next((stage for stage in self.stages if stage.trigger.needs_length), None)
+        if asking is not None:
+            instead = f"Type another trigger, for example {asking.key}.at: {{step: 500}}"
+            self._total_steps = run_length(trainer, "step", f"{asking.key}.at.fraction", instead)
+        epochs, steps = (
+            math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps)
+        )
+        if beyond := [stage.name for stage in self.stages if not stage.trigger.reachable(epochs, steps)]:
+            rank_zero_info(f"StagedUnfreeze: this run ends before {listed(beyond)} can thaw")
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put frozen layers into the mode asked for."""
+        """Put frozen layers into the mode asked for; step what an epoch before the checkpoint still owes."""
         self._set_modes(pl_module)
+        self._pay("epoch")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Frozen layers again: a module's own `train()` would have switched them back."""
         self._set_modes(pl_module)
+        self._pay("epoch")
         for config in trainer.lr_scheduler_configs:
             if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
                 raise ConfigError(
@@ -158,25 +198,61 @@ class StagedUnfreeze(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Thaw what is due; follow the schedulers."""
-        if len(self._thawed) < len(self.stages):
+        self._pay("epoch", "step")
+        # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
+        if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
             self._thaw_due(trainer, pl_module)
         self._follow()
 
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Follow the schedulers, which have just stepped, so that checkpoints hold the lr of the next step."""
+        for owed in self._owed:
+            owed.after_batch(batch_idx)
         self._follow()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what metrics there are."""
+        self._metrics.before_validation(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See which metrics that a stage waits for are new."""
+        if not trainer.sanity_checking:
+            logged = self._metrics.after_validation(trainer)
+            for plateau in self._timetable.watched():
+                plateau.due |= plateau.monitor in logged
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same, for what training logs."""
+        for owed in self._owed:
+            owed.after_epoch(trainer.current_epoch)
+        for plateau in self._timetable.watched():
+            plateau.due |= not self._metrics.is_of_validation(plateau.monitor)
+
+    def _pay(self, *intervals: str) -> None:
+        for owed in self._owed:
+            if owed.config.interval in intervals:
+                owed.pay(self._metrics)
 
     def _follow(self) -> None:
         for staged in self._staged:
             staged.follow()
 
     def _thaw_due(self, trainer: Trainer, module: LightningModule) -> None:
-        clock = Clock(epoch=trainer.current_epoch, step=trainer.global_step)
-        due = [stage for stage in self.stages if stage.name not in self._thawed and stage.trigger.due(clock)]
+        for plateau in self._timetable.watched():
+            if plateau.due:
+                plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
+
+        def ask(function: Callable[..., Any]) -> bool:
+            decision = bool(function(trainer, module))
+            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
+
+        now = Now(epoch=trainer.current_epoch, step=trainer.global_step, total_steps=self._total_steps, ask=ask)
+        due = self._timetable.due(now)
         for stage in due:
             set_trainable(_tensors(module, stage.params), True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
-            self._thawed.append(stage.name)
             self._announce(trainer, stage, [group.name for group in groups])
         if due:
             self._set_modes(module)
@@ -188,7 +264,7 @@ class StagedUnfreeze(Callback):
         write_text(trainer.loggers, "optim/thaw", said, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def _set_modes(self, module: LightningModule) -> None:
-        frozen = frozenset().union(*(stage.params for stage in self.stages if stage.name not in self._thawed))
+        frozen = frozenset().union(*(stage.params for stage in self._timetable.waiting))
         held = frozen_modules(module, frozen, norms=self.frozen_norm == "eval", dropouts=self.frozen_dropout == "eval")
         self._switch_back()
         self._switched = [(layer, layer.training) for layer in held]
@@ -221,34 +297,38 @@ class StagedUnfreeze(Callback):
     # Saved and restored.
 
     def state_dict(self) -> dict[str, Any]:
-        """The stages that have thawed, and what the schedulers made of the groups as configured."""
-        return {"thawed": list(self._thawed), "optimizers": [staged.state_dict() for staged in self._staged]}
+        """The stages that have thawed, what the schedulers made of the groups as configured, and what is still due."""
+        waited_for = [plateau.monitor for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
+        waited_for += [str(owed.config.monitor) for owed in self._owed]
+        return {
+            **self._timetable.state_dict(),
+            "optimizers": [staged.state_dict() for staged in self._staged],
+            "owed": [owed.owed for owed in self._owed],
+            "metrics": self._metrics.state_dict(self._trainer, waited_for),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the stage from the checkpoint: it, and not the epoch, says where the run is.
-
-        Raises:
-            ConfigError: the checkpoint has a stage that this plan has not.
-        """
-        known = [stage.name for stage in self.stages]
-        for name in state_dict["thawed"]:
-            if name not in known:
-                raise ConfigError(
-                    f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
-                )
+        """Take all that from a checkpoint, once the optimizers are there."""
         self._loaded = state_dict
 
-    def _restore(self) -> None:
+    def _restore(self, before: Sequence[StagedOptimizer]) -> None:
         if self._loaded is not None:
-            self._thawed = list(self._loaded["thawed"])
+            self._timetable.load_state_dict(self._loaded)
+            self._metrics.load_state_dict(self._loaded["metrics"])
         for staged in self._staged:
-            staged.show_only(self._thawed)
+            staged.show_only(self._timetable.thawed)
         if self._loaded is not None:
             saved = self._loaded["optimizers"]
             if len(saved) != len(self._staged):
                 raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
             for staged, state in zip(self._staged, saved, strict=True):
                 staged.load_state_dict(state)
+            # A plateau scheduler that is new owes nothing.
+            for owed, was_owed in zip(self._owed, self._loaded["owed"], strict=False):
+                owed.owed = was_owed
+        elif before:  # another fit of the same module
+            for staged, last in zip(self._staged, before, strict=True):
+                staged.go_on_from(last)
         self._loaded = None
 
     # Put back.
@@ -266,7 +346,9 @@ class StagedUnfreeze(Callback):
         self._switch_back()
         for hook in self._hooks:
             hook.remove()
-        self._hooks = []
+        for owed in self._owed:
+            owed.let_go()
+        self._hooks, self._owed, self._trainer = [], [], None
 
 
 def _tensors(module: nn.Module, names: frozenset[str]) -> list[Any]:

@@ -78,6 +78,8 @@ class Group:
     """Optimizer steps after the thaw in which its lr climbs to the curve."""
     parent: str | None = None
     """The group as configured that it follows, once a plan is split by stages."""
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    """What its stage has set of the hyperparameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,8 @@ class Plan:
     """Every parameter by its clean name; by its place where there are only bare tensors."""
     named: bool = True
     """Whether the parameters have names."""
+    peaks: bool = True
+    """Whether each group's lr is known to be its peak; a hand-made optimizer's may be in the middle of a curve."""
     sparse: bool = False
     """Whether a module says that it makes sparse gradients, which no fused kernel takes."""
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
@@ -183,7 +187,8 @@ class Plan:
                     schedule=group.get("schedule"),
                 )
             )
-        return cls(groups=_renamed(groups), tensors=tensors)
+        peaks = all("peak_lr" in group for group in optimizer.param_groups)
+        return cls(groups=_renamed(groups), tensors=tensors, peaks=peaks)
 
     @classmethod
     def whole(cls, module: nn.Module) -> Plan:

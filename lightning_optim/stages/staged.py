@@ -16,6 +16,7 @@ from ..groups.plan import Group, Plan
 from ..schedule.curves import warmup
 from ..schedule.ledger import Ledger
 from ..schedule.values import assign, copied
+from .overrides import split
 from .stages import Stage
 
 # What schedulers cycle besides lr.
@@ -58,7 +59,7 @@ class StagedOptimizer:
             raise ConfigError("stages: lbfgs takes one param group for ever, so no stage can join it. Take name: adamw")
         configured = Plan.of(optimizer, module)
         self.optimizer = optimizer
-        self.plan = configured.split(stages)
+        self.plan = split(configured, stages)
         self.ledger = Ledger(optimizer)
         for scheduler in schedulers:
             self.ledger.retarget(scheduler, optimizer)
@@ -108,7 +109,7 @@ class StagedOptimizer:
             part.lr = part.parent["lr"] if factor == 1.0 else part.parent["lr"] * factor
             assign(group, "lr", part.lr)
             for key in _COPIED:
-                if key in part.parent:
+                if key in part.parent and key not in part.group.overrides:
                     group[key] = part.parent[key]
 
     def before_step(self, *_: Any) -> None:
@@ -168,6 +169,13 @@ class StagedOptimizer:
             part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
         self.follow()
 
+    def go_on_from(self, last: StagedOptimizer) -> None:
+        """Take over how often the groups of another fit's optimizer were stepped."""
+        steps = {part.group.name: part.steps for part in last._parts}
+        for part in self._parts:
+            part.steps = steps.get(part.group.name, 0)
+        self.follow()
+
     def _param_group(self, part: _Part) -> dict[str, Any]:
         """A param group as its parent is now, with its own name and parameters."""
         group = copied(part.parent) | {"params": list(part.tensors), "name": part.group.name}
@@ -175,6 +183,9 @@ class StagedOptimizer:
             group["param_names"] = list(part.group.params)
         if "peak_lr" in group:
             group["peak_lr"] = part.parent["peak_lr"] * part.group.lr_scale
+        group |= part.group.overrides
+        if "configured" in group:
+            group["configured"] = {**group["configured"], **part.group.overrides}
         return group
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, choices, listed, not_yet
+from ..errors import ConfigError, listed
 from ..groups.index import Index
 from ..groups.names import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
 from ..hyperparameters import Flag, Number
-from .triggers import Trigger
+from .overrides import check_known
+from .triggers import Trigger, parse_each, parse_trigger
 
-_LATER = ("layers", "each")
 _OPTIONS = {
     "lr_scale": Number(default=0.1, low=0),
     "warmup_steps": Number(default=0, low=0, integer=True),
@@ -30,8 +30,11 @@ class Stage:
     """One entry of `stages`."""
 
     name: str
+    """`top`; where it thaws layer by layer, each layer is a stage of its own: `top.11`."""
     selector: Selector
     trigger: Trigger
+    each: Callable[[str], Trigger] | None = None
+    """For a stage that thaws layer by layer: the trigger of each layer but the last, from the name of that before."""
     lr_scale: float = 1.0
     """On the curve of the group as configured."""
     warmup_steps: int = 0
@@ -39,13 +42,15 @@ class Stage:
     allow_unused: bool = False
     """Whether its parameters may go without a gradient."""
     allow_empty: bool = False
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    """What its groups have from the thaw on instead of what was configured."""
     params: frozenset[str] = field(default_factory=frozenset)
     """Clean names of what it claims, once `claim` has seen the model."""
 
     @property
     def key(self) -> str:
         """Where it stands in the config."""
-        return f"stages.{self.name}"
+        return f"stages.{self.name.partition('.')[0]}"
 
 
 def parse_stages(given: Any) -> tuple[Stage, ...]:
@@ -75,7 +80,7 @@ def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
     parameters = read_parameters(module)
     index = Index(parameters)
     free = {parameter.name: parameter for parameter in parameters}
-    claimed = []
+    claimed: list[Stage] = []
     for stage in stages:
         matched = [parameters[place] for place in sorted(stage.selector.select(index))]
         mine = frozenset(parameter.name for parameter in matched if parameter.name in free)
@@ -83,7 +88,7 @@ def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
             raise ConfigError(f"{stage.key}: {_why_nothing(stage, matched, index)}")
         for name in mine:
             del free[name]
-        claimed.append(replace(stage, params=mine))
+        claimed += [replace(stage, params=mine)] if stage.each is None else _by_layer(stage, mine, parameters, index)
     return tuple(claimed)
 
 
@@ -109,21 +114,44 @@ def _parse_stage(name: str, given: Any) -> Stage:
         raise ConfigError(
             f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}"
         )
-    known = (*SELECTORS, "at", *_OPTIONS)
-    for word in _LATER:
-        if given.get(word) is not None:
-            raise ConfigError(not_yet(f"{key}.{word}", word))
-    for option in given:
-        if option not in known:
-            raise ConfigError(f"{key}.{option}: a stage has no key {option!r}.{choices(str(option), known)}")
+    words = (*SELECTORS, "at", "each", *_OPTIONS)
+    hyperparameters = {str(word): value for word, value in given.items() if word not in words}
+    check_known(hyperparameters, key, words)
     options = {
         option: spec.check(given[option], f"{key}.{option}")
         for option, spec in _OPTIONS.items()
         if given.get(option) is not None
     }
+    each = given.get("each")
+    if each is not None and given.get("layers") is None:
+        raise ConfigError(
+            f"{key}.each: it thaws layer by layer, and there are none. Type for example "
+            f'{key}.layers: "{name}.layer.{{i}}"'
+        )
     return Stage(
-        name=name, selector=Selector.parse(given, key), trigger=Trigger.parse(given.get("at"), f"{key}.at"), **options
+        name=name,
+        selector=Selector.parse(given, key),
+        trigger=parse_trigger(given.get("at"), f"{key}.at"),
+        each=None if each is None else parse_each(each, f"{key}.each"),
+        hyperparameters=hyperparameters,
+        **options,
     )
+
+
+def _by_layer(stage: Stage, mine: frozenset[str], parameters: Sequence[Parameter], index: Index) -> Iterator[Stage]:
+    """A stage for each of its layers, from the last on; one that stages above have claimed whole is left out."""
+    members: dict[int, set[str]] = {}
+    left = set(mine)
+    for use, number in sorted(stage.selector.find_layers(index).numbers.items()):
+        name = parameters[index.holders[use]].name
+        if name in left:
+            left.remove(name)
+            members.setdefault(number, set()).add(name)
+    previous = None
+    for number in sorted(members, reverse=True):
+        trigger = stage.trigger if previous is None or stage.each is None else stage.each(previous)
+        previous = f"{stage.name}.{number}"
+        yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(members[number]))
 
 
 def _why_nothing(stage: Stage, matched: Sequence[Parameter], index: Index) -> str:

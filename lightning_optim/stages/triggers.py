@@ -2,72 +2,306 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, choices, not_yet
-from ..hyperparameters import Number
+from ..errors import ConfigError, choices
+from ..hyperparameters import Choice, Number
+from .plateau import Plateau
 
-_LATER = ("fraction", "plateau", "any", "each")
 _COUNT = Number(default=1, low=0, integer=True)
+_DISTANCE = Number(default=1, low=1, integer=True)
+_FRACTION = Number(default=0.5, low=0, high=1, open_high=True)
+_PLATEAU = {
+    "patience": Number(default=3, low=1, integer=True),
+    "mode": Choice(default="min", options=("min", "max")),
+    "min_delta": Number(default=0.0, low=0),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clock:
-    """Where a run stands at the start of a batch."""
+    """Where a run stands at the start of a batch, as one stage sees it."""
 
     epoch: int
     """From 0."""
     step: int
     """Optimizer steps done."""
+    total_steps: float | None = None
+    """Those of the whole run, for whoever asks for a fraction of it."""
+    since: tuple[int, int] | None = (0, 0)
+    """Epoch and step at which the stage before it in the plan thawed; None while it has not."""
+    ask: Callable[[Callable[..., Any]], bool] = field(default=lambda function: bool(function()), repr=False)
+    """Calls a function of the user's with the trainer and the module; the answer is the same on every rank."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """Due from an epoch or an optimizer step on: reached late, it still fires. With neither, due from the start."""
+    """Due from some moment on: reached late, it still fires."""
 
-    epoch: int | None = None
-    step: int | None = None
-
-    @classmethod
-    def parse(cls, given: Any, key: str) -> Trigger:
-        """The trigger in a stage's `at`.
-
-        Raises:
-            ConfigError: it is no trigger.
-        """
-        if given is None:
-            return cls()
-        known = ("epoch", "step")
-        # `at.epoch=null +at.step=500` changes the trigger of a preset.
-        set_ones = {k: v for k, v in given.items() if v is not None} if isinstance(given, Mapping) else {}
-        if len(set_ones) != 1:
-            raise ConfigError(
-                f"{key}: got {given!r}. A trigger is one of {', '.join(known)}, for example at: {{epoch: 1}}; "
-                "from the start is at: null"
-            )
-        (name, value), *_ = set_ones.items()
-        if name in _LATER:
-            raise ConfigError(not_yet(f"{key}.{name}", str(name)))
-        if name not in known:
-            raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{choices(str(name), known)}")
-        return cls(**{name: _COUNT.check(value, f"{key}.{name}")})
-
-    @property
-    def from_start(self) -> bool:
-        """Whether the stage is trained from the first step."""
-        return not self.epoch and not self.step
+    from_start = False
+    """Whether the stage is trained from the first step."""
+    needs_length = False
+    """Whether it asks how long the run is."""
 
     def due(self, clock: Clock) -> bool:
         """Whether it has been reached."""
-        return (
-            self.from_start
-            or (self.epoch is not None and clock.epoch >= self.epoch)
-            or (self.step is not None and clock.step >= self.step)
-        )
+        raise NotImplementedError
+
+    def reachable(self, epochs: float, steps: float) -> bool:
+        """Whether a run of so many epochs and optimizer steps at most can reach it, as far as that can be known."""
+        return True
+
+    @property
+    def plateaus(self) -> tuple[Plateau, ...]:
+        """The metrics it watches."""
+        return ()
+
+
+@dataclass(frozen=True)
+class FromStart(Trigger):
+    """No trigger."""
+
+    from_start = True
+
+    def due(self, clock: Clock) -> bool:
+        """Always."""
+        return True
 
     def __str__(self) -> str:
-        if self.from_start:
-            return "from the start"
-        return f"epoch {self.epoch}" if self.epoch is not None else f"step {self.step}"
+        return "from the start"
+
+
+@dataclass(frozen=True)
+class AtEpoch(Trigger):
+    """From an epoch on, counted from 0."""
+
+    epoch: int
+
+    def due(self, clock: Clock) -> bool:
+        """Whether the epoch has begun."""
+        return clock.epoch >= self.epoch
+
+    def reachable(self, epochs: float, steps: float) -> bool:
+        """Whether that epoch is one of the run's."""
+        return self.epoch < epochs
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}"
+
+
+@dataclass(frozen=True)
+class AtStep(Trigger):
+    """Once so many optimizer steps are done."""
+
+    step: int
+
+    def due(self, clock: Clock) -> bool:
+        """Whether they are done."""
+        return clock.step >= self.step
+
+    def reachable(self, epochs: float, steps: float) -> bool:
+        """Whether there is a step after it."""
+        return self.step < steps
+
+    def __str__(self) -> str:
+        return f"step {self.step}"
+
+
+@dataclass(frozen=True)
+class AtFraction(Trigger):
+    """Once such a part of the run's optimizer steps is done."""
+
+    fraction: float
+    needs_length = True
+
+    def due(self, clock: Clock) -> bool:
+        """Whether it is done."""
+        assert clock.total_steps is not None
+        return clock.step >= self.fraction * clock.total_steps - 1e-6  # 0.07 of 100 is 7.000000000000001
+
+    def __str__(self) -> str:
+        return f"{self.fraction:.4g} of the run"
+
+
+@dataclass(frozen=True)
+class After(Trigger):
+    """So many epochs, or optimizer steps, after the stage before it thawed."""
+
+    count: int
+    unit: str
+    """`epochs` or `steps`."""
+    previous: str
+    """What that stage is called."""
+
+    def due(self, clock: Clock) -> bool:
+        """Whether they have gone by."""
+        if clock.since is None:
+            return False
+        epoch, step = clock.since
+        return clock.epoch >= epoch + self.count if self.unit == "epochs" else clock.step >= step + self.count
+
+    def __str__(self) -> str:
+        unit = self.unit if self.count > 1 else self.unit.removesuffix("s")
+        return f"{self.count} {unit} after {self.previous}"
+
+
+@dataclass(frozen=True)
+class OnPlateau(Trigger):
+    """Once a metric gets no better; watched since the stage before it thawed."""
+
+    plateau: Plateau
+
+    def due(self, clock: Clock) -> bool:
+        """Whether it has stopped getting better."""
+        return self.plateau.reached
+
+    @property
+    def plateaus(self) -> tuple[Plateau, ...]:
+        """The one."""
+        return (self.plateau,)
+
+    def __str__(self) -> str:
+        return str(self.plateau)
+
+
+@dataclass(frozen=True)
+class Called(Trigger):
+    """Once a function of the trainer and the module says so."""
+
+    function: Callable[..., Any]
+
+    def due(self, clock: Clock) -> bool:
+        """What it says."""
+        return clock.ask(self.function)
+
+    def __str__(self) -> str:
+        return f"{getattr(self.function, '__name__', type(self.function).__name__)}()"
+
+
+@dataclass(frozen=True)
+class AnyOf(Trigger):
+    """Once any of several is reached."""
+
+    triggers: tuple[Trigger, ...]
+
+    @property
+    def from_start(self) -> bool:  # type: ignore[override]
+        """Whether one of them is."""
+        return any(trigger.from_start for trigger in self.triggers)
+
+    @property
+    def needs_length(self) -> bool:  # type: ignore[override]
+        """Whether one of them asks."""
+        return any(trigger.needs_length for trigger in self.triggers)
+
+    def due(self, clock: Clock) -> bool:
+        """Whether one of them is."""
+        return any(trigger.due(clock) for trigger in self.triggers)
+
+    def reachable(self, epochs: float, steps: float) -> bool:
+        """Whether one of them is."""
+        return any(trigger.reachable(epochs, steps) for trigger in self.triggers)
+
+    @property
+    def plateaus(self) -> tuple[Plateau, ...]:
+        """Those of all of them."""
+        return tuple(plateau for trigger in self.triggers for plateau in trigger.plateaus)
+
+    def __str__(self) -> str:
+        return " or ".join(map(str, self.triggers))
+
+
+KINDS = ("epoch", "step", "fraction", "plateau", "after", "any")
+_UNITS = ("epochs", "steps")
+EACH = (*_UNITS, "plateau")
+
+
+def parse_trigger(given: Any, key: str) -> Trigger:
+    """The trigger in a stage's `at`.
+
+    Args:
+        given: as the config has it: None, one of `KINDS` with its value, or a callable.
+        key: where it stands in the config.
+
+    Raises:
+        ConfigError: it is no trigger.
+    """
+    if given is None:
+        return FromStart()
+    if callable(given):
+        return Called(given)
+    name, value = _only(given, key, KINDS, f"A trigger is one of {', '.join(KINDS)}, for example at: {{epoch: 1}}; ")
+    if name == "any":
+        return _parse_any(value, f"{key}.any")
+    if name == "plateau":
+        return OnPlateau(_parse_plateau(value, f"{key}.plateau"))
+    if name == "after":
+        return _parse_after(value, f"{key}.after", "the stage above")
+    if name == "fraction":
+        fraction = _FRACTION.check(value, f"{key}.fraction")
+        return AtFraction(fraction) if fraction else FromStart()
+    count = _COUNT.check(value, f"{key}.{name}")
+    if not count:
+        return FromStart()
+    return AtEpoch(count) if name == "epoch" else AtStep(count)
+
+
+def parse_each(given: Any, key: str) -> Callable[[str], Trigger]:
+    """The trigger in a stage's `each`: a function from the name of the stage before to a trigger of its own.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(given, Mapping) and given.get("plateau") is not None:
+        _only(given, key, EACH, "")
+        _parse_plateau(given["plateau"], f"{key}.plateau")
+        return lambda previous: OnPlateau(_parse_plateau(given["plateau"], f"{key}.plateau"))
+    _parse_after(given, key, "", EACH)
+    return lambda previous: _parse_after(given, key, previous, EACH)
+
+
+def _parse_after(given: Any, key: str, previous: str, known: tuple[str, ...] = _UNITS) -> Trigger:
+    example = f"It is one of {', '.join(known)}, for example {key.rpartition('.')[2]}: {{epochs: 1}}; "
+    unit, count = _only(given, key, known, example)
+    return After(_DISTANCE.check(count, f"{key}.{unit}"), unit, previous)
+
+
+def _only(given: Any, key: str, known: tuple[str, ...], example: str) -> tuple[str, Any]:
+    # `at.epoch=null +at.step=500` changes the trigger of a preset.
+    set_ones = {str(k): v for k, v in given.items() if v is not None} if isinstance(given, Mapping) else {}
+    for name in set_ones:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{choices(name, known)}")
+    if len(set_ones) != 1:
+        several = ". Where any of several is to do: at: {any: [{epoch: 1}, {step: 500}]}" if len(set_ones) > 1 else ""
+        raise ConfigError(f"{key}: got {given!r}. {example}without one, leave {key} out{several}")
+    ((name, value),) = set_ones.items()
+    return name, value
+
+
+def _parse_any(given: Any, key: str) -> Trigger:
+    if not isinstance(given, (list, tuple)) or not given:
+        raise ConfigError(f"{key}: got {given!r}. It takes a list of triggers, for example any: [{{epoch: 1}}]")
+    for place, one in enumerate(given):
+        if one is None:
+            raise ConfigError(f"{key}[{place}]: got None. Type a trigger, for example {{epoch: 1}}")
+    return AnyOf(tuple(parse_trigger(one, f"{key}[{place}]") for place, one in enumerate(given)))
+
+
+def _parse_plateau(given: Any, key: str) -> Plateau:
+    known = ("monitor", *_PLATEAU)
+    if not isinstance(given, Mapping):
+        raise ConfigError(
+            f"{key}: got {given!r}. It takes a mapping, for example plateau: {{monitor: val/loss, patience: 2}}"
+        )
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"{key}.{name}: a plateau has no key {name!r}.{choices(str(name), known)}")
+    monitor = given.get("monitor")
+    if not isinstance(monitor, str) or not monitor:
+        raise ConfigError(f"{key}.monitor: got {monitor!r}. Type the name of a logged metric, for example val/loss")
+    options = {
+        name: spec.check(given[name], f"{key}.{name}") for name, spec in _PLATEAU.items() if given.get(name) is not None
+    }
+    return Plateau(monitor=monitor, key=f"{key}.monitor", **options)

@@ -256,12 +256,6 @@ def test_explain_refuses_what_fit_would() -> None:
         StagedUnfreeze({"head": {"params": "head"}}).explain(Net(_from_config()))
 
 
-@pytest.mark.parametrize("word", ["layers", "each"])
-def test_what_a_later_version_has_is_said_so(word) -> None:
-    with pytest.raises(ConfigError, match=rf"stages\.top\.{word}: {word} is not there yet"):
-        StagedUnfreeze({**PLAN, "top": {"params": "top", word: "x"}})
-
-
 def test_the_modules_own_hook_comes_back(tmp_path) -> None:
     module = Net(_from_config())
     trainer = fit(module, tmp_path, StagedUnfreeze(PLAN), epochs=1)

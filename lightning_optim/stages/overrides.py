@@ -1,0 +1,82 @@
+"""What a stage sets on the groups that it thaws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, choices, listed
+from ..hyperparameters import Number, in_yaml
+from ..registry import algorithms_with, list_optimizers, optimizer_info
+
+if TYPE_CHECKING:
+    from ..groups.plan import Group, Plan
+    from .stages import Stage
+
+_LR = Number(default=1e-3, low=0)
+
+
+def check_known(given: Mapping[str, Any], key: str, words: Sequence[str]) -> None:
+    """Whether these are hyperparameters of some optimizer, and such as a param group may have for itself.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    for name, value in given.items():
+        specs = [optimizer_info(algorithm).hyperparameters[name] for algorithm in algorithms_with(name)]
+        if not specs:
+            every = dict.fromkeys((*words, *(known for one in list_optimizers() for known in _per_group(one))))
+            raise ConfigError(f"{key}.{name}: a stage has no key {name!r}.{choices(name, every)}")
+        if not any(spec.per_group for spec in specs):
+            raise ConfigError(f"{key}.{name}: {name} holds for the whole optimizer. Set it there")
+        if value is None and not any(spec.optional for spec in specs):
+            raise ConfigError(f"{key}.{name}: got None. Type a value, or leave {name} out")
+
+
+def split(plan: Plan, stages: Sequence[Stage]) -> Plan:
+    """A plan's groups × stages, with what each stage sets; an lr becomes a part of the peak, to stay on its curve.
+
+    Raises:
+        ConfigError: a stage sets what the algorithm of one of its groups does not have, or not such a value.
+    """
+    by_name = {stage.name: stage for stage in stages}
+    parts = plan.split(stages)
+    groups = [_overridden(group, by_name[str(group.stage)], peaks=plan.peaks) for group in parts.groups]
+    return replace(parts, groups=tuple(groups))
+
+
+def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
+    if not stage.hyperparameters or not group.hyperparameters:
+        return group
+    key = stage.key
+    known = optimizer_info(group.algorithm) if group.algorithm in list_optimizers() else None
+    values: dict[str, Any] = {}
+    for name, value in stage.hyperparameters.items():
+        if name not in group.hyperparameters:
+            raise ConfigError(
+                f"{key}.{name}: it claims {listed(group.params, 3)}, which go by {group.algorithm}, and "
+                f"{group.algorithm} has no {name}. Remove it, or narrow the selectors of {key}"
+            )
+        values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
+    if "lr" in values:
+        group = replace(group, lr_scale=group.lr_scale * _part_of_peak(group, values.pop("lr"), key, peaks=peaks))
+    if known and (wrong := known.conflict({**group.hyperparameters, **values})):
+        raise ConfigError(f"{key}: {wrong} (for {listed(group.params, 3)})")
+    return replace(group, hyperparameters={**group.hyperparameters, **values}, overrides=values)
+
+
+def _part_of_peak(group: Group, lr: Any, key: str, *, peaks: bool) -> float:
+    lr = _LR.check(lr, f"{key}.lr")
+    peak = group.hyperparameters["lr"]
+    if not peaks or not peak:
+        why = "its lr is 0" if peaks else "no OptimizerFactory has built it, so the peak of its lr is not known"
+        raise ConfigError(
+            f"{key}.lr: got {in_yaml(lr)} for param group '{group.parent}', and {why}. Type a part of it: "
+            f"{key}.lr_scale: 0.1"
+        )
+    return float(lr / peak)
+
+
+def _per_group(algorithm: str) -> list[str]:
+    return [name for name, spec in optimizer_info(algorithm).hyperparameters.items() if spec.per_group]
