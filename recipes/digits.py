@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class EpochLoader:
         self._batch_size, self._seed = batch_size, seed
         self._rank, self._world_size = rank, world_size
         self._epoch = self._batch = 0
+        self.batch_sampler = SimpleNamespace(sampler=self)  # where Lightning looks for `set_epoch`
 
     def __len__(self) -> int:
         return -(-self._per_rank // self._batch_size)
@@ -47,6 +49,11 @@ class EpochLoader:
         for batch in mine.split(self._batch_size)[self._batch :]:  # type: ignore[no-untyped-call]
             self._batch += 1
             yield self._images[batch], self._labels[batch]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch. Lightning says its number at each; it restores a loader's state within one only."""
+        if epoch != self._epoch:
+            self._epoch, self._batch = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
         """Where the next batch comes from."""

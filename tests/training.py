@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -20,16 +21,21 @@ BATCHES = 4
 
 
 class Loader:
-    """Four batches an epoch, ordered by the epoch alone; takes up mid-epoch."""
+    """Four batches an epoch, ordered by the epoch alone; takes up within one by its state, at its end by its number."""
 
     def __init__(self, batches: int = BATCHES) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = torch.randn(batches, 8, 4, generator=generator)
         self.targets = torch.randint(0, 3, (batches, 8), generator=generator)
         self.epoch = self.batch = 0
+        self.batch_sampler = SimpleNamespace(sampler=self)  # where Lightning looks for set_epoch
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.batch = epoch, 0
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self.batch >= len(self):

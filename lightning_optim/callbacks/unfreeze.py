@@ -25,6 +25,7 @@ from ..stages.freezing import frozen_modules, set_trainable
 from ..stages.metrics import Metrics
 from ..stages.overrides import split
 from ..stages.owed import OwedSteps
+from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, what_is_left
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
 from ..stages.timetable import Now, Timetable
@@ -79,6 +80,7 @@ class StagedUnfreeze(Callback):
         self._metrics = Metrics()
         self._owed: list[OwedSteps] = []
         self._total_steps: float | None = None
+        self._left: str | None = None
         self._loaded: dict[str, Any] | None = None
         self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
@@ -120,7 +122,7 @@ class StagedUnfreeze(Callback):
 
     def _begin(self, trainer: Trainer, module: nn.Module) -> None:
         """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
-        self._trainer, self._loaded, self._metrics = trainer, None, Metrics()
+        self._trainer, self._loaded, self._metrics, self._left = trainer, None, Metrics(), None
         if self._module is module:
             self._timetable.begin_anew()
         else:
@@ -182,8 +184,15 @@ class StagedUnfreeze(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put frozen layers into the mode asked for; step what an epoch before the checkpoint still owes."""
+        self._metrics.restore(trainer)
+        if self._left == NOTHING:
+            skip_batches(trainer)
         self._set_modes(pl_module)
         self._pay("epoch")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Step what the last epoch owes."""
+        self._pay("epoch", "step")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Frozen layers again: a module's own `train()` would have switched them back."""
@@ -208,6 +217,7 @@ class StagedUnfreeze(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Follow the schedulers, which have just stepped, so that checkpoints hold the lr of the next step."""
+        self._metrics.after_batch(trainer)
         for owed in self._owed:
             owed.after_batch(batch_idx)
         self._follow()
@@ -225,6 +235,7 @@ class StagedUnfreeze(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same, for what training logs."""
+        self._metrics.after_epoch(trainer)
         for owed in self._owed:
             owed.after_epoch(trainer.current_epoch)
         for plateau in self._timetable.watched():
@@ -298,14 +309,20 @@ class StagedUnfreeze(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The stages that have thawed, what the schedulers made of the groups as configured, and what is still due."""
-        waited_for = [plateau.monitor for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
-        waited_for += [str(owed.config.monitor) for owed in self._owed]
+        names = {plateau.monitor for stage in self._timetable.waiting for plateau in stage.trigger.plateaus}
+        names |= {str(owed.config.monitor) for owed in self._owed}
         return {
             **self._timetable.state_dict(),
             "optimizers": [staged.state_dict() for staged in self._staged],
             "owed": [owed.owed for owed in self._owed],
-            "metrics": self._metrics.state_dict(self._trainer, waited_for),
+            "metrics": self._metrics.state_dict(self._trainer, names),
+            "left": what_is_left(self._trainer) if names and self._trainer is not None else None,
         }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Where metrics decide something: run the end of the epoch that Lightning would pass over."""
+        left = checkpoint["callbacks"].get(self.state_key, {}).get("left")
+        self._left = left if left and go_to_the_rest(checkpoint, left) else None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take all that from a checkpoint, once the optimizers are there."""

@@ -47,6 +47,16 @@ class Timetable:
         """Those that have not."""
         return [stage for stage in self.stages if stage.name not in self._thawed]
 
+    @property
+    def unforeseen(self) -> list[Stage]:
+        """Those of which nobody can know before the run when they thaw."""
+        found, known = [], True
+        for stage in self.stages:
+            known = stage.trigger.foreseeable(known)
+            if not known:
+                found.append(stage)
+        return found
+
     def with_claims(self, stages: Sequence[Stage]) -> Timetable:
         """The same for another reading of the plan: of this model, a moment later, or in another fit."""
         other = Timetable(stages)

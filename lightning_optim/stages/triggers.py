@@ -43,6 +43,8 @@ class Trigger:
     """Whether the stage is trained from the first step."""
     needs_length = False
     """Whether it asks how long the run is."""
+    counts_epochs = False
+    """Whether it asks which epoch it is."""
 
     def due(self, clock: Clock) -> bool:
         """Whether it has been reached."""
@@ -50,6 +52,14 @@ class Trigger:
 
     def reachable(self, epochs: float, steps: float) -> bool:
         """Whether a run of so many epochs and optimizer steps at most can reach it, as far as that can be known."""
+        return True
+
+    def foreseeable(self, previous: bool) -> bool:
+        """Whether it can be known before the run when it is due.
+
+        Args:
+            previous: whether it can be of the stage before.
+        """
         return True
 
     @property
@@ -77,6 +87,7 @@ class AtEpoch(Trigger):
     """From an epoch on, counted from 0."""
 
     epoch: int
+    counts_epochs = True
 
     def due(self, clock: Clock) -> bool:
         """Whether the epoch has begun."""
@@ -134,12 +145,21 @@ class After(Trigger):
     previous: str
     """What that stage is called."""
 
+    @property
+    def counts_epochs(self) -> bool:  # type: ignore[override]
+        """Whether it counts those."""
+        return self.unit == "epochs"
+
     def due(self, clock: Clock) -> bool:
         """Whether they have gone by."""
         if clock.since is None:
             return False
         epoch, step = clock.since
         return clock.epoch >= epoch + self.count if self.unit == "epochs" else clock.step >= step + self.count
+
+    def foreseeable(self, previous: bool) -> bool:
+        """Whether the stage it counts from can be foreseen."""
+        return previous
 
     def __str__(self) -> str:
         unit = self.unit if self.count > 1 else self.unit.removesuffix("s")
@@ -155,6 +175,10 @@ class OnPlateau(Trigger):
     def due(self, clock: Clock) -> bool:
         """Whether it has stopped getting better."""
         return self.plateau.reached
+
+    def foreseeable(self, previous: bool) -> bool:
+        """Never: a metric is not known before."""
+        return False
 
     @property
     def plateaus(self) -> tuple[Plateau, ...]:
@@ -174,6 +198,10 @@ class Called(Trigger):
     def due(self, clock: Clock) -> bool:
         """What it says."""
         return clock.ask(self.function)
+
+    def foreseeable(self, previous: bool) -> bool:
+        """Never: it is asked when the run is there."""
+        return False
 
     def __str__(self) -> str:
         return f"{getattr(self.function, '__name__', type(self.function).__name__)}()"
@@ -195,6 +223,11 @@ class AnyOf(Trigger):
         """Whether one of them asks."""
         return any(trigger.needs_length for trigger in self.triggers)
 
+    @property
+    def counts_epochs(self) -> bool:  # type: ignore[override]
+        """Whether one of them asks."""
+        return any(trigger.counts_epochs for trigger in self.triggers)
+
     def due(self, clock: Clock) -> bool:
         """Whether one of them is."""
         return any(trigger.due(clock) for trigger in self.triggers)
@@ -202,6 +235,10 @@ class AnyOf(Trigger):
     def reachable(self, epochs: float, steps: float) -> bool:
         """Whether one of them is."""
         return any(trigger.reachable(epochs, steps) for trigger in self.triggers)
+
+    def foreseeable(self, previous: bool) -> bool:
+        """Whether all of them can be: the first that is reached decides."""
+        return self.from_start or all(trigger.foreseeable(previous) for trigger in self.triggers)
 
     @property
     def plateaus(self) -> tuple[Plateau, ...]:
