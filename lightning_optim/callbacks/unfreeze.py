@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
@@ -26,6 +26,7 @@ from ..stages.metrics import Metrics
 from ..stages.overrides import split
 from ..stages.owed import OwedSteps
 from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, what_is_left
+from ..stages.sharded import callback_state, check_precision, reshard
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
 from ..stages.timetable import Now, Timetable
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from ..factory import OptimizerFactory
 
 _MODES = ("eval", "train")
+_REASONS = {
+    "DeepSpeedStrategy": "DeepSpeed cuts the optimizer's parameters into flat pieces at the start, which none can join",
+    "FSDPStrategy": "FSDP1 flattens parameters into one tensor, whose parts cannot be frozen or thawed apart",
+}
 
 
 class StagedUnfreeze(Callback):
@@ -83,6 +88,7 @@ class StagedUnfreeze(Callback):
         self._left: str | None = None
         self._loaded: dict[str, Any] | None = None
         self._trainer: Trainer | None = None
+        self._sharded: Any = None
         self._module: nn.Module | None = None
         self._hooks: list[Any] = []
         self._switched: list[tuple[nn.Module, bool]] = []
@@ -119,6 +125,8 @@ class StagedUnfreeze(Callback):
         for claimed in self._claimable(pl_module):
             set_trainable(_tensors(pl_module, claimed.params), True)
         Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
+        if trainer.strategy.restore_checkpoint_after_setup:
+            self._read_stage_first(trainer.strategy)
 
     def _begin(self, trainer: Trainer, module: nn.Module) -> None:
         """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
@@ -166,8 +174,8 @@ class StagedUnfreeze(Callback):
         for staged in self._staged:
             self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
             self._hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
-        for stage in self.stages:
-            set_trainable(_tensors(pl_module, stage.params), stage.name in self._timetable.thawed)
+        if self._sharded:
+            check_precision(pl_module)
         rebuild_reducer(trainer)
 
     def _look_ahead(self, trainer: Trainer) -> None:
@@ -208,6 +216,8 @@ class StagedUnfreeze(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Thaw what is due; follow the schedulers."""
         self._pay("epoch", "step")
+        if self._sharded:
+            reshard(pl_module)
         # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
         if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
             self._thaw_due(trainer, pl_module)
@@ -262,7 +272,7 @@ class StagedUnfreeze(Callback):
         now = Now(epoch=trainer.current_epoch, step=trainer.global_step, total_steps=self._total_steps, ask=ask)
         due = self._timetable.due(now)
         for stage in due:
-            set_trainable(_tensors(module, stage.params), True)
+            self._set_trainable(stage, True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
             self._announce(trainer, stage, [group.name for group in groups])
         if due:
@@ -326,7 +336,27 @@ class StagedUnfreeze(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take all that from a checkpoint, once the optimizers are there."""
+        if self._sharded:
+            return  # it was read first
         self._loaded = state_dict
+
+    def _read_stage_first(self, strategy: Any) -> None:
+        """Have the stage restored before this strategy loads the optimizers, which it does with the weights."""
+        load = strategy.load_checkpoint
+
+        def load_checkpoint(checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+            path = strategy.broadcast(checkpoint_path)
+            self._loaded = callback_state(path, self.state_key, weights_only)
+            self._restore([])
+            for staged in self._staged:
+                staged.paused = True
+            loaded = load(checkpoint_path, weights_only=weights_only)
+            for staged in self._staged:
+                staged.paused = False
+            return loaded
+
+        strategy.load_checkpoint = load_checkpoint
+        self._sharded = strategy
 
     def _restore(self, before: Sequence[StagedOptimizer]) -> None:
         if self._loaded is not None:
@@ -334,6 +364,8 @@ class StagedUnfreeze(Callback):
             self._metrics.load_state_dict(self._loaded["metrics"])
         for staged in self._staged:
             staged.show_only(self._timetable.thawed)
+        for stage in self.stages:
+            self._set_trainable(stage, stage.name in self._timetable.thawed)
         if self._loaded is not None:
             saved = self._loaded["optimizers"]
             if len(saved) != len(self._staged):
@@ -347,6 +379,10 @@ class StagedUnfreeze(Callback):
             for staged, last in zip(self._staged, before, strict=True):
                 staged.go_on_from(last)
         self._loaded = None
+
+    def _set_trainable(self, stage: Stage, trainable: bool) -> None:
+        for staged in self._staged:
+            set_trainable(staged.tensors(stage.name), trainable)
 
     # Put back.
 
@@ -365,6 +401,9 @@ class StagedUnfreeze(Callback):
             hook.remove()
         for owed in self._owed:
             owed.let_go()
+        if self._sharded:
+            del self._sharded.load_checkpoint
+        self._sharded = None
         self._hooks, self._owed, self._trainer = [], [], None
 
 
@@ -378,10 +417,12 @@ def _named(module: nn.Module, names: frozenset[str]) -> list[tuple[str, Any]]:
 
 def _check_strategy(trainer: Trainer) -> None:
     # By exact type: strategies that shard derive from these, DeepSpeed's for one.
-    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
+        name = type(trainer.strategy).__name__
+        why = _REASONS.get(name, "StagedUnfreeze has not been tried on it")
         raise ConfigError(
-            f"trainer.strategy: StagedUnfreeze does not yet know {type(trainer.strategy).__name__}. "
-            "Type trainer.strategy=ddp, or leave the unfreeze out: unfreeze=none"
+            f"trainer.strategy: {name}: {why}. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
+            "(FSDP2), or leave the unfreeze out: unfreeze=none"
         )
 
 

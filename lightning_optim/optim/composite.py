@@ -46,6 +46,8 @@ class Composite(Optimizer):
         for name, make in build.items():
             if own := [group for group in groups if group.get(ALGORITHM) == name]:
                 self.children[name] = make(own)
+                # torch does so at a load: without, a group that joins after one would have a key more.
+                self.children[name].defaults.setdefault("differentiable", False)
         self._check_known(groups)
         # torch's adds the groups as the children have completed them; it may neither copy nor fill them in.
         waiting = {name: iter(child.param_groups) for name, child in self.children.items()}

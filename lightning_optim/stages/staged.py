@@ -75,6 +75,12 @@ class StagedOptimizer:
             for group in self.plan.groups
         ]
         self._live: list[_Part] = []
+        self.paused = False
+        """Whether steps are none of the training: loading a sharded state takes one, with lrs of 0, to make a state."""
+
+    def tensors(self, stage: str) -> list[Tensor]:
+        """A stage's parameters, as the optimizer holds them: a sharded module's own may be others for a while."""
+        return [tensor for part in self._parts if part.group.stage == stage for tensor in part.tensors]
 
     def show_only(self, stages: Sequence[str]) -> None:
         """Leave just these stages in the optimizer, in the order in which they thawed; drop other stages' state."""
@@ -118,6 +124,8 @@ class StagedOptimizer:
         Raises:
             ConfigError: something else has set a live group's lr: following would undo it.
         """
+        if self.paused:
+            return
         for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
             # Not for a tensor lr: to look at it would make the host wait for the device.
             if not isinstance(group["lr"], Tensor) and group["lr"] != part.lr:
@@ -134,6 +142,8 @@ class StagedOptimizer:
         Raises:
             ConfigError: a parameter had none in one of its stage's first two steps, so it does not train.
         """
+        if self.paused:
+            return
         for part in self._live:
             part.steps += 1
             if part.steps <= _GUARDED_STEPS and not part.allow_unused:
