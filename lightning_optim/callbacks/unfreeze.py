@@ -25,7 +25,7 @@ from ..stages.freezing import frozen_modules, set_trainable
 from ..stages.metrics import Metrics
 from ..stages.overrides import split
 from ..stages.owed import OwedSteps
-from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, what_is_left
+from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, skip_no_more, what_is_left
 from ..stages.sharded import callback_state, check_precision, reshard
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
@@ -245,6 +245,9 @@ class StagedUnfreeze(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same, for what training logs."""
+        if self._left == NOTHING:
+            skip_no_more(trainer)
+        self._left = None
         self._metrics.after_epoch(trainer)
         for owed in self._owed:
             owed.after_epoch(trainer.current_epoch)

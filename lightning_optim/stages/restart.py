@@ -50,3 +50,8 @@ def go_to_the_rest(checkpoint: MutableMapping[str, Any], left: str) -> bool:
 def skip_batches(trainer: Trainer) -> None:
     """Let the epoch that was resumed end without another batch."""
     trainer.fit_loop.epoch_loop.val_loop._has_run = True
+
+
+def skip_no_more(trainer: Trainer) -> None:
+    """Once it has ended: a loop that ran no batch has not noticed that it is no longer the resumed one."""
+    trainer.fit_loop.epoch_loop.restarting = False

@@ -74,6 +74,7 @@ class StagedOptimizer:
             )
             for group in self.plan.groups
         ]
+        _check_all_claimed(configured, self.plan)
         self._live: list[_Part] = []
         self.paused = False
         """Whether steps are none of the training: loading a sharded state takes one, with lrs of 0, to make a state."""
@@ -197,6 +198,17 @@ class StagedOptimizer:
         if "configured" in group:
             group["configured"] = {**group["configured"], **part.group.overrides}
         return group
+
+
+def _check_all_claimed(configured: Plan, split: Plan) -> None:
+    """Whether each parameter of the optimizer has a stage: of the module's own, others have seen to that."""
+    claimed = {name for group in split.groups for name in group.params}
+    left = [name for group in configured.groups for name in group.params if name not in claimed]
+    if left:
+        raise ConfigError(
+            f"stages: the optimizer holds {len(left)} parameters that belong to no stage: {listed(left, 3)}. A stage "
+            "claims parameters of the module by name: make these some of its own, or leave them out of this optimizer"
+        )
 
 
 def _check_gradients(part: _Part) -> None:

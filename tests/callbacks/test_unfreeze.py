@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer, strategies
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, StochasticWeightAveraging
 from torch import nn
 from torch.optim import lr_scheduler as torch_schedulers
@@ -234,14 +234,25 @@ def test_a_callback_that_swaps_the_scheduler_is_refused(tmp_path) -> None:
         )
 
 
-def test_strategies_that_shard_are_refused() -> None:
-    from lightning.pytorch.strategies import DeepSpeedStrategy
+@pytest.mark.parametrize(("name", "why"), [("DeepSpeedStrategy", "flat pieces"), ("FSDPStrategy", "FSDP1 flattens")])
+def test_strategies_that_cannot_thaw_are_refused_with_the_reason(name, why) -> None:
+    cls = getattr(strategies, name)
 
     class Sharded:
-        strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)
+        strategy = cls.__new__(cls)
 
-    with pytest.raises(ConfigError, match="StagedUnfreeze does not yet know DeepSpeedStrategy"):
+    with pytest.raises(ConfigError, match=rf"^trainer\.strategy: {name}: .*{why}.* Type trainer\.strategy=ddp"):
         StagedUnfreeze(PLAN).setup(Sharded(), Net(_from_config()), "fit")
+
+
+def test_any_other_strategy_is_refused_too() -> None:
+    class Mine(strategies.DDPStrategy): ...
+
+    class Other:
+        strategy = Mine()
+
+    with pytest.raises(ConfigError, match=r"^trainer\.strategy: Mine: StagedUnfreeze has not been tried on it"):
+        StagedUnfreeze(PLAN).setup(Other(), Net(_from_config()), "fit")
 
 
 def test_a_hook_of_the_instances_own_comes_back(tmp_path) -> None:
