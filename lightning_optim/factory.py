@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from .building import build, check_takes
 from .errors import ConfigError, choices, left_over, takes_name
+from .groups.names import Parameter
 from .groups.plan import Plan
 from .groups.rules import IN_RULES, Rule, Spec, parse_rules
 from .groups.table import Table
@@ -20,8 +21,8 @@ from .implementation import takes_own
 from .optim.decay import WeightDecay
 from .registry import algorithms_with, optimizer_info
 
-Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-"""A module; `(name, parameter)` pairs; the generator `module.parameters()` or one over it; bare tensors."""
+Params = nn.Module | Iterable[Tensor] | Iterable[tuple[str, Tensor]] | list[Parameter]
+"""A module; `(name, parameter)` pairs; the generator `module.parameters()` or one over it; bare tensors; read ones."""
 
 
 class OptimizerFactory:

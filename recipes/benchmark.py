@@ -24,8 +24,9 @@ from lightning_optim.errors import choices
 from .benchmarks.arm import Arm
 from .benchmarks.measure import Timing, measure
 from .benchmarks.rules import RULES
+from .benchmarks.unfreeze import UNFREEZE
 
-ARMS: dict[str, Arm] = {"rules": RULES}
+ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,8 @@ from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, skip_no_more
 from ..stages.sharded import callback_state, check_precision, reshard
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
-from ..stages.timetable import Now, Timetable
+from ..stages.timetable import Timetable
+from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
 from .arrange import Arrangement
 
@@ -84,7 +85,7 @@ class StagedUnfreeze(Callback):
         self._staged: list[StagedOptimizer] = []
         self._metrics = Metrics()
         self._owed: list[OwedSteps] = []
-        self._total_steps: float | None = None
+        self._clock = Clock()
         self._left: str | None = None
         self._loaded: dict[str, Any] | None = None
         self._trainer: Trainer | None = None
@@ -103,14 +104,15 @@ class StagedUnfreeze(Callback):
         Raises:
             ConfigError: the plan does not fit the model.
         """
-        claimed = claim(self._configured, module)
+        parameters = read_parameters(module)
+        claimed = claim(self._configured, parameters)
         if isinstance(optimizer, Optimizer):
             plan = Plan.of(optimizer, module)
         elif optimizer is not None:
-            plan = optimizer.plan(module)
+            plan = optimizer.plan(parameters)
         else:
             plan = Plan.whole(module)
-        check_unclaimed(claimed, module, but=frozenset(plan.frozen))
+        check_unclaimed(claimed, parameters, but=frozenset(plan.frozen))
         starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
         return Table(split(plan, claimed), starts=starts)
 
@@ -122,8 +124,9 @@ class StagedUnfreeze(Callback):
             return
         _check_strategy(trainer)
         self._begin(trainer, pl_module)
-        for claimed in self._claimable(pl_module):
-            set_trainable(_tensors(pl_module, claimed.params), True)
+        # Modules made in `configure_model` are not there yet: what is missing is an error only later.
+        if next(pl_module.parameters(), None) is not None:
+            self._free([replace(stage, allow_empty=True) for stage in self._configured], pl_module)
         Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
             self._read_stage_first(trainer.strategy)
@@ -138,16 +141,16 @@ class StagedUnfreeze(Callback):
             self._timetable, self._staged = Timetable(self._configured), []
         self._module = module
 
-    def _claimable(self, module: nn.Module) -> tuple[Stage, ...]:
-        # Modules made in `configure_model` are not there yet: what is missing is an error only later.
-        if next(module.parameters(), None) is None:
-            return ()
-        return claim([replace(stage, allow_empty=True) for stage in self._configured], module)
-
     def _claim(self, module: nn.Module) -> None:
-        self.stages = claim(self._configured, module)
-        for stage in self.stages:
-            set_trainable(_tensors(module, stage.params), True)
+        self.stages = self._free(self._configured, module)
+
+    def _free(self, stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
+        """Make what they claim trainable."""
+        parameters = read_parameters(module)
+        claimed = claim(stages, parameters)
+        names = frozenset().union(*(stage.params for stage in claimed))
+        set_trainable([parameter.tensor for parameter in parameters if parameter.name in names], True)
+        return claimed
 
     # Once it is built: split, withhold, follow.
 
@@ -166,7 +169,7 @@ class StagedUnfreeze(Callback):
         starts = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in self._staged:
             announce(staged.optimizer, Table(staged.plan, starts=starts), again=True)
-        self._look_ahead(trainer)
+        self._look_ahead(trainer, pl_module)
         if trainer.lightning_module.automatic_optimization:
             waiting = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
             self._owed = [OwedSteps(config, trainer) for config in waiting]
@@ -178,12 +181,18 @@ class StagedUnfreeze(Callback):
             check_precision(pl_module)
         rebuild_reducer(trainer)
 
-    def _look_ahead(self, trainer: Trainer) -> None:
+    def _look_ahead(self, trainer: Trainer, module: LightningModule) -> None:
         """How long the run is, where a stage asks; and which stages it is too short for."""
+
+        def ask(function: Callable[..., Any]) -> bool:
+            decision = bool(function(trainer, module))
+            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
+
+        self._clock = Clock(ask=ask)
         asking = next((stage for stage in self.stages if stage.trigger.needs_length), None)
         if asking is not None:
             instead = f"Type another trigger, for example {asking.key}.at: {{step: 500}}"
-            self._total_steps = run_length(trainer, "step", f"{asking.key}.at.fraction", instead)
+            self._clock.total_steps = run_length(trainer, "step", asking.trigger.length_key, instead)
         epochs, steps = (
             math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps)
         )
@@ -197,15 +206,19 @@ class StagedUnfreeze(Callback):
             skip_batches(trainer)
         self._set_modes(pl_module)
         self._pay("epoch")
+        for staged in self._staged:
+            staged.follow(afresh=True)  # the optimizers have been loaded since
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Step what the last epoch owes."""
+        """Step what the last epoch owes; look at its metrics."""
         self._pay("epoch", "step")
+        self._look(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Frozen layers again: a module's own `train()` would have switched them back."""
         self._set_modes(pl_module)
         self._pay("epoch")
+        self._follow()
         for config in trainer.lr_scheduler_configs:
             if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
                 raise ConfigError(
@@ -214,14 +227,16 @@ class StagedUnfreeze(Callback):
                 )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Thaw what is due; follow the schedulers."""
-        self._pay("epoch", "step")
+        """Thaw what is due; follow the schedulers that step between batches."""
+        if self._owed:
+            self._pay("epoch", "step")
+            self._follow()
         if self._sharded:
             reshard(pl_module)
+        self._look(trainer)
         # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
         if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
             self._thaw_due(trainer, pl_module)
-        self._follow()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -240,7 +255,7 @@ class StagedUnfreeze(Callback):
         """See which metrics that a stage waits for are new."""
         if not trainer.sanity_checking:
             logged = self._metrics.after_validation(trainer)
-            for plateau in self._timetable.watched():
+            for plateau in self._timetable.watched:
                 plateau.due |= plateau.monitor in logged
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -251,7 +266,7 @@ class StagedUnfreeze(Callback):
         self._metrics.after_epoch(trainer)
         for owed in self._owed:
             owed.after_epoch(trainer.current_epoch)
-        for plateau in self._timetable.watched():
+        for plateau in self._timetable.watched:
             plateau.due |= not self._metrics.is_of_validation(plateau.monitor)
 
     def _pay(self, *intervals: str) -> None:
@@ -263,17 +278,18 @@ class StagedUnfreeze(Callback):
         for staged in self._staged:
             staged.follow()
 
-    def _thaw_due(self, trainer: Trainer, module: LightningModule) -> None:
-        for plateau in self._timetable.watched():
+    def _look(self, trainer: Trainer) -> None:
+        """Take what is due of the metrics that stages wait for."""
+        for plateau in self._timetable.watched:
             if plateau.due:
                 plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
 
-        def ask(function: Callable[..., Any]) -> bool:
-            decision = bool(function(trainer, module))
-            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
-
-        now = Now(epoch=trainer.current_epoch, step=trainer.global_step, total_steps=self._total_steps, ask=ask)
-        due = self._timetable.due(now)
+    def _thaw_due(self, trainer: Trainer, module: LightningModule) -> None:
+        for plateau in self._timetable.watched:
+            if plateau.due:
+                plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
+        self._clock.epoch, self._clock.step = trainer.current_epoch, trainer.global_step
+        due = self._timetable.due(self._clock)
         for stage in due:
             self._set_trainable(stage, True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
@@ -303,20 +319,21 @@ class StagedUnfreeze(Callback):
     def _settle_claims(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """Leave to `frozen: true` rules what they took, and see that nothing else is without optimizer or stage."""
         held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+        parameters = read_parameters(module)
+        loose = {parameter.name: parameter.tensor for parameter in parameters if id(parameter.tensor) not in held}
+        # All claimed were trainable a moment ago: what is not any more, a rule has frozen.
+        missing = {name for name, tensor in loose.items() if tensor.requires_grad}
         settled = []
         for stage in self.stages:
-            loose = [(name, tensor) for name, tensor in _named(module, stage.params) if id(tensor) not in held]
-            # All claimed were trainable a moment ago: what is not any more, a rule has frozen.
-            missing = [name for name, tensor in loose if tensor.requires_grad]
-            if missing:
+            if without := [p.name for p in parameters if p.name in stage.params & missing] if missing else ():
                 raise ConfigError(
-                    f"{stage.key}: no optimizer holds {len(missing)} of the parameters it claims: "
-                    f"{listed(missing, 3)}. "
+                    f"{stage.key}: no optimizer holds {len(without)} of the parameters it claims: "
+                    f"{listed(without, 3)}. "
                     "Give configure_optimizers the whole model: optimizer(self.parameters())"
                 )
-            settled.append(replace(stage, params=stage.params - {name for name, _ in loose}))
+            settled.append(replace(stage, params=stage.params - loose.keys()))
         self.stages = tuple(settled)
-        check_unclaimed(self.stages, module)
+        check_unclaimed(self.stages, parameters)
 
     # Saved and restored.
 
@@ -407,15 +424,7 @@ class StagedUnfreeze(Callback):
         if self._sharded:
             del self._sharded.load_checkpoint
         self._sharded = None
-        self._hooks, self._owed, self._trainer = [], [], None
-
-
-def _tensors(module: nn.Module, names: frozenset[str]) -> list[Any]:
-    return [tensor for _, tensor in _named(module, names)]
-
-
-def _named(module: nn.Module, names: frozenset[str]) -> list[tuple[str, Any]]:
-    return [(p.name, p.tensor) for p in read_parameters(module) if p.name in names]
+        self._hooks, self._owed, self._trainer, self._clock = [], [], None, Clock()
 
 
 def _check_strategy(trainer: Trainer) -> None:

@@ -67,13 +67,16 @@ def read_parameters(params: Any) -> list[Parameter]:
 
     Args:
         params: an `nn.Module`; `(name, parameter)` pairs; the generator `module.parameters()` (or
-            `module.named_parameters()`) or a generator expression over it; or bare tensors, which get no name.
+            `module.named_parameters()`) or a generator expression over it; bare tensors, which get no name; or what
+            this has returned.
 
     Raises:
         ConfigError: nothing in it, something else in it, or two parameters under one name.
     """
     if isinstance(params, nn.Module):
         parameters = _of_module(params)
+    elif isinstance(params, list) and params and isinstance(params[0], Parameter):
+        return params
     elif (module := _module_behind(params)) is not None:
         items = list(params)
         parameters = _those_of(module, items) or _of_items(items)

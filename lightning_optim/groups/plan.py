@@ -199,20 +199,23 @@ class Plan:
 
     def split(self, stages: Sequence[Stage]) -> Plan:
         """Group × stage, in the order of the stages, then of the groups; what no stage claims is left out."""
-        parts = []
-        for stage in stages:
-            for group in self.groups:
-                if params := tuple(name for name in group.params if name in stage.params):
-                    parts.append(
-                        replace(
-                            group,
-                            params=params,
-                            stage=stage.name,
-                            lr_scale=stage.lr_scale,
-                            warmup_steps=stage.warmup_steps,
-                            parent=group.name,
-                        )
-                    )
+        place_of = {name: place for place, stage in enumerate(stages) for name in stage.params}
+        members: dict[tuple[int, int], list[str]] = {}
+        for number, group in enumerate(self.groups):
+            for name in group.params:
+                if name in place_of:
+                    members.setdefault((place_of[name], number), []).append(name)
+        parts = [
+            replace(
+                self.groups[number],
+                params=tuple(names),
+                stage=stages[place].name,
+                lr_scale=stages[place].lr_scale,
+                warmup_steps=stages[place].warmup_steps,
+                parent=self.groups[number].name,
+            )
+            for (place, number), names in sorted(members.items())
+        ]
         return replace(self, groups=_renamed(_staged(parts)))
 
     def check(self, saved: Sequence[Mapping[str, Any]]) -> None:

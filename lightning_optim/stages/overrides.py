@@ -53,10 +53,13 @@ def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
     known = optimizer_info(group.algorithm) if group.algorithm in list_optimizers() else None
     values: dict[str, Any] = {}
     for name, value in stage.hyperparameters.items():
-        if name not in group.hyperparameters:
+        words = group.hyperparameters if known is None else group.hyperparameters.keys() & known.hyperparameters.keys()
+        if name not in words:
+            ours = known is not None and name in known.own_only
+            remedy = "Type implementation: own in the optimizer's config, or remove it" if ours else "Remove it"
             raise ConfigError(
                 f"{key}.{name}: it claims {listed(group.params, 3)}, which go by {group.algorithm}, and "
-                f"{group.algorithm} has no {name}. Remove it, or narrow the selectors of {key}"
+                f"{'this' if ours else group.algorithm} has no {name}. {remedy}, or narrow the selectors of {key}"
             )
         values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
     if "lr" in values:

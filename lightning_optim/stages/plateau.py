@@ -22,7 +22,7 @@ class Plateau:
     min_delta: float = 0.0
     """What counts as no better."""
 
-    best: float | None = None
+    best: float = math.inf
     """The best so far, in the sign in which less is better."""
     num_bad: int = 0
     """How many values in a row were no better."""
@@ -40,7 +40,7 @@ class Plateau:
         if value is None or self.reached:
             return
         signed = value if self.mode == "min" else -value
-        if not math.isnan(signed) and (self.best is None or signed < self.best - self.min_delta):
+        if signed < self.best - self.min_delta:
             self.best, self.num_bad = signed, 0
         else:
             self.num_bad += 1

@@ -1,6 +1,6 @@
-"""The end of an epoch, where a checkpoint was written after its last batch and before the rest of it.
+"""What comes after a batch, where a checkpoint was written between the two.
 
-Lightning resumes such a run in the next epoch: the validation that was due, the hooks of the epoch's end and the steps
+Lightning resumes such a run with the next batch: a validation that was due, the hooks of an epoch's end and the steps
 of schedulers that wait for a metric never come (2.6). Here its loops are put where the run was.
 """
 
@@ -16,12 +16,18 @@ VALIDATION, NOTHING = "validation", "nothing"
 
 
 def what_is_left(trainer: Trainer) -> str | None:
-    """What comes after the last batch of an epoch has been saved: its validation, or nothing; None within an epoch."""
+    """What comes after the batch that is being saved: a validation, or nothing but the end of the epoch.
+
+    Returns:
+        None where the next batch does.
+    """
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     batches: Any = loop.batch_progress.total
-    if fetcher is None or not loop.batch_progress.is_last_batch or batches.completed != batches.processed - 1:
+    if fetcher is None or batches.completed != batches.processed - 1:
         return None
-    return VALIDATION if loop._should_check_val_fx(fetcher) else NOTHING
+    if loop._should_check_val_fx(fetcher):
+        return VALIDATION
+    return NOTHING if loop.batch_progress.is_last_batch else None
 
 
 def go_to_the_rest(checkpoint: MutableMapping[str, Any], left: str) -> bool:

@@ -55,5 +55,5 @@ def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, 
     return state
 
 
-def _units(module: nn.Module) -> Iterator[tuple[str, FSDPModule]]:
+def _units(module: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, part) for name, part in module.named_modules() if isinstance(part, FSDPModule))

@@ -37,6 +37,24 @@ class _Part:
     """How often it has been stepped."""
     lr: Any = None
     """What `follow` has set."""
+    parent_lr: Any = None
+    """What it has set it from; None until the warm-up is over."""
+    copied: tuple[str, ...] = ()
+    """What else it takes from its parent."""
+
+    def follow(self, group: dict[str, Any]) -> None:
+        """Bring a live group to where its parent is; at most steps, nothing has changed."""
+        parent = self.parent
+        lr = parent["lr"]
+        # A tensor may be the same and hold another value.
+        if lr is not self.parent_lr or isinstance(lr, Tensor):
+            climbing = self.steps < self.group.warmup_steps
+            factor = self.group.lr_scale * warmup(self.steps, self.group.warmup_steps)
+            self.lr = lr if factor == 1.0 else lr * factor
+            self.parent_lr = None if climbing else lr
+            assign(group, "lr", self.lr)
+        for key in self.copied:
+            group[key] = parent[key]
 
 
 class StagedOptimizer:
@@ -71,6 +89,7 @@ class StagedOptimizer:
                 parent=parents[str(group.parent)],
                 tensors=[configured.tensors[name] for name in group.params],
                 allow_unused=group.stage in unused,
+                copied=tuple(k for k in _COPIED if k in parents[str(group.parent)] and k not in group.overrides),
             )
             for group in self.plan.groups
         ]
@@ -91,7 +110,7 @@ class StagedOptimizer:
             if part not in self._live:
                 for tensor in part.tensors:
                     self.optimizer.state.pop(tensor, None)
-        self.follow()
+        self.follow(afresh=True)
 
     def thaw(self, stage: str) -> list[Group]:
         """Add a stage's groups to the optimizer, on their curves from the first step; returns them."""
@@ -106,18 +125,21 @@ class StagedOptimizer:
             self.optimizer.add_param_group({key: group[key] for key in group if key in (*defaults_of(group), *ABOUT)})
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
-        self.follow()
+        self.follow(afresh=True)
         return [part.group for part in joined]
 
-    def follow(self) -> None:
-        """Bring every live group to its parent's lr × `lr_scale` × warm-up, and to its momentum and betas."""
+    def follow(self, *, afresh: bool = False) -> None:
+        """Bring every live group to its parent's lr × `lr_scale` × warm-up, and to its momentum and betas.
+
+        Args:
+            afresh: whether the groups are other ones than at the last time, as after a load.
+        """
         for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
-            factor = part.group.lr_scale * warmup(part.steps, part.group.warmup_steps)
-            part.lr = part.parent["lr"] if factor == 1.0 else part.parent["lr"] * factor
-            assign(group, "lr", part.lr)
-            for key in _COPIED:
-                if key in part.parent and key not in part.group.overrides:
-                    group[key] = part.parent[key]
+            if afresh:
+                part.parent_lr = None
+                if "configured" not in group:  # loading by name goes by what was configured; torch by the checkpoint
+                    group.update(part.group.overrides)
+            part.follow(group)
 
     def before_step(self, *_: Any) -> None:
         """For torch's hook before a step: follow once more, whoever has stepped a scheduler since.
@@ -128,11 +150,12 @@ class StagedOptimizer:
         if self.paused:
             return
         for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
+            lr = group["lr"]
             # Not for a tensor lr: to look at it would make the host wait for the device.
-            if not isinstance(group["lr"], Tensor) and group["lr"] != part.lr:
+            if lr is not part.lr and not isinstance(lr, Tensor) and lr != part.lr:
                 raise ConfigError(
                     f"stages.{part.group.stage}: something other than a scheduler has set the lr of group "
-                    f"'{part.group.name}' to {float(group['lr']):g}, where its curve has {float(part.lr):g}, and "
+                    f"'{part.group.name}' to {float(lr):g}, where its curve has {float(part.lr):g}, and "
                     "following the curve would undo it. Put it into a scheduler, or leave the unfreeze out"
                 )
         self.follow()
@@ -178,14 +201,14 @@ class StagedOptimizer:
         self.ledger.load_state_dict(state["ledger"])
         for part in self._parts:
             part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
-        self.follow()
+        self.follow(afresh=True)
 
     def go_on_from(self, last: StagedOptimizer) -> None:
         """Take over how often the groups of another fit's optimizer were stepped."""
         steps = {part.group.name: part.steps for part in last._parts}
         for part in self._parts:
             part.steps = steps.get(part.group.name, 0)
-        self.follow()
+        self.follow(afresh=True)
 
     def _param_group(self, part: _Part) -> dict[str, Any]:
         """A param group as its parent is now, with its own name and parameters."""

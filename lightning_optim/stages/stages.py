@@ -71,13 +71,17 @@ def parse_stages(given: Any) -> tuple[Stage, ...]:
     return stages
 
 
-def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
+def claim(stages: Sequence[Stage], params: nn.Module | list[Parameter]) -> tuple[Stage, ...]:
     """The stages with the parameters they claim; one belongs to the first stage that claims it.
+
+    Args:
+        stages: as parsed.
+        params: the model, or what `read_parameters` has made of it.
 
     Raises:
         ConfigError: a stage claims nothing.
     """
-    parameters = read_parameters(module)
+    parameters = read_parameters(params)
     index = Index(parameters)
     free = {parameter.name: parameter for parameter in parameters}
     claimed: list[Stage] = []
@@ -92,14 +96,16 @@ def claim(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
     return tuple(claimed)
 
 
-def check_unclaimed(stages: Sequence[Stage], module: nn.Module, but: frozenset[str] = frozenset()) -> None:
+def check_unclaimed(
+    stages: Sequence[Stage], params: nn.Module | list[Parameter], but: frozenset[str] = frozenset()
+) -> None:
     """Whether every parameter that is trained belongs to a stage, but for those that a rule freezes.
 
     Raises:
         ConfigError: one does not: nobody has said when it is trained.
     """
-    taken = frozenset().union(*(stage.params for stage in stages))
-    left = [p.name for p in read_parameters(module) if p.tensor.requires_grad and p.name not in taken | but]
+    taken = but.union(*(stage.params for stage in stages))
+    left = [p.name for p in read_parameters(params) if p.tensor.requires_grad and p.name not in taken]
     if left:
         raise ConfigError(
             f"stages: {len(left)} parameters that require a gradient belong to no stage: {listed(left, 3)}. "

@@ -2,28 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, choices
 from .plateau import Plateau
 from .stages import Stage
 from .triggers import Clock
-
-
-@dataclass(frozen=True, kw_only=True)
-class Now:
-    """Where a run stands at the start of a batch."""
-
-    epoch: int
-    """From 0."""
-    step: int
-    """Optimizer steps done."""
-    total_steps: float | None = None
-    """Of the whole run."""
-    ask: Callable[[Callable[..., Any]], bool] = bool
-    """Puts the question to a function of the user's."""
 
 
 class Timetable:
@@ -35,7 +20,7 @@ class Timetable:
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self.stages = tuple(stages)
-        self._thawed = {stage.name: (0, 0) for stage in stages if stage.trigger.from_start}
+        self._thaw({stage.name: (0, 0) for stage in stages if stage.trigger.from_start})
 
     @property
     def thawed(self) -> list[str]:
@@ -45,7 +30,7 @@ class Timetable:
     @property
     def waiting(self) -> list[Stage]:
         """Those that have not."""
-        return [stage for stage in self.stages if stage.name not in self._thawed]
+        return self._waiting
 
     @property
     def unforeseen(self) -> list[Stage]:
@@ -61,30 +46,32 @@ class Timetable:
         """The same for another reading of the plan: of this model, a moment later, or in another fit."""
         other = Timetable(stages)
         known = {stage.name for stage in stages}
-        other._thawed |= {name: moment for name, moment in self._thawed.items() if name in known}
+        other._thaw(other._thawed | {name: moment for name, moment in self._thawed.items() if name in known})
+        other._watch_on({stage.name: [one.state_dict() for one in stage.trigger.plateaus] for stage in self.stages})
         return other
 
     def begin_anew(self) -> None:
         """Count what is counted from a thaw from now on: another fit counts its epochs and steps from 0."""
-        self._thawed = dict.fromkeys(self._thawed, (0, 0))
+        self._thaw(dict.fromkeys(self._thawed, (0, 0)))
 
-    def due(self, now: Now) -> list[Stage]:
-        """Those that thaw now; they count as thawed from here on."""
+    def due(self, clock: Clock) -> list[Stage]:
+        """Those that thaw now; they count as thawed from here on.
+
+        Args:
+            clock: of the run; `since` is seen to here.
+        """
         found = []
-        for stage, clock in self._clocks(now):
+        for stage, clock.since in self._next:
             if stage.trigger.due(clock):
-                self._thawed[stage.name] = (now.epoch, now.step)
                 found.append(stage)
+        if found:
+            self._thaw(self._thawed | {stage.name: (clock.epoch, clock.step) for stage in found})
         return found
 
+    @property
     def watched(self) -> list[Plateau]:
         """The metrics that decide something from here on."""
-        return [
-            plateau
-            for stage, before in self._with_previous()
-            if stage.name not in self._thawed and (before is None or before.name in self._thawed)
-            for plateau in stage.trigger.plateaus
-        ]
+        return self._watched
 
     def state_dict(self) -> dict[str, Any]:
         """The moments of the thaws, and what was seen of the metrics that others wait for."""
@@ -107,19 +94,23 @@ class Timetable:
                 raise ConfigError(
                     f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
                 )
-        self._thawed = {name: (epoch, step) for name, (epoch, step) in state["moments"].items()}
+        self._thaw({name: (epoch, step) for name, (epoch, step) in state["moments"].items()})
+        self._watch_on(state["watches"])
+
+    def _watch_on(self, states: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         for stage in self.waiting:
-            for plateau, saved in zip(stage.trigger.plateaus, state["watches"].get(stage.name, ()), strict=False):
+            for plateau, saved in zip(stage.trigger.plateaus, states.get(stage.name, ()), strict=False):
                 plateau.load_state_dict(saved)
 
-    def _clocks(self, now: Now) -> Iterable[tuple[Stage, Clock]]:
-        for stage, before in self._with_previous():
-            if stage.name not in self._thawed:
-                since = (0, 0) if before is None else self._thawed.get(before.name)
-                yield (
-                    stage,
-                    Clock(epoch=now.epoch, step=now.step, total_steps=now.total_steps, since=since, ask=now.ask),
-                )
-
-    def _with_previous(self) -> Iterable[tuple[Stage, Stage | None]]:
-        return zip(self.stages, (None, *self.stages[:-1]), strict=True)
+    def _thaw(self, moments: dict[str, tuple[int, int]]) -> None:
+        """Settle what has thawed, and which stages can be next: of hundreds of layers, few are asked at each batch."""
+        self._thawed = moments
+        self._waiting = [stage for stage in self.stages if stage.name not in moments]
+        before = zip(self.stages, (None, *self.stages)[: len(self.stages)], strict=True)
+        since = {stage.name: moments.get(above.name) if above else (0, 0) for stage, above in before}
+        self._next = [
+            (stage, since[stage.name])
+            for stage in self._waiting
+            if since[stage.name] is not None or not stage.trigger.relative
+        ]
+        self._watched = [one for stage, since in self._next if since is not None for one in stage.trigger.plateaus]

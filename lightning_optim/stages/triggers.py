@@ -20,19 +20,23 @@ _PLATEAU = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+def _alone(function: Callable[..., Any]) -> bool:
+    return bool(function())
+
+
+@dataclass(slots=True, kw_only=True)
 class Clock:
     """Where a run stands at the start of a batch, as one stage sees it."""
 
-    epoch: int
+    epoch: int = 0
     """From 0."""
-    step: int
+    step: int = 0
     """Optimizer steps done."""
     total_steps: float | None = None
     """Those of the whole run, for whoever asks for a fraction of it."""
     since: tuple[int, int] | None = (0, 0)
     """Epoch and step at which the stage before it in the plan thawed; None while it has not."""
-    ask: Callable[[Callable[..., Any]], bool] = field(default=lambda function: bool(function()), repr=False)
+    ask: Callable[[Callable[..., Any]], bool] = field(default=_alone, repr=False)
     """Calls a function of the user's with the trainer and the module; the answer is the same on every rank."""
 
 
@@ -45,6 +49,11 @@ class Trigger:
     """Whether it asks how long the run is."""
     counts_epochs = False
     """Whether it asks which epoch it is."""
+
+    length_key = ""
+    """Where in the config it does."""
+    relative = False
+    """Whether it cannot be due before the stage above it has thawed."""
 
     def due(self, clock: Clock) -> bool:
         """Whether it has been reached."""
@@ -124,7 +133,14 @@ class AtFraction(Trigger):
     """Once such a part of the run's optimizer steps is done."""
 
     fraction: float
+    key: str = "at.fraction"
+    """Where it stands in the config."""
     needs_length = True
+
+    @property
+    def length_key(self) -> str:  # type: ignore[override]
+        """Here."""
+        return self.key
 
     def due(self, clock: Clock) -> bool:
         """Whether it is done."""
@@ -144,6 +160,7 @@ class After(Trigger):
     """`epochs` or `steps`."""
     previous: str
     """What that stage is called."""
+    relative = True
 
     @property
     def counts_epochs(self) -> bool:  # type: ignore[override]
@@ -171,6 +188,7 @@ class OnPlateau(Trigger):
     """Once a metric gets no better; watched since the stage before it thawed."""
 
     plateau: Plateau
+    relative = True
 
     def due(self, clock: Clock) -> bool:
         """Whether it has stopped getting better."""
@@ -219,9 +237,19 @@ class AnyOf(Trigger):
         return any(trigger.from_start for trigger in self.triggers)
 
     @property
+    def relative(self) -> bool:  # type: ignore[override]
+        """Whether all of them are."""
+        return all(trigger.relative for trigger in self.triggers)
+
+    @property
     def needs_length(self) -> bool:  # type: ignore[override]
         """Whether one of them asks."""
         return any(trigger.needs_length for trigger in self.triggers)
+
+    @property
+    def length_key(self) -> str:  # type: ignore[override]
+        """Where the first that does stands."""
+        return next((trigger.length_key for trigger in self.triggers if trigger.needs_length), "")
 
     @property
     def counts_epochs(self) -> bool:  # type: ignore[override]
@@ -274,34 +302,54 @@ def parse_trigger(given: Any, key: str) -> Trigger:
     if name == "plateau":
         return OnPlateau(_parse_plateau(value, f"{key}.plateau"))
     if name == "after":
-        return _parse_after(value, f"{key}.after", "the stage above")
+        return _parse_after(value, f"{key}.after")
     if name == "fraction":
         fraction = _FRACTION.check(value, f"{key}.fraction")
-        return AtFraction(fraction) if fraction else FromStart()
+        return AtFraction(fraction, f"{key}.fraction") if fraction else FromStart()
     count = _COUNT.check(value, f"{key}.{name}")
     if not count:
         return FromStart()
     return AtEpoch(count) if name == "epoch" else AtStep(count)
 
 
-def parse_each(given: Any, key: str) -> Callable[[str], Trigger]:
-    """The trigger in a stage's `each`: a function from the name of the stage before to a trigger of its own.
+def parse_each(given: Any, key: str) -> Each:
+    """The triggers in a stage's `each`.
 
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(given, Mapping) and given.get("plateau") is not None:
-        _only(given, key, EACH, "")
-        _parse_plateau(given["plateau"], f"{key}.plateau")
-        return lambda previous: OnPlateau(_parse_plateau(given["plateau"], f"{key}.plateau"))
-    _parse_after(given, key, "", EACH)
-    return lambda previous: _parse_after(given, key, previous, EACH)
+    each = Each(given, key)
+    each("the layer before")
+    return each
 
 
-def _parse_after(given: Any, key: str, previous: str, known: tuple[str, ...] = _UNITS) -> Trigger:
-    example = f"It is one of {', '.join(known)}, for example {key.rpartition('.')[2]}: {{epochs: 1}}; "
-    unit, count = _only(given, key, known, example)
-    return After(_DISTANCE.check(count, f"{key}.{unit}"), unit, previous)
+@dataclass(frozen=True)
+class Each:
+    """The triggers of a stage that thaws layer by layer: a function from the name of the layer before.
+
+    Args:
+        given: `each`, as the config has it.
+        key: where it stands.
+    """
+
+    given: Any
+    key: str
+
+    def __call__(self, previous: str) -> Trigger:
+        """The trigger of one layer, from the name of the one before."""
+        unit, value = _only(self.given, self.key, EACH, _example(EACH, "each"))
+        if unit == "plateau":
+            return OnPlateau(_parse_plateau(value, f"{self.key}.plateau"))
+        return After(_DISTANCE.check(value, f"{self.key}.{unit}"), unit, previous)
+
+
+def _parse_after(given: Any, key: str) -> Trigger:
+    unit, count = _only(given, key, _UNITS, _example(_UNITS, "after"))
+    return After(_DISTANCE.check(count, f"{key}.{unit}"), unit, "the stage above")
+
+
+def _example(known: tuple[str, ...], word: str) -> str:
+    return f"It is one of {', '.join(known)}, for example {word}: {{epochs: 1}}; "
 
 
 def _only(given: Any, key: str, known: tuple[str, ...], example: str) -> tuple[str, Any]:
@@ -311,8 +359,9 @@ def _only(given: Any, key: str, known: tuple[str, ...], example: str) -> tuple[s
         if name not in known:
             raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{choices(name, known)}")
     if len(set_ones) != 1:
-        several = ". Where any of several is to do: at: {any: [{epoch: 1}, {step: 500}]}" if len(set_ones) > 1 else ""
-        raise ConfigError(f"{key}: got {given!r}. {example}without one, leave {key} out{several}")
+        several = ". Where any of several is to do: at: {any: [{epoch: 1}, {step: 500}]}"
+        advised = several if len(set_ones) > 1 and known == KINDS else ""
+        raise ConfigError(f"{key}: got {given!r}. {example}without one, leave {key} out{advised}")
     ((name, value),) = set_ones.items()
     return name, value
 
