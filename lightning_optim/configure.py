@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning.fabric.utilities.data import sized_len
@@ -26,6 +26,7 @@ from .schedule.factory import SchedulerFactory
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
+    from torch.optim import Optimizer
 
 # Lightning overwrites the limits that tell the real length: the schedule stays at its beginning.
 _LENGTH_OF_A_FAST_DEV_RUN = 1_000_000
@@ -62,13 +63,30 @@ def configure_optimizers(
     announce(built, plan.table())
     if trainable != sum(p.requires_grad for p in module.parameters()) and module._trainer is not None:
         rebuild_reducer(module.trainer)
+    driving = scheduler_config(built, scheduler, lambda interval: run_length(module.trainer, interval))
+    return {"optimizer": built} if driving is None else {"optimizer": built, "lr_scheduler": driving}
+
+
+def scheduler_config(
+    optimizer: Optimizer, scheduler: SchedulerFactory | None, length: Callable[[str], int]
+) -> dict[str, Any] | None:
+    """Lightning's scheduler dict for an optimizer of ours; None where every lr is constant.
+
+    Args:
+        optimizer: what it drives.
+        scheduler: None for a constant lr, where no rule has a schedule of its own.
+        length: how many `step`s or `epoch`s the run has, for a schedule that needs to know.
+
+    Raises:
+        ConfigError: what the scheduler's factory raises, or `length`.
+    """
     if scheduler is None:
-        if all(VARIATION not in group for group in built.param_groups):
-            return {"optimizer": built}
+        if all(VARIATION not in group for group in optimizer.param_groups):
+            return None
         scheduler = SchedulerFactory("constant", factor=1.0)
     _check_made("scheduler", scheduler, SchedulerFactory)
-    total = run_length(module.trainer, scheduler.interval) if scheduler.needs_total_steps_for(built) else None
-    return {"optimizer": built, "lr_scheduler": scheduler.config(built, total)}
+    total = length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
+    return scheduler.config(optimizer, total)
 
 
 def run_length(trainer: Trainer, interval: str, key: str = "scheduler.total_steps", instead: str = "") -> int:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 # What other tools call it.
@@ -29,6 +30,15 @@ class ConfigError(ValueError):
 
     def __repr__(self) -> str:
         return str(self)
+
+
+@contextmanager
+def at(key: str) -> Iterator[None]:
+    """Heads a ConfigError raised inside with the key in the config that it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def takes_name(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -49,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         "--module", required=True, metavar="KEY", help="where in the config the model is, such as model"
     )
     command.add_argument("--why", metavar="PARAMETER", help="which rule set which value of this parameter")
+    command.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw each group's lr over the run, thaws marked: png, svg or pdf"
+    )
+    command.add_argument("--steps-per-epoch", type=int, metavar="N", help="for --plot: the optimizer steps of an epoch")
+    command.add_argument(
+        "--node", metavar="KEY", help="for --plot: which optimizer; by default the one nearest the top of the config"
+    )
     command.add_argument("overrides", nargs="*", help="Hydra overrides, such as optimizer.lr=3e-4")
     command.set_defaults(run=_explain)
 
@@ -61,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# Each command is imported when it runs: `list` and `show` need no torch, `inspect` no Hydra.
+# Each command is imported when it runs: `list` and `show` need no torch, `inspect` no Hydra, tables no Lightning.
 
 
 def _list(options: argparse.Namespace, console: Console) -> None:
@@ -80,8 +87,17 @@ def _explain(options: argparse.Namespace, console: Console) -> None:
     from .config import composed
     from .explain import print_plans
 
+    about_plot = (options.plot, options.steps_per_epoch, options.node)
+    if any(option is not None for option in about_plot):
+        from .plot import check_options
+
+        check_options(*about_plot)
     with composed(options.config_dir, options.config_name, options.overrides) as config:
-        print_plans(console, config, options.config_name, options.module, options.why)
+        module = print_plans(console, config, options.config_name, options.module, options.why)
+        if options.plot is not None:
+            from .plot import plot
+
+            plot(console, config, module, *about_plot)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> None:

@@ -81,6 +81,18 @@ def is_node(config: DictConfig, key: str) -> bool:
     return isinstance(node, DictConfig) and "_target_" in node
 
 
+def value_at(config: DictConfig, key: str) -> Any:
+    """What stands at `key`; None where nothing does.
+
+    Raises:
+        ConfigError: an interpolation leads nowhere, or the value is missing.
+    """
+    try:
+        return OmegaConf.select(config, key, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_of_config(error, key)) from error
+
+
 def made(config: DictConfig, key: str) -> Any:
     """What the node at `key` makes.
 
@@ -95,15 +107,6 @@ def made(config: DictConfig, key: str) -> Any:
         raise ConfigError(_of_making(error, key)) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_of_config(error, error.full_key or key)) from error
-
-
-@contextmanager
-def at(key: str) -> Iterator[None]:
-    """Heads a ConfigError raised inside with the key of the node that it is about."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
@@ -139,6 +142,8 @@ def _composed(config_dir: Path, config_name: str, overrides: Sequence[str]) -> D
         raise ConfigError(str(error).strip()) from error
     except OmegaConfBaseException as error:
         raise ConfigError(_of_config(error, error.full_key or config_name)) from error
+    except ValueError as error:  # of `scheduler=null`, where scheduler is a config group
+        raise ConfigError(f"{error}. To leave a config group out, type ~GROUP") from error
 
 
 def _set_output_dir(config: DictConfig) -> None:

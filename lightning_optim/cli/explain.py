@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -11,16 +12,16 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import ConfigError, did_you_mean, listed
+from ..errors import ConfigError, at, did_you_mean, listed
 from ..factory import OptimizerFactory
-from .config import at, is_node, made, nodes
+from .config import is_node, made, nodes
 
-_FACTORIES = ("lightning_optim.OptimizerFactory", "lightning_optim.factory.OptimizerFactory")
-_UNFREEZES = ("lightning_optim.StagedUnfreeze", "lightning_optim.callbacks.unfreeze.StagedUnfreeze")
+FACTORIES = ("lightning_optim.OptimizerFactory", "lightning_optim.factory.OptimizerFactory")
+UNFREEZES = ("lightning_optim.StagedUnfreeze", "lightning_optim.callbacks.unfreeze.StagedUnfreeze")
 
 
-def print_plans(console: Console, config: DictConfig, config_name: str, key: str, why: str | None) -> None:
-    """The group table of each optimizer in the config, and the stages over it.
+def print_plans(console: Console, config: DictConfig, config_name: str, key: str, why: str | None) -> nn.Module:
+    """The group table of each optimizer in the config, and the stages over it; returns the model.
 
     Args:
         console: where to.
@@ -34,29 +35,39 @@ def print_plans(console: Console, config: DictConfig, config_name: str, key: str
     """
     everything = list(nodes(config))
     module = _module(console, config, key, [place for place, _ in everything])
-    factories = [place for place, node in everything if node["_target_"] in _FACTORIES]
+    factories = [place for place, node in everything if node["_target_"] in FACTORIES]
     if not factories:
         raise ConfigError(
-            f"--config-name: {config_name} holds no node with _target_: {_FACTORIES[0]}. {_how_to_adopt(everything)}"
+            f"--config-name: {config_name} holds no node with _target_: {FACTORIES[0]}. {_how_to_adopt(everything)}"
         )
-    # Of several, stages belong to those nearest the top: the others are other phases' (`pretrain.optimizer`).
-    nearest_top = min(place.count(".") for place in factories)
-    stages = [place for place, node in everything if node["_target_"] in _UNFREEZES]
+    stages = [place for place, node in everything if node["_target_"] in UNFREEZES]
     for place in factories:
-        factory = _factory(config, place)
+        factory = factory_at(config, place)
         console.print(f"{place}: {factory.name}", style="bold", markup=False)
         with at(place):
             console.print(factory.plan(module).why(why) if why is not None else factory.explain(module))
-        if why is not None or place.count(".") > nearest_top:
+        if why is not None or place not in nearest_top(factories):
             continue
         for stage in stages:
             console.print(stage, style="bold", markup=False)
             unfreeze = made(config, stage)
             with at(stage):
                 console.print(unfreeze.explain(module, factory))
+    return module
 
 
-def _factory(config: DictConfig, place: str) -> OptimizerFactory:
+def nearest_top(factories: Sequence[str]) -> list[str]:
+    """Of several optimizers those that stages belong to: the others are other phases' (`pretrain.optimizer`)."""
+    depth = min(place.count(".") for place in factories)
+    return [place for place in factories if place.count(".") == depth]
+
+
+def factory_at(config: DictConfig, place: str) -> OptimizerFactory:
+    """The optimizer's factory that a node makes.
+
+    Raises:
+        ConfigError: making it failed, or it makes a part of one.
+    """
     factory = made(config, place)
     if not isinstance(factory, OptimizerFactory):
         raise ConfigError(f"{place}: a _partial_: true is left over in the config. Type {place}._partial_=false")

@@ -68,15 +68,17 @@ def run(folder: Any, configure: Any, accumulate: int, ckpt_path: Any = None) -> 
     return states, witness.seen, losses.seen
 
 
+FACTORY = (*TORCH, "sequential", "chained", "noam")
 CASES = [
-    *(pytest.param(by_hand, name, id=f"by hand-{name}") for name in SCHEDULERS),
-    *(pytest.param(by_factory, name, id=f"factory-{name}") for name in (*TORCH, "sequential", "chained", "noam")),
+    *(pytest.param(by_hand, name, 1, id=f"by hand-{name}") for name in SCHEDULERS),
+    *(pytest.param(by_hand, name, 2, id=f"by hand-{name}, accumulating") for name in SCHEDULERS),
+    *(pytest.param(by_factory, name, 1, id=f"factory-{name}") for name in FACTORY),
+    *(pytest.param(by_factory, name, 2, id=f"factory-{name}, accumulating") for name in FACTORY),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize(("how", "name"), CASES)
+@pytest.mark.parametrize(("how", "name", "accumulate"), CASES)
 def test_it_resumes_bitwise_from_every_optimizer_step(how, name, accumulate, tmp_path) -> None:
     states, lrs, losses = run(tmp_path, how(name), accumulate)
     steps = EPOCHS * BATCHES // accumulate

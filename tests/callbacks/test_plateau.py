@@ -112,7 +112,7 @@ def possible(metric: str, interval: str) -> bool:
 
 @pytest.mark.parametrize("when", SAVES)
 @pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("configure", [by_factory, by_hand])
+@pytest.mark.parametrize("configure", [pytest.param(by_factory, marks=pytest.mark.slow), by_hand])
 @pytest.mark.parametrize(
     ("metric", "interval"), [(m, i) for m in METRICS for i in ("step", "epoch") if possible(m, i)], ids=str
 )

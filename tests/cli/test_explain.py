@@ -225,6 +225,7 @@ NET = "model: {_target_: mine.Net}"
         (["model", "optimizer=adamv"], "Could not find 'optimizer/adamv'. Did you mean 'adam'? There are: adabelief"),
         (["model", "unfreeze.stages.backbone.params=bakcbone"], "unfreeze: stages.backbone: "),
         (["model", "unfreeze.stages.backbone.params=bakcbone"], "Did you mean 'backbone'"),
+        (["model", "optimizer=null"], "Got NoneType. To leave a config group out, type ~GROUP"),
         (["model", "optimizer._partial_=true"], "Type optimizer._partial_=false"),
         (["model", "optimizer.lr=["], "optimizer.lr=[: this is no override of Hydra's: "),
         (["model", "model.width=???"], "model.width: it has no value (???). Type model.width=VALUE"),
@@ -266,6 +267,18 @@ def test_mistakes_on_the_command_line(refused, arguments, message) -> None:
 def test_mistakes_in_a_config(refusal, monkeypatch, config, message) -> None:
     monkeypatch.delenv("SIZE", raising=False)
     assert message in refusal(config)
+
+
+def test_tables_load_neither_lightning_nor_matplotlib(run_python, tmp_path: Path) -> None:
+    model = "{_target_: torch.nn.Linear, in_features: 3, out_features: 2}"
+    (tmp_path / "train.yaml").write_text(f"{{model: {model}, optimizer: {ADAMW}}}", encoding="utf-8")
+    code = (
+        "import sys; from lightning_optim.cli import main; main(sys.argv[1:]); "
+        "print([name for name in ('lightning', 'matplotlib') if name in sys.modules])"
+    )
+    there = ("--config-dir", str(tmp_path), "--config-name", "train", "--module", "model")
+    out = run_python(code, "explain", *there)
+    assert "Param groups" in out and out.splitlines()[-1] == "[]"
 
 
 def test_a_config_that_is_not_there(refused, tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Each group's lr over a run, from its config alone: simulated, then drawn."""
