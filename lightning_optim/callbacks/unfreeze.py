@@ -22,10 +22,7 @@ from ..groups.table import Table
 from ..hyperparameters import plain
 from ..schedule.ledger import drives
 from ..stages.freezing import frozen_modules, set_trainable
-from ..stages.metrics import Metrics
 from ..stages.overrides import split
-from ..stages.owed import OwedSteps
-from ..stages.restart import NOTHING, go_to_the_rest, skip_batches, skip_no_more, what_is_left
 from ..stages.sharded import callback_state, check_precision, reshard
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
@@ -33,6 +30,9 @@ from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
 from .arrange import Arrangement
+from .metrics import Metrics
+from .owed import OwedSteps
+from .restart import NOTHING, go_to_the_rest, skip_batches, skip_no_more, what_is_left
 
 if TYPE_CHECKING:
     from ..factory import OptimizerFactory
