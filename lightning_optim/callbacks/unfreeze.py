@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
@@ -21,7 +20,7 @@ from ..groups.plan import Plan
 from ..groups.table import Table
 from ..hyperparameters import plain
 from ..schedule.ledger import drives
-from ..stages.freezing import frozen_modules, set_trainable
+from ..stages.freezing import HeldLayers, set_trainable
 from ..stages.overrides import split
 from ..stages.sharded import callback_state, check_precision, reshard
 from ..stages.staged import StagedOptimizer
@@ -30,18 +29,13 @@ from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
 from .arrange import Arrangement
-from .metrics import Metrics
-from .owed import OwedSteps
-from .restart import NOTHING, go_to_the_rest, skip_batches, skip_no_more, what_is_left
+from .strategies import check_strategy
+from .waiting import Waiting
 
 if TYPE_CHECKING:
     from ..factory import OptimizerFactory
 
 _MODES = ("eval", "train")
-_REASONS = {
-    "DeepSpeedStrategy": "DeepSpeed cuts the optimizer's parameters into flat pieces at the start, which none can join",
-    "FSDPStrategy": "FSDP1 flattens parameters into one tensor, whose parts cannot be frozen or thawed apart",
-}
 
 
 class StagedUnfreeze(Callback):
@@ -83,16 +77,15 @@ class StagedUnfreeze(Callback):
         self._configured = self.stages
         self._timetable = Timetable(self.stages)
         self._staged: list[StagedOptimizer] = []
-        self._metrics = Metrics()
-        self._owed: list[OwedSteps] = []
+        self._waiting = Waiting()
+        self._held = HeldLayers(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
         self._clock = Clock()
-        self._left: str | None = None
+        self._asked_at: tuple[int, int] | None = None
         self._loaded: dict[str, Any] | None = None
         self._trainer: Trainer | None = None
         self._sharded: Any = None
         self._module: nn.Module | None = None
         self._hooks: list[Any] = []
-        self._switched: list[tuple[nn.Module, bool]] = []
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
         """The plan for a model: what thaws when, at which peak lr. Nothing is changed.
@@ -122,7 +115,7 @@ class StagedUnfreeze(Callback):
         """Make what the stages claim trainable, for the strategy's wrapper and for `configure_optimizers`."""
         if stage != "fit":
             return
-        _check_strategy(trainer)
+        check_strategy(trainer)
         self._begin(trainer, pl_module)
         # Modules made in `configure_model` are not there yet: what is missing is an error only later.
         if next(pl_module.parameters(), None) is not None:
@@ -133,7 +126,7 @@ class StagedUnfreeze(Callback):
 
     def _begin(self, trainer: Trainer, module: nn.Module) -> None:
         """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
-        self._trainer, self._loaded, self._metrics, self._left = trainer, None, Metrics(), None
+        self._trainer, self._loaded, self._asked_at, self._waiting = trainer, None, None, Waiting()
         if self._module is module:
             self._timetable.begin_anew()
         else:
@@ -170,9 +163,7 @@ class StagedUnfreeze(Callback):
         for staged in self._staged:
             announce(staged.optimizer, Table(staged.plan, starts=starts), again=True)
         self._look_ahead(trainer, pl_module)
-        if trainer.lightning_module.automatic_optimization:
-            waiting = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
-            self._owed = [OwedSteps(config, trainer) for config in waiting]
+        self._waiting.take_over_schedulers(trainer)
         self._restore(before)
         for staged in self._staged:
             self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
@@ -201,23 +192,21 @@ class StagedUnfreeze(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put frozen layers into the mode asked for; step what an epoch before the checkpoint still owes."""
-        self._metrics.restore(trainer)
-        if self._left == NOTHING:
-            skip_batches(trainer)
-        self._set_modes(pl_module)
-        self._pay("epoch")
+        self._waiting.on_train_start(trainer)
+        self._hold_frozen(pl_module)
+        self._waiting.step_schedulers("epoch")
         for staged in self._staged:
             staged.follow(afresh=True)  # the optimizers have been loaded since
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step what the last epoch owes; look at its metrics."""
-        self._pay("epoch", "step")
-        self._look(trainer)
+        self._waiting.step_schedulers("epoch", "step")
+        self._waiting.look(trainer, self._timetable.watched)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Frozen layers again: a module's own `train()` would have switched them back."""
-        self._set_modes(pl_module)
-        self._pay("epoch")
+        """Thaw what is due, before other callbacks look; hold frozen layers, which a module's own `train()` frees."""
+        self._hold_frozen(pl_module)
+        self._waiting.step_schedulers("epoch")
         self._follow()
         for config in trainer.lr_scheduler_configs:
             if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
@@ -225,69 +214,50 @@ class StagedUnfreeze(Callback):
                     f"stages: a callback has put a {type(config.scheduler).__name__} of its own in the place of the "
                     "scheduler, where late groups cannot follow it. Leave that callback or the unfreeze out"
                 )
+        self._waiting.look(trainer, self._timetable.watched)
+        self._thaw_due(trainer, pl_module, 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Thaw what is due; follow the schedulers that step between batches."""
-        if self._owed:
-            self._pay("epoch", "step")
+        """The same for what is due within the epoch; follow the schedulers that step between batches."""
+        if self._waiting.any_scheduler:
+            self._waiting.step_schedulers("epoch", "step")
             self._follow()
         if self._sharded:
             reshard(pl_module)
-        self._look(trainer)
+        self._waiting.look(trainer, self._timetable.watched)
         # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
         if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
-            self._thaw_due(trainer, pl_module)
+            self._thaw_due(trainer, pl_module, batch_idx)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Follow the schedulers, which have just stepped, so that checkpoints hold the lr of the next step."""
-        self._metrics.after_batch(trainer)
-        for owed in self._owed:
-            owed.after_batch(batch_idx)
+        self._waiting.after_batch(trainer, batch_idx)
         self._follow()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what metrics there are."""
-        self._metrics.before_validation(trainer)
+        self._waiting.before_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See which metrics that a stage waits for are new."""
         if not trainer.sanity_checking:
-            logged = self._metrics.after_validation(trainer)
-            for plateau in self._timetable.watched:
-                plateau.due |= plateau.monitor in logged
+            self._waiting.after_validation(trainer, self._timetable.watched)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The same, for what training logs."""
-        if self._left == NOTHING:
-            skip_no_more(trainer)
-        self._left = None
-        self._metrics.after_epoch(trainer)
-        for owed in self._owed:
-            owed.after_epoch(trainer.current_epoch)
-        for plateau in self._timetable.watched:
-            plateau.due |= not self._metrics.is_of_validation(plateau.monitor)
-
-    def _pay(self, *intervals: str) -> None:
-        for owed in self._owed:
-            if owed.config.interval in intervals:
-                owed.pay(self._metrics)
+        self._waiting.after_epoch(trainer, self._timetable.watched)
 
     def _follow(self) -> None:
         for staged in self._staged:
             staged.follow()
 
-    def _look(self, trainer: Trainer) -> None:
-        """Take what is due of the metrics that stages wait for."""
-        for plateau in self._timetable.watched:
-            if plateau.due:
-                plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
-
-    def _thaw_due(self, trainer: Trainer, module: LightningModule) -> None:
-        for plateau in self._timetable.watched:
-            if plateau.due:
-                plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
+    def _thaw_due(self, trainer: Trainer, module: LightningModule, batch_idx: int) -> None:
+        # Once for each batch: a callable may count how often it is asked. A resumed epoch may have had no start.
+        if self._asked_at == (trainer.current_epoch, batch_idx):
+            return
+        self._asked_at = (trainer.current_epoch, batch_idx)
         self._clock.epoch, self._clock.step = trainer.current_epoch, trainer.global_step
         due = self._timetable.due(self._clock)
         for stage in due:
@@ -295,7 +265,7 @@ class StagedUnfreeze(Callback):
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
             self._announce(trainer, stage, [group.name for group in groups])
         if due:
-            self._set_modes(module)
+            self._hold_frozen(module)
             rebuild_reducer(trainer)
 
     def _announce(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
@@ -303,18 +273,8 @@ class StagedUnfreeze(Callback):
         rank_zero_info(f"StagedUnfreeze: {said}")
         write_text(trainer.loggers, "optim/thaw", said, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
-    def _set_modes(self, module: LightningModule) -> None:
-        frozen = frozenset().union(*(stage.params for stage in self._timetable.waiting))
-        held = frozen_modules(module, frozen, norms=self.frozen_norm == "eval", dropouts=self.frozen_dropout == "eval")
-        self._switch_back()
-        self._switched = [(layer, layer.training) for layer in held]
-        for layer in held:
-            layer.training = False
-
-    def _switch_back(self) -> None:
-        for layer, training in self._switched:
-            layer.training = training
-        self._switched = []
+    def _hold_frozen(self, module: LightningModule) -> None:
+        self._held.hold(module, frozenset().union(*(stage.params for stage in self._timetable.waiting)))
 
     def _settle_claims(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """Leave to `frozen: true` rules what they took, and see that nothing else is without optimizer or stage."""
@@ -339,20 +299,17 @@ class StagedUnfreeze(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The stages that have thawed, what the schedulers made of the groups as configured, and what is still due."""
-        names = {plateau.monitor for stage in self._timetable.waiting for plateau in stage.trigger.plateaus}
-        names |= {str(owed.config.monitor) for owed in self._owed}
+        plateaus = [plateau for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
         return {
             **self._timetable.state_dict(),
             "optimizers": [staged.state_dict() for staged in self._staged],
-            "owed": [owed.owed for owed in self._owed],
-            "metrics": self._metrics.state_dict(self._trainer, names),
-            "left": what_is_left(self._trainer) if names and self._trainer is not None else None,
+            "waiting": self._waiting.state_dict(self._trainer, {plateau.monitor for plateau in plateaus}),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Where metrics decide something: run the end of the epoch that Lightning would pass over."""
-        left = checkpoint["callbacks"].get(self.state_key, {}).get("left")
-        self._left = left if left and go_to_the_rest(checkpoint, left) else None
+        if state := checkpoint["callbacks"].get(self.state_key):
+            self._waiting.on_load_checkpoint(checkpoint, state["waiting"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take all that from a checkpoint, once the optimizers are there."""
@@ -381,7 +338,7 @@ class StagedUnfreeze(Callback):
     def _restore(self, before: Sequence[StagedOptimizer]) -> None:
         if self._loaded is not None:
             self._timetable.load_state_dict(self._loaded)
-            self._metrics.load_state_dict(self._loaded["metrics"])
+            self._waiting.load_state_dict(self._loaded["waiting"])
         for staged in self._staged:
             staged.show_only(self._timetable.thawed)
         for stage in self.stages:
@@ -392,9 +349,6 @@ class StagedUnfreeze(Callback):
                 raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
             for staged, state in zip(self._staged, saved, strict=True):
                 staged.load_state_dict(state)
-            # A plateau scheduler that is new owes nothing.
-            for owed, was_owed in zip(self._owed, self._loaded["owed"], strict=False):
-                owed.owed = was_owed
         elif before:  # another fit of the same module
             for staged, last in zip(self._staged, before, strict=True):
                 staged.go_on_from(last)
@@ -416,26 +370,14 @@ class StagedUnfreeze(Callback):
 
     def _let_go(self, module: LightningModule) -> None:
         Arrangement.undo(module)
-        self._switch_back()
+        self._held.let_go()
+        self._waiting.let_go()
         for hook in self._hooks:
             hook.remove()
-        for owed in self._owed:
-            owed.let_go()
         if self._sharded:
             del self._sharded.load_checkpoint
         self._sharded = None
-        self._hooks, self._owed, self._trainer, self._clock = [], [], None, Clock()
-
-
-def _check_strategy(trainer: Trainer) -> None:
-    # By exact type: strategies that shard derive from these, DeepSpeed's for one.
-    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
-        name = type(trainer.strategy).__name__
-        why = _REASONS.get(name, "StagedUnfreeze has not been tried on it")
-        raise ConfigError(
-            f"trainer.strategy: {name}: {why}. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
-            "(FSDP2), or leave the unfreeze out: unfreeze=none"
-        )
+        self._hooks, self._trainer, self._clock = [], None, Clock()
 
 
 def _by_optimizer(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> list[list[Any]]:

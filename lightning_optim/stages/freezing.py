@@ -20,6 +20,33 @@ def set_trainable(tensors: Iterable[Tensor], trainable: bool) -> None:
             tensor.grad = None
 
 
+class HeldLayers:
+    """Norm layers and dropouts of a frozen part, held in evaluation mode.
+
+    Args:
+        norms: whether norm layers with running statistics are held.
+        dropouts: whether dropouts are.
+    """
+
+    def __init__(self, *, norms: bool, dropouts: bool) -> None:
+        self._which = {"norms": norms, "dropouts": dropouts}
+        self._held: list[tuple[nn.Module, bool]] = []
+
+    def hold(self, module: nn.Module, frozen: Collection[str]) -> None:
+        """Hold those in the part that these parameters, by clean name, are; let go of the others."""
+        layers = frozen_modules(module, frozen, **self._which)
+        self.let_go()
+        self._held = [(layer, layer.training) for layer in layers]
+        for layer in layers:
+            layer.training = False
+
+    def let_go(self) -> None:
+        """Put all back into the mode in which they were."""
+        for layer, training in self._held:
+            layer.training = training
+        self._held = []
+
+
 def frozen_modules(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:
     """The norm layers with running statistics, and the dropouts, that lie in a frozen part of a model.
 

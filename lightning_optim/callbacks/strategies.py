@@ -1,0 +1,33 @@
+"""The strategies of Lightning under which stages are exact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_REASONS = {
+    "DeepSpeedStrategy": "DeepSpeed cuts the optimizer's parameters into flat pieces at the start, which none can join",
+    "FSDPStrategy": "FSDP1 flattens parameters into one tensor, whose parts cannot be frozen or thawed apart",
+}
+
+
+def check_strategy(trainer: Trainer) -> None:
+    """Whether it is one of them.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    # By exact type: strategies that shard derive from these, DeepSpeed's for one.
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
+        name = type(trainer.strategy).__name__
+        why = _REASONS.get(name, "StagedUnfreeze has not been tried on it")
+        raise ConfigError(
+            f"trainer.strategy: {name}: {why}. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
+            "(FSDP2), or leave the unfreeze out: unfreeze=none"
+        )
