@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many tests run at once as there are cores
+
 import subprocess
 import sys
 from collections.abc import Callable
