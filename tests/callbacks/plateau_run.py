@@ -1,4 +1,4 @@
-"""ReduceLROnPlateau under StagedUnfreeze in two processes whose ranks log values of their own.
+"""ReduceLROnPlateau under StagedUnfreeze in two processes whose ranks draw and log values of their own.
 
 `tests.callbacks.plateau_run FOLDER METRIC`: trains, then resumes from every checkpoint, one a step and one at each
 validation; one file a rank notes what each run did in each of its steps.
@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
-from lightning_optim import OptimizerFactory, SchedulerFactory, StagedUnfreeze, configure_optimizers
+from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, StagedUnfreeze, configure_optimizers
 from tests.callbacks.ddp_run import Shard, Whole
 from tests.training import Witness
 
@@ -37,6 +37,7 @@ class Logged(Whole):
     def __init__(self, metric: str) -> None:
         super().__init__(OptimizerFactory("adamw", lr=0.05))
         self.metric = metric
+        self.dropout.p = 0.3
 
     def configure_optimizers(self) -> Any:
         waiting = SchedulerFactory(
@@ -65,14 +66,14 @@ def look(trainer: Trainer, module: Any) -> Any:
 
 
 def run(folder: Path, metric: str, ckpt_path: Path | None = None) -> Any:
-    seed_everything(0, verbose=False)
+    seed_everything(int(os.environ.get("LOCAL_RANK", 0)) + (10 if ckpt_path else 0), verbose=False)
     witness = Witness(look)
     steps = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     validations = ModelCheckpoint(folder / "val", "{step}", every_n_epochs=1, save_top_k=-1)
     trainer = Trainer(
         accelerator="cpu", devices=2, strategy="ddp", max_epochs=EPOCHS, num_sanity_val_steps=0, logger=False,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=ckpt_path is None,
-        callbacks=[StagedUnfreeze(PLAN), witness, *([] if ckpt_path else [steps, validations])],
+        callbacks=[StagedUnfreeze(PLAN), RNGState(), witness, *([] if ckpt_path else [steps, validations])],
     )  # fmt: skip
     module = Logged(metric)
     trainer.fit(module, ckpt_path=ckpt_path)

@@ -89,4 +89,14 @@ def test_without_it_the_run_differs(tmp_path) -> None:
 
 def test_its_state_loads_with_weights_only(tmp_path) -> None:
     torch.save(RNGState().state_dict(), tmp_path / "state")
-    assert set(torch.load(tmp_path / "state", weights_only=True)) == {"python", "numpy", "torch", "cuda"}
+    (own,) = torch.load(tmp_path / "state", weights_only=True)["ranks"]
+    assert set(own) == {"python", "numpy", "torch", "cuda"}
+
+
+def test_another_number_of_ranks_is_said(tmp_path) -> None:
+    fit(_net(), tmp_path, RNGState(), epochs=1, save=True)
+    checkpoint = torch.load(tmp_path / "step=3.ckpt", weights_only=True)
+    checkpoint["callbacks"]["RNGState"]["ranks"] *= 2
+    torch.save(checkpoint, tmp_path / "two.ckpt")
+    with pytest.warns(UserWarning, match="the generators of 2 ranks, and this run has 1"):
+        fit(_net(), tmp_path, RNGState(), epochs=1, ckpt_path=tmp_path / "two.ckpt")
