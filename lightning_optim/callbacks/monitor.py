@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from torch.optim import Optimizer
 
 from ..announce import announce
-from ..errors import ConfigError
+from ..errors import ConfigError, listed
 from ..groups.plan import Plan
 from ..hyperparameters import Flag, Number
-from ..telemetry.loggers import write_histogram, write_layout, write_scalars, write_text
-from ..telemetry.norms import Sample, by_group, cosine, norms
-from ..telemetry.reading import FIRST_MOMENTS, samples, settings
+from ..telemetry.hparams import hyperparameters
+from ..telemetry.loggers import write_histogram, write_hyperparameters, write_layout, write_scalars, write_text
+from ..telemetry.snapshot import Snapshot
 from ..telemetry.tags import layout, parameter_tag, roots, tag
+from .strategies import check_whole_parameters
+from .unfreeze import StagedUnfreeze
+
+_LOG = logging.getLogger(__name__)
 
 
 class OptimizerMonitor(Callback):
     """Logs what each optimizer step was taken with and what it left, by param group.
 
     `optim/lr/<group>`, `optim/weight_decay/<group>`, `optim/momentum|beta1|beta2/<group>`, `optim/step/<group>`;
-    `optim/norm/grad|param|<state buffer>/<group>` and `.../all`. Gradients are as the optimizer saw them (unscaled,
-    clipped), lr is the one that was used, the state is that after the step. One point an optimizer step, at the
-    logger step of Lightning's own metrics. Several optimizers have a section each, `optim_<class>/...`.
+    `optim/norm/grad|param|<state buffer>/<group>`, `optim/norm/grad_unclipped/<group>` where clipping is on,
+    `optim/rms/<second moment>/<group>`, `optim/nonfinite/<group>` (parameters that are, or whose gradient or state is,
+    NaN or infinite; they are named in the log and as text), `optim/state_mib/<group>`; and `.../all` over all groups.
+
+    Gradients are as the optimizer saw them (unscaled, clipped), lr is the one that was used, the state is that after
+    the step. There is one point an optimizer step, at the logger step of Lightning's own metrics. Several optimizers
+    have a section each, `optim_<class>/...`. No hook waits for a GPU: numbers are written when they have arrived, one
+    hook later or so, and always before a checkpoint.
 
     Args:
         every_n_steps: log each n-th batch; None: the trainer's `log_every_n_steps`.
-        update_norm: also `optim/norm/update/<group>`, exact, at the cost of a copy of the parameters while it logs.
+        update_norm: also `optim/norm/update/<group>`, exact, and `optim/ratio/update_param/<group>`, at the cost of a
+            copy of the parameters while it logs.
         cosine: also `optim/cos/grad_momentum/<group>`, of the gradient and the momentum before the step.
         per_parameter: also each norm by parameter, under `optim_param/norm/<signal>/<parameter>`.
-        histograms: also the distribution of each sampled tensor, under the same tags.
+        histograms: also the distribution of each measured tensor, under the same tags; waits for the device.
         layout: arrange the curves on TensorBoard's page of custom scalars.
-        to_callback_metrics: also put the values into `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint.
+        to_callback_metrics: also put the values into `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint,
+            which makes logged steps wait for the device.
 
     Raises:
-        ConfigError: an argument is wrong.
+        ConfigError: an argument is wrong, or the strategy cuts parameters up where norms cannot be put together again.
 
     Example:
         >>> callback = OptimizerMonitor(every_n_steps=10, update_norm=True)
@@ -64,16 +76,29 @@ class OptimizerMonitor(Callback):
         self.layout: bool = flag.check(layout, "layout")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._watchers: list[_Watcher] = []
+        self._pending: list[tuple[_Watcher, Snapshot]] = []
         self._in_batch = False
         self._charts: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a trainer that would drop every value."""
-        if stage == "fit" and not trainer.loggers and not self.to_callback_metrics:
+        """Refuse a trainer that would drop every value, or a strategy under which they would be wrong."""
+        if stage != "fit":
+            return
+        check_whole_parameters(trainer)
+        if not trainer.loggers and not self.to_callback_metrics:
             raise ConfigError(
                 "monitor: the trainer has no logger to write to. Type trainer.logger=true, or your app's own "
                 "logger=..., or leave the monitor out"
             )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log each group's hyperparameters, those of groups that thaw later too."""
+        found: dict[str, Any] = {}
+        for optimizer, root in zip(trainer.optimizers, roots(trainer.optimizers), strict=True):
+            found |= hyperparameters(root, _whole_plan(trainer, optimizer, pl_module))
+        parts: list[Any] = [pl_module, getattr(trainer, "datamodule", None)]
+        own = {key: v for part in parts if part and part._log_hyperparams for key, v in part.hparams_initial.items()}
+        write_hyperparameters(trainer.loggers, own, found)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch every optimizer's steps; print the groups of those that nothing of ours has built."""
@@ -85,17 +110,43 @@ class OptimizerMonitor(Callback):
         ]
         self._charts = {}
 
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Steps count from here."""
         self._in_batch = True
+        self._write(trainer)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """The gradients are whole here, and not yet clipped."""
+        for watcher in self._watchers:
+            if watcher.optimizer is optimizer and watcher.clips:
+                watcher.clip()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        """Write what was read, and no more until the next batch: loading a checkpoint may step an optimizer."""
+        """Write what has arrived; steps count no more until the next batch: loading a checkpoint may take one."""
         self._in_batch = False
-        for watcher in self._watchers:
-            watcher.write()
-        if self.layout:
-            self._arrange(trainer)
+        self._pending += [(watcher, taken) for watcher in self._watchers if (taken := watcher.taken())]
+        self._write(trainer, wait=self.to_callback_metrics)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what is left, as before anything that takes long or may be the last."""
+        self._write(trainer, wait=True)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """The same: a run that resumes from here goes on with the next point."""
+        self._write(trainer, wait=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same."""
+        self._write(trainer, wait=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same, and let go of the optimizers: Lightning runs no teardown here."""
+        self._write(trainer, wait=True)
+        self._let_go()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the optimizers."""
+        self._let_go()
 
     def wants(self, trainer: Trainer) -> bool:
         """Whether the step under way is logged."""
@@ -105,6 +156,20 @@ class OptimizerMonitor(Callback):
             return bool(trainer._logger_connector.should_update_logs)
         return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % self.every_n_steps == 0
 
+    def _write(self, trainer: Trainer, *, wait: bool = False) -> None:
+        """Hand to the loggers what has arrived: all optimizers' values of a step at once, in the order of steps."""
+        while self._pending and (wait or self._pending[0][1].arrived):
+            step = self._pending[0][1].step
+            values: dict[str, float] = {}
+            while self._pending and self._pending[0][1].step == step:
+                watcher, snapshot = self._pending.pop(0)
+                values |= watcher.values(snapshot)
+            write_scalars(trainer.loggers, values, step)
+            if self.to_callback_metrics:
+                trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+            if self.layout:
+                self._arrange(trainer)
+
     def _arrange(self, trainer: Trainer) -> None:
         """Write the layout of all curves whenever there are new signals; groups that join are in its regexes."""
         charts = layout({watcher.root: watcher.signals for watcher in self._watchers})
@@ -112,18 +177,10 @@ class OptimizerMonitor(Callback):
             self._charts = charts
             write_layout(trainer.loggers, charts)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the optimizers."""
-        self._let_go()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same: Lightning runs no teardown here."""
-        self._let_go()
-
     def _let_go(self) -> None:
         for watcher in self._watchers:
             watcher.close()
-        self._watchers = []
+        self._watchers, self._pending = [], []
 
 
 class _Watcher:
@@ -132,13 +189,16 @@ class _Watcher:
     def __init__(
         self, monitor: OptimizerMonitor, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
     ) -> None:
-        self.root = root
+        self.optimizer, self.root = optimizer, root
         self.signals: dict[str, None] = {}
-        self._monitor, self._trainer, self._module, self._optimizer = monitor, trainer, module, optimizer
-        self._before: dict[str, dict[Tensor, Tensor]] = {}
-        self._values: dict[str, float] = {}
-        self._sampled: list[Sample] = []
+        self.clips = trainer.gradient_clip_val is not None or _clips_itself(module)
+        """Whether gradients are clipped between their hook and the step."""
+        self._monitor, self._trainer, self._module = monitor, trainer, module
+        self._snapshot: Snapshot | None = None
+        self._taken: Snapshot | None = None
         self._plan: Plan | None = None
+        self._told: set[str] = set()
+        self._told_skipped: set[str] = set()
         self._handles = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -148,71 +208,81 @@ class _Watcher:
         for handle in self._handles:
             handle.remove()
 
-    def write(self) -> None:
-        """Hand the last step's values to the loggers."""
-        if not self._values:
-            return
-        loggers, step = self._trainer.loggers, self._trainer.fit_loop.epoch_loop._batches_that_stepped
-        write_scalars(loggers, self._values, step)
-        if self._monitor.histograms:
-            for sample in self._sampled:
-                tag_name = parameter_tag(self.root, sample.signal, sample.parameter)
-                write_histogram(loggers, tag_name, sample.tensor.float(), step)
-        if self._monitor.to_callback_metrics:
-            self._trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self._values.items()})
-        self._values, self._sampled = {}, []
+    def clip(self) -> None:
+        if snapshot := self._current():
+            snapshot.clip()
+
+    def taken(self) -> Snapshot | None:
+        """The batch's last step; one that a scaler has skipped has left nothing."""
+        taken, self._taken, self._snapshot = self._taken, None, None
+        return taken
+
+    def values(self, snapshot: Snapshot) -> dict[str, float]:
+        """By tag; waits for them."""
+        summary, loggers = snapshot.read(), self._trainer.loggers
+        self.signals.update(dict.fromkeys(signal for signal, _ in summary.values))
+        values = {tag(self.root, signal, group): value for (signal, group), value in summary.values.items()}
+        if self._monitor.per_parameter:
+            values |= {parameter_tag(self.root, signal, name): value for signal, name, value in summary.by_parameter()}
+        for signal, _, names, tensors in snapshot.histograms:
+            for name, tensor in zip(names, tensors, strict=True):
+                write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
+        self._tell_nonfinite(summary.nonfinite, snapshot.step)
+        self._tell_skipped(snapshot.skipped)
+        return values
 
     def _before_step(self, *_: Any) -> None:
-        if not self._monitor.wants(self._trainer):
-            return
-        held = [p for group in self._optimizer.param_groups for p in group["params"]]
-        if self._monitor.update_norm:
-            self._before["param"] = {p: p.detach().clone() for p in held}
-        if self._monitor.cosine:
-            self._before["momentum"] = {
-                p: self._optimizer.state[p][key].clone()
-                for p in held
-                for key in FIRST_MOMENTS
-                if isinstance(self._optimizer.state.get(p, {}).get(key), Tensor)
-            }
+        if snapshot := self._current():
+            snapshot.before(update=self._monitor.update_norm, cosine=self._monitor.cosine)
 
     def _after_step(self, *_: Any) -> None:
-        if not self._monitor.wants(self._trainer):
-            return
-        plan = self._current_plan()
-        self._sampled = samples(self._optimizer, plan) + self._updates(plan)
-        measured = norms(self._sampled)
-        found = {**settings(self._optimizer, plan), **by_group(self._sampled, measured), **self._cosines(plan)}
-        self._values = {tag(self.root, signal, group): value for (signal, group), value in found.items()}
-        if self._monitor.per_parameter:
-            for sample, value in zip(self._sampled, measured, strict=True):
-                self._values[parameter_tag(self.root, sample.signal, sample.parameter)] = value
-        self._before = {}
-        self.signals.update(dict.fromkeys(signal for signal, _ in found))
+        if snapshot := self._current():
+            snapshot.after(histograms=self._monitor.histograms)
+            self._taken, self._snapshot = snapshot, None
 
-    def _current_plan(self) -> Plan:
+    def _current(self) -> Snapshot | None:
+        """The snapshot of the step under way, if it is logged; whether it is clipped first or hooked depends."""
+        if not self._monitor.wants(self._trainer):
+            return None
+        if self._snapshot is None:
+            step = self._trainer.fit_loop.epoch_loop._batches_that_stepped
+            self._snapshot = Snapshot(self.optimizer, self._current_plan(step), step)
+        return self._snapshot
+
+    def _current_plan(self, step: int) -> Plan:
         """The optimizer's groups, read again when they have changed, and then written as text."""
-        groups = self._optimizer.param_groups
+        groups = self.optimizer.param_groups
         known = self._plan and [len(group.params) for group in self._plan.groups]
         if self._plan is None or known != [len(group["params"]) for group in groups]:
-            self._plan = Plan.of(self._optimizer, self._module)
-            step = self._trainer.fit_loop.epoch_loop._batches_that_stepped
+            self._plan = Plan.of(self.optimizer, self._module)
             write_text(self._trainer.loggers, f"{self.root}/groups", self._plan.table().markdown(), step)
         return self._plan
 
-    def _updates(self, plan: Plan) -> list[Sample]:
-        before = self._before.get("param", {})
-        return [
-            Sample("norm/update", group.name, name, tensor.detach() - before[tensor])
-            for group, live in zip(plan.groups, self._optimizer.param_groups, strict=True)
-            for name, tensor in zip(group.params, live["params"], strict=True)
-            if tensor in before
-        ]
+    def _tell_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
+        """Name the parameters that were finite until now, those first that were before clipping spread it."""
+        new = [name for name in nonfinite if name not in self._told]
+        self._told = set(nonfinite)
+        if not new or not self._trainer.is_global_zero:
+            return
+        origin = [name for name in new if "grad_unclipped" in nonfinite[name]] or new
+        said = [f"{name} ({', '.join(nonfinite[name])})" for name in origin + [n for n in new if n not in origin]]
+        _LOG.warning("%s, step %d: not finite: %s", self.root, step, listed(said))
+        write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in said), step)
 
-    def _cosines(self, plan: Plan) -> dict[tuple[str, str], float]:
-        before = self._before.get("momentum", {})
-        return {
-            ("cos/grad_momentum", group.name): cosine((p.grad, before[p]) for p in live["params"] if p.grad is not None)
-            for group, live in zip(plan.groups, self._optimizer.param_groups, strict=True)
-            if before and all(p in before for p in live["params"] if p.grad is not None)
-        }
+    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
+        for key, what in skipped.items():
+            if key not in self._told_skipped:
+                self._told_skipped.add(key)
+                if self._trainer.is_global_zero:
+                    _LOG.warning("%s: the state '%s' is not measured: it is a %s", self.root, key, what)
+
+
+def _clips_itself(module: LightningModule) -> bool:
+    return type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
+
+
+def _whole_plan(trainer: Trainer, optimizer: Optimizer, module: LightningModule) -> Plan:
+    """An optimizer's groups, with those that stages hold back."""
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    unfreeze = next((callback for callback in callbacks if isinstance(callback, StagedUnfreeze)), None)
+    return unfreeze.plan_of(optimizer, module) if unfreeze else Plan.of(optimizer, module)

@@ -1,10 +1,10 @@
-"""The strategies of Lightning under which stages are exact."""
+"""The strategies of Lightning under which the callbacks are exact."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
 
 from ..errors import ConfigError
 
@@ -18,7 +18,7 @@ _REASONS = {
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Whether it is one of them.
+    """Whether stages are exact under it.
 
     Raises:
         ConfigError: it is not.
@@ -30,4 +30,22 @@ def check_strategy(trainer: Trainer) -> None:
         raise ConfigError(
             f"trainer.strategy: {name}: {why}. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
             "(FSDP2), or leave the unfreeze out: unfreeze=none"
+        )
+
+
+def check_whole_parameters(trainer: Trainer) -> None:
+    """Whether the optimizer holds the model's parameters, and not pieces of which nobody knows whose they are.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    # DeepSpeed's class needs DeepSpeed to be imported, so by name.
+    name = type(trainer.strategy).__name__
+    if isinstance(trainer.strategy, FSDPStrategy) or "DeepSpeedStrategy" in (
+        c.__name__ for c in type(trainer.strategy).__mro__
+    ):
+        raise ConfigError(
+            f"monitor: trainer.strategy: under {name} each rank's optimizer holds flat pieces of parameters, so norms "
+            "would be of one rank's pieces. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
+            "(FSDP2), or leave the monitor out"
         )

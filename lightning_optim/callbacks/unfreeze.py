@@ -109,6 +109,17 @@ class StagedUnfreeze(Callback):
         starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
         return Table(split(plan, claimed), starts=starts)
 
+    def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
+        """A built optimizer's groups by stage, those that wait among them, whether or not the fit has begun.
+
+        Raises:
+            ConfigError: the stages do not fit the model.
+        """
+        for staged in self._staged:
+            if staged.optimizer is optimizer:
+                return staged.plan
+        return split(Plan.of(optimizer, module), claim(self._configured, read_parameters(module)))
+
     # Before the optimizer is built: everything claimed is trainable, so it and its scheduler see the whole model.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

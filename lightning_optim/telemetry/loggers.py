@@ -22,6 +22,18 @@ def write_scalars(loggers: Sequence[Any], values: Mapping[str, float], step: int
         writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 
+def write_hyperparameters(loggers: Sequence[Any], own: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """On the loggers' pages of hyperparameters.
+
+    Args:
+        loggers: that the run's own ones have not been given to.
+        own: those. TensorBoard shows what it is given first, so it gets them too.
+        found: what is added.
+    """
+    for logger in loggers:
+        logger.log_hyperparams(dict(found) if _writer(logger) is None else {**own, **found})
+
+
 def write_text(loggers: Sequence[Any], tag: str, text: str, step: int) -> None:
     """Markdown, where the logger shows text."""
     for writer in filter(None, map(_writer, loggers)):

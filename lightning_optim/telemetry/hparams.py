@@ -1,0 +1,25 @@
+"""Each group's hyperparameters on the loggers' pages of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..groups.plan import Plan
+
+_KEYS = ("lr", "weight_decay", "momentum")
+
+
+def hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
+    """`optim/<group>/lr`, `optim/<group>/beta1`, ...: what each group is configured with; `lr` is its peak."""
+    found: dict[str, Any] = {}
+    for group in plan.groups:
+        values: Mapping[str, Any] = group.hyperparameters
+        given = {"algorithm": group.algorithm, **{key: values[key] for key in _KEYS if key in values}}
+        given |= {f"beta{number}": beta for number, beta in enumerate(values.get("betas") or (), start=1)}
+        found |= {f"{root}/{group.name}/{key}": _plain(value) for key, value in given.items()}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, bool, int, float)) else float(value)
