@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,17 +11,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
 from ..announce import announce
-from ..errors import ConfigError, listed
+from ..errors import ConfigError
 from ..groups.plan import Plan
 from ..hyperparameters import Flag, Number
 from ..telemetry.hparams import hyperparameters
-from ..telemetry.loggers import write_histogram, write_hyperparameters, write_layout, write_scalars, write_text
+from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
 from ..telemetry.snapshot import Snapshot
-from ..telemetry.tags import layout, parameter_tag, roots, tag
+from ..telemetry.tags import layout, roots
 from .strategies import check_whole_parameters
 from .unfreeze import StagedUnfreeze
-
-_LOG = logging.getLogger(__name__)
+from .watcher import Watcher
 
 
 class OptimizerMonitor(Callback):
@@ -75,8 +74,8 @@ class OptimizerMonitor(Callback):
         self.histograms: bool = flag.check(histograms, "histograms")
         self.layout: bool = flag.check(layout, "layout")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
-        self._watchers: list[_Watcher] = []
-        self._pending: list[tuple[_Watcher, Snapshot]] = []
+        self._watchers: list[Watcher] = []
+        self._pending: list[tuple[Watcher, Snapshot]] = []
         self._in_batch = False
         self._charts: dict[str, Any] = {}
 
@@ -105,9 +104,12 @@ class OptimizerMonitor(Callback):
         for optimizer in trainer.optimizers:
             announce(optimizer, Plan.of(optimizer, pl_module).table())
         self._watchers = [
-            _Watcher(self, trainer, pl_module, optimizer, root)
+            Watcher(
+                trainer, pl_module, optimizer, root, wants=partial(self._wants, trainer), update_norm=self.update_norm,
+                cosine=self.cosine, per_parameter=self.per_parameter, histograms=self.histograms,
+            )
             for optimizer, root in zip(trainer.optimizers, roots(trainer.optimizers), strict=True)
-        ]
+        ]  # fmt: skip
         self._charts = {}
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
@@ -118,8 +120,8 @@ class OptimizerMonitor(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """The gradients are whole here, and not yet clipped."""
         for watcher in self._watchers:
-            if watcher.optimizer is optimizer and watcher.clips:
-                watcher.clip()
+            if watcher.optimizer is optimizer:
+                watcher.before_clipping()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps count no more until the next batch: loading a checkpoint may take one."""
@@ -141,14 +143,15 @@ class OptimizerMonitor(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same, and let go of the optimizers: Lightning runs no teardown here."""
-        self._write(trainer, wait=True)
+        with suppress(RuntimeError):  # of a device that is lost, which must not hide what has happened
+            self._write(trainer, wait=True)
         self._let_go()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
         self._let_go()
 
-    def wants(self, trainer: Trainer) -> bool:
+    def _wants(self, trainer: Trainer) -> bool:
         """Whether the step under way is logged."""
         if not self._in_batch:
             return False
@@ -181,104 +184,6 @@ class OptimizerMonitor(Callback):
         for watcher in self._watchers:
             watcher.close()
         self._watchers, self._pending = [], []
-
-
-class _Watcher:
-    """One optimizer under watch, between torch's hooks before and after its steps."""
-
-    def __init__(
-        self, monitor: OptimizerMonitor, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
-    ) -> None:
-        self.optimizer, self.root = optimizer, root
-        self.signals: dict[str, None] = {}
-        self.clips = trainer.gradient_clip_val is not None or _clips_itself(module)
-        """Whether gradients are clipped between their hook and the step."""
-        self._monitor, self._trainer, self._module = monitor, trainer, module
-        self._snapshot: Snapshot | None = None
-        self._taken: Snapshot | None = None
-        self._plan: Plan | None = None
-        self._told: set[str] = set()
-        self._told_skipped: set[str] = set()
-        self._handles = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
-        ]
-
-    def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-
-    def clip(self) -> None:
-        if snapshot := self._current():
-            snapshot.clip()
-
-    def taken(self) -> Snapshot | None:
-        """The batch's last step; one that a scaler has skipped has left nothing."""
-        taken, self._taken, self._snapshot = self._taken, None, None
-        return taken
-
-    def values(self, snapshot: Snapshot) -> dict[str, float]:
-        """By tag; waits for them."""
-        summary, loggers = snapshot.read(), self._trainer.loggers
-        self.signals.update(dict.fromkeys(signal for signal, _ in summary.values))
-        values = {tag(self.root, signal, group): value for (signal, group), value in summary.values.items()}
-        if self._monitor.per_parameter:
-            values |= {parameter_tag(self.root, signal, name): value for signal, name, value in summary.by_parameter()}
-        for signal, _, names, tensors in snapshot.histograms:
-            for name, tensor in zip(names, tensors, strict=True):
-                write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
-        self._tell_nonfinite(summary.nonfinite, snapshot.step)
-        self._tell_skipped(snapshot.skipped)
-        return values
-
-    def _before_step(self, *_: Any) -> None:
-        if snapshot := self._current():
-            snapshot.before(update=self._monitor.update_norm, cosine=self._monitor.cosine)
-
-    def _after_step(self, *_: Any) -> None:
-        if snapshot := self._current():
-            snapshot.after(histograms=self._monitor.histograms)
-            self._taken, self._snapshot = snapshot, None
-
-    def _current(self) -> Snapshot | None:
-        """The snapshot of the step under way, if it is logged; whether it is clipped first or hooked depends."""
-        if not self._monitor.wants(self._trainer):
-            return None
-        if self._snapshot is None:
-            step = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            self._snapshot = Snapshot(self.optimizer, self._current_plan(step), step)
-        return self._snapshot
-
-    def _current_plan(self, step: int) -> Plan:
-        """The optimizer's groups, read again when they have changed, and then written as text."""
-        groups = self.optimizer.param_groups
-        known = self._plan and [len(group.params) for group in self._plan.groups]
-        if self._plan is None or known != [len(group["params"]) for group in groups]:
-            self._plan = Plan.of(self.optimizer, self._module)
-            write_text(self._trainer.loggers, f"{self.root}/groups", self._plan.table().markdown(), step)
-        return self._plan
-
-    def _tell_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
-        """Name the parameters that were finite until now, those first that were before clipping spread it."""
-        new = [name for name in nonfinite if name not in self._told]
-        self._told = set(nonfinite)
-        if not new or not self._trainer.is_global_zero:
-            return
-        origin = [name for name in new if "grad_unclipped" in nonfinite[name]] or new
-        said = [f"{name} ({', '.join(nonfinite[name])})" for name in origin + [n for n in new if n not in origin]]
-        _LOG.warning("%s, step %d: not finite: %s", self.root, step, listed(said))
-        write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in said), step)
-
-    def _tell_skipped(self, skipped: Mapping[str, str]) -> None:
-        for key, what in skipped.items():
-            if key not in self._told_skipped:
-                self._told_skipped.add(key)
-                if self._trainer.is_global_zero:
-                    _LOG.warning("%s: the state '%s' is not measured: it is a %s", self.root, key, what)
-
-
-def _clips_itself(module: LightningModule) -> bool:
-    return type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
 
 
 def _whole_plan(trainer: Trainer, optimizer: Optimizer, module: LightningModule) -> Plan:

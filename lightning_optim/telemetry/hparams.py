@@ -16,6 +16,8 @@ def hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
     for group in plan.groups:
         values: Mapping[str, Any] = group.hyperparameters
         given = {"algorithm": group.algorithm, **{key: values[key] for key in _KEYS if key in values}}
+        if "lr" in given:
+            given["lr"] *= group.lr_scale
         given |= {f"beta{number}": beta for number, beta in enumerate(values.get("betas") or (), start=1)}
         found |= {f"{root}/{group.name}/{key}": _plain(value) for key, value in given.items()}
     return found

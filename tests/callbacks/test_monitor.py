@@ -26,6 +26,8 @@ from lightning_optim import (
 )
 from tests.training import BATCHES, Net, Witness, fit
 
+from .events import curves_of, fit_with_events
+
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
 GROUPS = {"no_decay": {"kinds": ["bias"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}
 
@@ -33,23 +35,6 @@ GROUPS = {"no_decay": {"kinds": ["bias"], "weight_decay": 0.0}, "head": {"params
 def _configure(name: str = "adamw", scheduler: Any = None, **arguments: Any) -> Any:
     factory = OptimizerFactory(name, lr=0.01, **arguments)
     return lambda module: configure_optimizers(module, factory, scheduler)
-
-
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar in the event files below a folder, by tag."""
-    curves = defaultdict(list)
-    for file in sorted(folder.rglob("events.*")):
-        events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            curves[tag] += [(event.step, event.value) for event in events.Scalars(tag)]
-    return curves
-
-
-def _fit_with_events(
-    folder: Path, module: Any, *callbacks: Any, **arguments: Any
-) -> dict[str, list[tuple[int, float]]]:
-    fit(module, folder, *callbacks, **{"logger": TensorBoardLogger(folder), "log_every_n_steps": 1, **arguments})
-    return _curves(folder)
 
 
 def _norm(tensors: Any) -> float:
@@ -72,7 +57,7 @@ def test_norms_equal_a_float64_computation(tmp_path, name) -> None:
         return norms
 
     witness = Witness(look)
-    curves = _fit_with_events(
+    curves = fit_with_events(
         tmp_path, Net(_configure(name, groups={"head": GROUPS["head"]})), OptimizerMonitor(), witness
     )
     tags = {tag for tag in curves if tag.startswith("optim/norm/") and not tag.endswith("/all")}
@@ -84,7 +69,7 @@ def test_norms_equal_a_float64_computation(tmp_path, name) -> None:
 
 
 def test_all_is_the_norm_over_every_group(tmp_path) -> None:
-    curves = _fit_with_events(tmp_path, Net(_configure(groups=GROUPS)), OptimizerMonitor())
+    curves = fit_with_events(tmp_path, Net(_configure(groups=GROUPS)), OptimizerMonitor())
     parts = [
         values for tag, values in curves.items() if tag.startswith("optim/norm/grad/") and not tag.endswith("/all")
     ]
@@ -96,9 +81,7 @@ def test_all_is_the_norm_over_every_group(tmp_path) -> None:
 def test_settings_are_those_in_force_at_the_step(tmp_path) -> None:
     witness = Witness(lambda trainer, _: [dict(g, params=None) for g in trainer.optimizers[0].param_groups])
     scheduler = SchedulerFactory("one_cycle")
-    curves = _fit_with_events(
-        tmp_path, Net(_configure(scheduler=scheduler, groups=GROUPS)), OptimizerMonitor(), witness
-    )
+    curves = fit_with_events(tmp_path, Net(_configure(scheduler=scheduler, groups=GROUPS)), OptimizerMonitor(), witness)
     for number, name in enumerate(["default", "no_decay", "head", "head.no_decay"]):
         for signal, value in {
             "lr": lambda g: g["lr"],
@@ -113,7 +96,7 @@ def test_settings_are_those_in_force_at_the_step(tmp_path) -> None:
 
 @pytest.mark.parametrize("accumulate", [2, 3])
 def test_one_point_an_optimizer_step_where_lightnings_own_metrics_have_it(tmp_path, accumulate) -> None:
-    curves = _fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), accumulate_grad_batches=accumulate)
+    curves = fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), accumulate_grad_batches=accumulate)
     steps = [step for step, _ in curves["loss"]]
     assert steps == list(range(4 * -(-BATCHES // accumulate)))
     assert [step for step, _ in curves["optim/lr/default"]] == steps
@@ -121,13 +104,13 @@ def test_one_point_an_optimizer_step_where_lightnings_own_metrics_have_it(tmp_pa
 
 @pytest.mark.parametrize(("every", "trainers"), [(None, 3), (5, 1)], ids=["the trainer's", "its own"])
 def test_cadence(tmp_path, every, trainers) -> None:
-    curves = _fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(every), log_every_n_steps=trainers)
+    curves = fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(every), log_every_n_steps=trainers)
     n = every or trainers
     assert [step for step, _ in curves["optim/norm/exp_avg/default"]] == list(range(n - 1, 4 * BATCHES, n))
 
 
 def test_a_group_that_joins_adds_curves_and_renames_none(tmp_path) -> None:
-    curves = _fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), StagedUnfreeze(PLAN), epochs=2)
+    curves = fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), StagedUnfreeze(PLAN), epochs=2)
     for signal in ("lr", "norm/exp_avg", "norm/grad", "weight_decay"):
         assert [step for step, _ in curves[f"optim/{signal}/head"]] == list(range(2 * BATCHES))
         assert [step for step, _ in curves[f"optim/{signal}/backbone"]] == list(range(BATCHES, 2 * BATCHES))
@@ -140,7 +123,7 @@ def test_a_resumed_runs_curves_are_the_uninterrupted_ones(tmp_path) -> None:
         callbacks = (OptimizerMonitor(), StagedUnfreeze(PLAN), RNGState())
         logger = TensorBoardLogger(folder / "events")
         fit(module, folder, *callbacks, logger=logger, log_every_n_steps=1, epochs=3, **arguments)
-        return _curves(folder / "events")
+        return curves_of(folder / "events")
 
     torch.manual_seed(0)
     whole = run(tmp_path / "whole", save=True)
@@ -152,7 +135,7 @@ def test_a_resumed_runs_curves_are_the_uninterrupted_ones(tmp_path) -> None:
 
 
 def test_gradients_are_those_the_optimizer_saw(tmp_path) -> None:
-    curves = _fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), gradient_clip_val=0.01)
+    curves = fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), gradient_clip_val=0.01)
     assert [v for _, v in curves["optim/norm/grad/all"]] == pytest.approx([0.01] * 4 * BATCHES, rel=1e-4)
 
 
@@ -170,7 +153,7 @@ def test_update_norm_and_cosine(tmp_path) -> None:
     module = Net(_configure(groups={"one": {"params": "head.weight", "lr_scale": 1}}))
     before["p"] = module.head.weight.detach().clone()
     witness = Witness(note)
-    curves = _fit_with_events(tmp_path, module, OptimizerMonitor(update_norm=True, cosine=True), witness)
+    curves = fit_with_events(tmp_path, module, OptimizerMonitor(update_norm=True, cosine=True), witness)
     updates = [value for _, value in curves["optim/norm/update/one"]]
     assert updates == pytest.approx([seen["update"] for seen in witness.seen], rel=1e-5)
     cosines = [value for _, value in curves["optim/cos/grad_momentum/one"]]
@@ -179,7 +162,7 @@ def test_update_norm_and_cosine(tmp_path) -> None:
 
 def test_per_parameter_and_histograms(tmp_path) -> None:
     module = Net(_configure())
-    curves = _fit_with_events(tmp_path, module, OptimizerMonitor(per_parameter=True, histograms=True), epochs=1)
+    curves = fit_with_events(tmp_path, module, OptimizerMonitor(per_parameter=True, histograms=True), epochs=1)
     names = {tag.rpartition("/")[2] for tag in curves if tag.startswith("optim_param/norm/exp_avg/")}
     assert names == {name for name, _ in module.named_parameters()}
     events = EventAccumulator(str(next(tmp_path.rglob("events.*")))).Reload()
@@ -187,7 +170,7 @@ def test_per_parameter_and_histograms(tmp_path) -> None:
 
 
 def test_text_and_layout(tmp_path) -> None:
-    _fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), StagedUnfreeze(PLAN), epochs=2)
+    fit_with_events(tmp_path, Net(_configure()), OptimizerMonitor(), StagedUnfreeze(PLAN), epochs=2)
     events = EventAccumulator(str(next(tmp_path.rglob("events.*")))).Reload()
     texts = [e.tensor_proto.string_val[0].decode() for e in events.Tensors("optim/groups/text_summary")]
     assert ["| backbone |" in text for text in texts] == [False, True]
@@ -215,7 +198,7 @@ def test_steps_outside_a_batch_are_not_counted(tmp_path) -> None:
         def on_train_epoch_end(self, trainer: Any, *args: Any) -> None:
             trainer.optimizers[0].step()
 
-    curves = _fit_with_events(tmp_path, Net(_configure()), Phantom(), epochs=2, accumulate_grad_batches=2)
+    curves = fit_with_events(tmp_path, Net(_configure()), Phantom(), epochs=2, accumulate_grad_batches=2)
     assert [step for step, _ in curves["optim/lr/default"]] == list(range(BATCHES))
 
 
@@ -235,7 +218,7 @@ def test_several_optimizers_have_a_section_each(tmp_path) -> None:
             for optimizer in self.optimizers():
                 optimizer.step()
 
-    curves = _fit_with_events(tmp_path, Manual(lambda module: None), OptimizerMonitor(), epochs=1)
+    curves = fit_with_events(tmp_path, Manual(lambda module: None), OptimizerMonitor(), epochs=1)
     lrs = {tag: values[0][1] for tag, values in curves.items() if "/lr/" in tag}
     assert lrs == pytest.approx({"optim_sgd-1/lr/default": 0.1, "optim_sgd-2/lr/default": 0.2})
     events = EventAccumulator(str(next(tmp_path.rglob("events.*")))).Reload()
@@ -253,7 +236,7 @@ def test_sparse_gradients_are_measured(tmp_path) -> None:
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
             return self.table(torch.tensor([1, 1, 3])).sum()
 
-    curves = _fit_with_events(tmp_path, Sparse(), OptimizerMonitor(), epochs=1)
+    curves = fit_with_events(tmp_path, Sparse(), OptimizerMonitor(), epochs=1)
     # Rows 1 and 3 have gradients of 2 and 1 in both columns.
     assert curves["optim/norm/grad/default"][0][1] == pytest.approx(math.sqrt(2 * (4 + 1)))
 
