@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 
 import pytest
@@ -140,7 +141,10 @@ CALLBACKS = {"config.yaml": "callbacks: {}\noptimizer: null\n"}
     ("override", "key", "kind"),
     [
         ("+monitor@callbacks.optim=default", "optim", OptimizerMonitor),
+        ("+monitor@callbacks.optim=full", "optim", OptimizerMonitor),
         ("+unfreeze@callbacks.thaw=head_then_backbone", "thaw", StagedUnfreeze),
+        ("+unfreeze@callbacks.thaw=gradual", "thaw", StagedUnfreeze),
+        ("+unfreeze@callbacks.thaw=gradual_plateau", "thaw", StagedUnfreeze),
     ],
 )
 def test_a_preset_is_one_callback(override, key, kind, write_app):
@@ -150,6 +154,16 @@ def test_a_preset_is_one_callback(override, key, kind, write_app):
     callback = instantiate(job.callbacks[key])
     assert type(callback) is kind
     assert isinstance(callback, Callback)
+
+
+def test_both_presets_of_the_monitor_name_every_argument(write_app):
+    given = {}
+    for name in ("default", "full"):
+        node = write_app(CALLBACKS).compose(f"+monitor@callbacks.optim={name}").callbacks.optim
+        given[name] = {key: value for key, value in node.items() if key != "_target_"}
+        assert set(given[name]) == set(inspect.signature(OptimizerMonitor).parameters)
+    changed = {key for key in given["full"] if given["full"][key] != given["default"][key]}
+    assert changed == {"update_norm", "cosine", "per_parameter"}
 
 
 def test_presets_stand_beside_each_other_and_take_overrides(write_app):
