@@ -339,3 +339,30 @@ def test_everything_at_once(tmp_path) -> None:
         *("norm/grad", "norm/grad_unclipped", "norm/param", "norm/update", "norm/exp_avg", "norm/exp_avg_sq"),
         *("rms/exp_avg_sq", "cos/grad_momentum"),
     }
+
+
+def test_a_step_that_clips_several_times_counts_its_first_gradient(tmp_path) -> None:
+    """LBFGS asks for the gradient at several points of a step."""
+    before: list[list[float]] = []
+
+    class First(Callback):
+        def on_train_batch_start(self, *_: Any) -> None:
+            before.append([])
+
+        def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+            before[-1].append(norm(p.grad for p in optimizer.param_groups[0]["params"]))
+
+    module = Net(lambda module: torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3))
+    curves = fit_with_events(tmp_path, module, First(), OptimizerMonitor(), gradient_clip_val=0.05)
+    assert min(map(len, before)) > 1
+    assert near(curves["optim/norm/grad_unclipped/default"], [norms[0] for norms in before])
+
+
+def test_the_step_of_a_group_is_the_largest_in_it(tmp_path) -> None:
+    class Sometimes(Net):
+        def on_after_backward(self) -> None:
+            if self.global_step % 2:
+                self.head.bias.grad = None
+
+    curves = fit_with_events(tmp_path, Sometimes(configured(groups={})), OptimizerMonitor(), epochs=1)
+    assert curves["optim/step/default"] == [(t, t + 1.0) for t in range(BATCHES)]

@@ -75,6 +75,13 @@ def test_they_come_in_the_order_in_which_they_were_added() -> None:
     assert reduced.numbers() == [7, 4, 4 << 17, 36, 4, 2 << 17, 12, -4, 1.5, 8.5]
 
 
+def test_large_tensors_keep_their_own_sums() -> None:
+    large = [torch.full((n << 17,), float(n)) for n in (1, 5, 2)]
+    assert numbers(large, Reduce.SQUARES, Reduce.SIZES) == pytest.approx(
+        [n**3 * 2**17 for n in (1, 5, 2)] + [n**2 * 2**17 for n in (1, 5, 2)]
+    )
+
+
 def test_tensors_may_change_once_they_are_added() -> None:
     tensor = torch.ones(5)
     reduced = Reductions()
