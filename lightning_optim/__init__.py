@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .optim.decay import WeightDecay as WeightDecay
     from .registry import list_optimizers as list_optimizers
     from .registry import optimizer_info as optimizer_info
+    from .registry import register_optimizer as register_optimizer
     from .schedule.factory import SchedulerFactory as SchedulerFactory
 
 _HOME = {
@@ -36,6 +37,7 @@ _HOME = {
     "list_optimizers": "registry",
     "optim": "optim",
     "optimizer_info": "registry",
+    "register_optimizer": "registry",
 }
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "list_optimizers",
     "optim",
     "optimizer_info",
+    "register_optimizer",
 ]
 
 

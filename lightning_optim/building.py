@@ -85,6 +85,13 @@ def _make(plan: Plan, spec: Spec, own: bool, named: list[dict[str, Any]]) -> Opt
     groups = [by_name[group["name"]] for group in named]
     # A class of one group may derive one value from another (LBFGS: max_eval from max_iter): it gets the group's.
     defaults = in_words_of(own, info, groups[0].hyperparameters if info.single_group else spec.hyperparameters)
+    if not info.is_built_in:
+        # What all of its groups have, its constructor gets: it may be no value of a group's.
+        shared = in_words_of(own, info, groups[0].hyperparameters)
+        for group in groups[1:]:
+            values = group.hyperparameters
+            shared = {key: value for key, value in shared.items() if values[key] == value}
+        defaults |= shared
     if not own and info.fused and defaults["fused"] is None and defaults["foreach"] is None:
         held = [plan.tensors[name] for group in groups for name in group.params]
         defaults["fused"] = True if _can_fuse(held) and not plan.sparse and not defaults["differentiable"] else None
@@ -95,10 +102,25 @@ def _make(plan: Plan, spec: Spec, own: bool, named: list[dict[str, Any]]) -> Opt
         ],
         **defaults,
     )
+    if not info.is_built_in:
+        _check_takes_in_groups(info, optimizer, groups, defaults)
     if defaults.get("fused"):
         # A fused kernel can unscale gradients itself, but then clipping and hooks would see them scaled.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
+
+
+def _check_takes_in_groups(
+    info: OptimizerInfo, optimizer: Optimizer, groups: Iterable[Group], defaults: Mapping[str, Any]
+) -> None:
+    """Whether a class that we know by its signature alone has a value for each group, where groups differ."""
+    for group in groups:
+        for key, value in group.hyperparameters.items():
+            if key in defaults and value != defaults[key] and key not in optimizer.defaults:
+                where = group.sources.get(key, (f"groups.{group.name}.{key}",))[0]
+                raise ConfigError(
+                    f"{where}: {info.name} has one {key} for all of its groups. Set it at the top, for all of them"
+                )
 
 
 def _param_group(
@@ -118,7 +140,7 @@ def _configured(group: Group) -> dict[str, Any]:
     """What loading by name compares: algorithm and hyperparameters, not how a step runs; the decay by its flag too."""
     values = {key: value for key, value in group.hyperparameters.items() if key not in OF_THIS_RUN}
     values[ALGORITHM] = group.algorithm
-    if DECOUPLED_KEY in values:
+    if DECOUPLED_KEY in values and "weight_decay_mode" in values:
         values[DECOUPLED_KEY] = values["weight_decay_mode"] == "decoupled"
     return values
 
@@ -158,7 +180,7 @@ def _before_load(
         name = each.now.get(ALGORITHM, main)
         info = optimizer_info(name)
         check_algorithm(info, each, state_dict["state"])
-        if not own[name]:
+        if not own[name] and info.is_built_in:
             places = [f"parameter {place}" for place in each.places]
             check_states(info, group, each.now.get("param_names") or places, state_dict["state"])
             group = {key: value for key, value in group.items() if key not in info.own_only}

@@ -147,6 +147,9 @@ class OptimizerFactory:
                     f"{key}: {info.name} has no hyperparameter {key!r}."
                     f"{left_over(key, algorithms_with(key))}{choices(key, known)}"
                 )
+        for key, spec in info.hyperparameters.items():
+            if spec.required and key not in given:
+                raise ConfigError(f"{key}: {info.name} cannot do without it. Type {key}: ...")
         hyperparameters = {
             key: spec.check(given[key], key) if key in given else spec.default
             for key, spec in info.hyperparameters.items()

@@ -167,6 +167,37 @@ class WholeNumbers(Hyperparameter):
         return "a growing list of positive whole numbers"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Like(Hyperparameter):
+    """What is of the default's kind, passed on as it is; anything where the default is null.
+
+    For optimizers of which nothing but the signature is known.
+    """
+
+    def _convert(self, value: Any) -> Any:
+        if self.required or self.default is None:
+            return value
+        if isinstance(self.default, bool) or isinstance(value, bool):
+            return value if isinstance(value, bool) and isinstance(self.default, bool) else _WRONG
+        if isinstance(self.default, (int, float)):
+            return value if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max else _WRONG
+        if isinstance(self.default, (list, tuple)):
+            alike = isinstance(value, (list, tuple)) and len(value) == len(self.default)
+            return type(self.default)(value) if alike else _WRONG
+        return value if isinstance(value, type(self.default)) else _WRONG
+
+    def _describe(self) -> str:
+        if self.required or self.default is None:
+            return "anything"
+        if isinstance(self.default, bool):
+            return "true or false"
+        if isinstance(self.default, (int, float)):
+            return "a finite number"
+        if isinstance(self.default, (list, tuple)):
+            return f"a list of {len(self.default)}"
+        return f"a {type(self.default).__name__}"
+
+
 def in_yaml(value: Any) -> str:
     """A value as one writes it in YAML."""
     if value is None:

@@ -31,7 +31,7 @@ def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, M
         raise ConfigError(
             f"implementation: there is no {implementation!r}.{choices(str(implementation), IMPLEMENTATIONS)}"
         )
-    if info.is_ours and implementation == "torch":
+    if not info.is_torchs and implementation == "torch":
         raise ConfigError(f"implementation: torch has no {info.name}. Type implementation: auto")
     if not info.own and implementation == "own":
         raise ConfigError(f"implementation: there is no {info.name} of our own. Type implementation: auto")
@@ -42,7 +42,7 @@ def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, M
         raise ConfigError(f"{for_torchs[0]}: torch's {info.name} takes it, ours does not{reason}. Remove one of them")
     if not own and for_ours:
         raise ConfigError(f"{for_ours[0]}: our {info.name} takes it, torch's does not. Type implementation: auto")
-    if settings[""].get("fused") and (own or not info.fused):
+    if settings[""].get("fused") and (own or (info.is_torchs and not info.fused)):
         whose = "our" if own else "torch's"
         raise ConfigError(f"fused: {whose} {info.name} has no fused kernel{reason}. Type fused: null")
     return own
@@ -51,7 +51,7 @@ def takes_own(info: OptimizerInfo, implementation: str, settings: Mapping[str, M
 def in_words_of(own: bool, info: OptimizerInfo, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as the constructor of our class, or else torch's, takes them."""
     settled = info.settled(values)
-    if DECOUPLED_KEY in settled:
+    if DECOUPLED_KEY in settled and _MODE in settled:
         settled[DECOUPLED_KEY] = settled[_MODE] == "decoupled"
     return {key: value for key, value in settled.items() if key in info.signature(own=own)}
 

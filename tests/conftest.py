@@ -8,12 +8,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many tests run
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import lightning_optim
+from lightning_optim import registry
+
+
+@pytest.fixture(autouse=True)
+def registered() -> Iterator[None]:
+    """Forget afterwards what a test, or an example in a docstring, has registered."""
+    tables = (registry._OPTIMIZERS, registry._UNSEEN)
+    before = [dict(table) for table in tables]
+    yield
+    if before != list(tables):
+        for table, known in zip(tables, before, strict=True):
+            table.clear()
+            table.update(known)
+        registry._read_entry_points.cache_clear()
 
 
 @pytest.fixture

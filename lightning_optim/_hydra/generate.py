@@ -58,13 +58,13 @@ _STARTING_LISTS = {
 
 def configs() -> Iterator[tuple[Path, str]]:
     """`(path below conf/, content)` of each generated file."""
-    for name in list_optimizers():
-        yield Path("optimizer", f"{name}.yaml"), _optimizer(optimizer_info(name))
+    for info in filter(lambda info: info.is_built_in, map(optimizer_info, list_optimizers())):
+        yield Path("optimizer", f"{info.name}.yaml"), _optimizer(info)
     for name, (algorithm, summary, presets) in READY.items():
         yield Path("optimizer", f"{name}.yaml"), _with_groups(optimizer_info(algorithm), summary, presets)
-    for name, info in SCHEDULES.items():
-        if not info.function:
-            yield Path("scheduler", f"{name}.yaml"), _scheduler(info)
+    for name, schedule in SCHEDULES.items():
+        if not schedule.function:
+            yield Path("scheduler", f"{name}.yaml"), _scheduler(schedule)
 
 
 def _optimizer(info: OptimizerInfo) -> str:

@@ -26,7 +26,7 @@ from .update import Update as Update
 
 def stub() -> str:
     """The text of `optim/__init__.pyi`."""
-    infos = [info for info in map(optimizer_info, list_optimizers()) if info.own]
+    infos = [info for info in map(optimizer_info, list_optimizers()) if info.own and info.is_built_in]
     return "\n".join([_HEAD, *(line for info in infos for line in (*_class(info), ""))]).rstrip() + "\n"
 
 

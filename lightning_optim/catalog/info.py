@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..hyperparameters import Choice, Hyperparameter
 from .common import OPTIONS
+from .decay import DECAYS
 
 if TYPE_CHECKING:
     import torch
@@ -54,9 +55,13 @@ class OptimizerInfo:
     """Whether it takes 2-D parameters only."""
     conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     """What is wrong with a combination of values that are each allowed, or None."""
+    cls: type[torch.optim.Optimizer] | None = None
+    """A class that was registered as it is."""
 
     def load(self, *, own: bool = False) -> type[torch.optim.Optimizer]:
         """The class itself; our own one if asked."""
+        if self.cls is not None:
+            return self.cls
         module, _, name = (self.own if own else self.path).partition(":")
         cls: type[torch.optim.Optimizer] = getattr(import_module(module), name)
         return cls
@@ -72,6 +77,16 @@ class OptimizerInfo:
         return self.own == self.path
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether it is of this package's catalog, and not registered by somebody else."""
+        return self.cls is None
+
+    @property
+    def is_torchs(self) -> bool:
+        """Whether torch has a class of it."""
+        return self.path.startswith("torch.")
+
+    @property
     def torch_only(self) -> frozenset[str]:
         """The hyperparameters that torch's class alone takes; `decoupled_weight_decay` is a mode of ours."""
         return frozenset(REFUSED_BY_OURS) & set(self.hyperparameters) if self.own else frozenset()
@@ -82,7 +97,7 @@ class OptimizerInfo:
         mode = self.hyperparameters.get("weight_decay_mode")
         if isinstance(mode, Choice):
             return mode.options
-        return () if self.decay == "none" else (self.decay,)
+        return (self.decay,) if self.decay in DECAYS else ()
 
     def signature(self, *, own: bool) -> dict[str, Any]:
         """Names and defaults that our class, or else torch's, takes."""

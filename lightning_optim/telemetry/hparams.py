@@ -7,7 +7,7 @@ from typing import Any
 
 from ..groups.plan import Plan
 
-_KEYS = ("lr", "weight_decay", "momentum")
+_KEYS = ("lr", "weight_decay", "momentum", "eps")
 
 
 def hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
@@ -24,4 +24,6 @@ def hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    return value if isinstance(value, (str, bool, int, float)) else float(value)
+    if isinstance(value, (list, tuple)):  # adafactor has two eps
+        return str(list(value))
+    return value if value is None or isinstance(value, (str, bool, int, float)) else float(value)

@@ -1,0 +1,132 @@
+"""How a sick run looks in TensorBoard, beside a healthy one: `python -m recipes.curves`.
+
+Four runs of the same network on the same clean digits from the same seed; three have one thing wrong. Each has its
+curves in a folder of its own, and a line for each param group in a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import DictConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from .finetune import FINETUNE, PRETRAIN, new_data, new_module, quiet
+from .model import DigitsNet
+
+# Run → what is wrong with it, as changes to the recipe's config.
+RUNS: dict[str, list[str]] = {
+    "healthy": [],
+    "lr_too_high": ["optimizer.lr=3"],
+    "second_moment_near_eps": ["model._target_=recipes.curves.SmallLossNet"],
+    "group_that_does_not_move": ["optimizer.groups.backbone.lr_scale=1e-4"],
+}
+
+GROUPS = ("backbone", "head")
+
+# No schedule and no decay: what moves in the curves is the gradients' doing.
+_COMMON = [
+    "unfreeze=none",
+    "scheduler=constant",
+    "scheduler.factor=1",
+    "optimizer/groups=[backbone_head]",
+    "optimizer.groups.backbone.lr_scale=1",
+    "optimizer.lr=1e-3",
+    "optimizer.weight_decay=0",
+    "monitor.update_norm=true",
+    "+trainer.num_sanity_val_steps=0",
+    "trainer.enable_progress_bar=false",
+]
+
+_SIGNALS = ("ratio/update_param", "norm/param", "rms/exp_avg_sq")
+_STEPS_SHOWN = 10
+
+
+class SmallLossNet(DigitsNet):
+    """Its loss is divided by far too much; what it logs is the loss before that."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """A hundred-millionth of the cross-entropy."""
+        return super().training_step(batch, batch_idx) * 1e-8
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train all four and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m recipes.curves", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/curves"), help="where each run has its own")
+    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
+    parser.add_argument("overrides", nargs="*", help="of the recipe's config, for all runs")
+    options = parser.parse_args(arguments)
+    quiet()
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+    curves = {}
+    for name, wrong in RUNS.items():
+        print(f"{name}: {' '.join(wrong) or 'nothing is wrong'}")
+        curves[name] = train(name, options.folder, options.steps, options.overrides)
+    print(_table(curves))
+    print(f"See the runs: tensorboard --logdir {options.folder}")
+
+
+def train(name: str, folder: Path, steps: int, overrides: Sequence[str] = ()) -> dict[str, list[float]]:
+    """Train a run, its curves in `folder / name`; returns them by tag."""
+    config = _config([*RUNS[name], *overrides])
+    run = folder / name
+    _forget(run)
+    seed_everything(config.seed, verbose=False)
+    trainer = instantiate(
+        config.trainer,
+        max_steps=steps,
+        max_epochs=-1,
+        callbacks=[instantiate(config.monitor)],
+        logger=TensorBoardLogger(str(folder), name=name, version=""),
+        enable_checkpointing=False,
+    )
+    trainer.fit(new_module(config, FINETUNE), new_data(config, PRETRAIN))
+    return read(run)
+
+
+def read(run: Path) -> dict[str, list[float]]:
+    """The curves in a run's folder, by tag."""
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def _config(overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_dir(str(Path(__file__).parent / "conf"), version_base="1.3"):
+        return compose("finetune", [*_COMMON, *overrides])
+
+
+def _forget(run: Path) -> None:
+    # TensorBoard joins all the event files of a folder to one curve.
+    for events in run.glob("events.out.tfevents.*"):
+        events.unlink()
+
+
+def _table(curves: Mapping[str, Mapping[str, list[float]]]) -> str:
+    columns = ["run", "group", *_SIGNALS, "train/loss", "val/accuracy"]
+    lines = [f"| {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * (len(columns) - 2)}"]
+    for name, found in curves.items():
+        loss, accuracy = _first_and_last(found["train/loss"]), found.get("val/accuracy", [float("nan")])[-1]
+        for group in GROUPS:
+            own = [_first_and_last(found[f"optim/{signal}/{group}"]) for signal in _SIGNALS]
+            lines.append(f"| {name} | {group} | {' | '.join(own)} | {loss} | {accuracy:.2f} |")
+    return "\n".join([*lines, f"Medians of the first {_STEPS_SHOWN} steps → of the last {_STEPS_SHOWN}."])
+
+
+def _first_and_last(values: Sequence[float]) -> str:
+    return " → ".join(f"{statistics.median(part):.2g}" for part in (values[:_STEPS_SHOWN], values[-_STEPS_SHOWN:]))
+
+
+if __name__ == "__main__":
+    main()
