@@ -47,8 +47,8 @@ class Opaque(Halved):
         raise NotImplementedError(f"{function} of what nobody knows")
 
 
-def measured(state: dict) -> tuple[dict, dict]:
-    layer = nn.Linear(1, 300, bias=False)
+def measured(state: dict, size: int = 300) -> tuple[dict, dict]:
+    layer = nn.Linear(1, size, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = state
     plan = Plan.of(optimizer, layer)
@@ -64,12 +64,13 @@ def test_a_tensor_that_can_be_dequantized() -> None:
     assert values["state_mib"] == 300 / 2**20
 
 
-def test_the_blockwise_code_of_bitsandbytes() -> None:
+@pytest.mark.parametrize("size", [300, 512])
+def test_the_blockwise_code_of_bitsandbytes(size) -> None:
     """A table of 256 values, and a scale for each block of 256 elements."""
-    codes = torch.arange(300).remainder(256).to(torch.uint8).view(300, 1)
+    codes = torch.arange(size).remainder(256).to(torch.uint8).view(size, 1)
     table, scales = torch.linspace(-1, 1, 256), torch.tensor([2.0, 0.5])
-    values, skipped = measured({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales})
-    exact = table[codes.flatten().long()] * torch.cat([scales[0].expand(256), scales[1].expand(44)])
+    values, skipped = measured({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales}, size)
+    exact = table[codes.flatten().long()] * torch.cat([scales[0].expand(256), scales[1].expand(size - 256)])
     assert values["norm/state1"] == pytest.approx(float(exact.double().norm()))
     assert not {"norm/qmap1", "norm/absmax1"} & values.keys()
     assert not skipped
