@@ -23,10 +23,11 @@ from lightning_optim.errors import choices
 
 from .benchmarks.arm import Arm
 from .benchmarks.measure import Timing, measure
+from .benchmarks.monitor import MONITOR
 from .benchmarks.rules import RULES
 from .benchmarks.unfreeze import UNFREEZE
 
-ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE}
+ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE, "monitor": MONITOR}
 
 
 @dataclass(frozen=True, kw_only=True)
