@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -19,6 +20,8 @@ _SECOND_MOMENTS = (
     *("exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "max_exp_avg_var", "square_avg", "acc_delta", "sum"),
     *("variance", "row_var", "col_var"),
 )
+_USUAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_TABLES = ("qmap1", "qmap2", "absmax1", "absmax2")  # of a code, with the numbers that bitsandbytes has
 _MIB = 1 << 20
 
 
@@ -67,34 +70,61 @@ def gradients(optimizer: Optimizer, plan: Plan, signal: str) -> list[Samples]:
     return found
 
 
-def buffers(optimizer: Optimizer, plan: Plan) -> tuple[list[Samples], dict[str, str]]:
-    """Every tensor of the state that is no number: found, not listed, so that any optimizer has them.
+class State(NamedTuple):
+    """What an optimizer keeps."""
 
-    Returns:
-        The tensors, as `norm/<key>`; and of what cannot be measured, by key, what it is.
-    """
+    samples: list[Samples]
+    """Every tensor that is no number, as `norm/<key>`: found, not listed, so that any optimizer has them."""
+    skipped: dict[str, str]
+    """Of what cannot be measured, by key, what it is."""
+    mib: dict[str, float]
+    """What each group's takes; on all ranks together, where they share it."""
+
+
+def state(optimizer: Optimizer, plan: Plan) -> State:
+    """Look through an optimizer's state."""
     found: dict[tuple[str, str], Samples] = {}
-    skipped = {}
+    skipped: dict[str, str] = {}
+    mib = {}
     for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
+        size = 0
         for name, parameter in zip(group.params, live["params"], strict=True):
-            state = optimizer.state.get(parameter, {})
-            for key, value in state.items():
-                if not isinstance(value, Tensor) or not value.numel() or is_part_of_a_code(key, state):
-                    continue
-                if is_coded(value):
-                    whole = decoded(key, state)
-                    if whole is None:
-                        skipped[key] = f"{type(value).__name__} of {value.dtype}"
-                        continue
-                    value = whole
-                elif not is_float(value) or (value.ndim == 0 and (parameter.ndim > 0 or key in _SCALAR_STATES)):
+            own = optimizer.state.get(parameter, {})
+            for key, value in own.items():
+                # Nearly all tensors are plain ones, and they are many.
+                if type(value) is Tensor and value.dtype in _USUAL and key not in _TABLES:
+                    size += value.nbytes
+                    tensor = None if _is_number(key, value, parameter) else value
+                else:
+                    size += sum(num_bytes(leaf) for _, leaf in leaves({key: value}))
+                    tensor = _measurable(key, own, parameter, skipped)
+                if tensor is None:
                     continue
                 samples = found.get((group.name, key))
                 if samples is None:
                     samples = found[group.name, key] = Samples(f"norm/{key}", group.name, [], [])
                 samples.parameters.append(name)
-                samples.tensors.append(value)
-    return list(found.values()), skipped
+                samples.tensors.append(tensor)
+        mib[group.name] = size / _MIB
+    return State(list(found.values()), skipped, mib)
+
+
+def _measurable(key: str, own: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:
+    """What there is to measure under a key of a parameter's state."""
+    value = own[key]
+    if not isinstance(value, Tensor) or not value.numel() or is_part_of_a_code(key, own):
+        return None
+    if is_coded(value):
+        whole = decoded(key, own)
+        if whole is None:
+            skipped[key] = f"{type(value).__name__} of {value.dtype}"
+        return whole
+    return value if is_float(value) and not _is_number(key, value, parameter) else None
+
+
+def _is_number(key: str, value: Tensor, parameter: Tensor) -> bool:
+    """Whether a tensor belongs to a parameter as a count does, and has not its shape by chance."""
+    return value.ndim == 0 and (parameter.ndim > 0 or key in _SCALAR_STATES)
 
 
 def is_second_moment(samples: Samples) -> bool:
@@ -106,15 +136,6 @@ def momentum(state: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
     """A parameter's first moment."""
     found = (state[key] for key in _FIRST_MOMENTS if isinstance(state.get(key), Tensor))
     return next((tensor for tensor in found if tensor.shape == parameter.shape), None)
-
-
-def state_mib(optimizer: Optimizer, plan: Plan) -> dict[str, float]:
-    """What each group's state takes, in MiB; on all ranks together, where they share it."""
-    found = {}
-    for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
-        states = (optimizer.state.get(parameter, {}) for parameter in live["params"])
-        found[group.name] = sum(num_bytes(leaf) for state in states for _, leaf in leaves(state)) / _MIB
-    return found
 
 
 def _dense(gradient: Tensor) -> Tensor:

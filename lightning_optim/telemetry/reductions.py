@@ -44,22 +44,17 @@ class Reductions:
 
         Ways that are asked for together share the reading of memory.
         """
-        alike: dict[tuple[torch.device, torch.dtype, bool], _Tensors] = {}
-        for place, tensor in enumerate(tensors, start=self._count):
-            cut = 0
-            if isinstance(tensor, DTensor):
-                tensor, cut = _local(tensor)
-            kind = (tensor.device, tensor.dtype, tensor.is_cpu and tensor.numel() > _LARGE)
-            if kind not in alike:
-                alike[kind] = _Tensors([], [], [])
-            alike[kind].places.append(place)
-            alike[kind].cuts.append(cut)
-            alike[kind].tensors.append(tensor)
-        for (device, _, large), (places, cuts, locals_) in alike.items():
-            numbers = _one_by_one(locals_, hows) if large else [_together(locals_, how) for how in hows]
+        cut = [_local(tensor) if isinstance(tensor, DTensor) else (tensor, 0) for tensor in tensors]
+        # A device's number takes a fifth of the time that the device itself does.
+        kinds = [(t.get_device(), t.dtype, t.is_cpu and t.numel() > _LARGE) for t, _ in cut]
+        for kind in dict.fromkeys(kinds):
+            places = [place for place, other in enumerate(kinds) if other == kind]
+            alike, cuts = [cut[place][0] for place in places], [cut[place][1] for place in places]
+            numbers = _one_by_one(alike, hows) if kind[2] else [_together(alike, how) for how in hows]
             for number, how in enumerate(hows):
-                shifted = [place + number * len(tensors) for place in places]
-                self._batches.setdefault(device, []).append(_Batch(how, shifted, cuts, numbers[number]))
+                first = self._count + number * len(tensors)
+                batch = _Batch(how, [first + place for place in places], cuts, numbers[number])
+                self._batches.setdefault(alike[0].device, []).append(batch)
         self._count += len(hows) * len(tensors)
 
     @torch.no_grad()
@@ -91,22 +86,14 @@ class Reductions:
         return found
 
 
-class _Tensors(NamedTuple):
-    """Of one device and type."""
+class _Batch(NamedTuple):
+    """Tensors of one device and type, reduced in one way."""
 
+    how: Reduce
     places: list[int]
     """Where each one's number comes in the result."""
     cuts: list[int]
     """Into how many parts each is cut; 0 for a plain one, which every rank has whole."""
-    tensors: list[Tensor]
-
-
-class _Batch(NamedTuple):
-    """The same, reduced in one way."""
-
-    how: Reduce
-    places: list[int]
-    cuts: list[int]
     numbers: Sequence[Tensor]
     """Norms in place of sums of squares, which might not fit their type; one each, or each `(n,)` to be summed."""
 

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..groups.plan import Plan
-from .reading import Samples, buffers, gradients, is_second_moment, momentum, parameters, settings, state_mib
+from .reading import Samples, gradients, is_second_moment, momentum, parameters, settings, state
 from .reductions import Reduce, Reductions
 from .summary import ALL, DOT, MOMENTUM, Numbers, Summary, summarize
 
@@ -61,14 +61,17 @@ class Snapshot:
         """After the step: measure what there is, and let the numbers go to the host."""
         optimizer, plan = self._optimizer, self._plan
         params = parameters(optimizer, plan, "norm/param")
-        held, self.skipped = buffers(optimizer, plan)
-        samples = [*gradients(optimizer, plan, "norm/grad"), *params, *held, *self._updates(params)]
+        held = state(optimizer, plan)
+        self.skipped = held.skipped
+        samples = [*gradients(optimizer, plan, "norm/grad"), *params, *held.samples, *self._updates(params)]
         self._measure([each for each in samples if not is_second_moment(each)], Reduce.SQUARES)
         self._measure([each for each in samples if is_second_moment(each)], Reduce.SQUARES, Reduce.SIZES)
         if self._momenta:
             self._measure_angles(params)
         self._read_settings()
         self._reductions.send()
+        mib = {**held.mib, ALL: sum(held.mib.values())}
+        self._known += [(("state_mib", group), size) for group, size in mib.items()]
         if histograms:
             self.histograms = [s._replace(tensors=[_on_host(tensor) for tensor in s.tensors]) for s in samples]
         self._before, self._momenta = {}, {}
@@ -122,9 +125,6 @@ class Snapshot:
             else:
                 self._known.append(((signal, group), float(value)))
         self._reductions.add(on_device, Reduce.VALUE)
-        sizes = state_mib(self._optimizer, self._plan)
-        sizes[ALL] = sum(sizes.values())
-        self._known += [(("state_mib", group), size) for group, size in sizes.items()]
 
 
 def _product(gradient: Tensor, momentum: Tensor) -> Tensor:

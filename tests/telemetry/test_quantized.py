@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from lightning_optim.groups.plan import Plan
-from lightning_optim.telemetry.reading import buffers
+from lightning_optim.telemetry.reading import state
 from lightning_optim.telemetry.snapshot import Snapshot
 
 
@@ -94,4 +94,4 @@ def test_counts_and_masks_are_no_buffers() -> None:
     layer = nn.Linear(2, 2, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = {"step": torch.tensor(3.0), "seen": torch.ones(2, dtype=torch.int64), "on": True}
-    assert buffers(optimizer, Plan.of(optimizer, layer)) == ([], {})
+    assert state(optimizer, Plan.of(optimizer, layer))[:2] == ([], {})
