@@ -20,6 +20,7 @@ _SECOND_MOMENTS = (
     *("exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "max_exp_avg_var", "square_avg", "acc_delta", "sum"),
     *("variance", "row_var", "col_var"),
 )
+_TAKEN = ("grad", "grad_unclipped", "param", "update")  # by what is no state
 _USUAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _TABLES = ("qmap1", "qmap2", "absmax1", "absmax2")  # of a code, with the numbers that bitsandbytes has
 _MIB = 1 << 20
@@ -74,7 +75,8 @@ class State(NamedTuple):
     """What an optimizer keeps."""
 
     samples: list[Samples]
-    """Every tensor that is no number, as `norm/<key>`: found, not listed, so that any optimizer has them."""
+    """Every tensor that is no number, as `norm/<key>`: found, not listed, so that any optimizer has them. A key that is
+    another signal's is `norm/state_<key>`."""
     skipped: dict[str, str]
     """Of what cannot be measured, by key, what it is."""
     mib: dict[str, float]
@@ -102,7 +104,8 @@ def state(optimizer: Optimizer, plan: Plan) -> State:
                     continue
                 samples = found.get((group.name, key))
                 if samples is None:
-                    samples = found[group.name, key] = Samples(f"norm/{key}", group.name, [], [])
+                    signal = f"norm/state_{key}" if key in _TAKEN else f"norm/{key}"
+                    samples = found[group.name, key] = Samples(signal, group.name, [], [])
                 samples.parameters.append(name)
                 samples.tensors.append(tensor)
         mib[group.name] = size / _MIB

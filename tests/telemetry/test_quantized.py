@@ -95,3 +95,9 @@ def test_counts_and_masks_are_no_buffers() -> None:
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = {"step": torch.tensor(3.0), "seen": torch.ones(2, dtype=torch.int64), "on": True}
     assert state(optimizer, Plan.of(optimizer, layer))[:2] == ([], {})
+
+
+def test_a_buffer_that_has_another_signal_s_name() -> None:
+    values, _ = measured({"param": torch.ones(300, 1)})
+    assert values["norm/state_param"] == pytest.approx(math.sqrt(300))
+    assert values["norm/param"] != values["norm/state_param"]
