@@ -9,10 +9,12 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from .catalog.adam_like import ADAM_LIKE
 from .catalog.both import BOTH
 from .catalog.common import OPTIONS as OPTIONS
 from .catalog.common import USUAL as USUAL
 from .catalog.info import OptimizerInfo as OptimizerInfo
+from .catalog.others import OTHERS
 from .catalog.ours import OURS
 from .catalog.torch_only import TORCH
 from .errors import ConfigError, choices
@@ -138,6 +140,6 @@ def _read_entry_points() -> None:
 
 
 _ENTRY_POINTS = "lightning_optim.optimizers"
-_OPTIMIZERS: dict[str, OptimizerInfo] = {info.name: info for info in (*TORCH, *BOTH, *OURS)}
+_OPTIMIZERS: dict[str, OptimizerInfo] = {info.name: info for info in (*TORCH, *BOTH, *OURS, *ADAM_LIKE, *OTHERS)}
 _UNSEEN: dict[str, Callable[[], OptimizerInfo]] = {}
 """Registered, and not yet imported."""

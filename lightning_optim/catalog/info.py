@@ -43,6 +43,8 @@ class OptimizerInfo:
     buffers: Mapping[str, str]
     """State tensors of the parameter's shape, by their key in `optimizer.state[p]`, each with the hyperparameter that
     must be set for it to be there; '' where it always is."""
+    reduced: frozenset[str] = frozenset()
+    """Those of them that are smaller than the parameter: a number for each tensor, or for each block of it."""
     decay: str = "l2"
     """What `weight_decay` means by default: a mode of `WeightDecay`, or `none` where there is none."""
     fused: bool = False
@@ -122,4 +124,5 @@ class OptimizerInfo:
 
     def state_bytes(self, values: Mapping[str, Any]) -> int | None:
         """Bytes of state for each float32 parameter under these hyperparameters; None where it depends on shapes."""
-        return None if self.factored or self.single_group else 4 * len(self.held(values))
+        whole = [name for name in self.held(values) if name not in self.reduced]
+        return None if self.factored or self.single_group else 4 * len(whole)

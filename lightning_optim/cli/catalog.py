@@ -81,8 +81,9 @@ def _state(info: OptimizerInfo) -> str:
         return f"{', '.join(info.buffers)}; a matrix has a row and a column, all else its own size"
     parts = []
     for name, needed in info.buffers.items():
-        parts.append(f"{name} (with {needed})" if needed and not info.defaults[needed] else name)
+        smaller = " (a number for each tensor or block)" if name in info.reduced else ""
+        parts.append(f"{name} (with {needed})" if needed and not info.defaults[needed] else name + smaller)
     size = info.state_bytes(info.defaults)
-    most = 4 * len(info.buffers)
+    most = 4 * len(info.buffers.keys() - info.reduced)
     least = f"{size} bytes for each float32 parameter"
     return f"{', '.join(parts) or 'none'}; {least}" + (f", at most {most}" if most != size else "")

@@ -160,7 +160,9 @@ _FAMILIES = (
     {"nadam", "nadamw"},
     {"adabound", "adaboundw", "amsbound"},
 )
-_BUFFERS = frozenset(buffer for name in list_optimizers() for buffer in optimizer_info(name).buffers)
+_BUFFERS = frozenset(
+    buffer for info in map(optimizer_info, list_optimizers()) for buffer in info.buffers.keys() - info.reduced
+)
 
 
 def _matched(now: Group, found: Mapping[str, tuple[Any, Group]], states: Mapping[Any, Any]) -> Match:

@@ -100,6 +100,22 @@ class Adagrad(Member):
         cautious_decay: bool = False,
     ) -> None: ...
 
+class Adai(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.1, 0.99),
+        eps: float = 0.001,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
 class Adam(Member):
     def __init__(
         self,
@@ -118,6 +134,23 @@ class Adam(Member):
         cautious_decay: bool = False,
     ) -> None: ...
 
+class AdamMini(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        num_blocks: float | None = 1,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
 class Adamax(Member):
     def __init__(
         self,
@@ -132,6 +165,42 @@ class Adamax(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+    ) -> None: ...
+
+class AdaMod(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        beta3: float = 0.999,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class AdamP(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        delta: float = 0.1,
+        wd_ratio: float = 0.1,
+        nesterov: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
     ) -> None: ...
 
 class AdamW(Member):
@@ -150,6 +219,58 @@ class AdamW(Member):
         optimized_update: bool = False,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
         cautious_decay: bool = False,
+    ) -> None: ...
+
+class Adan(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float, float] = (0.98, 0.92, 0.99),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class AdEMAMix(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float, float] = (0.9, 0.999, 0.9999),
+        alpha: float = 2.0,
+        alpha_warmup: float | None = None,
+        beta3_warmup: float | None = None,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class ADOPT(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.9999),
+        eps: float = 1e-06,
+        weight_decay: float | WeightDecay = 0.0,
+        clip: bool = True,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
     ) -> None: ...
 
 class AMSBound(Member):
@@ -187,6 +308,73 @@ class AMSGrad(Member):
         fused: bool | None = None,
     ) -> None: ...
 
+class DiffGrad(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class EFSGD(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.0,
+        weight_decay: float | WeightDecay = 0.0,
+        comp: Literal["scaled_sign", "sign"] = "scaled_sign",
+        memory: bool = True,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class ExtraAdam(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        amsgrad: bool = False,
+        optimized_update: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class ExtraSGD(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.0,
+        weight_decay: float | WeightDecay = 0.0,
+        nesterov: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
 class LAMB(Member):
     def __init__(
         self,
@@ -203,12 +391,77 @@ class LAMB(Member):
         fused: bool | None = None,
     ) -> None: ...
 
+class LaProp(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0004,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-15,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class LARS(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1.0,
+        momentum: float = 0.9,
+        trust_coefficient: float = 0.001,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
 class Lion(Member):
     def __init__(
         self,
         params: ParamsT,
         lr: float | Tensor = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class MADGRAD(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float | WeightDecay = 0.0,
+        eps: float = 1e-06,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class MARS(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.003,
+        betas: tuple[float, float] = (0.95, 0.99),
+        gamma: float = 0.025,
+        eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
@@ -252,6 +505,111 @@ class NAdamW(Member):
         fused: bool | None = None,
     ) -> None: ...
 
+class NovoGrad(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.95, 0.98),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        grad_averaging: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class OMD(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class OptimisticAdam(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        amsgrad: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class Padam(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        betas: tuple[float, float] = (0.9, 0.999),
+        partial: float = 0.25,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        amsgrad: bool = True,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class Prodigy(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        beta3: float | None = None,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        d0: float = 1e-06,
+        d_coef: float = 1.0,
+        growth_rate: float | None = None,
+        bias_correction: bool = False,
+        safeguard_warmup: bool = False,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class QHAdam(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.9, 0.999),
+        nus: tuple[float, float] = (1.0, 1.0),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
 class RAdam(Member):
     def __init__(
         self,
@@ -287,4 +645,85 @@ class RMSprop(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+    ) -> None: ...
+
+class Signum(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        momentum: float = 0.9,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class SophiaG(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.965, 0.99),
+        rho: float = 0.04,
+        eps: float = 1e-15,
+        weight_decay: float | WeightDecay = 0.1,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class StableAdamW(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.002,
+        betas: tuple[float, float] = (0.9, 0.99),
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.2,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class STORM(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1.0,
+        w: float = 10.0,
+        c: float = 100.0,
+        weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+    ) -> None: ...
+
+class Yogi(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 0.001,
+        weight_decay: float | WeightDecay = 0.0,
+        initial_accumulator_value: float = 1e-06,
+        *,
+        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
+        cautious_decay: bool = False,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
     ) -> None: ...

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from .decay import WeightDecay
-from .update import Update
+from .update import Update, restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class Around:
 
     def take(self, p: Any, updates: tuple[Update, ...]) -> None:
         """Write a rule's step into the parameter, and the decay."""
+        restart(p, updates)
         self.decay.shrink(p, self.amount, updates)
         for update in updates:
             update.take(p)

@@ -14,10 +14,10 @@ from ..errors import ConfigError
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
-from .bucket import gather, scalar
+from .bucket import gather, real, scalar
 from .checkpoint import Crossing
 from .checks import ABOUT_THE_GROUP, check_gradients, check_together, checked
-from .update import Update
+from .update import Update, restart
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
@@ -69,6 +69,8 @@ class AdaptiveOptimizer(Optimizer):
     """The values that hyperparameters may have; what is neither here nor usual is taken as it is."""
     default_mode: ClassVar[str] = "l2"
     """The `weight_decay_mode` where nothing else is said."""
+    evaluations: ClassVar[int] = 1
+    """How many gradients a step takes: so often it calls its closure. Without one, a call takes one of them."""
     needs_peak_lr: ClassVar[bool] = False
     """Whether the rule divides by the group's `peak_lr`."""
 
@@ -95,8 +97,12 @@ class AdaptiveOptimizer(Optimizer):
 
         `state["step"]` is there already and counts by itself; a hook that would rather count sets it to a number.
         """
+        shapes = self.shapes(group, real(param))
         for name, dtype in self.dtypes(group).items():
-            state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+            if name in shapes:
+                state[name] = param.new_zeros(shapes[name], dtype=dtype or param.dtype.to_real())
+            else:
+                state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
         state.update(self.scalars(group))
 
     def step_param(self, state: dict[str, Any], group: Group, grad: Tensor, param: Tensor) -> None:
@@ -111,7 +117,9 @@ class AdaptiveOptimizer(Optimizer):
         now = {name: state[name] for name in self.scalars(group)}
         coefficients, then = self._advance(float(state["step"]), group, now)
         state.update(then)
-        for update in self._updates(param, grad, [state[name] for name in self.buffers(group)], coefficients):
+        updates = self._updates(param, grad, [state[name] for name in self.buffers(group)], coefficients)
+        restart(param, updates)
+        for update in updates:
             update.take(param)
 
     # ... or the declared form.
@@ -124,6 +132,16 @@ class AdaptiveOptimizer(Optimizer):
         """
         del group
         return ()
+
+    def shapes(self, group: Group, param: Tensor) -> Mapping[str, Sequence[int]]:
+        """Shapes of the buffers that have not the parameter's. They hold real numbers.
+
+        Args:
+            group: its param group.
+            param: a complex one as pairs of real numbers, as `update` sees it.
+        """
+        del group, param
+        return {}
 
     def scalars(self, group: Group) -> Mapping[str, float]:
         """Names of the numbers in a parameter's state, with their first value.
@@ -152,18 +170,26 @@ class AdaptiveOptimizer(Optimizer):
         """One step for each parameter that has a gradient.
 
         Args:
-            closure: evaluates the model again, with gradients, and returns the loss.
+            closure: evaluates the model again, with gradients, and returns the loss; called `evaluations` times.
 
         Returns:
-            What the closure returned.
+            What the closure returned, at first.
 
         Raises:
             ConfigError: a gradient is sparse, or the decay cannot be applied at this lr; then nothing has changed.
         """
-        loss = None
-        if closure is not None:
+        if closure is None:
+            self.step_groups()
+            return None
+        losses = []
+        for _ in range(self.evaluations):
             with torch.enable_grad():
-                loss = closure()
+                losses.append(closure())
+            self.step_groups()
+        return losses[0]
+
+    def step_groups(self) -> None:
+        """Step every group with the gradients at hand: what a subclass overrides to add up over all parameters."""
         work = []
         for index, group in enumerate(self.param_groups):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
@@ -172,7 +198,6 @@ class AdaptiveOptimizer(Optimizer):
             work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
         for group, around in work:
             self._step_group(group, around)
-        return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group, at any time: its parameters start as new ones do.
@@ -227,8 +252,8 @@ class AdaptiveOptimizer(Optimizer):
 
     def _step_group(self, group: Group, around: Around) -> None:
         for param in group["params"]:
-            if param.grad is not None and "step" not in self.state[param]:
-                self._start(self.state[param], group, param)
+            if param.grad is not None:
+                self.started(group, param)
         buffers = tuple(self.dtypes(group))
         for bucket in gather(group["params"], self.state, tuple(self.scalars(group))):
             if self._is_declared():
@@ -239,11 +264,16 @@ class AdaptiveOptimizer(Optimizer):
                 bucket.advance({})
                 bucket.each(partial(self._run_hook, around, group))
 
-    def _start(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def started(self, group: Group, param: Tensor) -> dict[str, Any]:
+        """The state of a parameter, made if it is not there."""
+        state: dict[str, Any] = self.state[param]
+        if "step" in state:
+            return state
         counter = state["step"] = scalar(0.0)
         self.init_state(state, group, param)
         if state["step"] is not counter and (self._is_declared() or isinstance(state["step"], Tensor)):
             raise ConfigError(f"{type(self).__name__}.init_state: state['step'] counts by itself. Take another key")
+        return state
 
     def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))

@@ -59,10 +59,10 @@ class Bucket:
         """
         # A compiled execution would be a third way, with these very arguments.
         if self._prefers_lists() if foreach is None else foreach:
-            held = [TensorList([_real(state[name]) for state in self.states]) for name in buffers]
-            work(TensorList(map(_real, self.params)), TensorList(map(_real, self.grads)), held)
+            held = [TensorList([real(state[name]) for state in self.states]) for name in buffers]
+            work(TensorList(map(real, self.params)), TensorList(map(real, self.grads)), held)
         else:
-            self.each(lambda state, p, g: work(_real(p), _real(g), [_real(state[name]) for name in buffers]))
+            self.each(lambda state, p, g: work(real(p), real(g), [real(state[name]) for name in buffers]))
 
     def _prefers_lists(self) -> bool:
         return self.params[0].device.type in _LIST_DEVICES and type(self.params[0]) in _PLAIN
@@ -101,6 +101,6 @@ def gather(params: Iterable[Tensor], states: Mapping[Tensor, dict[str, Any]], sc
     return list(buckets.values())
 
 
-def _real(tensor: Tensor) -> Tensor:
+def real(tensor: Tensor) -> Tensor:
     """A complex tensor as pairs of real numbers, as torch's optimizers take it."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor

@@ -13,7 +13,7 @@ from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
 from ..groups.loading import remap
 from ..groups.merging import ABOUT, OF_THIS_RUN
-from .bucket import scalar
+from .bucket import real, scalar
 
 # What a checkpoint of torch's own class lacks.
 _OF_OURS = tuple(key for key in ABOUT if key not in ("params", "param_names"))
@@ -33,6 +33,9 @@ class Crosses(Protocol):
 
     def dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
         """The buffers."""
+
+    def shapes(self, group: Mapping[str, Any], param: Tensor) -> Mapping[str, Sequence[int]]:
+        """Those of the buffers that have not the parameter's."""
 
     def scalars(self, group: Mapping[str, Any]) -> Mapping[str, float]:
         """The numbers."""
@@ -120,13 +123,14 @@ class Crossing:
             for key in needed:
                 if key not in state:
                     raise ConfigError(f"the checkpoint's state of {name} has no {key}, which {who} needs: {advice}")
+            shapes = self.optimizer.shapes(group, real(param))
             for key, value in state.items():
                 # A rule of hooks alone keeps whatever it likes.
                 if buffers and key not in known:
                     raise ConfigError(
                         f"the checkpoint's state of {name} has {key}, which {who} does not know: {advice}"
                     )
-                if key in buffers and value.shape != param.shape:
+                if key in buffers and value.shape != torch.Size(shapes.get(key, param.shape)):
                     raise ConfigError(
                         f"the checkpoint's {key} of {name} has the shape {list(value.shape)}, the parameter "
                         f"{list(param.shape)}: it was saved for another model"

@@ -24,7 +24,7 @@ class WeightDecay:
     | `absolute`  | p ← p (1 - λ), nothing while lr = 0      | arXiv:1711.05101, eq. 1                          |
     | `relative`  | p ← p (1 - λ lr / peak_lr)               | arXiv:1711.05101, the multiplier η_t             |
     | `corrected` | p ← p (1 - λ lr² / peak_lr)              | arXiv:2506.02285                                 |
-    | `update`    | inside the rule's own ratio (LAMB)       | arXiv:1904.00962, algorithm 2                    |
+    | `update`    | inside the rule (LAMB, LARS, NovoGrad)   | arXiv:1904.00962, algorithm 2                    |
 
     `lr` is the one in force, warm-up and schedule included; `peak_lr` is the param group's, its configured lr.
 
@@ -107,14 +107,20 @@ class WeightDecay:
         Args:
             p: written in place.
             amount: what `amount` gave.
-            updates: what the rule is about to do; read for `cautious` only.
+            updates: what the rule is about to do; read for `cautious`, and for what is left of the decay.
         """
+        part = updates[0].decay if updates else 1.0
+        if isinstance(part, float):
+            amount, part = amount * part, None
         if amount == 0:
             return
         if self.cautious:
-            p.addcmul_(p, _agreement(p, updates), value=-amount)
-        else:
+            agreement = _agreement(p, updates)
+            part = agreement if part is None else agreement.mul_(part)
+        if part is None:
             p.mul_(1 - amount)
+        else:
+            p.addcmul_(p, part, value=-amount)
 
 
 def _agreement(p: Any, updates: tuple[Update, ...]) -> Any:

@@ -18,11 +18,17 @@ class Update:
         direction: of the parameter's shape; it may be the gradient or a buffer itself, so nobody writes into it.
         size: >= 0; a Python number, so that it is rounded once, with the product.
         over: > 0, of the parameter's shape; None: 1.
+        decay: the part that is left of a decay of the parameter itself: a number, or a tensor of no dimension.
+        start: where the parameter is put before decay and step; None: where it is.
+
+    Where there are several, the first one says what `decay` and `start` are.
     """
 
     direction: Tensor | TensorList
     size: float = 1.0
     over: Tensor | TensorList | None = None
+    decay: float | Tensor | TensorList = 1.0
+    start: Tensor | TensorList | None = None
 
     def take(self, p: Any) -> None:
         """Write it into the parameter."""
@@ -35,3 +41,9 @@ class Update:
         """`size * direction / over`, as new tensors."""
         direction: Any = self.direction
         return direction * self.size if self.over is None else (direction / self.over).mul_(self.size)
+
+
+def restart(p: Any, updates: tuple[Update, ...]) -> None:
+    """Put a parameter where the step starts from."""
+    if updates and updates[0].start is not None:
+        p.copy_(updates[0].start)

@@ -25,6 +25,21 @@ VARIANTS = {
     "adabelief": [{"rectify": False}, {"amsgrad": True}, {"degenerate_to_sgd": False}],
     "adabound": [{"amsbound": True}],
     "adaboundw": [{"amsbound": True}],
+    "qhadam": [{"nus": (0.7, 0.9)}],
+    "padam": [{"amsgrad": False}],
+    "ademamix": [{"alpha_warmup": 30, "beta3_warmup": 30}],
+    "adopt": [{"clip": False}],
+    "madgrad": [{"momentum": 0.0}],
+    "lars": [{"momentum": 0.0}],
+    "novograd": [{"grad_averaging": True}],
+    "adamp": [{"delta": 1.0}, {"nesterov": True}],
+    "signum": [{"momentum": 0.0}],
+    "adam_mini": [{"num_blocks": None}],
+    "optimistic_adam": [{"amsgrad": True}],
+    "ef_sgd": [{"comp": "sign"}, {"memory": False}, {"momentum": 0.9}],
+    "extra_sgd": [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}],
+    "extra_adam": [{"amsgrad": True}, {"optimized_update": True}],
+    "prodigy": [{"bias_correction": True, "growth_rate": 1.5}, {"safeguard_warmup": True, "beta3": 0.9}],
 }
 SETTINGS = [(name, given) for name in MEMBERS for given in [{}, *VARIANTS.get(name, [])]]
 

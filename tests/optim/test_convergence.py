@@ -38,7 +38,11 @@ ON_ROSENBROCK = {
     "adadelta": {"lr": 3.0},
     "adamax": {"lr": 1.0},
     "adagrad": {"lr": 2.0},
+    "lars": {"lr": 5.0},
     "lion": {"lr": 0.05},
+    "ef_sgd": {"lr": 3e-4},
+    "omd": {"lr": 3e-4},
+    "signum": {"lr": 0.05},
     "rmsprop": {"lr": 0.01},
 }
 

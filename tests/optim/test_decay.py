@@ -187,7 +187,7 @@ def test_lamb_s_own_mode_is_inside_its_ratio():
 def test_the_modes_of_each_member():
     around = ("l2", "l1", "decoupled", "absolute", "relative", "corrected")
     assert {name: optimizer_info(name).decay_modes for name in MEMBERS} == {
-        name: (*around, "update") if name == "lamb" else around for name in MEMBERS
+        name: (*around, "update") if name in ("lamb", "lars", "novograd") else around for name in MEMBERS
     }
     usual = {name: class_of(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
     assert {name for name, mode in usual.items() if mode == "l2"} == {

@@ -34,6 +34,10 @@ MODES = [(name, mode) for name in MEMBERS for mode in optimizer_info(name).decay
 DECAYS = [(*pair, False) for pair in MODES] + [(*pair, True) for pair in MODES if pair[1] in TO_PARAMETER]
 
 
+# Prodigy's first d makes steps that one does not see, and squares that float16 does not hold.
+LARGE_ENOUGH = {"prodigy": {"d0": 0.1}}
+
+
 def started(name, num_steps=3, *, dtype=torch.float32, shapes=SHAPES, **given):
     """Parameters and their optimizer after some steps, with names."""
     params = new_params(dtype, shapes)
@@ -70,6 +74,7 @@ def test_foreach_is_the_loop_bit_by_bit(name, given, dtype):
 @pytest.mark.parametrize(("name", "mode", "cautious"), DECAYS)
 def test_foreach_is_the_loop_under_every_decay(name, mode, cautious, dtype):
     given = {"dtype": dtype, "lr": 0.01, "weight_decay": 0.1, "weight_decay_mode": mode, "cautious_decay": cautious}
+    given |= LARGE_ENOUGH.get(name, {})
     loop = drive(class_of(name), foreach=False, **given)
     assert differences(drive(class_of(name), foreach=True, **given), loop) == []
     without = drive(class_of(name), foreach=False, **{**given, "weight_decay": 0.0})
@@ -91,7 +96,7 @@ def test_complex_numbers_are_pairs_of_real_ones(name, given):
         assert torch.equal(torch.view_as_real(params[0].detach()), params[1])
         assert not torch.equal(params[1], of_pairs)
         assert all(
-            v.is_complex()
+            v.is_complex() != (key in optimizer_info(name).reduced)
             for key, v in optimizers[0].state[params[0]].items()
             if key in optimizers[0].dtypes(optimizers[0].param_groups[0])
         )
@@ -103,6 +108,7 @@ def test_complex_numbers_are_pairs_of_real_ones(name, given):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("name", "given"), SETTINGS, ids=setting_id)
 def test_buffers_keep_their_dtype_and_bits_through_a_file(name, given, dtype):
+    given = given | LARGE_ENOUGH.get(name, {})
     _, optimizer = started(name, dtype=dtype, **given)
     _, other = started(name, 1, dtype=dtype, **given)
     other.load_state_dict(through_a_file(optimizer.state_dict()))
@@ -161,9 +167,10 @@ def test_buffers_are_those_of_the_registry_and_of_its_bytes(name, given):
         tensors = {key: v for key, v in optimizer.state[param].items() if key != "step" and isinstance(v, torch.Tensor)}
         assert list(tensors) == held == list(optimizer.dtypes(optimizer.param_groups[0]))
         assert (
-            sum(tensor.nbytes for tensor in tensors.values())
+            sum(tensor.nbytes for key, tensor in tensors.items() if key not in info.reduced)
             == info.state_bytes({**info.defaults, **given}) * param.numel()
         )
+        assert all(tensors[key].numel() <= max(param.shape[:1], default=1) for key in info.reduced)
 
 
 # Gradients
@@ -242,7 +249,7 @@ def test_sparse_gradients_are_refused_by_name_and_nothing_changes(name):
 
 
 @pytest.mark.parametrize("name", MEMBERS)
-def test_a_closure_is_evaluated_once_with_gradients(name):
+def test_a_closure_is_evaluated_as_often_as_it_says_with_gradients(name):
     param = nn.Parameter(torch.ones(3))
     optimizer = class_of(name)([param], lr=0.1)
     seen = []
@@ -255,7 +262,7 @@ def test_a_closure_is_evaluated_once_with_gradients(name):
         return loss
 
     assert optimizer.step(closure) is seen[0]
-    assert len(seen) == 1
+    assert len(seen) == optimizer.evaluations == (2 if name in ("extra_adam", "extra_sgd", "storm") else 1)
     assert optimizer.step() is None
     assert (param < 1).all()
 
@@ -304,7 +311,7 @@ def wrong_values(name):
         "momentum": -0.1,
         "final_lr": -0.1,
         "gamma": 0.0,
-        "rho": 1.5,
+        "rho": 1.5 if name == "adadelta" else -0.5,
         "alpha": math.inf,
         "lr_decay": "0.1",
         "momentum_decay": -1.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import Parameter, Signature
+from types import GenericAlias
 from typing import Any, ClassVar
 
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
@@ -75,8 +76,10 @@ def _signature(info: OptimizerInfo) -> Signature:
 
 def _type(spec: Hyperparameter) -> Any:
     """What a type checker or a command line is told of a hyperparameter."""
-    kinds: dict[type, Any] = {Flag: bool, Choice: str, Numbers: tuple[float, float]}
+    kinds: dict[type, Any] = {Flag: bool, Choice: str}
     kind = kinds.get(type(spec), float)
+    if isinstance(spec, Numbers):
+        kind = GenericAlias(tuple, (float,) * len(spec.items))
     return kind | None if spec.optional else kind
 
 

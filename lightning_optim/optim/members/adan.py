@@ -1,0 +1,57 @@
+"""Adan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class Adan(Member, name="adan"):
+    """Adam with Nesterov's momentum from differences of gradients (Xie et al., arXiv:2208.06677, algorithm 1).
+
+    betas are decay rates, as in the authors' code; the paper's are 1 less these. The first step has no difference. All
+    three averages are bias-corrected, as there. Decay is decoupled, their `no_prox`; by default they divide the
+    parameter by 1 + lr λ after the step. optax weighs the differences by 1 - β2, which is the paper's formula with the
+    code's β2: 0.08 where it should be 0.92.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size.
+        betas: decay rates of the running averages of the gradient, of its difference, and of the square of the two.
+        eps: added to the denominator.
+        weight_decay: coefficient, or a `WeightDecay`.
+        **options: `weight_decay_mode` (decoupled), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_diff`, `exp_avg_sq`, `previous_grad`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.Adan(nn.Linear(3, 2).parameters(), weight_decay=0.02).defaults["betas"]
+        (0.98, 0.92, 0.99)
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous_grad")
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        (b1, b2, b3), lr = group["betas"], group["lr"]
+        averages = {"w1": 1 - b1, "b2": b2, "w2": 1 - b2, "b3": b3, "w3": 1 - b3, "root": (1 - b3**t) ** 0.5}
+        sizes = {"size": lr / (1 - b1**t), "size_d": lr * b2 / (1 - b2**t)}
+        return {**averages, **sizes, "eps": group["eps"], "first": t == 1}
+
+    @staticmethod
+    def update(p, g, m, d, n, before, *, w1, b2, w2, b3, w3, root, size, size_d, eps, first) -> tuple[Update, Update]:
+        diff = g - (g if first else before)
+        before.copy_(g)
+        m.lerp_(g, w1)
+        d.lerp_(diff, w2)
+        ahead = diff.mul_(b2).add_(g)
+        n.mul_(b3).addcmul_(ahead, ahead, value=w3)
+        over = (n.sqrt() / root).add_(eps)
+        return Update(m, size, over), Update(d, size_d, over)

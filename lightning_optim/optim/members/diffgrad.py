@@ -1,0 +1,43 @@
+"""diffGrad."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+from .moments import moments
+
+
+class DiffGrad(Member, name="diffgrad"):
+    """Adam with friction where the gradient hardly changes (Dubey et al., arXiv:1909.11015).
+
+    Each step is multiplied by sigmoid(|g - g of the step before|), from 1/2 to 1; before the first step that gradient
+    is 0. eps is added to the uncorrected root, as in the authors' code. In their first version the gradient of the step
+    before was the gradient itself, so the friction was 1/2 throughout: half of Adam. We follow their second one.
+
+    Args and options are `Adam`'s, less amsgrad and optimized_update.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous_grad`.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.DiffGrad(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
+        'l2'
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq", "previous_grad")
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        return {**moments(group), "size": group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)}
+
+    @staticmethod
+    def update(p, g, m, v, before, *, w1, b2, w2, eps, size) -> Update:
+        m.lerp_(g, w1)
+        v.mul_(b2).addcmul_(g, g, value=w2)
+        friction = (before - g).abs_().sigmoid_()
+        before.copy_(g)
+        return Update(friction.mul_(m), size, over=v.sqrt().add_(eps))

@@ -1,0 +1,60 @@
+"""NovoGrad."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class NovoGrad(Member, name="novograd"):
+    """Momentum of gradients scaled by their norm in each tensor (Ginsburg et al., arXiv:1905.11286, algorithm 1).
+
+    The first gradient alone makes the first second moment, and nothing is corrected for bias, as in the authors' code
+    and in optax. With `grad_averaging` the authors' code takes 1 - β1 of the first gradient too, and so do we;
+    pytorch_optimizer takes all of it.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size.
+        betas: decay rates of the momentum and of the running average of ‖g‖², in [0, 1).
+        eps: added to the denominator.
+        weight_decay: coefficient, or a `WeightDecay`.
+        grad_averaging: take 1 - β1 of each scaled gradient into the momentum, not all of it.
+        **options: `weight_decay_mode` (`update`: added to the scaled gradient, the paper's), `cautious_decay`,
+            `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its dtype: `exp_avg`, of its shape, and `sq_norm_avg`, one number.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.NovoGrad(nn.Linear(3, 2).parameters(), lr=0.01).defaults["betas"]
+        (0.95, 0.98)
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "sq_norm_avg")
+
+    def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
+        return {"sq_norm_avg": ()}
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
+        weights = {"b1": b1, "w1": 1 - b1 if group["grad_averaging"] else 1.0, "w2": 1.0 if t == 1 else 1 - b2}
+        return {**weights, "eps": group["eps"], "decay": decay, "decays": decay > 0, "size": group["lr"]}
+
+    @staticmethod
+    def update(p, g, m, v, *, b1, w1, w2, eps, decay, decays, size) -> Update:
+        step = g / v.lerp_(g.norm().pow(2), w2).sqrt().add_(eps)
+        if decays:
+            step.add_(p, alpha=decay)
+        return Update(m.mul_(b1).add_(step, alpha=w1), size)

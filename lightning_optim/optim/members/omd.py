@@ -1,0 +1,51 @@
+"""Optimistic mirror descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class OMD(Member, name="omd"):
+    """Gradient descent by twice the gradient less the one before (Daskalakis et al., arXiv:1711.00141, eq. 4).
+
+    Optimistic mirror descent without constraints: it does not circle around the solution of a game, as of a GAN. Before
+    the first gradient there was none, so that step is doubled, as in the paper; optax takes the first one once.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size.
+        weight_decay: coefficient, or a `WeightDecay`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `previous`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.zeros(1))
+        >>> optimizer = optim.OMD([weight], lr=0.5)
+        >>> for slope in (1.0, 1.0):
+        ...     weight.grad = torch.tensor([slope])
+        ...     optimizer.step()
+        ...     print(weight.item())
+        -1.0
+        -1.5
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("previous",)
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        return {"size": group["lr"]}
+
+    @staticmethod
+    def update(p, g, previous, *, size) -> Update:
+        step = g * 2 - previous
+        previous.copy_(g)
+        return Update(step, size)

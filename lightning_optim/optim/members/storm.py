@@ -1,0 +1,77 @@
+"""STORM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class STORM(Member, name="storm"):
+    """Momentum without the gradients' noise (Cutkosky & Orabona, arXiv:1905.10018, algorithm 1).
+
+    A step takes two gradients of the same batch, here and at the parameters before the last step: so `step(closure)`
+    calls the closure twice, and returns the loss here; Lightning's automatic optimization gives it that closure.
+    Without a closure each `step` takes one gradient: the first goes back to the old parameters, the next one must bring
+    the gradient of the same batch there, and steps from here. A closure sets the gradients anew and draws no other
+    noise (dropout) at its second call, so this does not go with gradient accumulation.
+
+    The sum of squares, and so the lr and a, is one for each coordinate, as in the authors' code; in the paper's
+    algorithm it is one for all. The bounds that that code puts on the estimate are not here. Both gradients count as
+    steps; the paper's a is of the squares before this step's.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: the paper's k: step size.
+        w: what the sum of squares begins with, > 0.
+        c: how much of the momentum is forgotten: a = c η², at most 1.
+        weight_decay: coefficient, or a `WeightDecay`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `previous`, the old parameters; `grad`, the gradient here; `sum`,
+    of squares; `estimate`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> import torch
+        >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
+        >>> optimizer = optim.STORM([weight], lr=1.0, w=4.0)
+        >>> def closure():
+        ...     optimizer.zero_grad()
+        ...     loss = weight.square().sum()
+        ...     loss.backward()
+        ...     return loss.item()
+        >>> optimizer.step(closure), round(weight.item(), 4)
+        (4.0, 0.5264)
+    """
+
+    evaluations = 2
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("previous", "grad", "sum", "estimate")
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        lr, w = group["lr"], group["w"]
+        return {"lr": lr, "w": w, "c": group["c"], "here": t % 2 == 1, "first": t < 3}
+
+    @staticmethod
+    def update(p, g, previous, grad, total, estimate, *, lr, w, c, here, first) -> Update:
+        if here:
+            old = (p if first else previous).clone()
+            grad.copy_(g)
+            previous.copy_(p)
+            return Update(old, 0.0, decay=0.0, start=old)
+        if not first:
+            estimate.sub_(g).mul_(eta(total, lr, w).square().mul_(-c).add_(1.0).clamp_min_(0.0))
+        total.addcmul_(grad, grad, value=1.0)
+        estimate.add_(grad)
+        return Update(eta(total, lr, w).mul_(estimate), start=previous)
+
+
+def eta(total: Any, lr: float, w: float) -> Any:
+    """The lr of each coordinate, k / (w + Σ g²)^⅓."""
+    return total.add(w).pow_(-1 / 3).mul_(lr)

@@ -1,0 +1,60 @@
+"""Yogi."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..base import Group
+from ..update import Update
+from .member import Member
+
+
+class Yogi(Member, name="yogi"):
+    """Adam whose second moment moves by the size of g², up or down (Zaheer et al., NIPS 2018, algorithm 2).
+
+    So the step grows slowly where gradients suddenly shrink. Defaults, bias correction and start are the first author's
+    (TensorFlow Addons): only the second moment starts at `initial_accumulator_value`, and eps is added to its
+    uncorrected root; the paper corrects nothing. pytorch_optimizer and optax add eps to the corrected root, and start
+    the first moment there too, so that parameters move where every gradient is zero.
+
+    Args:
+        params: tensors, `(name, parameter)` pairs, or param groups.
+        lr: step size; ten times Adam's, as eps is large.
+        betas: decay rate of the running average of the gradient, and 1 less the rate of the second moment, in [0, 1).
+        eps: added to the denominator; the paper's is 1e-3.
+        weight_decay: coefficient, or a `WeightDecay`.
+        initial_accumulator_value: what the second moment starts with.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+
+    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+
+    Example:
+        >>> from torch import nn
+        >>> optim.Yogi(nn.Linear(3, 2).parameters()).defaults["eps"]
+        0.001
+    """
+
+    def buffers(self, group: Group) -> tuple[str, ...]:
+        return ("exp_avg", "exp_avg_sq")
+
+    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        super().init_state(state, group, param)
+        first = group["initial_accumulator_value"]
+        state["exp_avg_sq"].fill_(complex(first, first) if param.is_complex() else first)
+
+    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+        b1, b2 = group["betas"]
+        size = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
+        return {"w1": 1 - b1, "less": b2 - 1, "eps": group["eps"], "size": size}
+
+    @staticmethod
+    def update(p, g, m, v, *, w1, less, eps, size) -> Update:
+        m.lerp_(g, w1)
+        square = g * g
+        v.addcmul_((v - square).sign_(), square, value=less)
+        return Update(m, size, over=v.sqrt().add_(eps))

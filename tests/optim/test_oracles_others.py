@@ -1,0 +1,295 @@
+"""As `test_oracles.py`, for what steps by norms and signs, for games, with the Hessian, and by several gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_optim import optim
+
+from .test_oracles import (
+    AROUND,
+    BETAS,
+    DECAY,
+    SHAPES,
+    SHORT,
+    Arrays,
+    Case,
+    Options,
+    adam,
+    around,
+    assert_together,
+    both,
+    cases,
+    decay,
+    drive,
+    drive_equations,
+    every,
+    gradients,
+    lr_at,
+    start,
+)
+
+DECOUPLED, INSIDE = decay("decoupled"), decay("update")
+MOMENTA = [{"momentum": momentum} for momentum in (0.0, 0.5, 0.9)]
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[ProcessPoolExecutor]:
+    """A process for jax: where jax has run, every os.fork() warns, in any test that comes later."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        yield pool
+
+
+# The papers' equations. Each gives the step; t counts from 1, s is the state.
+
+
+def lars(p, g, t, s, *, lr, momentum, trust_coefficient, inside=0.0):
+    """arXiv:1708.03888, algorithm 1; the ratio is 1 where a norm is 0."""
+    w, below = np.linalg.norm(np.ravel(p)), np.linalg.norm(np.ravel(g)) + inside * np.linalg.norm(np.ravel(p))
+    s["v"] = momentum * s["v"] + lr * (trust_coefficient * w / below if w and below else 1) * (g + inside * p)
+    return s["v"]
+
+
+def novograd(p, g, t, s, *, lr, betas, eps, grad_averaging, inside=0.0):
+    """arXiv:1905.11286, algorithm 1; the authors' code averages the first gradient too."""
+    b1, b2 = betas
+    s["v"] = np.sum(g**2) if t == 1 else b2 * s["v"] + (1 - b2) * np.sum(g**2)
+    s["m"] = b1 * s["m"] + (1 - b1 if grad_averaging else 1) * (g / (np.sqrt(s["v"]) + eps) + inside * p)
+    return lr * s["m"]
+
+
+def adamp(p, g, t, s, *, lr, betas, eps, delta, wd_ratio, nesterov, decoupled):
+    """arXiv:2006.08217, algorithm 3, as the authors' code chooses the tensors: view by view, with a loop over rows."""
+    b1, b2 = betas
+    s["m"], s["v"] = b1 * s["m"] + (1 - b1) * g, b2 * s["v"] + (1 - b2) * g**2
+    d = (b1 * s["m"] + (1 - b1) * g if nesterov else s["m"]) / (np.sqrt(s["v"]) / math.sqrt(1 - b2**t) + eps)
+    size, given_back = lr / (1 - b1**t), 0.0
+    for rows in (len(p), 1) if p.ndim > 1 else ():
+        triples = list(zip(*(x.reshape(rows, -1) for x in (p, g, d)), strict=True))
+        cosines = [abs(a @ b) / max(np.linalg.norm(a), eps) / max(np.linalg.norm(b), eps) for a, b, _ in triples]
+        if max(cosines) < delta / math.sqrt(p.size / rows):
+            units = [a / (np.linalg.norm(a) + eps) for a, _, _ in triples]
+            d = np.stack([c - u * (u @ c) for u, (_, _, c) in zip(units, triples, strict=True)]).reshape(p.shape)
+            given_back = lr * DECAY * (1 - wd_ratio) * p if decoupled else 0.0  # the decay around it took all
+            s["projected"] += 1
+            break
+    return size * d - given_back
+
+
+def signum(p, g, t, s, *, lr, momentum):
+    """arXiv:1802.04434, algorithm 2."""
+    s["m"] = momentum * s["m"] + (1 - momentum) * g
+    return lr * np.sign(s["m"])
+
+
+def adam_mini(p, g, t, s, *, lr, betas, eps, num_blocks):
+    """arXiv:2406.16793, algorithm 1, block by block."""
+    (b1, b2), rows = betas, len(p) if p.ndim else 1
+    s["m"], step = b1 * s["m"] + (1 - b1) * g, np.zeros_like(p).reshape(rows, -1)
+    for block in np.split(np.arange(rows), rows if num_blocks is None else num_blocks):
+        key = f"v{block[0]}"
+        s[key] = b2 * s[key] + (1 - b2) * np.mean(g.reshape(rows, -1)[block] ** 2)
+        below = math.sqrt(s[key] / (1 - b2**t)) + eps
+        step[block] = lr * s["m"].reshape(rows, -1)[block] / (1 - b1**t) / below
+    return step.reshape(p.shape)
+
+
+def optimistic_adam(p, g, t, s, *, lr, betas, eps, amsgrad):
+    """arXiv:1711.00141, algorithm 1."""
+    now = adam(p, g, t, s, lr=1, betas=betas, eps=eps, amsgrad=amsgrad)
+    before, s["step"] = s["step"], now
+    return 2 * lr * now - lr * before
+
+
+def omd(p, g, t, s, *, lr):
+    """arXiv:1711.00141, eq. 4."""
+    before, s["g"] = s["g"], g
+    return 2 * lr * g - lr * before
+
+
+def ef_sgd(p, g, t, s, *, lr, comp, memory, momentum):
+    """arXiv:1901.09847, algorithm 1 with the compressions of the authors' code."""
+    s["b"] = momentum * s["b"] + g
+    whole = lr * s["b"] + s["e"]
+    step = np.sign(whole) * (np.sum(np.abs(whole)) / whole.size if comp == "scaled_sign" else lr)
+    s["e"] = (whole - step) * memory
+    return step
+
+
+LARS = every(MOMENTA, [{"trust_coefficient": 1e-3}, {"trust_coefficient": 0.5}])
+NOVOGRAD = every([{"betas": (0.95, 0.98), "eps": 1e-8}, {"betas": (0.8, 0.25), "eps": 1e-2}], both("grad_averaging"))
+# The authors' threshold; all rows are projected and some tensors are; nothing is.
+ADAMP = every(
+    BETAS,
+    [{"delta": 0.1, "wd_ratio": 0.1}, {"delta": 1.0, "wd_ratio": 0.5}, {"delta": 10.0, "wd_ratio": 0.0}],
+    both("nesterov"),
+)
+BLOCKS = [{"num_blocks": num} for num in (1, None)]
+EF = every(both("memory"), [{"comp": "scaled_sign"}, {"comp": "sign"}], MOMENTA)
+EQUATIONS = [
+    *cases("LARS", every(LARS, AROUND), lars),
+    *cases("LARS", every(LARS, INSIDE), lars, {"inside": DECAY}),
+    *cases("NovoGrad", every(NOVOGRAD, AROUND), novograd),
+    *cases("NovoGrad", every(NOVOGRAD, INSIDE), novograd, {"inside": DECAY}),
+    *cases("AdamP", every(ADAMP, DECOUPLED), adamp, {"decoupled": True}),
+    *cases("AdamP", every(ADAMP, decay("l2")), adamp, {"decoupled": False}),
+    *cases("Signum", every(MOMENTA, AROUND), signum),
+    # pytorch_optimizer holds Adam-mini's averages in float32 whatever the parameters are, so it is no oracle here.
+    *cases("AdamMini", every(BETAS, BLOCKS, AROUND), adam_mini),
+    *cases("OptimisticAdam", every(BETAS, both("amsgrad"), AROUND), optimistic_adam),
+    *cases("OMD", AROUND, omd),
+    # Error feedback is in no library here.
+    *cases("EFSGD", every(EF, AROUND), ef_sgd),
+]
+
+
+@pytest.mark.parametrize("case", EQUATIONS, ids=str)
+def test_equations(case: Case):
+    options = {key: value for key, value in case.options.items() if not key.startswith("weight_decay")}
+    rule = partial(case.theirs, **options, **case.their_options)
+    assert_together(case.drive_ours(), drive_equations(rule, case.mode, case.growing))
+
+
+# pytorch_optimizer
+
+
+NO_EPS = {"betas": (0.8, 0.9), "eps": 0.0}  # it has AdamP's eps beside the uncorrected root
+NO_AVERAGING = [{**options, "grad_averaging": False} for options in NOVOGRAD[::2]]
+PYTORCH_OPTIMIZER = [
+    # What it calls l2 is NovoGrad's decay inside the rule. It averages all but the first gradient.
+    *cases("NovoGrad", every(NO_AVERAGING, decay("update", "decoupled", "absolute")), "NovoGrad"),
+    # The decay that it adds to AdamP's gradient comes too late to be seen.
+    *[
+        Case("AdamP", {**NO_EPS, **options}, "AdamP", growing=True)
+        for options in every(
+            [{"delta": delta, "wd_ratio": 0.3} for delta in (0.1, 0.5, 1.0, 10.0)],
+            both("nesterov"),
+            decay("decoupled", "absolute"),
+        )
+    ],
+    *cases("Signum", every(MOMENTA, decay("l2", "decoupled")), "SignSGD"),
+]
+
+
+@pytest.mark.parametrize("case", PYTORCH_OPTIMIZER, ids=str)
+def test_pytorch_optimizer(case: Case):
+    library = pytest.importorskip("pytorch_optimizer")
+    options = {key: value for key, value in case.options.items() if key != "weight_decay_mode"}
+    options |= {"weight_decouple": case.mode not in ("l2", "update"), "fixed_decay": case.mode == "absolute"}
+    make = partial(getattr(library, case.theirs), **options, **case.their_options)
+    assert_together(case.drive_ours(), drive(make, case.growing, lambda lr, t: {"lr": lr}))
+
+
+# optax
+
+
+def halved_at_first(o: Options, lr: float, t: int) -> Options:
+    """Where it takes an optimistic method's first step once, ours takes it twice."""
+    return {"lr": lr / 2 if t == 1 else lr}
+
+
+def moments_of(o: Options) -> Options:
+    return {"b1": o["betas"][0], "b2": o["betas"][1], "eps": o["eps"]}
+
+
+def optax_lars(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
+    return ox.lars(lr, DECAY, momentum=o["momentum"], trust_coefficient=o["trust_coefficient"])
+
+
+def optax_novograd(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
+    if mode == "update":
+        return ox.novograd(lr, **moments_of(o), weight_decay=DECAY)
+    return around(ox, ox.scale_by_novograd(**moments_of(o)), lr, mode)
+
+
+def optax_signum(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
+    return around(ox, ox.chain(ox.ema(o["momentum"], debias=False), ox.scale_by_sign()), lr, mode)
+
+
+def optax_optimistic_adam(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
+    parts = ox.scale_by_adam(**moments_of(o)), ox.scale_by_optimistic_gradient()
+    return around(ox, ox.chain(*parts), lr, mode)
+
+
+def optax_omd(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
+    return around(ox, ox.scale_by_optimistic_gradient(), lr, mode)
+
+
+WITHOUT_LR, NO_MAXIMUM = decay("l2", "l1", "absolute"), [{"amsgrad": False}]
+OPTAX = [
+    # Its ‖g + λ p‖ is our l2.
+    *cases("LARS", every(LARS, decay("l2")), optax_lars),
+    *cases("NovoGrad", every(NO_AVERAGING, [*AROUND, *INSIDE]), optax_novograd),
+    *cases("Signum", every(MOMENTA, AROUND), optax_signum),
+    # By the modes that do not know the lr, which differs in the first step.
+    *cases("OptimisticAdam", every(BETAS, NO_MAXIMUM, WITHOUT_LR), optax_optimistic_adam, at=halved_at_first),
+    *cases("OMD", WITHOUT_LR, optax_omd, at=halved_at_first),
+]
+
+
+def drive_optax(row: int) -> list[Arrays]:
+    """A chain of optax's; it runs in a process of its own."""
+    import jax
+    import optax
+
+    jax.config.update("jax_enable_x64", True)
+    case = OPTAX[row]
+    chain = case.theirs(optax, lambda count: lr_at(int(count) + 1), case.mode, case.options)
+    params = [jax.numpy.asarray(values) for values in start(case.growing)]
+    state, path = chain.init(params), []
+    for drawn in gradients(case.growing):
+        updates, state = chain.update([jax.numpy.asarray(g) for g in drawn], state, params)
+        params = optax.apply_updates(params, updates)
+        path.append([np.asarray(p) for p in params])
+    return path
+
+
+@pytest.mark.parametrize("case", OPTAX, ids=str)
+def test_optax(case: Case, elsewhere: ProcessPoolExecutor):
+    pytest.importorskip("optax")
+    assert_together(case.drive_ours(), elsewhere.submit(drive_optax, OPTAX.index(case)).result())
+
+
+# What is right of some of them beside.
+
+
+def test_adamp_projected_some_tensors_and_not_others():
+    """So that the comparisons above see both."""
+    states = []
+
+    def rule(p, g, t, s, *, lr):
+        states.append(s)
+        return adamp(p, g, t, s, lr=lr, decoupled=True, **{**SHORT, "delta": 1.0, "wd_ratio": 0.5, "nesterov": False})
+
+    list(drive_equations(rule, "decoupled", False))
+    assert [len(SHAPES[i]) > 1 for i in range(4)] == [0 < states[i]["projected"] < 50 for i in range(4)]
+
+
+@pytest.mark.parametrize("options", BETAS, ids=str)
+def test_adam_mini_of_blocks_of_one_is_torch_s_adamw(options):
+    """A vector's rows are its elements."""
+
+    def paths(make, **more):
+        path = drive(partial(make, **options, weight_decay=DECAY, **more), False, lambda lr, t: {"lr": lr})
+        return [[arrays[1]] for arrays in path]
+
+    for ours, theirs in zip(paths(optim.AdamMini, num_blocks=None), paths(torch.optim.AdamW), strict=True):
+        assert np.abs(ours[0] - theirs[0]).max() < 1e-13
+
+
+def test_adam_mini_s_heads_are_equal_slices_of_the_rows():
+    weight = torch.nn.Parameter(torch.zeros(4, 2, dtype=torch.double))
+    optimizer = optim.AdamMini([weight], lr=1.0, num_blocks=2, betas=(0.0, 0.9), eps=0.0)
+    weight.grad = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.5, 0.5]], dtype=torch.double)
+    optimizer.step()
+    rms = torch.tensor([2.5, 0.25], dtype=torch.double).sqrt().repeat_interleave(2).unsqueeze(1)
+    torch.testing.assert_close(weight.data, -weight.grad / rms, rtol=1e-15, atol=0)
