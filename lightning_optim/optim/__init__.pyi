@@ -1,5 +1,6 @@
 """Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -24,6 +25,12 @@ class AdaBelief(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -43,6 +50,12 @@ class AdaBound(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -62,6 +75,12 @@ class AdaBoundW(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "absolute",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -81,6 +100,12 @@ class Adadelta(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class Adagrad(Member):
@@ -98,6 +123,12 @@ class Adagrad(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class Adam(Member):
@@ -116,6 +147,12 @@ class Adam(Member):
         optimized_update: bool = False,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class Adamax(Member):
@@ -132,6 +169,12 @@ class Adamax(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class AdamW(Member):
@@ -150,6 +193,12 @@ class AdamW(Member):
         optimized_update: bool = False,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class AMSBound(Member):
@@ -165,6 +214,12 @@ class AMSBound(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -182,6 +237,12 @@ class AMSGrad(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -198,6 +259,12 @@ class LAMB(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -213,6 +280,12 @@ class Lion(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -233,6 +306,12 @@ class NAdam(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class NAdamW(Member):
@@ -247,6 +326,12 @@ class NAdamW(Member):
         *,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -269,6 +354,12 @@ class RAdam(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...
 
 class RMSprop(Member):
@@ -287,4 +378,10 @@ class RMSprop(Member):
         fused: bool | None = None,
         weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
         cautious_decay: bool = False,
+        skip_nonfinite: bool = False,
+        centralize_gradients: bool = False,
+        adaptive_clip: float | None = None,
+        cautious_update: bool = False,
+        lookahead: Mapping[str, float] | None = None,
+        master_weights: bool = False,
     ) -> None: ...

@@ -14,10 +14,15 @@ from ..errors import ConfigError
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
-from .bucket import gather, scalar
+from .bucket import HALVES, MASTER, gather, scalar
 from .checkpoint import Crossing
 from .checks import ABOUT_THE_GROUP, check_gradients, check_together, checked
+from .finite import asks, skips
+from .modifiers import look_ahead
 from .update import Update
+
+SLOW = "slow"
+"""Under this key of a parameter's state: lookahead's slow weights."""
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
@@ -81,6 +86,8 @@ class AdaptiveOptimizer(Optimizer):
     """What that class does where it has no word for it."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer there may be under some hyperparameters."""
+    _skipped: bool | None = None
+    """Whether a composite has found that this step is skipped; None: find out."""
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
         known = {"weight_decay": 0.0, **{key: spec.default for key, spec in OPTIONS.items()}, **defaults}
@@ -170,8 +177,10 @@ class AdaptiveOptimizer(Optimizer):
             # Numbers, whatever a schedule has put there: the rules compute with Python's.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
+        skipped = skips(self.param_groups, self.state) if self._skipped is None else self._skipped
         for group, around in work:
-            self._step_group(group, around)
+            if not (skipped and asks(group)):
+                self._step_group(group, around)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -227,8 +236,8 @@ class AdaptiveOptimizer(Optimizer):
 
     def _step_group(self, group: Group, around: Around) -> None:
         for param in group["params"]:
-            if param.grad is not None and "step" not in self.state[param]:
-                self._start(self.state[param], group, param)
+            if param.grad is not None:
+                self._prepare(self.state[param], group, param)
         buffers = tuple(self.dtypes(group))
         for bucket in gather(group["params"], self.state, tuple(self.scalars(group))):
             if self._is_declared():
@@ -238,6 +247,20 @@ class AdaptiveOptimizer(Optimizer):
             else:
                 bucket.advance({})
                 bucket.each(partial(self._run_hook, around, group))
+            if (ahead := group["lookahead"]) and bucket.t % ahead["k"] == 0:
+                follow = partial(_look_ahead, ahead["alpha"])
+                bucket.run(follow, (SLOW,), foreach=group["foreach"] if self._is_declared() else False)
+            bucket.write_back()
+
+    def _prepare(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        """What must be in a parameter's state before a step: of new ones all, of others what a key asks for since."""
+        if group["master_weights"] and param.dtype in HALVES and MASTER not in state:
+            state[MASTER] = param.detach().float()
+        param = state.get(MASTER, param)
+        if "step" not in state:
+            self._start(state, group, param)
+        if group["lookahead"] and SLOW not in state:
+            state[SLOW] = param.detach().clone()
 
     def _start(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
         counter = state["step"] = scalar(0.0)
@@ -246,11 +269,12 @@ class AdaptiveOptimizer(Optimizer):
             raise ConfigError(f"{type(self).__name__}.init_state: state['step'] counts by itself. Take another key")
 
     def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
-        around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))
+        g = around.gradient(p, g)
+        around.take(p, g, self._updates(p, g, buffers, coefficients))
 
     def _run_hook(self, around: Around, group: Group, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = around.gradient(p, g), float(state["step"])
-        around.hook(lambda: self.step_param(state, group, g, p), p)
+        around.hook(lambda: self.step_param(state, group, g, p), p, g)
         if isinstance(state["step"], Tensor) and float(state["step"]) != t:
             raise ConfigError(f"{type(self).__name__}.step_param: state['step'] counts by itself. Leave it alone")
 
@@ -269,6 +293,11 @@ class AdaptiveOptimizer(Optimizer):
     def _checked(self, given: Mapping[str, Any], known: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         specs = {**USUAL, **OPTIONS, **self.hyperparameters}
         return checked(given, specs, known, type(self).__name__, where)
+
+
+def _look_ahead(alpha: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    del g
+    look_ahead(p, buffers[0], alpha)
 
 
 def _common(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None:

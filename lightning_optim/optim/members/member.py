@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ...errors import ConfigError
-from ...hyperparameters import Choice, Flag, Hyperparameter, Numbers, in_yaml
+from ...hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, in_yaml
 from ...registry import OptimizerInfo, optimizer_info
 from ..base import AdaptiveOptimizer, ParamsT
 from ..decay import WeightDecay
@@ -75,7 +75,12 @@ def _signature(info: OptimizerInfo) -> Signature:
 
 def _type(spec: Hyperparameter) -> Any:
     """What a type checker or a command line is told of a hyperparameter."""
-    kinds: dict[type, Any] = {Flag: bool, Choice: str, Numbers: tuple[float, float]}
+    kinds: dict[type, Any] = {
+        Flag: bool,
+        Choice: str,
+        Numbers: tuple[float, float],
+        Fields: dict[str, float],
+    }
     kind = kinds.get(type(spec), float)
     return kind | None if spec.optional else kind
 
