@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .errors import ConfigError, did_you_mean
+from .errors import ConfigError, choices, did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +165,34 @@ class WholeNumbers(Hyperparameter):
 
     def _describe(self) -> str:
         return "a growing list of positive whole numbers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fields(Hyperparameter):
+    """A mapping of a few keys, each with a default; all of them once checked."""
+
+    items: Mapping[str, Hyperparameter]
+
+    def check(self, value: Any, key: str) -> Any:
+        """The mapping, with the defaults of what it does not have."""
+        if isinstance(value, Mapping):
+            for name in value:
+                if name not in self.items:
+                    raise ConfigError(f"{key}.{name}: there is no {name!r} in it.{choices(str(name), self.items)}")
+            return {
+                name: spec.check(value[name], f"{key}.{name}") if name in value else spec.default
+                for name, spec in self.items.items()
+            }
+        return super().check(value, key)
+
+    def _advice(self, value: Any, key: str) -> str:
+        return f" Type for example {key.rsplit('.', 1)[-1]}: {in_yaml({n: s.default for n, s in self.items.items()})}"
+
+    def _convert(self, value: Any) -> Any:
+        return _WRONG
+
+    def _describe(self) -> str:
+        return f"a mapping of {' and '.join(f'{name} ({spec.describe()})' for name, spec in self.items.items())}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..hyperparameters import Hyperparameter, in_yaml
@@ -21,19 +21,28 @@ READY = {
         "adamw",
         "Adam with decoupled weight decay, and rules for param groups.",
         ("no_decay",),
+        {},
     ),
     "adamw_llrd": (
         "adamw",
         "AdamW with layer-wise lr decay: the nearer a layer is to the input, the smaller its lr (arXiv:1801.06146).",
         ("no_decay", "layer_decay"),
+        {},
     ),
     "muon_adamw": (
         "adamw",
         "Muon for the backbone's matrices, AdamW for the rest.",
         ("no_decay", "muon_hidden"),
+        {},
+    ),
+    "ranger": (
+        "radam",
+        "RAdam with lookahead, known as Ranger.",
+        (),
+        {"lookahead": {"k": 6, "alpha": 0.5}},
     ),
 }
-"""Configs with rules: the algorithm, what it is, and presets out of `optimizer/groups`."""
+"""Ready configs: the algorithm, what it is, presets out of `optimizer/groups`, and values of its own."""
 
 # With this default, a schedule is of use by epochs only.
 _BY_EPOCH = ("reduce_on_plateau",)
@@ -60,26 +69,28 @@ def configs() -> Iterator[tuple[Path, str]]:
     """`(path below conf/, content)` of each generated file."""
     for info in filter(lambda info: info.is_built_in, map(optimizer_info, list_optimizers())):
         yield Path("optimizer", f"{info.name}.yaml"), _optimizer(info)
-    for name, (algorithm, summary, presets) in READY.items():
-        yield Path("optimizer", f"{name}.yaml"), _with_groups(optimizer_info(algorithm), summary, presets)
+    for name, (algorithm, summary, presets, values) in READY.items():
+        yield Path("optimizer", f"{name}.yaml"), _ready(optimizer_info(algorithm), summary, presets, values)
     for name, schedule in SCHEDULES.items():
         if not schedule.function:
             yield Path("scheduler", f"{name}.yaml"), _scheduler(schedule)
 
 
 def _optimizer(info: OptimizerInfo) -> str:
-    return _text(info.summary, [*_optimizer_lines(info), "groups: {}"])
+    return _text(info.summary, [*_optimizer_lines(info, {}), "groups: {}"])
 
 
-def _with_groups(info: OptimizerInfo, summary: str, presets: Iterable[str]) -> str:
+def _ready(info: OptimizerInfo, summary: str, presets: Sequence[str], values: Mapping[str, object]) -> str:
+    if not presets:
+        return _text(summary, [*_optimizer_lines(info, values), "groups: {}"])
     defaults = ["defaults:", f"  - groups: [{', '.join(presets)}]", "  - _self_", ""]
-    return _text(summary, [*defaults, *_optimizer_lines(info)])
+    return _text(summary, [*defaults, *_optimizer_lines(info, values)])
 
 
-def _optimizer_lines(info: OptimizerInfo) -> list[str]:
+def _optimizer_lines(info: OptimizerInfo, values: Mapping[str, object]) -> list[str]:
     head = ["_target_: lightning_optim.OptimizerFactory", _NO_PARTIAL, f"name: {info.name}"]
     whose = "implementation: auto  # auto: torch's class where it can do what is asked, else ours; or: torch, own"
-    return [*head, whose, *_lines(info.hyperparameters, {})]
+    return [*head, whose, *_lines(info.hyperparameters, values)]
 
 
 def _scheduler(info: ScheduleInfo) -> str:

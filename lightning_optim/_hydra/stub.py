@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..hyperparameters import Choice, Flag, Hyperparameter, Numbers
+from ..hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
 from ..registry import OptimizerInfo, list_optimizers, optimizer_info
 
 _HEAD = '''"""Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
@@ -53,4 +54,6 @@ def _type(key: str, spec: Hyperparameter) -> str:
     elif isinstance(spec, Choice):
         options = ", ".join(f'"{option}"' for option in spec.options)
         kind = f"Literal[{options}]"
+    elif isinstance(spec, Fields):
+        kind = "Mapping[str, float]"
     return f"{kind} | None" if spec.optional else kind

@@ -19,8 +19,9 @@ from .common import (
 )
 from .decay import decay_conflict, decay_options
 from .info import OptimizerInfo
+from .modifiers import MODIFIERS
 
-_OURS = frozenset({"weight_decay_mode", "cautious_decay"})
+_OURS = frozenset({"weight_decay_mode", "cautious_decay", *MODIFIERS})
 _ADAM = (
     "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
     "v̂ = the maximum of all v so far with amsgrad, else v",
@@ -48,6 +49,7 @@ BOTH = (
             "decoupled_weight_decay": DECOUPLED,
             "optimized_update": OPTIMIZED_UPDATE,
             **decay_options(None),
+            **MODIFIERS,
         },
         own_only=_OURS | {"optimized_update"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
@@ -71,6 +73,7 @@ BOTH = (
             **execution("foreach", "capturable", "differentiable", "fused"),
             "optimized_update": OPTIMIZED_UPDATE,
             **decay_options("decoupled"),
+            **MODIFIERS,
         },
         own_only=_OURS | {"optimized_update"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
@@ -97,6 +100,7 @@ BOTH = (
             "maximize": MAXIMIZE,
             **execution("differentiable", "capturable", "fused"),
             **decay_options("l2"),
+            **MODIFIERS,
         },
         own_only=_OURS | {"fused"},
         buffers={"exp_avg": "", "exp_inf": ""},
@@ -125,6 +129,7 @@ BOTH = (
             "maximize": MAXIMIZE,
             **execution("capturable", "differentiable", "fused"),
             **decay_options(None),
+            **MODIFIERS,
         },
         own_only=_OURS | {"fused"},
         buffers={"exp_avg": "", "exp_avg_sq": ""},
@@ -157,6 +162,7 @@ BOTH = (
             "optimized_update": replace(OPTIMIZED_UPDATE, default=True),
             **execution("fused"),
             **decay_options(None),
+            **MODIFIERS,
         },
         own_only=_OURS | {"amsgrad", "degenerate_to_sgd", "optimized_update", "fused"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
@@ -183,6 +189,7 @@ BOTH = (
             "maximize": MAXIMIZE,
             **execution("differentiable", "fused"),
             **decay_options("l2"),
+            **MODIFIERS,
         },
         own_only=_OURS,
         buffers={"sum": ""},
@@ -209,6 +216,7 @@ BOTH = (
             "maximize": MAXIMIZE,
             **execution("differentiable", "fused"),
             **decay_options("l2"),
+            **MODIFIERS,
         },
         own_only=_OURS | {"fused"},
         buffers={"square_avg": "", "acc_delta": ""},
@@ -236,6 +244,7 @@ BOTH = (
             "maximize": MAXIMIZE,
             **execution("differentiable", "fused"),
             **decay_options("l2"),
+            **MODIFIERS,
         },
         own_only=_OURS | {"fused"},
         buffers={"square_avg": "", "momentum_buffer": "momentum", "grad_avg": "centered"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..hyperparameters import Flag, Hyperparameter, Number, Numbers
 from .decay import decay_options
+from .modifiers import MODIFIERS
 
 
 def lr(default: float) -> Number:
@@ -62,7 +63,12 @@ OPTIMIZED_UPDATE = Flag(
 DEGENERATE_TO_SGD = Flag(default=True, help="take SGD's step while the variance cannot be rectified, else none")
 DECOUPLED = Flag(default=False, help="decoupled weight decay instead of L2 (arXiv:1711.05101)")
 
-OPTIONS: dict[str, Hyperparameter] = {**decay_options(None), "maximize": MAXIMIZE, **execution("foreach", "fused")}
+OPTIONS: dict[str, Hyperparameter] = {
+    **decay_options(None),
+    **MODIFIERS,
+    "maximize": MAXIMIZE,
+    **execution("foreach", "fused"),
+}
 """What every optimizer of ours takes."""
 
 USUAL: dict[str, Hyperparameter] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial, reduce
 from typing import Any, ClassVar
 
@@ -14,10 +15,15 @@ from ..errors import ConfigError
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
-from .bucket import gather, real, scalar
+from .bucket import HALVES, MASTER, gather, real, scalar
 from .checkpoint import Crossing
-from .checks import ABOUT_THE_GROUP, check_gradients, check_together, checked
+from .checks import ABOUT_THE_GROUP, check_evaluations, check_gradients, check_together, checked
+from .finite import asks, skips
+from .modifiers import look_ahead
 from .update import Update, restart
+
+SLOW = "slow"
+"""Under this key of a parameter's state: lookahead's slow weights."""
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
@@ -83,6 +89,8 @@ class AdaptiveOptimizer(Optimizer):
     """What that class does where it has no word for it."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer there may be under some hyperparameters."""
+    _skipped: bool | None = None
+    """Whether a composite has found that this step is skipped; None: find out."""
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
         known = {"weight_decay": 0.0, **{key: spec.default for key, spec in OPTIONS.items()}, **defaults}
@@ -155,6 +163,11 @@ class AdaptiveOptimizer(Optimizer):
         """Every scalar of step `t` (the first is 1): floats, which change, and bools, on which `update` may branch."""
         raise NotImplementedError(f"{type(self).__name__} has neither step_param nor coefficients and update")
 
+    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+        """Stands around a step of these groups: what a rule overrides that adds up over all parameters."""
+        del groups
+        return nullcontext()
+
     @staticmethod
     def update(p: Any, g: Any, *buffers: Any, **coefficients: Any) -> Update | tuple[Update, ...]:
         """The rule, in methods of a tensor only: advance the buffers in place, return the step.
@@ -189,15 +202,18 @@ class AdaptiveOptimizer(Optimizer):
         return losses[0]
 
     def step_groups(self) -> None:
-        """Step every group with the gradients at hand: what a subclass overrides to add up over all parameters."""
+        """Step every group with the gradients at hand."""
         work = []
         for index, group in enumerate(self.param_groups):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
             # Numbers, whatever a schedule has put there: the rules compute with Python's.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
-        for group, around in work:
-            self._step_group(group, around)
+        if skips(self.param_groups, self.state) if self._skipped is None else self._skipped:
+            work = [(group, around) for group, around in work if not asks(group)]
+        with self.together([group for group, _ in work]):
+            for group, around in work:
+                self._step_group(group, around)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group, at any time: its parameters start as new ones do.
@@ -216,6 +232,7 @@ class AdaptiveOptimizer(Optimizer):
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
         check_together(group, where, needs_peak_lr=self.needs_peak_lr, takes_lists=self._is_declared())
+        check_evaluations(group, where, type(self).__name__, self.evaluations)
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
@@ -263,10 +280,19 @@ class AdaptiveOptimizer(Optimizer):
             else:
                 bucket.advance({})
                 bucket.each(partial(self._run_hook, around, group))
+            if (ahead := group["lookahead"]) and bucket.t % ahead["k"] == 0:
+                follow = partial(_look_ahead, ahead["alpha"])
+                bucket.run(follow, (SLOW,), foreach=group["foreach"] if self._is_declared() else False)
+            bucket.write_back()
 
     def started(self, group: Group, param: Tensor) -> dict[str, Any]:
-        """The state of a parameter, made if it is not there."""
+        """The state of a parameter; what is not there, or what a key has asked for since, is made."""
         state: dict[str, Any] = self.state[param]
+        if group["master_weights"] and param.dtype in HALVES and MASTER not in state:
+            state[MASTER] = param.detach().float()
+        param = state.get(MASTER, param)
+        if group["lookahead"] and SLOW not in state:
+            state[SLOW] = param.detach().clone()
         if "step" in state:
             return state
         counter = state["step"] = scalar(0.0)
@@ -276,11 +302,12 @@ class AdaptiveOptimizer(Optimizer):
         return state
 
     def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
-        around.take(p, self._updates(p, around.gradient(p, g), buffers, coefficients))
+        g = around.gradient(p, g)
+        around.take(p, g, self._updates(p, g, buffers, coefficients))
 
     def _run_hook(self, around: Around, group: Group, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = around.gradient(p, g), float(state["step"])
-        around.hook(lambda: self.step_param(state, group, g, p), p)
+        around.hook(lambda: self.step_param(state, group, g, p), p, g)
         if isinstance(state["step"], Tensor) and float(state["step"]) != t:
             raise ConfigError(f"{type(self).__name__}.step_param: state['step'] counts by itself. Leave it alone")
 
@@ -299,6 +326,11 @@ class AdaptiveOptimizer(Optimizer):
     def _checked(self, given: Mapping[str, Any], known: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         specs = {**USUAL, **OPTIONS, **self.hyperparameters}
         return checked(given, specs, known, type(self).__name__, where)
+
+
+def _look_ahead(alpha: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    del g
+    look_ahead(p, buffers[0], alpha)
 
 
 def _common(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None:

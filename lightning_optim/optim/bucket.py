@@ -16,6 +16,10 @@ from .tensor_list import TensorList
 _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
 
+HALVES = (torch.float16, torch.bfloat16)
+MASTER = "master"
+"""Under this key of a parameter's state: the float32 copy that steers it."""
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -30,6 +34,9 @@ class Bucket:
     scalars: Mapping[str, float]
     """The scalar state before it."""
     params: list[Tensor] = field(default_factory=list)
+    """What the rule writes: the parameters, or their masters."""
+    mastered: list[Tensor] = field(default_factory=list)
+    """Parameters that have one."""
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
 
@@ -64,6 +71,11 @@ class Bucket:
         else:
             self.each(lambda state, p, g: work(real(p), real(g), [real(state[name]) for name in buffers]))
 
+    def write_back(self) -> None:
+        """Round the masters into their parameters."""
+        if self.mastered:
+            torch._foreach_copy_(self.mastered, self.params)
+
     def _prefers_lists(self) -> bool:
         return self.params[0].device.type in _LIST_DEVICES and type(self.params[0]) in _PLAIN
 
@@ -91,12 +103,17 @@ def gather(params: Iterable[Tensor], states: Mapping[Tensor, dict[str, Any]], sc
             continue
         state = states[param]
         t, values = float(state["step"]) + 1, tuple(state[name] for name in scalars)
-        key = (type(param), param.device, param.dtype, param.grad.dtype, t, values)
+        key = (type(param), param.device, param.dtype, param.grad.dtype, t, values, MASTER in state)
         bucket = buckets.get(key)
         if bucket is None:
             bucket = buckets[key] = Bucket(t, dict(zip(scalars, values, strict=True)))
-        bucket.params.append(param)
-        bucket.grads.append(param.grad)
+        if MASTER in state:
+            bucket.params.append(state[MASTER])
+            bucket.mastered.append(param)
+            bucket.grads.append(param.grad.to(state[MASTER].dtype))
+        else:
+            bucket.params.append(param)
+            bucket.grads.append(param.grad)
         bucket.states.append(state)
     return list(buckets.values())
 

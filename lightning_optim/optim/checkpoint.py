@@ -13,8 +13,11 @@ from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
 from ..groups.loading import remap
 from ..groups.merging import ABOUT, OF_THIS_RUN
-from .bucket import real, scalar
+from .bucket import MASTER, real, scalar
+from .finite import SKIPPED
 
+# What may stand beside a rule's own state.
+_AROUND = (SKIPPED, "slow", MASTER)
 # What a checkpoint of torch's own class lacks.
 _OF_OURS = tuple(key for key in ABOUT if key not in ("params", "param_names"))
 
@@ -88,6 +91,8 @@ class Crossing:
                 if index not in self._saved["state"]:
                     continue
                 state, saved = optimizer.state[param], self._saved["state"][index]
+                if set(saved) == {SKIPPED}:
+                    continue  # it has not had a step yet
                 # A fused or capturable optimizer of torch's had it on the device; old ones had a number, as hooks may.
                 if optimizer.dtypes(group) or isinstance(saved["step"], Tensor):
                     state["step"] = scalar(float(saved["step"]))
@@ -96,6 +101,9 @@ class Crossing:
                 for name, dtype in optimizer.dtypes(group).items():
                     if dtype is not None:
                         state[name] = saved[name].to(device=param.device, dtype=dtype)
+                if MASTER in saved:  # all else has its type
+                    tensors = {key: value for key, value in saved.items() if isinstance(value, Tensor)}
+                    state.update({key: value.to(param.device) for key, value in tensors.items() if key != "step"})
 
     def _group(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
         group = {key: value for key, value in saved.items() if key not in TORCH_ONLY}
@@ -113,11 +121,11 @@ class Crossing:
     def _check_state(self, group: Mapping[str, Any], params: Sequence[Tensor], states: Mapping[Any, Any]) -> None:
         buffers, scalars = self.optimizer.dtypes(group), self.optimizer.scalars(group)
         needed = ("step", *buffers, *scalars)
-        known = (*needed, *self.optimizer._possible_buffers)
+        known = (*needed, *_AROUND, *self.optimizer._possible_buffers)
         names = group.get("param_names") or [f"parameter {index}" for index in group["params"]]
         for name, index, param in zip(names, group["params"], params, strict=False):  # torch says if there are others
             state = states.get(index)
-            if state is None:
+            if state is None or set(state) == {SKIPPED}:
                 continue
             who, advice = type(self.optimizer).__name__, "it was saved by another optimizer, or under other options"
             for key in needed:

@@ -100,6 +100,19 @@ def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool,
         )
 
 
+def check_evaluations(group: Mapping[str, Any], where: str, who: str, evaluations: int) -> None:
+    """Whether the modifiers of a group go with so many gradients a step.
+
+    Raises:
+        ConfigError: one counts steps by gradients, or would skip one gradient of several.
+    """
+    for key in ("skip_nonfinite", "lookahead"):
+        if evaluations > 1 and group[key]:
+            raise ConfigError(
+                f"{where}{key}: {who} takes {evaluations} gradients a step, which {key} does not go with. Remove it"
+            )
+
+
 def check_matrices(who: str, params: Iterable[tuple[str, Tensor]], where: str, advice: str) -> None:
     """Whether an optimizer of matrices takes these.
 

@@ -13,7 +13,9 @@ from torch.optim import Optimizer
 
 from ..errors import ConfigError, choices
 from ..registry import optimizer_info
+from .base import AdaptiveOptimizer
 from .checks import check_matrices
+from .finite import skips
 
 ALGORITHM = "algorithm"
 """The key under which a param group says which child steps it."""
@@ -77,9 +79,11 @@ class Composite(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._link()
+        skipped = skips(self.param_groups, self.state)
         for child in self.children.values():
             if child.param_groups:
-                _own_step(child)
+                with _told(child, skipped):
+                    _own_step(child)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -202,6 +206,19 @@ class Composite(Optimizer):
             raise ConfigError(f"{where}: some of its parameters are in a group already")
         if optimizer_info(param_group[ALGORITHM]).matrices_only:
             check_matrices(param_group[ALGORITHM], given, where, "Give them a group of another algorithm")
+
+
+@contextmanager
+def _told(child: Optimizer, skipped: bool) -> Iterator[None]:
+    """Tell a child of ours whether the step is skipped: one gradient that is not finite is everybody's affair."""
+    if not isinstance(child, AdaptiveOptimizer):
+        yield
+        return
+    child._skipped = skipped
+    try:
+        yield
+    finally:
+        child._skipped = None
 
 
 def _own_step(child: Optimizer) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ...errors import ConfigError
-from ...hyperparameters import Choice, Flag, Hyperparameter, Numbers, in_yaml
+from ...hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, in_yaml
 from ...registry import OptimizerInfo, optimizer_info
 from ..base import AdaptiveOptimizer, ParamsT
 from ..decay import WeightDecay
@@ -76,7 +76,7 @@ def _signature(info: OptimizerInfo) -> Signature:
 
 def _type(spec: Hyperparameter) -> Any:
     """What a type checker or a command line is told of a hyperparameter."""
-    kinds: dict[type, Any] = {Flag: bool, Choice: str}
+    kinds: dict[type, Any] = {Flag: bool, Choice: str, Fields: dict[str, float]}
     kind = kinds.get(type(spec), float)
     if isinstance(spec, Numbers):
         kind = GenericAlias(tuple, (float,) * len(spec.items))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -58,9 +58,8 @@ class Prodigy(Member, name="prodigy"):
     def scalars(self, group: Group) -> dict[str, float]:
         return {"d": group["d0"], "d_max": group["d0"]}
 
-    def step_groups(self) -> None:
-        with one_d(self):
-            super().step_groups()
+    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+        return one_d(self, groups)
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
         return {**moments(group), **in_units_of_d(t, group)}
@@ -87,9 +86,9 @@ def in_units_of_d(t: float, group: Group) -> dict[str, Any]:
 
 
 @contextmanager
-def one_d(optimizer: AdaptiveOptimizer) -> Iterator[None]:
+def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[Group]) -> Iterator[None]:
     """A step in which all parameters have the d there is, and after which they have the next one."""
-    stepping = [(group, p) for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    stepping = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
     known = [state for state in optimizer.state.values() if "d" in state]
     states = [optimizer.started(group, param) for group, param in stepping]
     if known:

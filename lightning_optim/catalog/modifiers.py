@@ -1,0 +1,33 @@
+"""What any optimizer of ours takes around its rule, as data."""
+
+from __future__ import annotations
+
+from ..hyperparameters import Fields, Flag, Hyperparameter, Number
+
+LOOKAHEAD = Fields(
+    optional=True,
+    default=None,
+    items={
+        "k": Number(default=5, low=1, integer=True, help="steps from one synchronization to the next"),
+        "alpha": Number(default=0.5, low=0, high=1, help="how far the slow weights follow"),
+    },
+    help="every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)",
+)
+
+MODIFIERS: dict[str, Hyperparameter] = {
+    "skip_nonfinite": Flag(
+        default=False, help="a step with a gradient that is not finite changes nothing; the state counts it"
+    ),
+    "centralize_gradients": Flag(default=False, help="subtract each row's mean from the gradient (arXiv:2004.01461)"),
+    "adaptive_clip": Number(
+        default=None,
+        optional=True,
+        low=0,
+        open_low=True,
+        help="clip each row's gradient to this part of the row's norm (arXiv:2102.06171)",
+    ),
+    "cautious_update": Flag(default=False, help="step only where the gradient agrees (arXiv:2411.16085)"),
+    "lookahead": LOOKAHEAD,
+    "master_weights": Flag(default=False, help="16-bit parameters are steered by float32 copies of them"),
+}
+"""Each may be set for a param group of its own."""
