@@ -100,7 +100,7 @@ class OptimizerFactory:
     def _check(self) -> None:
         """Find all that the config can get wrong in itself."""
         specs, rules = self._algorithms()
-        if len(specs) > 1 and optimizer_info(self.name).single_group:
+        if len(specs) > 1 and optimizer_info(self.name).stands_alone:
             raise ConfigError(
                 f"groups.{next(rule.name for rule in rules if rule.algorithm)}.optimizer: {self.name} evaluates "
                 "the model several times a step, so no other optimizer can stand beside it. Type name: adamw"

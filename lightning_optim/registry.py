@@ -77,8 +77,8 @@ def list_optimizers(pattern: str = "*") -> list[str]:
     """The names of the registry that match a glob, sorted.
 
     Example:
-        >>> list_optimizers("adam*")
-        ['adam', 'adamax', 'adamw']
+        >>> list_optimizers("nadam*")
+        ['nadam', 'nadamw']
     """
     _read_entry_points()
     return sorted(name for name in (*_OPTIMIZERS, *_UNSEEN) if fnmatch.fnmatchcase(name, pattern))

@@ -320,7 +320,7 @@ WRONG = [
     (
         "adamw",
         {"momentum": 0.9},
-        ["momentum", "adamw", "belongs to muon, rmsprop, sgd", "left over from a config below?"],
+        ["momentum", "adamw", "momentum belongs to ", "madgrad", "left over from a config below?"],
     ),
     (
         "adamw",

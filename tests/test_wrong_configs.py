@@ -85,7 +85,7 @@ BELONGS = ["a rule", "groups: {"]
 
 WRONG: dict[str, Case] = {
     # The optimizer's name
-    "name misspelt": top("name", "'adanw'", "Did you mean 'adamw'?", "lightning-optim list", name="adanw"),
+    "name misspelt": top("name", "'adammw'", "Did you mean 'adamw'?", "lightning-optim list", name="adammw"),
     "name with a class's path": top("name", "'torch.optim.AdamW'", "Did you mean 'adamw'?", name="torch.optim.AdamW"),
     "name null": top("name", "None", "There are: adabelief", name=None),
     "name a list": top("name", "['adamw']", "adamw", name=["adamw"]),
@@ -101,7 +101,7 @@ WRONG: dict[str, Case] = {
     "key misspelt": top("weigth_decay", "Did you mean 'weight_decay'?", "lr, betas, eps", weigth_decay=0.1),
     "key in another case": top("LR", "Did you mean 'lr'?", LR=0.1),
     "key of another library": top("beta1", "Did you mean 'betas'?", beta1=0.9),
-    "key of another algorithm": top("momentum", "belongs to muon, rmsprop, sgd", "left over from", momentum=0.9),
+    "key of another algorithm": top("momentum", "momentum belongs to ", "madgrad", "left over from", momentum=0.9),
     "key of lbfgs": top("max_iter", "belongs to lbfgs", "left over from a config below?", max_iter=20),
     "groups misspelt": top("group", "Did you mean 'groups'?", group={"head": {**HEAD, "lr": 1}}),
     "groups as torch calls them": top("param_groups", "Did you mean 'groups'?", param_groups=[HEAD]),
@@ -201,7 +201,9 @@ WRONG: dict[str, Case] = {
     "second selector misspelt": rule(".kind", "Did you mean 'kinds'?", **HEAD, kind="bias", lr=1),
     "nothing selected": rule("", "it selects nothing", "params: backbone", lr=0.1),
     "nothing said": rule("", "says nothing", "lr_scale", **HEAD),
-    "key of no rule's algorithm": rule(".momentum", "belongs to muon, rmsprop, sgd", "left over", **HEAD, momentum=0.9),
+    "key of no rule's algorithm": rule(
+        ".momentum", "momentum belongs to ", "madgrad", "left over", **HEAD, momentum=0.9
+    ),
     "key that the rule's own algorithm lacks": rule(
         ".betas", "a rule of muon", "left over from a config below?", **HEAD, optimizer="muon", betas=[0.9, 0.99]
     ),

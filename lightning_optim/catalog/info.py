@@ -51,6 +51,8 @@ class OptimizerInfo:
     """Whether the class has a fused kernel."""
     factored: bool = False
     """Whether the buffers are smaller than the parameter."""
+    evaluations: int = 1
+    """How many gradients a step takes: so often it calls its closure."""
     single_group: bool = False
     """Whether it takes one param group only."""
     matrices_only: bool = False
@@ -87,6 +89,11 @@ class OptimizerInfo:
     def is_torchs(self) -> bool:
         """Whether torch has a class of it."""
         return self.path.startswith("torch.")
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether a step evaluates the model again, so that no other optimizer can stand beside it."""
+        return self.single_group or self.evaluations > 1
 
     @property
     def torch_only(self) -> frozenset[str]:

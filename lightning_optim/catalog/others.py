@@ -215,6 +215,7 @@ OTHERS = (
             "q = p - lr d(∇f(p));  p ← p - lr d(∇f(q))",
             "d(g) = g;  with momentum  b ← momentum b + g, d = b, with nesterov g + momentum b",
         ),
+        evaluations=2,
         buffers={"origin": "", "momentum_buffer": "momentum"},
     ),
     _ours(
@@ -231,6 +232,7 @@ OTHERS = (
         summary="Adam by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
         paper="arXiv:1802.10551",
         equations=("q = p - Adam's step by ∇f(p);  p ← p - Adam's step by ∇f(q)", "Adam's moments and t take both"),
+        evaluations=2,
         buffers={"origin": "", "exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
     ),
     _ours(
@@ -249,7 +251,8 @@ OTHERS = (
             "d ← g_t + (1 - a) (d - ∇f_t(p_{t-1})), g_t = ∇f_t(p_t), at first d = g_t",
             "p ← p - η d",
         ),
-        buffers={"previous": "", "grad": "", "sum": "", "estimate": ""},
+        evaluations=2,
+        buffers={"previous": "", "gradient": "", "sum": "", "estimate": ""},
     ),
     _ours(
         "prodigy",

@@ -56,6 +56,8 @@ def print_optimizer(console: Console, name: str) -> None:
     console.print(f"weight decay{'' if info.decay_modes else ': none'}")
     for mode in info.decay_modes:
         console.print(f"    {mode:10} {DECAYS[mode]}{' (the default)' if mode == info.decay else ''}", markup=False)
+    if info.evaluations > 1:
+        console.print(f"a step evaluates the model {info.evaluations} times: no other optimizer can stand beside it")
     if info.single_group:
         console.print("takes one param group only")
     if info.matrices_only:

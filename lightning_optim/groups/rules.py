@@ -149,7 +149,7 @@ def _algorithm(given: Mapping[str, Any], key: str) -> OptimizerInfo | None:
     if not isinstance(name, str) or name not in list_optimizers():
         raise ConfigError(f"{key}: there is no optimizer {name!r}.{choices(str(name), list_optimizers())}")
     info = optimizer_info(name)
-    if info.single_group:
+    if info.stands_alone:
         raise ConfigError(
             f"{key}: {name} evaluates the model several times a step, so it cannot stand beside another optimizer. "
             f"Take it for the whole model, name: {name}, or another one here"

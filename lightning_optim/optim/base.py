@@ -144,6 +144,8 @@ class AdaptiveOptimizer(Optimizer):
     def shapes(self, group: Group, param: Tensor) -> Mapping[str, Sequence[int]]:
         """Shapes of the buffers that have not the parameter's. They hold real numbers.
 
+        Of one dimension at least: what has none, torch's distributed checkpoints do not bring to every rank.
+
         Args:
             group: its param group.
             param: a complex one as pairs of real numbers, as `update` sees it.

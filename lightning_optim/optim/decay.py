@@ -109,9 +109,12 @@ class WeightDecay:
             amount: what `amount` gave.
             updates: what the rule is about to do; read for `cautious`, and for what is left of the decay.
         """
-        part = updates[0].decay if updates else 1.0
-        if isinstance(part, float):
-            amount, part = amount * part, None
+        left = updates[0].decay if updates else 1.0
+        part: Any = None
+        if isinstance(left, float):
+            amount *= left
+        else:
+            part = left
         if amount == 0:
             return
         if self.cautious:

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 
 class TensorList:
@@ -84,8 +85,10 @@ class TensorList:
 
 def _call(name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     foreach = getattr(torch, f"_foreach_{name}", None)
-    # Of two tensors, `max` and `min` are element by element; torch's foreach has them of one only.
-    if foreach is None or (name in ("max", "min") and args) or (name == "mul_" and _rounds_the_factor(tensors)):
+    # Of two tensors, `max` and `min` are element by element; torch's foreach has them of one only. DTensor has no
+    # `_foreach_copy_` (torch 2.13).
+    whole = (name in ("max", "min") and args) or (name == "copy_" and type(tensors[0]) not in (Tensor, Parameter))
+    if foreach is None or whole or (name == "mul_" and _rounds_the_factor(tensors)):
         return [
             getattr(tensor, name)(*(arg.tensors[i] if isinstance(arg, TensorList) else arg for arg in args), **kwargs)
             for i, tensor in enumerate(tensors)

@@ -46,7 +46,7 @@ def test_every_optimizer_composes_and_builds_what_its_yaml_says(name, write_app)
     chosen_where_null = {"foreach", "fused", "max_eval", "weight_decay_mode"}  # by the class or the device
     for implementation in ("auto", *(("own",) if info.own else ())):
         optimizer = instantiate(job.optimizer, **groups, implementation=implementation)(matrices())
-        own = info.is_ours or implementation == "own"
+        own = info.is_ours or implementation == "own" or bool(written.get("lookahead"))  # ranger's
         assert type(optimizer) is info.load(own=own)
         (group,) = optimizer.param_groups
         for key in info.signature(own=own):

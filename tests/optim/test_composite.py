@@ -292,7 +292,7 @@ def test_where_one_algorithm_is_left_it_is_exactly_that_class(name, groups) -> N
 
 # Every algorithm
 
-CHILDREN = [name for name in list_optimizers() if not optimizer_info(name).single_group]
+CHILDREN = [name for name in list_optimizers() if not optimizer_info(name).stands_alone]
 CHILDREN_AND_CLASSES = [
     *((name, "auto") for name in CHILDREN),
     *((name, "own") for name in CHILDREN if optimizer_info(name).own and not optimizer_info(name).is_ours),

@@ -36,15 +36,23 @@ ON_ROSENBROCK = {
     "adabelief": {"degenerate_to_sgd": False},
     "radam": {"degenerate_to_sgd": False},
     "adadelta": {"lr": 3.0},
+    "adai": {"lr": 3e-3},
     "adamax": {"lr": 1.0},
     "adagrad": {"lr": 2.0},
     "lars": {"lr": 5.0},
     "lion": {"lr": 0.05},
-    "ef_sgd": {"lr": 3e-4},
-    "omd": {"lr": 3e-4},
+    "ef_sgd": {"lr": 2e-3},
+    "extra_sgd": {"lr": 1.5e-3},
+    "omd": {"lr": 1e-3},
+    "prodigy": {"lr": 1.0},
     "signum": {"lr": 0.05},
+    "sophia_g": {"lr": 0.05},
+    "madgrad": {"lr": 0.1},
     "rmsprop": {"lr": 0.01},
 }
+
+
+NUM_STEPS = {"adagrad": 4000, "omd": 6000, "extra_sgd": 6000}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -53,8 +61,9 @@ def test_rosenbrock(name):
     at_start = rosenbrock(p).item()
     optimizer = class_of(name)([p], **{"lr": 0.3, "weight_decay": 0.0, **ON_ROSENBROCK.get(name, {})})
     # Steps by the sign need an lr that falls; Adagrad's falls by itself.
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
-    for _ in range(4000 if name == "adagrad" else 2000):
+    num_steps = NUM_STEPS.get(name, 2000)
+    falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+    for _ in range(num_steps):
         optimizer.zero_grad()
         rosenbrock(p).backward()
         optimizer.step()
@@ -80,7 +89,20 @@ def digits():
     return torch.tensor(images / 16 - 0.3, dtype=torch.float32), torch.tensor(labels)
 
 
-FIT_LR = {"adadelta": 2.0, "adagrad": 0.05, "lamb": 0.02, "lion": 3e-3}
+FIT_LR = {
+    "adadelta": 2.0,
+    "adagrad": 0.05,
+    "adai": 1.0,
+    "ef_sgd": 0.5,
+    "extra_sgd": 0.3,
+    "lamb": 0.02,
+    "lars": 5.0,
+    "lion": 3e-3,
+    "omd": 0.3,
+    "padam": 0.3,
+    "prodigy": 1.0,
+    "storm": 1.0,
+}
 
 
 @pytest.mark.parametrize("name", MEMBERS)

@@ -191,11 +191,15 @@ def test_the_modes_of_each_member():
     }
     usual = {name: class_of(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
     assert {name for name, mode in usual.items() if mode == "l2"} == {
-        "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound"
+        "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
+        "yogi", "qhadam", "diffgrad", "padam", "adai", "adopt", "madgrad",
+        "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm"
     }  # fmt: skip
     assert {name: mode for name, mode in usual.items() if mode not in ("l2", "decoupled")} == {
         "adaboundw": "absolute",
         "lamb": "update",
+        "lars": "update",
+        "novograd": "update",
     }
     assert set(MEMBERS) <= set(list_optimizers())
 

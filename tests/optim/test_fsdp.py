@@ -9,6 +9,9 @@ import pytest
 from ..processes import run_module
 from .driving import MEMBERS
 
+# Sums over the shards round in another order, and so does a power of a shard's odd end; the rest is element by element.
+SUMS = ("lamb", "lars", "novograd", "adamp", "adam_mini", "ef_sgd", "prodigy", "storm")
+
 
 @pytest.mark.slow
 def test_sharded_parameters_train_as_whole_ones(tmp_path):
@@ -16,6 +19,5 @@ def test_sharded_parameters_train_as_whole_ones(tmp_path):
     found = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
     assert set(found) == {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
     for name, apart in found.items():
-        # LAMB's norms are sums over the shards, which round in another order; the rest is element by element.
-        assert apart["alone"] <= (1e-14 if name.startswith("lamb") else 0), name
+        assert apart["alone"] <= (1e-14 if name.startswith(SUMS) else 0), name
         assert (apart["resumed"], apart["moved"]) == (0, 0), name

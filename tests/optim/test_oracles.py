@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from importlib import import_module
 from itertools import product
 from multiprocessing import get_context
 from typing import Any, NamedTuple
@@ -20,7 +21,9 @@ from lightning_optim import optim
 TOLERANCE = 1e-10  # another order of roundings is 4e-14 at most; 1e-15 under a root, as pytorch_optimizer has it, 2e-11
 SHAPES = ((3, 4), (5,), (), (2, 3, 2))
 STEPS, PEAK, DECAY = 50, 0.05, 0.04
-DEFAULT_MODE = {"AdaBoundW": "absolute", "LAMB": "update"} | dict.fromkeys(("AdaBelief", "Lion", "NAdamW"), "decoupled")
+DEFAULT_MODE = {"AdaBoundW": "absolute", "LAMB": "update"} | dict.fromkeys(
+    ("AdaBelief", "AdaMod", "Adan", "AdEMAMix", "LaProp", "Lion", "MARS", "NAdamW", "StableAdamW"), "decoupled"
+)
 
 Options = dict[str, Any]
 Arrays = list[np.ndarray]
@@ -136,15 +139,16 @@ def drive_equations(rule: Callable[..., Any], mode: str, growing: bool) -> Itera
         yield list(params)
 
 
-def drive_optax(row: int) -> list[Arrays]:
-    """A chain of optax's; it runs in a process of its own."""
+def drive_optax(module: str, row: int) -> list[Arrays]:
+    """A chain of optax's, from the table of a module; it runs in a process of its own."""
     import jax
     import optax
 
     jax.config.update("jax_enable_x64", True)
-    case = OPTAX[row]
-    (b1, b2), eps = case.options["betas"], {key: case.options[key] for key in ("eps",) if key in case.options}
-    chain = case.theirs(optax, lambda count: lr_at(int(count) + 1), case.mode, {"b1": b1, "b2": b2, **eps})
+    case = import_module(module).OPTAX[row]
+    names = {f"b{i}": beta for i, beta in enumerate(case.options.get("betas", ()), 1)}
+    names |= {"eps": case.options["eps"]} if "eps" in case.options else {}
+    chain = case.theirs(optax, lambda count: lr_at(int(count) + 1), case.mode, names | case.their_options)
     params = [jax.numpy.asarray(values) for values in start(case.growing)]
     state, path = chain.init(params), []
     for drawn in gradients(case.growing):
@@ -353,4 +357,4 @@ OPTAX = [
 @pytest.mark.parametrize("case", OPTAX, ids=str)
 def test_optax(case: Case, elsewhere: ProcessPoolExecutor):
     pytest.importorskip("optax")
-    assert_together(case.drive_ours(), elsewhere.submit(drive_optax, OPTAX.index(case)).result())
+    assert_together(case.drive_ours(), elsewhere.submit(drive_optax, __name__, OPTAX.index(case)).result())

@@ -55,8 +55,9 @@ def test_labml_adam_s_eps_hat_is_the_root_of_what_it_says():
 
 @pytest.mark.parametrize("name", [name for name in MEMBERS if "eps" in optimizer_info(name).hyperparameters])
 def test_labml_adam_s_eps_of_1e_16_does_nothing(name):
-    """AdaBelief's alone is so small: it stands under the root there."""
-    assert (class_of(name)(new_params()).defaults["eps"] < 1e-10) == (name == "adabelief")
+    """AdaBelief's stands under the root, Sophia's and LaProp's are their authors'; all others are larger."""
+    small = class_of(name)(new_params()).defaults["eps"] < 1e-10
+    assert small == (name in ("adabelief", "laprop", "sophia_g"))
 
 
 @pytest.mark.parametrize("wrong", [{"lr": -5}, {"betas": (3, 3)}], ids=str)
@@ -167,6 +168,127 @@ def test_l2_decay_changed_the_gradient():
     assert all(torch.equal(param.grad, torch.ones_like(param)) for param in params)
 
 
+def test_ef_sgd_kept_a_function_in_the_group():
+    """So its checkpoints were not loadable with weights_only; and L2 decay wrote into the gradient."""
+    params = new_params()
+    optimizer = optim.EFSGD(params, comp="sign", weight_decay=0.5)
+    set_grads(params, [torch.ones_like(param) for param in params])
+    optimizer.step()
+    assert all(torch.equal(param.grad, torch.ones_like(param)) for param in params)
+    assert through_a_file(optimizer.state_dict())["param_groups"][0]["comp"] == "sign"
+
+
+def test_ef_sgd_gave_the_parameter_s_norm_for_the_memory_s():
+    """The memory is a buffer here, so telemetry takes its norm: what the sign left out, 0.5 of both gradients."""
+    param = nn.Parameter(torch.ones(2))
+    optimizer = optim.EFSGD([param], lr=1.0)
+    param.grad = torch.tensor([1.0, 2.0])
+    optimizer.step()
+    assert torch.equal(optimizer.state[param]["error"], torch.tensor([-0.5, 0.5]))
+
+
+@pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+@pytest.mark.parametrize("name", [name for name in MEMBERS if "previous" in optimizer_info(name).buffers])
+def test_omd_kept_an_alias_of_the_gradient(name, foreach):
+    """With gradients that are set to zero in place, and filled again, it was gradient descent."""
+    finals = []
+    for in_place in (False, True):
+        params = new_params()
+        optimizer = class_of(name)(params, lr=0.01, foreach=foreach)
+        for step in range(4):
+            grads = [torch.full_like(param, 2.0**step) for param in params]
+            if in_place and step:
+                for param, grad in zip(params, grads, strict=True):
+                    param.grad.zero_().add_(grad)
+            else:
+                set_grads(params, grads)
+            optimizer.step()
+        finals.append([param.detach().clone() for param in params])
+    assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
+
+
+def test_omd_takes_the_gradient_before_back():
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = optim.OMD([param], lr=1.0)
+    for slope in (1.0, 4.0):
+        param.grad = torch.tensor([slope])
+        optimizer.step()
+    assert param.item() == -2 * 1 - 2 * 4 + 1
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name):
+    """And returned None, whatever the closure had returned."""
+    without, param = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = class_of(name)([without, param], lr=0.1)
+
+    def closure() -> str:
+        param.grad = torch.ones(2)
+        return "the loss"
+
+    assert optimizer.step(closure) == "the loss"
+    assert not torch.equal(param, torch.ones(2)) or name == "adopt"  # whose first gradient is only kept
+    assert torch.equal(without, torch.ones(2)) and not optimizer.state[without]
+
+
+@pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
+def test_extragradient_s_copies_were_in_no_checkpoint(cls):
+    """Saved between the two gradients of a step, a run went on from the point ahead."""
+
+    def from_disk(step, optimizer):
+        if step not in (17, 30):  # an odd and an even number of gradients
+            return optimizer
+        other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.5)
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        other.defaults["lr"] = 0.01
+        return other
+
+    assert differences(drive(cls, lr=0.01, each=from_disk), drive(cls, lr=0.01)) == []
+
+
+@pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
+def test_extragradient_rebound_the_parameter_s_storage(cls):
+    """`param.data =` leaves views of it behind: DDP's, FSDP's, a captured graph's."""
+    param = nn.Parameter(torch.ones(3))
+    view, optimizer = param.detach().view(-1), cls([param], lr=0.1)
+
+    def closure() -> None:
+        param.grad = param.detach().clone()
+
+    optimizer.step(closure)
+    assert torch.equal(view, param.detach()) and not torch.equal(view, torch.ones(3))
+
+
+def test_storm_had_no_gradient_at_the_old_parameters():
+    """It took the last batch's: with a = 0 and a gradient that is the same everywhere, d must stay the first one."""
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = optim.STORM([param], lr=1.0, c=0.0)
+    seen = []
+    for noise in (1.0, -3.0, 7.0):
+
+        def closure(noise=noise) -> None:
+            seen.append(param.item())
+            param.grad = param.detach() + noise
+
+        optimizer.step(closure)
+    here, old = seen[::2], seen[1::2]
+    assert old == [here[0], *here[:-1]]  # on the same batch, at the parameters before
+    # d_t = ∇f(x_t) with the first batch's noise: what the others brought is gone.
+    assert optimizer.state[param]["estimate"].item() == pytest.approx(here[-1] + 1.0, abs=1e-6)
+
+
+def test_storm_squared_a_norm_twice():
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = optim.STORM([param], lr=1.0, w=1.0)
+
+    def closure() -> None:
+        param.grad = torch.tensor([3.0])
+
+    for _ in range(2):
+        optimizer.step(closure)
+    assert optimizer.state[param]["sum"].item() == 2 * 3.0**2
+
+
 # pytorch_optimizer
 
 
@@ -192,7 +314,7 @@ def test_kozistr_counted_steps_for_the_whole_group(name):
     new.grad = torch.ones(3)
     class_of(name)([new], lr=0.01).step()
     assert torch.equal(late, new)
-    assert not torch.equal(new, torch.ones(3))
+    assert torch.equal(new, torch.ones(3)) == (name in ("adopt", "storm"))  # whose first gradient is only kept
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -205,6 +327,37 @@ def test_kozistr_took_misspelt_arguments(name):
             class_of(name)([{"params": new_params(), **given}])
 
 
+def test_kozistr_prodigy_took_the_first_group_s_lr_for_all():
+    """lr is a factor on the d that all groups share."""
+    d = {"d0": 0.5}
+    params = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    optimizer = optim.Prodigy([{"params": params[:1]}, {"params": params[1:], "lr": 0.25}], **d)
+    for param in params:
+        param.grad = torch.ones(2)
+    optimizer.step()
+    steps = [1 - param.detach() for param in params]
+    torch.testing.assert_close(steps[1], steps[0] * 0.25, rtol=1e-6, atol=0)
+
+
+def test_kozistr_prodigy_s_late_parameters_started_with_d0():
+    """Ours takes the d there is, in float64, through a checkpoint too."""
+    early, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = optim.Prodigy([early], d0=1e-3)
+    for _ in range(30):
+        early.grad = early.detach().clone()
+        optimizer.step()
+    d = optimizer.state[early]["d"]
+    assert d > 2e-3 and type(d) is float
+    other = optim.Prodigy([early], d0=1e-3)
+    other.load_state_dict(through_a_file(optimizer.state_dict()))
+    other.add_param_group({"params": [late]})
+    for param in (early, late):
+        param.grad = torch.ones(2)
+    other.step()
+    assert other.state[late]["d"] == other.state[early]["d"] >= d
+    assert (1 - late).min() > d  # Adam's first step without bias correction is √10 of it
+
+
 # timm
 
 
@@ -212,12 +365,14 @@ def test_kozistr_took_misspelt_arguments(name):
 @pytest.mark.parametrize("name", MEMBERS)
 def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}
+    given |= {"d0": 1.0} if name == "prodigy" else {}  # a factor of its lr
     params = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
     optimizer = class_of(name)([{"params": params, "peak_lr": 1.0}], **given)
     optimizer.param_groups[0]["lr"] = 1.0
     for param in params:
         param.grad = torch.zeros_like(param)
-    optimizer.step()
+    for _ in range(optimizer.evaluations):
+        optimizer.step()
     assert [param.tolist() for param in params] == [[0.5, 0.5]] * 3
 
 

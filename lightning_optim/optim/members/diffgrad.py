@@ -14,8 +14,8 @@ class DiffGrad(Member, name="diffgrad"):
     """Adam with friction where the gradient hardly changes (Dubey et al., arXiv:1909.11015).
 
     Each step is multiplied by sigmoid(|g - g of the step before|), from 1/2 to 1; before the first step that gradient
-    is 0. eps is added to the uncorrected root, as in the authors' code. In their first version the gradient of the step
-    before was the gradient itself, so the friction was 1/2 throughout: half of Adam. We follow their second one.
+    is 0. eps is added to the uncorrected root, as in the authors' second version, which we follow. In their first, the
+    gradient of the step before was p.grad itself: where that is zeroed in place, the friction was 1/2 throughout.
 
     Args and options are `Adam`'s, less amsgrad and optimized_update.
 

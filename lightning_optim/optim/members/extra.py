@@ -48,8 +48,6 @@ class ExtraSGD(Member, name="extra_sgd"):
         (1.0, 0.25, 1.25)
     """
 
-    evaluations = 2
-
     def buffers(self, group: Group) -> tuple[str, ...]:
         return ("origin", *(("momentum_buffer",) if group["momentum"] > 0 else ()))
 
@@ -79,8 +77,6 @@ class ExtraAdam(Adam, name="extra_adam"):
         2
     """
 
-    evaluations = 2
-
     def buffers(self, group: Group) -> tuple[str, ...]:
         return ("origin", *super().buffers(group))
 
@@ -88,7 +84,7 @@ class ExtraAdam(Adam, name="extra_adam"):
         return {**super().coefficients(t, group), "ahead": t % 2 == 1}
 
     @staticmethod
-    def update(p, g, origin, *moments, ahead, **coefficients) -> Update:
+    def update(p, g, origin, *moments, ahead, **coefficients) -> Update:  # type: ignore[override]
         return extragradient(p, origin, Adam.update(p, g, *moments, **coefficients), ahead=ahead)
 
 

@@ -49,7 +49,7 @@ class LARS(Member, name="lars"):
     @staticmethod
     def update(p, g, v=None, *, momentum, lr, trust, decay) -> Update:
         size = p.norm()
-        below = g.norm().add_(size, alpha=decay)
+        below = g.norm().add(size, alpha=decay)
         ratio = (size * trust / below).where(size.gt(0).logical_and(below.gt(0)), 1.0)
         step = g.add(p, alpha=decay).mul_(ratio)
         return Update(step, lr) if v is None else Update(v.mul_(momentum).add_(step, alpha=lr))

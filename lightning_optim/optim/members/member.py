@@ -31,6 +31,7 @@ class Member(AdaptiveOptimizer):
         cls.info = optimizer_info(name)
         cls.hyperparameters = cls.info.hyperparameters
         cls.default_mode = cls.info.decay
+        cls.evaluations = cls.info.evaluations
         # A variant of a member crosses over to the same class of torch's.
         cls._torch_keys = cls._torch_keys or tuple(key for key in TORCH_ONLY if key in cls.info.hyperparameters)
         cls._torch_values = {key: cls.info.defaults[key] for key in cls.info.own_only - {"weight_decay_mode"}}

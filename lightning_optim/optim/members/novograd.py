@@ -44,7 +44,7 @@ class NovoGrad(Member, name="novograd"):
         return ("exp_avg", "sq_norm_avg")
 
     def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
-        return {"sq_norm_avg": ()}
+        return {"sq_norm_avg": (1,)}
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
         b1, b2 = group["betas"]
@@ -54,7 +54,7 @@ class NovoGrad(Member, name="novograd"):
 
     @staticmethod
     def update(p, g, m, v, *, b1, w1, w2, eps, decay, decays, size) -> Update:
-        step = g / v.lerp_(g.norm().pow(2), w2).sqrt().add_(eps)
+        step = g / v.lerp_(g.norm().pow(2), w2).squeeze().sqrt().add_(eps)
         if decays:
             step.add_(p, alpha=decay)
         return Update(m.mul_(b1).add_(step, alpha=w1), size)

@@ -53,7 +53,7 @@ class Prodigy(Member, name="prodigy"):
         return ("exp_avg", "exp_avg_sq", "s", "p0", "r")
 
     def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
-        return {"r": ()}
+        return {"r": (1,)}
 
     def scalars(self, group: Group) -> dict[str, float]:
         return {"d": group["d0"], "d_max": group["d0"]}

@@ -30,7 +30,7 @@ class STORM(Member, name="storm"):
         weight_decay: coefficient, or a `WeightDecay`.
         **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
 
-    State of each parameter, of its shape and dtype: `previous`, the old parameters; `grad`, the gradient here; `sum`,
+    State of each parameter, of its shape and dtype: `previous`, the old parameters; `gradient`, the one here; `sum`,
     of squares; `estimate`.
 
     Raises:
@@ -49,10 +49,8 @@ class STORM(Member, name="storm"):
         (4.0, 0.5264)
     """
 
-    evaluations = 2
-
     def buffers(self, group: Group) -> tuple[str, ...]:
-        return ("previous", "grad", "sum", "estimate")
+        return ("previous", "gradient", "sum", "estimate")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
         lr, w = group["lr"], group["w"]
