@@ -278,6 +278,7 @@ OTHERS = (
             "p ← p - lr d m / (√v + d ε);  with bias_correction lr √(1 - β2^t) / (1 - β1^t) in place of lr",
             "r ← β3 r + lr d²/d0 ⟨g, p0 - p⟩;  s ← β3 s + lr d²/d0 g, with safeguard_warmup d²/d0 g",
             "d ← max(d, d_coef Σ r / Σ ‖s‖₁), summed over all groups, but at most growth_rate d",
+            "weight_decay_mode decoupled and corrected: with lr d in place of lr, as the step",
         ),
         buffers={"exp_avg": "", "exp_avg_sq": "", "s": "", "p0": "", "r": ""},
         reduced=frozenset({"r"}),

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_optim import optim
+from lightning_optim import ConfigError, OptimizerFactory, optim
 
+from .driving import through_a_file
 from .test_oracles import (
     AROUND,
     BETAS,
@@ -418,8 +419,8 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-# It multiplies eps by the next d. It divides by Adam's bias correction, where the authors and optax multiply by it.
-@pytest.mark.parametrize("options", [PRODIGY_OPTIONS[0], *PRODIGY_OPTIONS[2:]], ids=str)
+# It multiplies eps by the next d.
+@pytest.mark.parametrize("options", PRODIGY_OPTIONS, ids=str)
 def test_prodigy_of_pytorch_optimizer(options, double):
     library = pytest.importorskip("pytorch_optimizer")
     o = {**PRODIGY, **options, "eps": 0.0}
@@ -525,3 +526,42 @@ def test_adam_mini_s_heads_are_equal_slices_of_the_rows():
     optimizer.step()
     rms = torch.tensor([2.5, 0.25], dtype=torch.double).sqrt().repeat_interleave(2).unsqueeze(1)
     torch.testing.assert_close(weight.data, -weight.grad / rms, rtol=1e-15, atol=0)
+
+
+def test_a_late_parameter_of_prodigy_s_has_the_d_there_is():
+    """In float64, through a checkpoint too."""
+    early, late = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
+    optimizer = optim.Prodigy([early], d0=1e-3)
+    for _ in range(30):
+        early.grad = early.detach().clone()
+        optimizer.step()
+    d = optimizer.state[early]["d"]
+    assert d > 2e-3 and type(d) is float
+    other = optim.Prodigy([early], d0=1e-3)
+    other.load_state_dict(through_a_file(optimizer.state_dict()))
+    other.add_param_group({"params": [late]})
+    for param in (early, late):
+        param.grad = torch.ones(2)
+    other.step()
+    assert other.state[late]["d"] == other.state[early]["d"] >= d
+    assert (1 - late).min() > d  # Adam's first step without bias correction is √10 of it
+
+
+def test_cautious_decay_of_adamp_is_a_part_of_the_decay_too():
+    """Where the step does not oppose it; all rows are projected here."""
+    weight = torch.nn.Parameter(torch.ones(2, 2, dtype=torch.double))
+    given = {"weight_decay": 0.5, "weight_decay_mode": "absolute", "cautious_decay": True, "wd_ratio": 0.25}
+    optimizer = optim.AdamP([weight], lr=1e-9, delta=10.0, **given)
+    weight.grad = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.double)
+    optimizer.step()
+    shrunk = torch.where(weight.grad > 0, 1 - 0.5 * 0.25, 1.0)
+    torch.testing.assert_close(weight.data, shrunk.double(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["extra_sgd", "extra_adam", "storm"])
+def test_what_evaluates_the_model_twice_stands_alone(name):
+    rule = {"hidden": {"params": "*", "optimizer": name}}
+    with pytest.raises(ConfigError, match="evaluates the model several times a step"):
+        OptimizerFactory("adamw", groups=rule)
+    with pytest.raises(ConfigError, match="evaluates the model several times a step"):
+        OptimizerFactory(name, groups={"hidden": {"params": "*", "optimizer": "adamw"}})

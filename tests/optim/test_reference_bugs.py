@@ -339,25 +339,6 @@ def test_kozistr_prodigy_took_the_first_group_s_lr_for_all():
     torch.testing.assert_close(steps[1], steps[0] * 0.25, rtol=1e-6, atol=0)
 
 
-def test_kozistr_prodigy_s_late_parameters_started_with_d0():
-    """Ours takes the d there is, in float64, through a checkpoint too."""
-    early, late = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = optim.Prodigy([early], d0=1e-3)
-    for _ in range(30):
-        early.grad = early.detach().clone()
-        optimizer.step()
-    d = optimizer.state[early]["d"]
-    assert d > 2e-3 and type(d) is float
-    other = optim.Prodigy([early], d0=1e-3)
-    other.load_state_dict(through_a_file(optimizer.state_dict()))
-    other.add_param_group({"params": [late]})
-    for param in (early, late):
-        param.grad = torch.ones(2)
-    other.step()
-    assert other.state[late]["d"] == other.state[early]["d"] >= d
-    assert (1 - late).min() > d  # Adam's first step without bias correction is √10 of it
-
-
 # timm
 
 
