@@ -31,6 +31,7 @@ METRICS: dict[str, dict[str, Any]] = {
     "sum": {"sync_dist": True, "reduce_fx": "sum"},
     "val": {"sync_dist": True},
 }
+MODES = {"largest": "min"}  # so that each lr falls at some time; else max
 
 
 class Logged(Whole):
@@ -41,7 +42,12 @@ class Logged(Whole):
 
     def configure_optimizers(self) -> Any:
         waiting = SchedulerFactory(
-            "reduce_on_plateau", interval="epoch", monitor=self.metric, mode="max", patience=0, factor=0.75
+            "reduce_on_plateau",
+            interval="epoch",
+            monitor=self.metric,
+            mode=MODES.get(self.metric, "max"),
+            patience=0,
+            factor=0.75,
         )
         return configure_optimizers(self, OptimizerFactory("adamw", lr=0.05), waiting)
 
