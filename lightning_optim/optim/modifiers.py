@@ -36,7 +36,7 @@ def clipped(g: Tensor, p: Tensor, part: float) -> Tensor:
 
     A tensor of one dimension counts as one row.
     """
-    most = _norm(p).clamp_min_(_SMALLEST_NORM).mul_(part)
+    most = _norm(p).clamp_min(_SMALLEST_NORM).mul_(part)
     # NaN, from a gradient that is not finite, goes through.
     return g * (most / _norm(g)).nan_to_num_(nan=1.0).clamp_max_(1.0) if bool(g.numel()) else g
 
@@ -63,7 +63,7 @@ def look_ahead(p: Any, slow: Any, alpha: float) -> None:
 def _agreement(step: Tensor, g: Tensor) -> Tensor:
     # The product of signs, as the product itself may underflow.
     mask = (step.sign() * g.sign() > 0).to(step.dtype)
-    return mask / mask.mean().clamp_min_(_SMALLEST_AGREEMENT)
+    return mask / mask.mean().clamp_min(_SMALLEST_AGREEMENT)
 
 
 def _across(tensor: Tensor) -> list[int]:

@@ -10,7 +10,20 @@ from ..processes import run_module
 from .driving import MEMBERS
 
 # Sums over the shards round in another order, and so does a power of a shard's odd end; the rest is element by element.
-SUMS = ("lamb", "lars", "novograd", "adamp", "adam_mini", "ef_sgd", "prodigy", "storm")
+SUMS = (
+    "lamb",
+    "lars",
+    "novograd",
+    "adamp",
+    "adam_mini",
+    "ef_sgd",
+    "prodigy",
+    "storm",
+    "mars",
+    "stable_adamw",
+    "adai",
+    "madgrad",
+)
 
 
 @pytest.mark.slow

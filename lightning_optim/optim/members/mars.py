@@ -50,7 +50,7 @@ class MARS(Member, name="mars"):
     def update(p, g, m, v, before, *, w1, b2, w2, eps, ahead, size, root) -> Update:
         c = (g - before).mul_(ahead).add_(g)
         before.copy_(g)
-        c.div_(c.norm().clamp_min_(1.0))
+        c.div_(c.norm().clamp_min(1.0))
         m.lerp_(c, w1)
         v.mul_(b2).addcmul_(c, c, value=w2)
         return Update(m, size, over=(v.sqrt() / root).add_(eps))

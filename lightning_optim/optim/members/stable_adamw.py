@@ -47,5 +47,5 @@ class StableAdamW(Member, name="stable_adamw"):
     def update(p, g, m, v, *, w1, b2, w2, eps, least, size) -> Update:
         m.lerp_(g, w1)
         v.mul_(b2).addcmul_(g, g, value=w2)
-        rms = (g * g).div_(v.clamp_min(least)).mean().sqrt_()
-        return Update(m, size, over=v.sqrt().add_(eps).mul_(rms.clamp_min_(1.0)))
+        rms = (g * g).div_(v.clamp_min(least)).mean().sqrt()
+        return Update(m, size, over=v.sqrt().add_(eps).mul_(rms.clamp_min(1.0)))
