@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .callbacks.monitor import OptimizerMonitor as OptimizerMonitor
     from .callbacks.override import OptimizerOverride as OptimizerOverride
     from .callbacks.rng import RNGState as RNGState
+    from .callbacks.sophia import SophiaHessian as SophiaHessian
     from .callbacks.unfreeze import StagedUnfreeze as StagedUnfreeze
     from .configure import configure_optimizers as configure_optimizers
     from .errors import ConfigError as ConfigError
@@ -31,6 +32,7 @@ _HOME = {
     "OptimizerOverride": "callbacks.override",
     "RNGState": "callbacks.rng",
     "SchedulerFactory": "schedule.factory",
+    "SophiaHessian": "callbacks.sophia",
     "StagedUnfreeze": "callbacks.unfreeze",
     "WeightDecay": "optim.decay",
     "configure_optimizers": "configure",
@@ -47,6 +49,7 @@ __all__ = [
     "OptimizerOverride",
     "RNGState",
     "SchedulerFactory",
+    "SophiaHessian",
     "StagedUnfreeze",
     "WeightDecay",
     "configure_optimizers",

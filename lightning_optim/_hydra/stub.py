@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from inspect import isfunction, signature
 
 from ..hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
 from ..registry import OptimizerInfo, list_optimizers, optimizer_info
@@ -43,6 +44,11 @@ def _class(info: OptimizerInfo) -> Iterator[str]:
         if key == last:
             yield "        *,"
     yield "    ) -> None: ..."
+    cls = info.load(own=True)
+    for name, method in vars(cls).items():
+        if isfunction(method) and not name.startswith("_") and not hasattr(cls.__base__, name):
+            arguments = str(signature(method)).replace("'", "")
+            yield f"    def {name}{arguments}: ..."
 
 
 def _type(key: str, spec: Hyperparameter) -> str:

@@ -33,6 +33,19 @@ def check_strategy(trainer: Trainer) -> None:
         )
 
 
+def check_replicas(trainer: Trainer) -> None:
+    """Whether each rank holds the whole model, and nothing but torch.distributed stands between them.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+        raise ConfigError(
+            f"SophiaHessian: trainer.strategy: under {type(trainer.strategy).__name__} no rank has the whole gradient "
+            "of a parameter to square. Type trainer.strategy=ddp, or take another optimizer"
+        )
+
+
 def check_whole_parameters(trainer: Trainer) -> None:
     """Whether the optimizer holds the model's parameters, and not pieces of which nobody knows whose they are.
 

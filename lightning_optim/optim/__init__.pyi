@@ -913,6 +913,7 @@ class SophiaG(Member):
         foreach: bool | None = None,
         fused: bool | None = None,
     ) -> None: ...
+    def update_hessian(self, num_samples: float, grads: Mapping[Tensor, Tensor] | None = None) -> None: ...
 
 class StableAdamW(Member):
     def __init__(

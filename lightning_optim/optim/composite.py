@@ -148,6 +148,11 @@ class Composite(Optimizer):
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
+    def linked(self) -> list[Optimizer]:
+        """The children, with their groups as they are now."""
+        self._link()
+        return list(self.children.values())
+
     def defaults_of(self, group: Mapping[str, Any]) -> dict[str, Any]:
         """The defaults of the child that steps a group."""
         return self.children[group[ALGORITHM]].defaults

@@ -24,7 +24,7 @@ def skips(groups: Iterable[Mapping[str, Any]], state: MutableMapping[Tensor, Any
     Waits for the device. Where parameters are sharded, every rank must call it, and all find the same.
     """
     params = [p for group in groups if asks(group) for p in group["params"] if p.grad is not None]
-    if not params or _all_finite([p.grad for p in params]):
+    if not params or all_finite([p.grad for p in params]):
         return False
     for param in params:
         state[param][SKIPPED] = state[param].get(SKIPPED, 0) + 1
@@ -32,7 +32,8 @@ def skips(groups: Iterable[Mapping[str, Any]], state: MutableMapping[Tensor, Any
 
 
 @torch.no_grad()
-def _all_finite(grads: Sequence[Any]) -> bool:
+def all_finite(grads: Sequence[Any]) -> bool:
+    """Whether every element is; waits for the device, and for the other ranks where gradients are sharded."""
     alike: dict[Any, list[Tensor]] = {}
     for grad in grads:
         dense = grad.coalesce().values() if grad.is_sparse else grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,30 @@ def setting_id(value) -> str | None:
 
 def class_of(name: str) -> type[torch.optim.Optimizer]:
     return optimizer_info(name).load(own=True)
+
+
+# What each modifier is tried with.
+VALUES: dict[str, dict[str, Any]] = {
+    "skip_nonfinite": {"skip_nonfinite": True},
+    "centralize_gradients": {"centralize_gradients": True},
+    "adaptive_clip": {"adaptive_clip": 0.05},
+    "cautious_update": {"cautious_update": True},
+    "lookahead": {"lookahead": {"k": 3, "alpha": 0.25}},
+    "master_weights": {"master_weights": True},
+    "all": {
+        "skip_nonfinite": True,
+        "centralize_gradients": True,
+        "adaptive_clip": 0.05,
+        "cautious_update": True,
+        "lookahead": {"k": 3, "alpha": 0.25},
+        "master_weights": True,
+        "weight_decay": 0.1,
+    },
+}
+# Of several gradients a step, none can be skipped, and steps are not counted by gradients.
+SEVERAL = [name for name in MEMBERS if class_of(name).evaluations > 1]
+BY_STEPS = ("skip_nonfinite", "lookahead", "all")
+PAIRS = [(n, m) for n in MEMBERS for m in VALUES if not (n in SEVERAL and m in BY_STEPS)]
 
 
 def new_params(dtype: torch.dtype = torch.float32, shapes=SHAPES) -> list[nn.Parameter]:

@@ -1,7 +1,7 @@
 """Trains under FSDP2 in two processes, and in each of them the whole model beside it.
 
-`python -m tests.optim.fsdp_run FOLDER`: rank 0 writes, for each optimizer and execution, the largest difference of a
-parameter from the whole model's, and from the run that a distributed checkpoint was taken from.
+`python -m tests.optim.fsdp_run FOLDER`: rank 0 writes, for each optimizer, execution and modifier, the largest
+difference of a parameter from the whole model's, and from the run that a distributed checkpoint was taken from.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
-from tests.optim.driving import MEMBERS, class_of
+from tests.optim.driving import MEMBERS, PAIRS, VALUES, class_of
 
 NUM_STEPS = 8
+POISONED = 3
+"""The step in which one element of one gradient is not a number, where such steps are skipped."""
 OPTIONS = StateDictOptions(full_state_dict=True)
 
 
@@ -41,10 +44,21 @@ def model(*, sharded: bool) -> nn.Module:
 
 def train(net: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int) -> None:
     inputs = torch.randn(4, 8, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-    for _ in range(num_steps):
+    skips = optimizer.param_groups[0]["skip_nonfinite"]
+    for step in range(num_steps):
         optimizer.zero_grad()
         net(inputs).square().mean().backward()
+        if skips and step == POISONED:
+            poison(next(net.parameters()).grad)
         optimizer.step()
+
+
+def poison(grad: Tensor) -> None:
+    """Of a sharded gradient, the last element of rank 1's part."""
+    if not isinstance(grad, DTensor):
+        grad[-1, -1] = torch.nan
+    elif dist.get_rank() == 1:
+        grad.to_local()[-1, -1] = torch.nan
 
 
 def apart(first: nn.Module, second: nn.Module) -> float:
@@ -56,8 +70,8 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
 
 
-def differences(name: str, foreach: bool) -> dict[str, float]:
-    given = {"lr": 0.01, "weight_decay": 0.1}
+def differences(name: str, foreach: bool, modifier: str | None = None) -> dict[str, float]:
+    given = {"lr": 0.01, "weight_decay": 0.1, **VALUES.get(modifier, {})}
     reference, net, resumed = model(sharded=False), model(sharded=True), model(sharded=True)
     alone = class_of(name)(reference.parameters(), **given)
     optimizer, other = (class_of(name)(m.parameters(), foreach=foreach, **given) for m in (net, resumed))
@@ -75,11 +89,18 @@ def differences(name: str, foreach: bool) -> dict[str, float]:
             p.copy_(q)
     train(net, optimizer, NUM_STEPS - NUM_STEPS // 2)
     train(resumed, other, NUM_STEPS - NUM_STEPS // 2)
-    return {"alone": apart(reference, net), "resumed": apart(resumed, net), "moved": float(not unchanged)}
+    skipped = sum(state.get("skipped", 0) for state in other.state.values())
+    return {
+        "alone": apart(reference, net),
+        "resumed": apart(resumed, net),
+        "moved": float(not unchanged),
+        "skipped": float(skipped),
+    }
 
 
 def main(folder: Path) -> None:
     found = {f"{name} {foreach}": differences(name, foreach) for name in MEMBERS for foreach in (False, True)}
+    found |= {f"{name} {modifier}": differences(name, True, modifier) for name, modifier in PAIRS}
     if dist.get_rank() == 0:
         (folder / "differences.json").write_text(json.dumps(found), encoding="utf-8")
 

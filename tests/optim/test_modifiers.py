@@ -14,32 +14,25 @@ from lightning_optim.catalog.modifiers import MODIFIERS
 from lightning_optim.optim.modifiers import clipped
 
 from ..training import BATCHES, Net, Witness, fit
-from .driving import MEMBERS, SHAPES, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
+from .driving import (
+    BY_STEPS,
+    MEMBERS,
+    PAIRS,
+    SEVERAL,
+    SHAPES,
+    VALUES,
+    class_of,
+    differences,
+    drive,
+    new_grads,
+    new_params,
+    set_grads,
+    through_a_file,
+)
 from .test_members import resumed
 
-VALUES: dict[str, dict[str, Any]] = {
-    "skip_nonfinite": {"skip_nonfinite": True},
-    "centralize_gradients": {"centralize_gradients": True},
-    "adaptive_clip": {"adaptive_clip": 0.05},
-    "cautious_update": {"cautious_update": True},
-    "lookahead": {"lookahead": {"k": 3, "alpha": 0.25}},
-    "master_weights": {"master_weights": True},
-    "all": {
-        "skip_nonfinite": True,
-        "centralize_gradients": True,
-        "adaptive_clip": 0.05,
-        "cautious_update": True,
-        "lookahead": {"k": 3, "alpha": 0.25},
-        "master_weights": True,
-        "weight_decay": 0.1,
-    },
-}
 ALONG_THE_GRADIENT = ("adadelta", "adagrad", "extra_sgd", "rmsprop")
 OFF = {key: spec.default for key, spec in MODIFIERS.items()}
-# Of several gradients a step, none can be skipped, and steps are not counted by gradients.
-SEVERAL = [name for name in MEMBERS if class_of(name).evaluations > 1]
-BY_STEPS = ("skip_nonfinite", "lookahead", "all")
-PAIRS = [(n, m) for n in MEMBERS for m in VALUES if not (n in SEVERAL and m in BY_STEPS)]
 ONE_OR_ANOTHER = pytest.mark.parametrize(("name", "modifier"), PAIRS)
 
 

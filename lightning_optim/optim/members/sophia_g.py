@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..base import Group
 from ..bucket import real
@@ -58,19 +60,26 @@ class SophiaG(Member, name="sophia_g"):
         return Update((m / (h * rho).add_(eps)).clamp_min_(-1.0).clamp_max_(1.0), size)
 
     @torch.no_grad()
-    def update_hessian(self, num_samples: float) -> None:
+    def update_hessian(self, num_samples: float, grads: Mapping[Tensor, Tensor] | None = None) -> None:
         """Take in an estimate of the Hessian's diagonal: h ← β2 h + (1 - β2) B g², the Gauss-Newton-Bartlett estimator.
 
+        Under Lightning `SophiaHessian` calls it.
+
         Args:
-            num_samples: B, the number of samples, or of tokens, that the loss is the mean over. Before it, the gradient
-                at hand must be made that of the loss with labels sampled from the model's own output, not scaled.
+            num_samples: B, the number of samples, or of tokens, that the loss is the mean over.
+            grads: of the loss with labels sampled from the model's own output, by parameter, each of its shape and not
+                scaled; None: those at hand, the parameters' `grad`.
 
         Raises:
             ConfigError: a gradient is sparse.
         """
         for index, group in enumerate(self.param_groups):
-            check_gradients(group, index, "SophiaG", allow_complex=True)
+            if grads is None:
+                check_gradients(group, index, "SophiaG", allow_complex=True)
             b2 = group["betas"][1]
-            for param in (param for param in group["params"] if param.grad is not None):
-                g = real(param.grad)
-                real(self.started(group, param)["hessian"]).mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)
+            for param in group["params"]:
+                grad = param.grad if grads is None else grads.get(param)
+                if grad is not None:
+                    h = real(self.started(group, param)["hessian"])
+                    g = real(grad).to(h.dtype)
+                    h.mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)
