@@ -158,7 +158,7 @@ class OptimizerFactory:
             for flag in ("foreach", "differentiable"):
                 if hyperparameters.get(flag):
                     raise ConfigError(f"{info.name}: fused: true excludes {flag}: true. Remove one of them")
-        if wrong := info.conflict(hyperparameters):
+        if wrong := info.wrong_together(hyperparameters):
             raise ConfigError(f"{info.name}: {wrong}")
         return Spec(algorithm=info.name, hyperparameters=hyperparameters, given=frozenset(given))
 

@@ -15,7 +15,6 @@ from ..errors import ConfigError
 from ..hyperparameters import Number
 from ..optim import SophiaG
 from ..optim.composite import Composite
-from ..optim.finite import all_finite
 from ..optim.gauss_newton import LOSSES, SampledGradients
 from .strategies import check_replicas
 
@@ -100,7 +99,7 @@ class SophiaHessian(Callback):
 
         def take(num_samples: float, grads: Mapping[Tensor, Tensor]) -> None:
             num_samples, grads = _over_ranks(num_samples, grads, params)
-            if num_samples and all_finite(list(grads.values())):
+            if num_samples:
                 for sophia in sophias:
                     sophia.update_hessian(num_samples, grads)
 

@@ -235,7 +235,7 @@ BOTH = (
         ),
         hyperparameters={
             "lr": lr(1e-2),
-            "alpha": Number(default=0.99, low=0, help="decay rate of the running average"),
+            "alpha": Number(default=0.99, low=0, high=1, help="decay rate of the running average"),
             "eps": eps(),
             "weight_decay": weight_decay(),
             "momentum": Number(default=0.0, low=0, help="momentum factor"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..hyperparameters import Choice, Hyperparameter
 from .common import OPTIONS
 from .decay import DECAYS
+from .modifiers import evaluations_clash
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +60,8 @@ class OptimizerInfo:
     """Whether it takes 2-D parameters only."""
     conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     """What is wrong with a combination of values that are each allowed, or None."""
+    clash: Callable[[Mapping[str, Any]], str | None] = lambda values: None
+    """The same, of what our own class refuses too."""
     cls: type[torch.optim.Optimizer] | None = None
     """A class that was registered as it is."""
 
@@ -107,6 +110,10 @@ class OptimizerInfo:
         if isinstance(mode, Choice):
             return mode.options
         return (self.decay,) if self.decay in DECAYS else ()
+
+    def wrong_together(self, values: Mapping[str, Any]) -> str | None:
+        """What is wrong with values that are each allowed, or None."""
+        return evaluations_clash(values, self.name, self.evaluations) or self.clash(values) or self.conflict(values)
 
     def signature(self, *, own: bool) -> dict[str, Any]:
         """Names and defaults that our class, or else torch's, takes."""

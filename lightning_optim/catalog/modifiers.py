@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..hyperparameters import Fields, Flag, Hyperparameter, Number
 
 LOOKAHEAD = Fields(
@@ -9,7 +12,7 @@ LOOKAHEAD = Fields(
     default=None,
     items={
         "k": Number(default=5, low=1, integer=True, help="steps from one synchronization to the next"),
-        "alpha": Number(default=0.5, low=0, high=1, help="how far the slow weights follow"),
+        "alpha": Number(default=0.5, low=0, high=1, open_low=True, help="how far the slow weights follow"),
     },
     help="every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)",
 )
@@ -31,3 +34,11 @@ MODIFIERS: dict[str, Hyperparameter] = {
     "master_weights": Flag(default=False, help="16-bit parameters are steered by float32 copies of them"),
 }
 """Each may be set for a param group of its own."""
+
+
+def evaluations_clash(values: Mapping[str, Any], who: str, evaluations: int) -> str | None:
+    """What is wrong with modifiers that count steps by gradients, or leave one out, where a step takes several."""
+    for key in ("skip_nonfinite", "lookahead"):
+        if evaluations > 1 and values.get(key):
+            return f"{key}: {who} takes {evaluations} gradients a step, which {key} does not go with. Remove it"
+    return None

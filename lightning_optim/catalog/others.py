@@ -34,6 +34,22 @@ def _ours(
     )
 
 
+def _nesterov_clash(values: Mapping[str, Any]) -> str | None:
+    return "nesterov: true needs momentum > 0" if values["nesterov"] and values["momentum"] <= 0 else None
+
+
+def _taken_back_clash(values: Mapping[str, Any]) -> str | None:
+    if values["cautious_update"]:
+        return "cautious_update: the next step takes back what of this one was left out and never taken. Remove it"
+    return None
+
+
+def _memory_clash(values: Mapping[str, Any]) -> str | None:
+    if values["cautious_update"] and values["memory"]:
+        return "cautious_update: what it leaves out of a step is not in the memory. Remove it, or type memory: false"
+    return None
+
+
 OTHERS = (
     _ours(
         "lars",
@@ -140,6 +156,7 @@ OTHERS = (
         "optimistic_adam",
         "OptimisticAdam",
         {"lr": lr(1e-3), "betas": betas(), "eps": eps(), "weight_decay": weight_decay(), "amsgrad": AMSGRAD},
+        clash=_taken_back_clash,
         summary="Adam that takes each step twice and the one before it back; for games, as GANs are.",
         paper="arXiv:1711.00141",
         equations=(
@@ -154,6 +171,7 @@ OTHERS = (
         "omd",
         "OMD",
         {"lr": lr(1e-3), "weight_decay": weight_decay()},
+        clash=_taken_back_clash,
         summary="Gradient descent by twice the gradient less the one before; for games, as GANs are.",
         paper="arXiv:1711.00141",
         equations=("p ← p - 2 lr g_t + lr g_{t-1}, with g_0 = 0",),
@@ -171,6 +189,7 @@ OTHERS = (
             ),
             "memory": Flag(default=True, help="make up for what the compression left out"),
         },
+        clash=_memory_clash,
         summary="Steps by the sign, that make up for what the sign left out.",
         paper="arXiv:1901.09847",
         equations=(
@@ -209,6 +228,7 @@ OTHERS = (
             "weight_decay": weight_decay(),
             "nesterov": Flag(default=False, help="Nesterov's momentum"),
         },
+        clash=_nesterov_clash,
         summary="SGD by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
         paper="arXiv:1802.10551",
         equations=(

@@ -65,8 +65,10 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
                 power = f" ** {exponent}" if exponent != 1 else ""
                 sources[target] += (f"{rule.key}.{scale}{power}",)
     frozen = by["frozen"][0].effects["frozen"] if "frozen" in by else False
-    if not frozen and (wrong := spec.info.conflict(values)):
-        blamed = [rule for rule in speaking if not spec.info.conflict({**values, **_without(rule, spec)})] or rules
+    if not frozen and (wrong := spec.info.wrong_together(values)):
+        blamed = [
+            rule for rule in speaking if not spec.info.wrong_together({**values, **_without(rule, spec)})
+        ] or rules
         where = blamed[0].key if blamed else "top level"
         raise ConfigError(f"{where}: {wrong} (for {_some(names)})")
     return Composed(

@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..catalog.modifiers import evaluations_clash
 from ..errors import ConfigError
 from ..hyperparameters import Hyperparameter
 from ..registry import OPTIONS, USUAL
 from .around import Around
-from .bucket import HALVES, MASTER, gather, real, scalar
+from .bucket import HALVES, Bucket, gather, real, scalar
 from .checkpoint import Crossing
-from .checks import ABOUT_THE_GROUP, check_evaluations, check_gradients, check_together, checked
+from .checks import ABOUT_THE_GROUP, check_gradients, check_same, check_together, checked
 from .finite import asks, skips
+from .keys import AROUND, MASTER, SKIPPED, SLOW
 from .modifiers import look_ahead
 from .update import Update, restart
-
-SLOW = "slow"
-"""Under this key of a parameter's state: lookahead's slow weights."""
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
@@ -51,7 +50,9 @@ class AdaptiveOptimizer(Optimizer):
         params: tensors, `(name, parameter)` pairs, or param groups.
         defaults: hyperparameters by name, `lr` among them; a group may have its own. `weight_decay` is a number or a
             `WeightDecay`; 0 if it is not there.
-        **options: other values for these, and `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: other values for these, and `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`;
+            and the modifiers `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
+            `lookahead`, `master_weights`.
 
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
@@ -85,8 +86,6 @@ class AdaptiveOptimizer(Optimizer):
     """Hyperparameters that have one value in this class."""
     _torch_keys: ClassVar[Sequence[str]] = ()
     """Keys that only the groups of torch's class of the same rule have."""
-    _torch_values: ClassVar[Mapping[str, Any]] = {}
-    """What that class does where it has no word for it."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer there may be under some hyperparameters."""
     _skipped: bool | None = None
@@ -162,13 +161,19 @@ class AdaptiveOptimizer(Optimizer):
         return {}
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        """Every scalar of step `t` (the first is 1): floats, which change, and bools, on which `update` may branch."""
+        """Every scalar of step `t` (the first is 1): floats, which change, and what is fixed.
+
+        On what is fixed, bools for the most part, `update` may branch; on nothing else.
+        """
         raise NotImplementedError(f"{type(self).__name__} has neither step_param nor coefficients and update")
 
     def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
         """Stands around a step of these groups: what a rule overrides that adds up over all parameters."""
         del groups
         return nullcontext()
+
+    def before_closure(self) -> None:
+        """Called before a closure is: what a rule of several gradients a step overrides, to begin with the first."""
 
     @staticmethod
     def update(p: Any, g: Any, *buffers: Any, **coefficients: Any) -> Update | tuple[Update, ...]:
@@ -196,6 +201,7 @@ class AdaptiveOptimizer(Optimizer):
         if closure is None:
             self.step_groups()
             return None
+        self.before_closure()
         losses = []
         for _ in range(self.evaluations):
             with torch.enable_grad():
@@ -211,7 +217,7 @@ class AdaptiveOptimizer(Optimizer):
             # Numbers, whatever a schedule has put there: the rules compute with Python's.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
-        if skips(self.param_groups, self.state) if self._skipped is None else self._skipped:
+        if self._leaves_out([group for group, _ in work if asks(group)]):
             work = [(group, around) for group, around in work if not asks(group)]
         with self.together([group for group, _ in work]):
             for group, around in work:
@@ -234,7 +240,9 @@ class AdaptiveOptimizer(Optimizer):
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
         check_together(group, where, needs_peak_lr=self.needs_peak_lr, takes_lists=self._is_declared())
-        check_evaluations(group, where, type(self).__name__, self.evaluations)
+        if wrong := self._clash(group):
+            raise ConfigError(f"{where}{wrong}")
+        check_same(group, self.param_groups[:1], self.hyperparameters, where)
         super().add_param_group(group)
 
     def state_dict(self) -> dict[str, Any]:
@@ -244,7 +252,8 @@ class AdaptiveOptimizer(Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back one's own state, or that of torch's class of the same rule.
 
-        `foreach` and `fused` stay those of this run; buffers keep their declared dtypes, bit by bit.
+        `foreach` and `fused` stay those of this run; buffers keep their declared dtypes, bit by bit, and what hooks
+        have made the dtype it was saved in.
 
         Raises:
             ConfigError: the state of a parameter lacks a buffer; then nothing has changed.
@@ -269,12 +278,25 @@ class AdaptiveOptimizer(Optimizer):
         declared = self.buffers(group)
         return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(declared)
 
-    def _step_group(self, group: Group, around: Around) -> None:
+    def _leaves_out(self, groups: Sequence[Group]) -> bool:
+        """Whether these groups, which would rather, leave this step out; each of their parameters then counts it."""
+        skipped = skips(groups) if self._skipped is None else self._skipped
+        for group in groups if skipped else ():
+            for param in (p for p in group["params"] if p.grad is not None):
+                state = self.started(group, param)
+                state[SKIPPED] = state.get(SKIPPED, 0) + 1
+        return skipped
+
+    def buckets(self, group: Group) -> list[Bucket]:
+        """A group's parameters that have a gradient, each with its state."""
         for param in group["params"]:
             if param.grad is not None:
                 self.started(group, param)
+        return gather(group["params"], self.state, tuple(self.scalars(group)))
+
+    def _step_group(self, group: Group, around: Around) -> None:
         buffers = tuple(self.dtypes(group))
-        for bucket in gather(group["params"], self.state, tuple(self.scalars(group))):
+        for bucket in self.buckets(group):
             if self._is_declared():
                 coefficients, then = self._advance(bucket.t, group, bucket.scalars)
                 bucket.advance(then)
@@ -288,20 +310,36 @@ class AdaptiveOptimizer(Optimizer):
             bucket.write_back()
 
     def started(self, group: Group, param: Tensor) -> dict[str, Any]:
-        """The state of a parameter; what is not there, or what a key has asked for since, is made."""
+        """The state of a parameter, with what the keys of its group ask for."""
         state: dict[str, Any] = self.state[param]
-        if group["master_weights"] and param.dtype in HALVES and MASTER not in state:
-            state[MASTER] = param.detach().float()
+        if (group["master_weights"] and param.dtype in HALVES) != (MASTER in state):
+            self._switch_master(state, group, param)
         param = state.get(MASTER, param)
-        if group["lookahead"] and SLOW not in state:
+        if not group["lookahead"]:
+            state.pop(SLOW, None)
+        elif SLOW not in state:
             state[SLOW] = param.detach().clone()
         if "step" in state:
             return state
+        around = set(state)
         counter = state["step"] = scalar(0.0)
         self.init_state(state, group, param)
         if state["step"] is not counter and (self._is_declared() or isinstance(state["step"], Tensor)):
             raise ConfigError(f"{type(self).__name__}.init_state: state['step'] counts by itself. Take another key")
+        for key in set(AROUND) & set(state) - around:
+            raise ConfigError(f"{type(self).__name__}.init_state: state[{key!r}] is a modifier's. Take another key")
         return state
+
+    def _switch_master(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+        """Make the master, or drop it; what has the parameter's dtype follows."""
+        before = state.pop(MASTER, param).dtype
+        if group["master_weights"]:
+            state[MASTER] = param.detach().float()
+        after = state.get(MASTER, param).dtype
+        others = {"step", MASTER, *(name for name, dtype in self.dtypes(group).items() if dtype is not None)}
+        for key, value in state.items():
+            if key not in others and isinstance(value, Tensor) and value.dtype == before:
+                state[key] = value.to(after)
 
     def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         g = around.gradient(p, g)
@@ -321,6 +359,10 @@ class AdaptiveOptimizer(Optimizer):
     def _updates(self, p: Any, g: Any, buffers: Sequence[Any], coefficients: Mapping[str, Any]) -> tuple[Update, ...]:
         made = self.update(p, g, *buffers, **coefficients)
         return made if isinstance(made, tuple) else (made,)
+
+    def _clash(self, group: Group) -> str | None:
+        """What is wrong with a group's values, each of which is allowed."""
+        return evaluations_clash(group, type(self).__name__, self.evaluations)
 
     def _is_declared(self) -> bool:
         return type(self).step_param is AdaptiveOptimizer.step_param

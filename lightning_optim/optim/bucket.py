@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .keys import MASTER
 from .tensor_list import TensorList
 
 # Subclasses of tensors do not promise to have every foreach function; on a CPU lists take more memory, and are faster
@@ -17,8 +18,6 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
 
 HALVES = (torch.float16, torch.bfloat16)
-MASTER = "master"
-"""Under this key of a parameter's state: the float32 copy that steers it."""
 
 
 @dataclass(slots=True)
@@ -74,7 +73,7 @@ class Bucket:
     def write_back(self) -> None:
         """Round the masters into their parameters."""
         if self.mastered:
-            torch._foreach_copy_(self.mastered, self.params)
+            TensorList(self.mastered).copy_(TensorList(self.params))
 
     def _prefers_lists(self) -> bool:
         return self.params[0].device.type in _LIST_DEVICES and type(self.params[0]) in _PLAIN
@@ -99,7 +98,7 @@ def gather(params: Iterable[Tensor], states: Mapping[Tensor, dict[str, Any]], sc
     """
     buckets: dict[Any, Bucket] = {}
     for param in params:
-        if param.grad is None:
+        if param.grad is None or not param.numel():  # a mean over none is not a number
             continue
         state = states[param]
         t, values = float(state["step"]) + 1, tuple(state[name] for name in scalars)

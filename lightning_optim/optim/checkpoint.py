@@ -13,11 +13,9 @@ from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ..errors import ConfigError
 from ..groups.loading import remap
 from ..groups.merging import ABOUT, OF_THIS_RUN
-from .bucket import MASTER, real, scalar
-from .finite import SKIPPED
+from .bucket import real, scalar
+from .keys import AROUND, MASTER
 
-# What may stand beside a rule's own state.
-_AROUND = (SKIPPED, "slow", MASTER)
 # What a checkpoint of torch's own class lacks.
 _OF_OURS = tuple(key for key in ABOUT if key not in ("params", "param_names"))
 
@@ -31,7 +29,6 @@ class Crosses(Protocol):
     default_mode: ClassVar[str]
     _fixed: ClassVar[Mapping[str, Any]]
     _torch_keys: ClassVar[Sequence[str]]
-    _torch_values: ClassVar[Mapping[str, Any]]
     _possible_buffers: ClassVar[Sequence[str]]
 
     def dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
@@ -82,7 +79,7 @@ class Crossing:
         return state_dict
 
     def restore(self, _: torch.optim.Optimizer) -> None:
-        """For torch's hook after a load, which has cast buffers to the parameter's dtype: the declared dtypes again."""
+        """For torch's hook after a load, which has cast buffers to the parameter's dtype: their own dtypes again."""
         optimizer = self.optimizer
         indices = chain.from_iterable(group["params"] for group in self._saved["param_groups"])
         for group in optimizer.param_groups:
@@ -91,8 +88,6 @@ class Crossing:
                 if index not in self._saved["state"]:
                     continue
                 state, saved = optimizer.state[param], self._saved["state"][index]
-                if set(saved) == {SKIPPED}:
-                    continue  # it has not had a step yet
                 # A fused or capturable optimizer of torch's had it on the device; old ones had a number, as hooks may.
                 if optimizer.dtypes(group) or isinstance(saved["step"], Tensor):
                     state["step"] = scalar(float(saved["step"]))
@@ -101,7 +96,8 @@ class Crossing:
                 for name, dtype in optimizer.dtypes(group).items():
                     if dtype is not None:
                         state[name] = saved[name].to(device=param.device, dtype=dtype)
-                if MASTER in saved:  # all else has its type
+                # All else has the master's type; and of what hooks keep nobody knows better.
+                if MASTER in saved or not optimizer.dtypes(group):
                     tensors = {key: value for key, value in saved.items() if isinstance(value, Tensor)}
                     state.update({key: value.to(param.device) for key, value in tensors.items() if key != "step"})
 
@@ -111,21 +107,20 @@ class Crossing:
         if DECOUPLED_KEY in saved and DECOUPLED_KEY in self.optimizer._torch_keys:
             mode = "decoupled" if saved[DECOUPLED_KEY] else "l2"
         group.setdefault("weight_decay_mode", mode)
-        # What torch's class does not know, it did as ours does by default.
-        missing = {**now, **self.optimizer._torch_values}
+        # Of what torch's class does not know, its checkpoint says nothing.
         for key in (*self.optimizer.defaults, *_OF_OURS):
-            if key in missing:
-                group.setdefault(key, missing[key])
+            if key in now:
+                group.setdefault(key, now[key])
         return group | {key: now[key] for key in OF_THIS_RUN} | dict(self.optimizer._fixed)
 
     def _check_state(self, group: Mapping[str, Any], params: Sequence[Tensor], states: Mapping[Any, Any]) -> None:
         buffers, scalars = self.optimizer.dtypes(group), self.optimizer.scalars(group)
         needed = ("step", *buffers, *scalars)
-        known = (*needed, *_AROUND, *self.optimizer._possible_buffers)
+        known = (*needed, *AROUND, *self.optimizer._possible_buffers)
         names = group.get("param_names") or [f"parameter {index}" for index in group["params"]]
         for name, index, param in zip(names, group["params"], params, strict=False):  # torch says if there are others
             state = states.get(index)
-            if state is None or set(state) == {SKIPPED}:
+            if state is None:
                 continue
             who, advice = type(self.optimizer).__name__, "it was saved by another optimizer, or under other options"
             for key in needed:

@@ -13,7 +13,7 @@ from ..catalog.info import REFUSED_BY_OURS
 from ..errors import ConfigError, choices, left_over
 from ..groups.merging import ABOUT
 from ..hyperparameters import Hyperparameter, Number, plain
-from ..registry import algorithms_with
+from ..registry import OPTIONS, algorithms_with
 from .decay import WeightDecay
 
 # What torch's schedulers keep in a param group: a group copied from another brings it along.
@@ -100,16 +100,19 @@ def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool,
         )
 
 
-def check_evaluations(group: Mapping[str, Any], where: str, who: str, evaluations: int) -> None:
-    """Whether the modifiers of a group go with so many gradients a step.
+def check_same(
+    group: Mapping[str, Any], others: Iterable[Mapping[str, Any]], specs: Mapping[str, Hyperparameter], where: str
+) -> None:
+    """Whether what no group may have for itself is as in the other groups; how a step is executed is its own affair.
 
     Raises:
-        ConfigError: one counts steps by gradients, or would skip one gradient of several.
+        ConfigError: it is not.
     """
-    for key in ("skip_nonfinite", "lookahead"):
-        if evaluations > 1 and group[key]:
+    for key, other in [(key, other) for other in others for key in specs if key not in OPTIONS]:
+        if not specs[key].per_group and group.get(key) != other.get(key):
             raise ConfigError(
-                f"{where}{key}: {who} takes {evaluations} gradients a step, which {key} does not go with. Remove it"
+                f"{where}{key}: got {group[key]}, and {other[key]} in the first group: it is one for the whole "
+                f"optimizer. Type {key} at the top alone"
             )
 
 
@@ -145,6 +148,12 @@ def check_gradients(group: Mapping[str, Any], index: int, who: str, *, allow_com
                 f"{_name(group, index, place)}: it is complex, and {who}.step_param is not told so. "
                 "Declare buffers, coefficients and update"
             )
+        for key in ("centralize_gradients", "adaptive_clip"):
+            if param.is_complex() and group[key]:
+                raise ConfigError(
+                    f"{_name(group, index, place)}: it is complex, and {key} is of rows of real numbers. Give it a "
+                    f"group without {key}"
+                )
 
 
 def _name(group: Mapping[str, Any], index: int, place: int) -> str:

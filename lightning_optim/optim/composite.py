@@ -15,7 +15,7 @@ from ..errors import ConfigError, choices
 from ..registry import optimizer_info
 from .base import AdaptiveOptimizer
 from .checks import check_matrices
-from .finite import skips
+from .finite import asks, skips
 
 ALGORITHM = "algorithm"
 """The key under which a param group says which child steps it."""
@@ -79,9 +79,9 @@ class Composite(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._link()
-        skipped = skips(self.param_groups, self.state)
+        skipped = self._skips()
         for child in self.children.values():
-            if child.param_groups:
+            if child.param_groups and (isinstance(child, AdaptiveOptimizer) or not skipped):
                 with _told(child, skipped):
                     _own_step(child)
         return loss
@@ -167,6 +167,13 @@ class Composite(Optimizer):
 
     def __repr__(self) -> str:
         return f"Composite({', '.join(map(repr, self.children.values()))})"
+
+    def _skips(self) -> bool:
+        """Whether the groups that leave out what is not finite do: with them those of torch's, which cannot ask."""
+        if not any(map(asks, self.param_groups)):
+            return False
+        ours = {name for name, child in self.children.items() if isinstance(child, AdaptiveOptimizer)}
+        return skips(group for group in self.param_groups if asks(group) or group[ALGORITHM] not in ours)
 
     def _link(self) -> None:
         """Let the children see the groups and the state as they are now, whoever has edited them."""

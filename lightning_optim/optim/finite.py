@@ -1,44 +1,38 @@
-"""Steps that are skipped because a gradient is not finite."""
+"""Whether a step is left out because a gradient is not finite."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-SKIPPED = "skipped"
-"""Under this key of a parameter's state: how many of its steps."""
-
 
 def asks(group: Mapping[str, Any]) -> bool:
-    """Whether a param group skips such steps."""
+    """Whether a param group leaves such steps out."""
     return bool(group.get("skip_nonfinite"))
 
 
-def skips(groups: Iterable[Mapping[str, Any]], state: MutableMapping[Tensor, Any]) -> bool:
-    """Whether the groups that ask skip this step, all of them or none; each of their parameters then counts it.
+def skips(groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether these groups leave this step out, all of them or none.
 
     Waits for the device. Where parameters are sharded, every rank must call it, and all find the same.
     """
-    params = [p for group in groups if asks(group) for p in group["params"] if p.grad is not None]
-    if not params or all_finite([p.grad for p in params]):
-        return False
-    for param in params:
-        state[param][SKIPPED] = state[param].get(SKIPPED, 0) + 1
-    return True
+    return not all_finite(p.grad for group in groups for p in group["params"] if p.grad is not None)
 
 
 @torch.no_grad()
-def all_finite(grads: Sequence[Any]) -> bool:
+def all_finite(grads: Iterable[Any]) -> bool:
     """Whether every element is; waits for the device, and for the other ranks where gradients are sharded."""
     alike: dict[Any, list[Tensor]] = {}
     for grad in grads:
         dense = grad.coalesce().values() if grad.is_sparse else grad
         alike.setdefault((dense.device, dense.dtype, isinstance(dense, DTensor)), []).append(dense)
-    return all(_are_finite(tensors) for tensors in alike.values())
+    # All of them, whatever the first say: other ranks wait.
+    found = [_are_finite(tensors) for tensors in alike.values()]
+    return all(found)
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:

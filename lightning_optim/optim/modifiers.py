@@ -38,7 +38,7 @@ def clipped(g: Tensor, p: Tensor, part: float) -> Tensor:
     """
     most = _norm(p).clamp_min(_SMALLEST_NORM).mul_(part)
     # NaN, from a gradient that is not finite, goes through.
-    return g * (most / _norm(g)).nan_to_num_(nan=1.0).clamp_max_(1.0) if bool(g.numel()) else g
+    return g * (most / _norm(g)).nan_to_num_(nan=1.0).clamp_max_(1.0).to(g.dtype)
 
 
 def cautious(updates: tuple[Update, ...], g: Any) -> tuple[Update, ...]:
@@ -72,5 +72,7 @@ def _across(tensor: Tensor) -> list[int]:
 
 def _norm(tensor: Tensor) -> Tensor:
     dims = {} if tensor.ndim < 2 else {"dim": _across(tensor), "keepdim": True}
-    norm: Tensor = torch.linalg.vector_norm(tensor, **dims)
+    # In float16 the sum of squares overflows where no element does.
+    wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
+    norm: Tensor = torch.linalg.vector_norm(tensor, **dims, dtype=wide)
     return norm

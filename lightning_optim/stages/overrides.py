@@ -64,7 +64,7 @@ def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
         values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
     if "lr" in values:
         group = replace(group, lr_scale=group.lr_scale * _part_of_peak(group, values.pop("lr"), key, peaks=peaks))
-    if known and (wrong := known.conflict({**known.defaults, **group.hyperparameters, **values})):
+    if known and (wrong := known.wrong_together({**known.defaults, **group.hyperparameters, **values})):
         raise ConfigError(f"{key}: {wrong} (for {listed(group.params, 3)})")
     return replace(group, hyperparameters={**group.hyperparameters, **values}, overrides=values)
 

@@ -206,6 +206,14 @@ def test_gradients_may_be_given_or_at_hand() -> None:
         assert second not in optimizer.state
 
 
+def test_an_estimate_that_is_not_finite_is_left_out() -> None:
+    param = nn.Parameter(torch.ones(3))
+    optimizer = optim.SophiaG([param])
+    optimizer.update_hessian(4, {param: torch.ones(3)})
+    optimizer.update_hessian(4, {param: torch.tensor([1.0, torch.nan, torch.inf])})
+    torch.testing.assert_close(optimizer.state[param]["hessian"], torch.full((3,), 0.04))
+
+
 @pytest.mark.slow
 def test_two_processes_hold_the_estimate_of_the_global_batch(tmp_path) -> None:
     run_module("tests.callbacks.sophia_run", tmp_path, timeout_s=120)

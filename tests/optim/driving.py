@@ -76,7 +76,15 @@ VALUES: dict[str, dict[str, Any]] = {
 # Of several gradients a step, none can be skipped, and steps are not counted by gradients.
 SEVERAL = [name for name in MEMBERS if class_of(name).evaluations > 1]
 BY_STEPS = ("skip_nonfinite", "lookahead", "all")
-PAIRS = [(n, m) for n in MEMBERS for m in VALUES if not (n in SEVERAL and m in BY_STEPS)]
+MASKED = ("cautious_update", "all")
+# What a step was, these make up for in the next one.
+MAKE_UP = ("ef_sgd", "omd", "optimistic_adam")
+PAIRS = [
+    (name, modifier)
+    for name in MEMBERS
+    for modifier in VALUES
+    if not (name in SEVERAL and modifier in BY_STEPS) and not (name in MAKE_UP and modifier in MASKED)
+]
 
 
 def new_params(dtype: torch.dtype = torch.float32, shapes=SHAPES) -> list[nn.Parameter]:
@@ -101,12 +109,14 @@ def set_grads(params: list[nn.Parameter], grads: list[Tensor | None]) -> None:
         param.grad = None if grad is None else grad.clone()
 
 
-def drive(cls, *, dtype=torch.float32, num_steps: int = 50, each=lambda step, optimizer: optimizer, **given):
+def drive(
+    cls, *, dtype=torch.float32, num_steps: int = 50, script=None, each=lambda step, optimizer: optimizer, **given
+):
     """The parameters after each step, the last one joining late; `each` may swap the optimizer before a step."""
     params = new_params(dtype)
     optimizer = cls(params[:LATE], **given)
     weights = []
-    for step, grads in enumerate(new_grads(dtype, num_steps=num_steps)):
+    for step, grads in enumerate(script or new_grads(dtype, num_steps=num_steps)):
         optimizer = each(step, optimizer)
         if step == JOINS_AT:
             optimizer.add_param_group({"params": [params[LATE]], "lr": 0.02})

@@ -17,7 +17,7 @@ from lightning_optim import ConfigError, OptimizerFactory, WeightDecay, optim
 from lightning_optim.hyperparameters import Number
 
 from ..messages import check_message
-from .driving import class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
+from .driving import MEMBERS, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
 
 
 class Momentum(optim.AdaptiveOptimizer):
@@ -206,7 +206,7 @@ class Wide(optim.AdaptiveOptimizer):
         super().__init__(params, {"lr": lr}, **options)
 
     def buffers(self, group):
-        return {"slow": torch.float32}
+        return {"sluggish": torch.float32}
 
     def coefficients(self, t, group):
         return {"size": group["lr"]}
@@ -228,7 +228,7 @@ def test_a_declared_dtype_holds_in_the_rule_and_through_a_file(foreach):
         groups = [{"params": group["params"]} for group in optimizer.param_groups]
         other = Wide(groups, lr=1.0, weight_decay=0.1, foreach=foreach)
         other.load_state_dict(through_a_file(optimizer.state_dict()))
-        assert {state["slow"].dtype for state in other.state.values()} == {torch.float32}
+        assert {state["sluggish"].dtype for state in other.state.values()} == {torch.float32}
         return other
 
     assert differences(drive(Wide, each=from_disk, **given), weights) == []
@@ -238,13 +238,13 @@ def test_a_declared_dtype_holds_in_the_rule_and_through_a_file(foreach):
     for _ in range(3):
         param.grad = torch.ones(1, dtype=torch.bfloat16)
         optimizer.step()
-    assert optimizer.state[param]["slow"].item() == pytest.approx(0.001 * (1 + 0.999 + 0.999**2), rel=1e-6)
+    assert optimizer.state[param]["sluggish"].item() == pytest.approx(0.001 * (1 + 0.999 + 0.999**2), rel=1e-6)
 
 
 def test_dtypes_of_buffers_have_a_common_one():
     class Mixed(Wide):
         def buffers(self, group):
-            return {"slow": torch.float32, "slower": torch.float64, "plain": None}
+            return {"sluggish": torch.float32, "slower": torch.float64, "plain": None}
 
         @staticmethod
         def update(p, g, slow, slower, plain, *, size):
@@ -257,7 +257,7 @@ def test_dtypes_of_buffers_have_a_common_one():
     optimizer.step()
     assert {key: value.dtype for key, value in optimizer.state[params[0]].items()} == {
         "step": torch.float32,
-        "slow": torch.float32,
+        "sluggish": torch.float32,
         "slower": torch.float64,
         "plain": torch.bfloat16,
     }
@@ -467,7 +467,7 @@ def test_hooks_after_a_load_see_the_declared_dtypes():
     optimizer, seen = Wide(params), []
     set_grads(params, new_grads(torch.bfloat16)[1])
     optimizer.step()
-    optimizer.register_load_state_dict_post_hook(lambda o: seen.extend(s["slow"].dtype for s in o.state.values()))
+    optimizer.register_load_state_dict_post_hook(lambda o: seen.extend(s["sluggish"].dtype for s in o.state.values()))
     optimizer.load_state_dict(through_a_file(optimizer.state_dict()))
     assert set(seen) == {torch.float32}
 
@@ -522,3 +522,80 @@ def test_lightning_s_command_line_takes_a_member():
         ["--optimizer.lr=0.5", "--optimizer.betas=[0.5,0.75]", "--optimizer.weight_decay_mode=l1"]
     )
     assert (given.optimizer.lr, given.optimizer.betas, given.optimizer.weight_decay_mode) == (0.5, (0.5, 0.75), "l1")
+
+
+def test_what_hooks_keep_has_the_dtype_it_was_saved_in():
+    class Wide(optim.AdaptiveOptimizer):
+        def __init__(self, params, lr=0.01, **options):
+            super().__init__(params, {"lr": lr}, **options)
+
+        def init_state(self, state, group, param):
+            state["m"] = torch.zeros_like(param, dtype=torch.float32)
+
+        def step_param(self, state, group, grad, param):
+            param.sub_(state["m"].lerp_(grad.float(), 0.1).to(param.dtype), alpha=group["lr"])
+
+    given = {"dtype": torch.bfloat16, "lr": 0.01}
+
+    def resumed(step, optimizer):
+        if step != 20:
+            return optimizer
+        other = Wide([{"params": group["params"]} for group in optimizer.param_groups])
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        assert {state["m"].dtype for state in other.state.values()} == {torch.float32}
+        return other
+
+    assert differences(drive(Wide, each=resumed, **given), drive(Wide, **given)) == []
+
+
+@pytest.mark.parametrize("key", ["master", "slow", "skipped"])
+def test_keys_of_modifiers_are_not_a_rule_s(key):
+    class Own(optim.AdaptiveOptimizer):
+        def __init__(self, params, lr=0.01, **options):
+            super().__init__(params, {"lr": lr}, **options)
+
+        def init_state(self, state, group, param):
+            state[key] = torch.zeros_like(param)
+
+        def step_param(self, state, group, grad, param):
+            param.sub_(grad)
+
+    params = new_params()
+    optimizer = Own(params)
+    set_grads(params, new_grads()[0])
+    with pytest.raises(ConfigError, match=rf"Own\.init_state: state\['{key}'\] is a modifier's. Take another key"):
+        optimizer.step()
+
+
+def test_an_empty_parameter_has_no_step():
+    for name in MEMBERS:
+        param, empty = nn.Parameter(torch.ones(2, 2)), nn.Parameter(torch.ones(0, 2))
+        optimizer = class_of(name)([param, empty], lr=0.1)
+        for p in (param, empty):
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        tensors = [v for v in optimizer.state[empty].values() if isinstance(v, torch.Tensor)]
+        assert all(v.isfinite().all() for v in tensors), name
+
+
+def test_what_is_one_for_the_whole_optimizer_is_refused_in_a_group():
+    params = new_params()
+    for key, value in {"d_coef": 100.0, "d0": 1e-3, "growth_rate": 2.0}.items():
+        with pytest.raises(
+            ConfigError, match=rf"param_groups\[1\]\.{key}: got {value}, .* Type {key} at the top alone"
+        ):
+            optim.Prodigy([{"params": params[:1]}, {"params": params[1:], key: value}])
+    optimizer = optim.Prodigy([{"params": params[:2]}, {"params": params[2:]}], d0=1e-3, d_coef=100.0)
+    set_grads(params, [torch.ones_like(p) for p in params])
+    for _ in range(3):
+        optimizer.step()
+    other = optim.Prodigy([{"params": params[:2]}, {"params": params[2:]}])
+    other.load_state_dict(through_a_file(optimizer.state_dict()))
+    before = [p.detach().clone() for p in params]
+    optimizer.step()
+    ours = [p.detach().clone() for p in params]
+    for p, b in zip(params, before, strict=True):
+        p.data.copy_(b)
+    other.step()
+    assert all(torch.equal(p, o) for p, o in zip(params, ours, strict=True))
+    assert other.state[params[0]]["d"] == optimizer.state[params[0]]["d"]

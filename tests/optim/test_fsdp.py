@@ -1,4 +1,4 @@
-"""Every member under FSDP2, in two processes: the sharded run is the whole one."""
+"""Every member and every modifier under FSDP2, in two processes: the sharded run is the whole one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from ..processes import run_module
 from .driving import MEMBERS
+from .fsdp_run import TRIED
 
 # Sums over the shards round in another order, and so does a power of a shard's odd end; the rest is element by element.
 SUMS = (
@@ -23,6 +24,10 @@ SUMS = (
     "stable_adamw",
     "adai",
     "madgrad",
+    "adaptive_clip",
+    "cautious_update",
+    "centralize_gradients",
+    "all",
 )
 
 
@@ -30,7 +35,11 @@ SUMS = (
 def test_sharded_parameters_train_as_whole_ones(tmp_path):
     run_module("tests.optim.fsdp_run", tmp_path)
     found = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
-    assert set(found) == {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
-    for name, apart in found.items():
-        assert apart["alone"] <= (1e-14 if name.startswith(SUMS) else 0), name
-        assert (apart["resumed"], apart["moved"]) == (0, 0), name
+    plain = {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
+    assert set(found) == plain | {f"{name} {modifier}" for name, modifier in TRIED}
+    for run, apart in found.items():
+        name, modifier = run.split()
+        assert apart["alone"] <= (1e-14 if name in SUMS or modifier in SUMS else 0), run
+        assert (apart["resumed"], apart["moved"]) == (0, 0), run
+        # Six parameters, one step: rank 1 alone saw what was not finite.
+        assert apart["skipped"] == (6 if modifier in ("skip_nonfinite", "all") else 0), run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning_optim.optim.modifiers import clipped
 from ..training import BATCHES, Net, Witness, fit
 from .driving import (
     BY_STEPS,
+    MAKE_UP,
     MEMBERS,
     PAIRS,
     SEVERAL,
@@ -171,6 +173,33 @@ def test_it_is_counted_through_a_file_and_from_the_first_step_on() -> None:
     assert all(p.isfinite().all() for p in held)
 
 
+@pytest.mark.parametrize("culprit", ["weight", "bias"])
+def test_torchs_classes_beside_ours_are_skipped_too(culprit) -> None:
+    """Muon cannot ask for it, and AdamW does."""
+    rules = {"hidden": {"params": "*", "kinds": ["matrix"], "optimizer": "muon"}}
+    model = nn.Linear(4, 4)
+    optimizer = OptimizerFactory("adamw", skip_nonfinite=True, groups=rules)(model)
+    before = copy.deepcopy(model)
+    for name, p in model.named_parameters():
+        p.grad = torch.full_like(p, math.nan if name == culprit else 1.0)
+    optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before.parameters(), strict=True))
+    assert optimizer.state[model.bias]["skipped"] == 1
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before.parameters(), strict=True))
+
+
+def test_a_checkpoint_of_skipped_steps_crosses_over_to_torch() -> None:
+    params = new_params()
+    ours, theirs = optim.Adam(params, skip_nonfinite=True), torch.optim.Adam(params)
+    step_with(ours, params, [torch.full(shape, math.nan) for shape in SHAPES])
+    theirs.load_state_dict(through_a_file(ours.state_dict()))
+    step_with(theirs, params, new_grads()[0])
+    assert all(p.isfinite().all() for p in params)
+
+
 def test_a_large_gradient_is_finite() -> None:
     """Its norm is not, in float32."""
     param = nn.Parameter(torch.zeros(4))
@@ -273,6 +302,39 @@ def test_gradients_clipped_by_the_rows_of_their_parameter() -> None:
     assert clipped(torch.tensor([math.nan]), torch.ones(1), 0.1).isnan()
 
 
+def test_a_row_is_clipped_where_its_norm_is_beyond_float16() -> None:
+    p, g = torch.full((3, 4), 100.0, dtype=torch.float16), torch.full((3, 4), 60_000.0, dtype=torch.float16)
+    torch.testing.assert_close(clipped(g, p, 0.01), torch.ones(3, 4, dtype=torch.float16), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    "given", [VALUES["centralize_gradients"], VALUES["adaptive_clip"]], ids=lambda v: next(iter(v))
+)
+def test_rows_of_complex_numbers_are_refused_and_nothing_changes(given) -> None:
+    param = nn.Parameter(torch.ones(3, 2, dtype=torch.complex64))
+    optimizer = optim.Adam([("weight", param)], **given)
+    with pytest.raises(
+        ConfigError, match=rf"^weight: it is complex, and {next(iter(given))} is of rows of real numbers"
+    ):
+        step_with(optimizer, [param], [torch.ones_like(param)])
+    assert torch.equal(param.detach(), torch.ones_like(param)) and not optimizer.state
+
+
+@pytest.mark.parametrize("name", MAKE_UP)
+def test_a_step_that_the_next_makes_up_for_is_not_masked(name) -> None:
+    with pytest.raises(ConfigError, match=r"cautious_update: .* Remove it"):
+        class_of(name)(new_params(), cautious_update=True)
+    with pytest.raises(ConfigError, match=rf"{name}: cautious_update: .* Remove it"):
+        OptimizerFactory(name, cautious_update=True)
+    params = new_params()
+    with pytest.raises(ConfigError, match=r"^param_groups\[1\]\.cautious_update: "):
+        class_of(name)([{"params": params[:1]}, {"params": params[1:], "cautious_update": True}])
+
+
+def test_without_a_memory_signs_may_be_masked() -> None:
+    assert optim.EFSGD(new_params(), memory=False, cautious_update=True).defaults["cautious_update"]
+
+
 def test_a_step_that_the_gradient_agrees_with() -> None:
     """arXiv:2411.16085: the momentum's step where it has the gradient's sign, times the share of such places."""
     param = nn.Parameter(torch.zeros(4))
@@ -315,6 +377,57 @@ def test_masters_of_full_parameters_are_themselves() -> None:
     assert all("master" not in state for state in optimizer.state.values())
 
 
+# Switched between runs
+
+
+@pytest.mark.parametrize("cls", [optim.Lion, optim.AdamW, Hooked], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
+def test_masters_may_be_switched_at_a_resume(cls, on) -> None:
+    params = new_params(torch.bfloat16)
+    script = new_grads(torch.bfloat16)[:6]
+    optimizer = cls(params, lr=0.01, master_weights=not on)
+    for grads in script[:3]:
+        step_with(optimizer, params, grads)
+    saved = through_a_file(optimizer.state_dict())
+    other = cls(params, lr=0.01)
+    other.load_state_dict(saved)
+    for group in other.param_groups:
+        group["master_weights"] = on  # as the factory does where the config says so
+    for grads in script[3:]:
+        step_with(other, params, grads)
+    for p in params:
+        state = other.state[p]
+        assert ("master" in state) == on
+        tensors = {key: value for key, value in state.items() if key != "step" and isinstance(value, torch.Tensor)}
+        assert {value.dtype for value in tensors.values()} == {torch.float32 if on else torch.bfloat16}
+        assert not on or torch.equal(state["master"].bfloat16(), p)
+
+
+def test_slow_weights_are_those_of_the_run_that_asks_for_them() -> None:
+    param = nn.Parameter(torch.zeros(1))
+    optimizer = optim.Lion([param], lr=1.0, lookahead={"k": 2, "alpha": 0.5})
+    for lookahead, expected in [
+        ({"k": 2, "alpha": 0.5}, [-1, -1]),
+        (None, [-2, -3]),
+        ({"k": 2, "alpha": 0.5}, [-4, -4]),
+    ]:
+        optimizer.param_groups[0]["lookahead"] = lookahead
+        for weight in expected:
+            step_with(optimizer, [param], [torch.ones(1)])
+            assert param.item() == weight
+
+
+def test_a_checkpoint_of_torch_s_leaves_modifiers_as_they_are() -> None:
+    params = new_params()
+    theirs = torch.optim.AdamW(params, lr=0.25)
+    step_with(theirs, params, new_grads()[0])
+    given = {"cautious_update": True, "lookahead": {"k": 2, "alpha": 0.5}, "skip_nonfinite": True}
+    ours = optim.AdamW(params, **given)
+    ours.load_state_dict(through_a_file(theirs.state_dict()))
+    assert {key: ours.param_groups[0][key] for key in given} == given
+    assert ours.param_groups[0]["lr"] == 0.25
+
+
 # From a config
 
 
@@ -341,6 +454,7 @@ def test_a_group_may_have_its_own() -> None:
         ({"lookahead": {"kk": 3}}, r"lookahead\.kk: there is no 'kk' in it\. Did you mean 'k'"),
         ({"lookahead": {"k": 0}}, r"lookahead\.k: got 0, which is not a whole number >= 1"),
         ({"lookahead": {"alpha": 2}}, r"lookahead\.alpha: got 2"),
+        ({"lookahead": {"alpha": 0}}, r"lookahead\.alpha: got 0, which is not a finite number > 0 and <= 1"),
         ({"adaptive_clip": 0}, r"adaptive_clip: got 0, which is not a finite number > 0 or null"),
         ({"cautious_update": "yes"}, r"cautious_update: got 'yes'"),
         ({"skip_nonfinit": True}, r"skip_nonfinit: .* Did you mean 'skip_nonfinite'"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
@@ -34,7 +34,10 @@ from .test_oracles import (
     drive_equations,
     drive_optax,
     every,
+    gradients,
+    lr_at,
     root,
+    start,
 )
 
 elsewhere = table.elsewhere
@@ -113,16 +116,6 @@ def padam(p, g, t, s, *, lr, betas, eps, partial, amsgrad):
     return size(lr, betas, t) * s["m"] / (np.sqrt(s["max"] if amsgrad else s["v"]) + eps) ** (2 * partial)
 
 
-def adai(p, g, t, s, *, lr, betas, eps):
-    """arXiv:2006.15815, algorithm 2, for a model of one tensor."""
-    s["v"] = betas[1] * s["v"] + (1 - betas[1]) * g**2
-    v_hat = s["v"] / (1 - betas[1] ** t)
-    b1 = np.clip(1 - betas[0] * v_hat / v_hat.mean(), 0, 1 - eps)
-    s["m"] = b1 * s["m"] + (1 - b1) * g
-    s["product"] = b1 * (s["product"] if t > 1 else 1)
-    return lr * s["m"] / (1 - s["product"])
-
-
 def adan(p, g, t, s, *, lr, betas, eps):
     """arXiv:2208.06677, algorithm 1, whose β are 1 less these, with the bias correction of the authors' code."""
     b1, b2, b3 = (1 - beta for beta in betas)
@@ -166,12 +159,12 @@ def mars(p, g, t, s, *, lr, betas, eps, gamma):
     return lr * s["m"] / (1 - betas[0] ** t) / (np.sqrt(s["v"] / (1 - betas[1] ** t)) + eps)
 
 
-def stable_adamw(p, g, t, s, *, lr, betas, eps):
-    """arXiv:2304.13013, algorithm 2; decay by the lr as in the authors' code, not by the clipped one."""
+def stable_adamw(p, g, t, s, *, lr, betas, eps, decay=lambda lr: 0.0):
+    """arXiv:2304.13013, algorithm 2, where the decay is by the clipped lr: here what `drive_equations` has too much."""
     b1, b2 = (beta * (1 - beta ** (t - 1)) / (1 - beta**t) for beta in betas)
     moments(g, s, (b1, b2))
-    rms = math.sqrt((g**2 / np.maximum(s["v"], eps**2)).mean())
-    return lr / max(1, rms) * s["m"] / (np.sqrt(s["v"]) + eps)
+    clip = 1 / max(1, math.sqrt((g**2 / np.maximum(s["v"], eps**2)).mean()))
+    return lr * clip * s["m"] / (np.sqrt(s["v"]) + eps) - decay(lr) * (1 - clip) * p
 
 
 def madgrad(p, g, t, s, *, lr, momentum, eps):
@@ -192,14 +185,17 @@ EQUATIONS = [
     *cases("DiffGrad", every(BETAS, ALL), diffgrad),
     *cases("AdaMod", every(BETAS, BETA3, ALL), adamod),
     *cases("Padam", every(BETAS, POWERS, both("amsgrad"), ALL), padam),
-    *cases("Adai", every(ADAI, ALL), adai),
     *cases("Adan", every(ADAN, ALL), adan),
     *cases("AdEMAMix", every(THREE, ALPHA, WARMUPS, PLAIN), ademamix),
     *cases("AdEMAMix", every(NO_FAST, ALL), ademamix),
     *cases("ADOPT", every(CLIP, ALL), adopt),
     *cases("MARS", every(GAMMA, ALL), mars),
-    *cases("StableAdamW", every(STABLE, ALL), stable_adamw),
-    *cases("StableAdamW", every(BETAS, PLAIN), stable_adamw, growing=True),
+    *cases("StableAdamW", every(STABLE, decay("l2", "l1", "absolute", "relative")), stable_adamw),
+    *cases("StableAdamW", every(STABLE, PLAIN), partial(stable_adamw, decay=lambda lr: lr * DECAY)),
+    *cases(
+        "StableAdamW", every(STABLE, decay("corrected")), partial(stable_adamw, decay=lambda lr: lr**2 / PEAK * DECAY)
+    ),
+    *cases("StableAdamW", every(BETAS, PLAIN), partial(stable_adamw, decay=lambda lr: lr * DECAY), growing=True),
     *cases("MADGRAD", every(MADGRAD, ALL), madgrad),
 ]
 
@@ -246,8 +242,10 @@ PYTORCH_OPTIMIZER = [
     *cases("ADOPT", every(CLIP[::2], COMMON), "ADOPT", NO_CLIP),
     *cases("ADOPT", every(CLIP[1::2], COMMON), "ADOPT", THE_AUTHORS_CLIP),
     *cases("MARS", every(GAMMA, decay("decoupled", "absolute")), "MARS", {"optimize_1d": True}, divided_eps),
-    *cases("StableAdamW", every(STABLE, decay("l2")), "StableAdamW"),
-    *cases("StableAdamW", every(BETAS, [{"weight_decay": 0.0}]), "StableAdamW", growing=True),
+    *cases("StableAdamW", every(STABLE, decay("l2", "decoupled")), "StableAdamW"),
+    *cases("StableAdamW", every(BETAS, PLAIN), "StableAdamW", growing=True),
+    # Where no mean square is below eps, which it would take instead.
+    *cases("Adai", every(ADAI[:2], COMMON), "Adai"),
     *cases("MADGRAD", every(MADGRAD, decay("l2", "decoupled")), "MADGRAD", at=decay_with_eps),
 ]
 IN_THEIR_WORDS = {"initial_accumulator_value": "initial_accumulator", "alpha_warmup": "t_alpha_beta3"}
@@ -270,24 +268,28 @@ def test_pytorch_optimizer(case: Case):
     assert_together(case.drive_ours(), drive(make, case.growing, schedule))
 
 
-class OneByOne:
-    """An optimizer for each tensor, so that the mean over all of them is that of one."""
-
-    def __init__(self, make: Callable[..., Any], params: list[torch.Tensor], **given: Any) -> None:
-        self.optimizers = [make([param], **given) for param in params]
-        self.param_groups = [{}]
-
-    def step(self) -> None:
-        for optimizer in self.optimizers:
-            optimizer.param_groups[0].update(self.param_groups[0])
-            optimizer.step()
+@pytest.mark.parametrize("case", cases("Adai", every(ADAI, ALL), None), ids=str)
+def test_adai_s_mean_is_over_all_tensors(case: Case):
+    assert_together(case.drive_ours(), drive_adai(case.mode, case.options["betas"], case.options["eps"]))
 
 
-# Where no tensor's mean square is below eps; pytorch_optimizer's Adai would take eps for it.
-@pytest.mark.parametrize("case", cases("Adai", every(ADAI[:2], COMMON), "Adai"), ids=str)
-def test_adai_of_pytorch_optimizer_tensor_by_tensor(case: Case):
-    make = partial(OneByOne, of_pytorch_optimizer(case))
-    assert_together(case.drive_ours(), drive(make, case.growing, lambda lr, t: {"lr": lr}))
+def drive_adai(mode: str, betas: tuple[float, float], eps: float) -> Iterator[list[np.ndarray]]:
+    """arXiv:2006.15815, algorithm 2; every tensor has its state of each step at the same index."""
+    params = start(growing=False)
+    m, v, product = ([np.full_like(p, first) for p in params] for first in (0.0, 0.0, 1.0))
+    penalty = {"l2": lambda p: p, "l1": np.sign}.get(mode, np.zeros_like)
+    for t, drawn in enumerate(gradients(growing=False), 1):
+        lr = lr_at(t)
+        shrink = {"decoupled": lr, "absolute": 1, "relative": lr / PEAK, "corrected": lr**2 / PEAK}.get(mode, 0) * DECAY
+        grads = [g + DECAY * penalty(p) for p, g in zip(params, drawn, strict=True)]
+        v = [betas[1] * old + (1 - betas[1]) * g**2 for old, g in zip(v, grads, strict=True)]
+        corrected = [each / (1 - betas[1] ** t) for each in v]
+        mean = np.concatenate([each.ravel() for each in corrected]).mean()
+        b1 = [np.clip(1 - betas[0] * each / mean, 0, 1 - eps) for each in corrected]
+        m = [b * old + (1 - b) * g for b, old, g in zip(b1, m, grads, strict=True)]
+        product = [old * b for old, b in zip(product, b1, strict=True)]
+        params = [(1 - shrink) * p - lr * each / (1 - part) for p, each, part in zip(params, m, product, strict=True)]
+        yield list(params)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,9 @@
-"""Bugs that other collections have or had, named for them; none of ours may come back to one."""
+"""Bugs that other collections have or had, named for them; none of ours may come back to one.
+
+Each docstring begins with whose bug it was. docs/reference_bugs.md is made of them, so they stand in one file:
+
+    python -m tests.optim.reference_bugs_table
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_optim import ConfigError, optim, optimizer_info
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, optim, optimizer_info
+from lightning_optim.groups.plan import Plan
+from lightning_optim.telemetry.snapshot import Snapshot
 
 from .driving import MEMBERS, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
+
+LOOP_AND_LISTS = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+BOUNDED = pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
+TWO_GRADIENTS = pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
 
 
 def stepped(optimizer, params, num_steps=3):
@@ -19,11 +30,27 @@ def stepped(optimizer, params, num_steps=3):
         optimizer.step()
 
 
+def resumed(cls, *steps, **given):
+    """Swaps in another optimizer from a file before these steps, made with another lr."""
+
+    def each(step, optimizer):
+        if step not in steps:
+            return optimizer
+        other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.5, **given)
+        other.load_state_dict(through_a_file(optimizer.state_dict()))
+        return other
+
+    return each
+
+
 # labml_nn
 
 
 def test_labml_adabelief_passed_its_arguments_one_place_off():
-    """Its defaults came out as amsgrad=True, optimized_update=False, degenerate_to_sgd={}."""
+    """labml_nn: AdaBelief passed its arguments on one place off, so its defaults were others than it said.
+
+    They came out as amsgrad=True, optimized_update=False, degenerate_to_sgd={}.
+    """
     params = new_params()
     optimizer = optim.AdaBelief(params)
     stepped(optimizer, params)
@@ -38,8 +65,22 @@ def test_labml_adabelief_passed_its_arguments_one_place_off():
     assert [by_place[key] for key in list(optimizer_info("adabelief").hyperparameters)[:7]] == expected
 
 
-def test_labml_adam_s_eps_hat_is_the_root_of_what_it_says():
-    """Its docstring has ε̂ = (1 - β2^t) ε; the two forms agree where ε̂ = √(1 - β2^t) ε."""
+def test_labml_adabelief_left_eps_out_of_the_state():
+    """labml_nn: AdaBelief adds no eps to the variance it keeps, where the paper adds one at every step.
+
+    Where gradients are as predicted the paper's tends to eps / (1 - β2), a thousand times eps, and labml_nn's to 0.
+    """
+    param = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = optim.AdaBelief([param], eps=1e-3, betas=(0.5, 0.75))
+    for _ in range(150):
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    variance = optimizer.state[param]["exp_avg_var"]
+    torch.testing.assert_close(variance, torch.full_like(variance, 1e-3 / 0.25), rtol=1e-12, atol=0)
+
+
+def test_labml_adam_documented_the_wrong_eps_hat():
+    """labml_nn: Adam's docstring says ε̂ = (1 - β2^t) ε of `optimized_update`; the two forms agree at √(1 - β2^t) ε."""
     eps, b2 = 1e-2, 0.99
     params = [nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)]
     plain = optim.Adam(params[:1], eps=eps, betas=(0.9, b2))
@@ -54,21 +95,26 @@ def test_labml_adam_s_eps_hat_is_the_root_of_what_it_says():
 
 
 @pytest.mark.parametrize("name", [name for name in MEMBERS if "eps" in optimizer_info(name).hyperparameters])
-def test_labml_adam_s_eps_of_1e_16_does_nothing(name):
-    """AdaBelief's stands under the root, Sophia's and LaProp's are their authors'; all others are larger."""
-    small = class_of(name)(new_params()).defaults["eps"] < 1e-10
-    assert small == (name in ("adabelief", "laprop", "sophia_g"))
+def test_labml_adam_took_noise_at_the_full_lr(name):
+    """labml_nn: Adam's default eps of 1e-16 is too small to do anything, so a gradient of 1e-12 moves weights by lr.
+
+    LaProp's and Sophia-G's are that small too, as their authors have them; AdaBelief's 1e-16 stands under a root.
+    """
+
+    def moved(cls, **given) -> float:
+        param = nn.Parameter(torch.full((2,), 1e-3, dtype=torch.bfloat16))
+        optimizer = cls([param], **given)
+        for _ in range(8):
+            param.grad = torch.tensor([1e-12, 3e-13], dtype=torch.bfloat16)
+            optimizer.step()
+        return float((param.detach() - 1e-3).abs().max()) / optimizer.defaults["lr"]
+
+    assert moved(optim.Adam, eps=1e-16) > 7
+    assert (moved(class_of(name)) > 1) == (name in ("laprop", "sophia_g"))
 
 
-@pytest.mark.parametrize("wrong", [{"lr": -5}, {"betas": (3, 3)}], ids=str)
-@pytest.mark.parametrize("cls", [optim.Adam, optim.RAdam, optim.AdaBelief, optim.AMSGrad])
-def test_labml_checked_no_value_in_a_group(cls, wrong):
-    with pytest.raises(ConfigError, match=rf"^param_groups\[0\]\.{next(iter(wrong))}: "):
-        cls([{"params": new_params(), **wrong}])
-
-
-def test_labml_shared_a_default_and_changed_the_caller_s():
-    """One default WeightDecay() for all optimizers, and `defaults` updated in place."""
+def test_labml_shared_one_default_and_changed_a_callers_dict():
+    """labml_nn: all optimizers share one default `WeightDecay()`, and a caller's `defaults` are changed in place."""
     defaults = {"lr": 0.25}
 
     class Mine(optim.AdaptiveOptimizer):
@@ -82,8 +128,8 @@ def test_labml_shared_a_default_and_changed_the_caller_s():
     assert defaults == {"lr": 0.25}
 
 
-def test_labml_kept_the_policy_out_of_the_group():
-    """Only the coefficient could differ from group to group."""
+def test_labml_kept_the_kind_of_decay_out_of_the_group():
+    """labml_nn: whether decay is decoupled or absolute was the optimizer's; only its coefficient could be a group's."""
     params = new_params()
     groups = [
         {"params": params[:2], "weight_decay_mode": "decoupled"},
@@ -100,8 +146,11 @@ def test_labml_kept_the_policy_out_of_the_group():
 
 
 @pytest.mark.parametrize("cls", [optim.RAdam, optim.AdaBelief])
-def test_labml_radam_rests_while_it_cannot_rectify_but_decays(cls):
-    """Which is what degenerate_to_sgd: false says, so it is kept, and said."""
+def test_labml_radam_decays_where_it_takes_no_step(cls):
+    """labml_nn: with `degenerated_to_sgd=False` RAdam takes no step at first, yet decays, and nothing says so.
+
+    A decay of the parameter itself goes on here too, as `RAdam`'s docstring says.
+    """
     param = nn.Parameter(torch.ones(2))
     optimizer = cls([param], lr=0.5, weight_decay=0.5, weight_decay_mode="decoupled", degenerate_to_sgd=False)
     param.grad = torch.ones(2)
@@ -110,12 +159,183 @@ def test_labml_radam_rests_while_it_cannot_rectify_but_decays(cls):
     assert optimizer.state[param]["exp_avg"].abs().min() > 0
 
 
+def under(name, num_steps, *, lr, **given):
+    """The lrs, and the parameter, of AdamW that decays by half the lr and has no gradient, under a schedule."""
+    param = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = optim.AdamW([param], lr=lr, weight_decay=0.5)
+    scheduler = SchedulerFactory(name, **given)(optimizer)
+    lrs = []
+    for _ in range(num_steps):
+        lrs.append(optimizer.param_groups[0]["lr"])
+        param.grad = torch.zeros_like(param)
+        optimizer.step()
+        scheduler.step()
+    return lrs, param.detach()
+
+
+@pytest.mark.parametrize("name", ["warmup_cosine", "noam"])
+def test_labml_warmup_decayed_by_the_unwarmed_lr(name):
+    """labml_nn: under AdamWarmup, its cosine and Noam, decoupled decay goes by the group's lr, not by the one in force.
+
+    With the lr of 1 that is usual for Noam the weights lost the whole coefficient at every step.
+    """
+    given = {"total_steps": 100} if name == "warmup_cosine" else {}
+    lrs, param = under(name, 6, lr=1.0, warmup_steps=4, **given)
+    assert lrs[:4] == [0.25, 0.5, 0.75, 1.0]
+    left = 1.0
+    for lr in lrs:
+        left *= 1 - lr * 0.5
+    assert torch.equal(param, torch.full_like(param, left))
+
+
+def test_labml_cosine_decay_climbed_back():
+    """labml_nn: the lr of AdamWarmupCosineDecay climbs back after `total_steps`, to its peak at twice of them."""
+    lrs, _ = under("warmup_cosine", 25, lr=0.5, warmup_steps=2, total_steps=10, final_scale=0.125)
+    assert lrs == [lrs[0], *sorted(lrs[1:], reverse=True)]
+    assert set(lrs[10:]) == {0.0625}
+
+
+def test_labml_noam_divided_by_zero_by_default():
+    """labml_nn: Noam's default of no warm-up ends in a ZeroDivisionError at the first step."""
+    for given in ({}, {"warmup_steps": 0}):
+        with pytest.raises(ConfigError, match=r"^warmup_steps: noam needs a warm-up\. Type for example"):
+            SchedulerFactory("noam", **given)
+
+
+def test_labml_noam_kept_d_model_out_of_checkpoints():
+    """labml_nn: Noam's `d_model`, a factor of the lr, is in no checkpoint, so another one changes a resumed run.
+
+    Here the peak is the group's own lr; it and the warm-up are in the checkpoint.
+    """
+
+    def made(lr, warmup_steps):
+        optimizer = optim.Adam(new_params(), lr=lr)
+        return optimizer, SchedulerFactory("noam", warmup_steps=warmup_steps)(optimizer)
+
+    pair, other = made(0.25, 4), made(0.5, 9)
+    for run in (pair, other):
+        run[0].step()
+        run[1].step()
+    for mine, theirs in zip(other, pair, strict=True):
+        mine.load_state_dict(through_a_file(theirs.state_dict()))
+    for _ in range(6):
+        for optimizer, scheduler in (pair, other):
+            optimizer.step()
+            scheduler.step()
+        assert other[1].get_last_lr() == pair[1].get_last_lr()
+        assert other[0].param_groups[0]["lr"] == pair[0].param_groups[0]["lr"]
+
+
+def test_labml_sophia_took_the_training_gradient_for_the_hessian():
+    """labml_nn: Sophia's `update_hessian` reads `p.grad` alone, where the gradient to train with is.
+
+    Unless the caller makes room there, the estimate is of the true labels, not of sampled ones. Here gradients may be
+    given, and `SophiaHessian` gives them.
+    """
+    param = nn.Parameter(torch.ones(2))
+    optimizer = optim.SophiaG([param], betas=(0.5, 0.75))
+    param.grad = to_train_with = torch.tensor([100.0, 200.0])
+    optimizer.update_hessian(4, {param: torch.tensor([1.0, 2.0])})
+    assert torch.equal(optimizer.state[param]["hessian"], torch.tensor([1.0, 4.0]))
+    assert param.grad is to_train_with
+    assert torch.equal(to_train_with, torch.tensor([100.0, 200.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_labml_adam_fp16_lost_its_masters_on_load(dtype):
+    """labml_nn: AdamFP16's float32 copy of the weights and its moments come back from a checkpoint in 16 bits.
+
+    `load_state_dict` casts them to the parameter's dtype, so what they are for is lost at a resume.
+    """
+    runs = []
+    for _ in range(2):
+        params = new_params(dtype)
+        runs.append((params, optim.Adam(params, lr=1e-3, master_weights=True)))
+    (params, optimizer), (params_too, optimizer_too) = runs
+    script = new_grads(dtype, num_steps=8)
+    for grads in script[:3]:
+        set_grads(params, grads)
+        optimizer.step()
+    optimizer_too.load_state_dict(through_a_file(optimizer.state_dict()))
+    for state in optimizer_too.state.values():
+        assert {key: value.dtype for key, value in state.items()} == dict.fromkeys(
+            ("master", "step", "exp_avg", "exp_avg_sq"), torch.float32
+        )
+    for a, b in zip(params, params_too, strict=True):
+        b.data.copy_(a)
+    for some, one in runs:
+        for grads in script[3:]:
+            set_grads(some, grads)
+            one.step()
+    for a, b in zip(params, params_too, strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(optimizer.state[a]["master"], optimizer_too.state[b]["master"])
+    assert any(not torch.equal(optimizer.state[p]["master"], p.float()) for p in params)
+
+
+def test_labml_adam_fp16_rebound_the_parameters_storage():
+    """labml_nn: AdamFP16 sets `param.data` at each step, which leaves views of it behind: DDP's, FSDP's, a graph's."""
+    param = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    view, optimizer = param.detach().view(-1), optim.Adam([param], lr=0.5, master_weights=True)
+    param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert torch.equal(view, param.detach())
+    assert torch.equal(view, torch.full_like(view, 0.5))
+
+
+def test_labml_adamw_was_adam_with_a_warmup():
+    """labml_nn: in its configs `AdamW` is AdamWarmup, of 2000 steps, not the AdamW that everybody else means."""
+    assert optimizer_info("adamw").load() is torch.optim.AdamW
+    assert differences(drive(optim.AdamW, lr=0.01), drive(torch.optim.AdamW, lr=0.01, foreach=False)) == []
+    with pytest.raises(ConfigError, match=r"^warmup: adamw has no hyperparameter"):
+        OptimizerFactory("adamw", warmup=2000)
+
+
+def test_labml_configs_dropped_optimized_adam_update():
+    """labml_nn: its configs take `optimized_adam_update` for RAdam and AdaBelief too, which never get it."""
+    first, second = (drive(optim.RAdam, lr=0.01, eps=0.1, optimized_update=said) for said in (False, True))
+    assert differences(first, second) != []
+    built = OptimizerFactory("radam", optimized_update=False)(nn.Linear(2, 2))
+    assert built.param_groups[0]["optimized_update"] is False
+    with pytest.raises(ConfigError, match="^optimized_update: adabelief has no hyperparameter"):
+        OptimizerFactory("adabelief", optimized_update=True)
+
+
 # 201419/Optimizer-PyTorch
 
 
-@pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
-def test_adabound_left_out_groups_that_joined_late(cls):
-    """Its base_lrs were a list made in the constructor, zipped with the groups."""
+@pytest.mark.parametrize("given", [{"name": "radam"}, {"name": "adam", "lookahead": {"k": 1, "alpha": 0.25}}], ids=str)
+def test_201419_listed_what_it_did_not_have(given):
+    """201419/Optimizer-PyTorch: its README lists RAdam and Lookahead, of which there are no files."""
+    layer = nn.Linear(2, 2, bias=False)
+    before = layer.weight.detach().clone()
+    optimizer = OptimizerFactory(**given, lr=0.5)(layer)
+    layer.weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    moved = 0.125 if "lookahead" in given else 0.5
+    torch.testing.assert_close(layer.weight.detach(), before - moved)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "storm"])
+def test_201419_could_not_import_adam_sgd_and_storm(name):
+    """201419/Optimizer-PyTorch: SGD, Adam and STORM cannot be imported, for want of a file that they import."""
+    layer = nn.Linear(2, 2)
+    before = layer.weight.detach().clone()
+    optimizer = OptimizerFactory(name)(layer)
+
+    def closure():
+        layer.weight.grad = torch.ones(2, 2)
+
+    optimizer.step(closure)
+    assert not torch.equal(layer.weight, before)
+
+
+@BOUNDED
+def test_201419_adabound_left_out_groups_that_joined_late(cls):
+    """201419/Optimizer-PyTorch: AdaBound never steps a group that joins after the constructor.
+
+    Its `base_lrs` are a list made there, and zipped with the groups.
+    """
     params = new_params()
     optimizer = cls(params[:2])
     optimizer.add_param_group({"params": params[2:]})
@@ -125,8 +345,9 @@ def test_adabound_left_out_groups_that_joined_late(cls):
     assert not any(torch.equal(param, was) for param, was in zip(params, before, strict=True))
 
 
-@pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
-def test_adabound_divided_by_0_where_a_warmup_starts_there(cls):
+@BOUNDED
+def test_201419_adabound_divided_by_0_where_a_warmup_starts_there(cls):
+    """201419/Optimizer-PyTorch: AdaBound divides by the lr it began with, which is 0 where a warm-up starts there."""
     params = new_params()
     optimizer = cls(params, lr=0.1)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 3)
@@ -142,55 +363,99 @@ def test_adabound_divided_by_0_where_a_warmup_starts_there(cls):
     assert not torch.equal(params[0], before[0])
 
 
-@pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
-def test_adabound_s_base_lrs_were_in_no_checkpoint(cls):
-    """Nor was Lion's initial lr, in lion-pytorch: another constructor lr changed the resumed run."""
+@BOUNDED
+def test_201419_adabound_kept_its_base_lrs_out_of_checkpoints(cls):
+    """201419/Optimizer-PyTorch: AdaBound's `base_lrs` are in no checkpoint, so another lr changes a resumed run."""
     given = {"final_lr": 0.02, "gamma": 0.5}  # so that the bounds hold most steps
-
-    def from_disk(step, optimizer):
-        if step != 16:
-            return optimizer
-        groups = [{"params": group["params"]} for group in optimizer.param_groups]
-        other = cls(groups, lr=0.5, **given)
-        other.load_state_dict(through_a_file(optimizer.state_dict()))
-        other.defaults["lr"] = 0.01  # for the group that joins later
-        return other
-
-    assert differences(drive(cls, lr=0.01, each=from_disk, **given), drive(cls, lr=0.01, **given)) == []
+    assert differences(drive(cls, lr=0.01, each=resumed(cls, 16, **given), **given), drive(cls, lr=0.01, **given)) == []
 
 
-def test_l2_decay_changed_the_gradient():
-    """In 79 of pytorch_optimizer's classes it still does; for every member of ours see test_members.py."""
+def test_201419_adaboundw_decayed_while_the_lr_was_0():
+    """201419/Optimizer-PyTorch: AdaBoundW's decay, apart from the lr, goes on in full where a schedule has it at 0."""
+    param = nn.Parameter(torch.ones(2))
+    optimizer = optim.AdaBoundW([param], lr=0.1, weight_decay=0.5)
+    for lr, left in ((0.0, 1.0), (0.05, 0.5), (0.1, 0.25)):
+        optimizer.param_groups[0]["lr"] = lr
+        param.grad = torch.zeros(2)
+        optimizer.step()
+        assert torch.equal(param, torch.full((2,), left))
+
+
+@LOOP_AND_LISTS
+@pytest.mark.parametrize("name", MEMBERS)
+def test_201419_and_kozistr_changed_the_gradient_by_l2_decay(name, foreach):
+    """201419/Optimizer-PyTorch, pytorch_optimizer: L2 decay is added into `p.grad` itself.
+
+    So what is logged, clipped or stepped with again is no gradient any more: in EF-SGD, ExtraSGD and STORM, and in 79
+    of pytorch_optimizer's classes.
+    """
     params = new_params()
-    optimizer = optim.AdaBound(params, weight_decay=0.5)
-    set_grads(params, [torch.ones_like(param) for param in params])
-    optimizer.step()
-    assert all(torch.equal(param.grad, torch.ones_like(param)) for param in params)
+    optimizer = class_of(name)(params, weight_decay=0.5, weight_decay_mode="l2", foreach=foreach)
+    for _ in range(2):
+        grads = [torch.ones_like(param) for param in params]
+        for param, grad in zip(params, grads, strict=True):
+            param.grad = grad
+        optimizer.step()
+        assert all(torch.equal(grad, torch.ones_like(grad)) for grad in grads)
+        assert all(param.grad is grad for param, grad in zip(params, grads, strict=True))
 
 
-def test_ef_sgd_kept_a_function_in_the_group():
-    """So its checkpoints were not loadable with weights_only; and L2 decay wrote into the gradient."""
+def test_201419_ef_sgd_kept_a_function_in_the_group():
+    """201419/Optimizer-PyTorch: EF-SGD keeps a function in the group, so no checkpoint loads with weights_only."""
     params = new_params()
-    optimizer = optim.EFSGD(params, comp="sign", weight_decay=0.5)
-    set_grads(params, [torch.ones_like(param) for param in params])
-    optimizer.step()
-    assert all(torch.equal(param.grad, torch.ones_like(param)) for param in params)
+    optimizer = optim.EFSGD(params, comp="sign")
+    stepped(optimizer, params)
     assert through_a_file(optimizer.state_dict())["param_groups"][0]["comp"] == "sign"
 
 
-def test_ef_sgd_gave_the_parameter_s_norm_for_the_memory_s():
-    """The memory is a buffer here, so telemetry takes its norm: what the sign left out, 0.5 of both gradients."""
-    param = nn.Parameter(torch.ones(2))
-    optimizer = optim.EFSGD([param], lr=1.0)
-    param.grad = torch.tensor([1.0, 2.0])
+def test_201419_ef_sgd_gave_the_norm_of_the_parameter_for_that_of_the_memory():
+    """201419/Optimizer-PyTorch: EF-SGD's `memory_norm()` is the norm of the parameters, not of what the signs left out.
+
+    Here the memory is a buffer, of which `OptimizerMonitor` takes the norm.
+    """
+    layer = nn.Linear(2, 1, bias=False)
+    nn.init.constant_(layer.weight, 100.0)
+    optimizer = optim.EFSGD(layer.parameters(), lr=1.0)
+    layer.weight.grad = torch.tensor([[1.0, 2.0]])
     optimizer.step()
-    assert torch.equal(optimizer.state[param]["error"], torch.tensor([-0.5, 0.5]))
+    snapshot = Snapshot(optimizer, Plan.of(optimizer, layer), 0)
+    snapshot.after()
+    values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
+    assert values["norm/error"] == pytest.approx(math.sqrt(0.5))  # of [-0.5, 0.5]
+    assert values["norm/param"] == pytest.approx(math.sqrt(2 * 98.5**2))
 
 
-@pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+@TWO_GRADIENTS
+def test_201419_extragradient_kept_its_copies_out_of_checkpoints(cls):
+    """201419/Optimizer-PyTorch: where extragradient left from is in no checkpoint.
+
+    Saved between the two gradients of a step, a run goes on from the point ahead.
+    """
+    from_disk = resumed(cls, 17, 30)  # an odd and an even number of gradients
+    assert differences(drive(cls, lr=0.01, each=from_disk), drive(cls, lr=0.01)) == []
+
+
+@TWO_GRADIENTS
+def test_201419_extragradient_rebound_the_parameters_storage(cls):
+    """201419/Optimizer-PyTorch: extragradient sets `param.data`, which leaves views of it behind: DDP's, FSDP's."""
+    param = nn.Parameter(torch.ones(3))
+    view, optimizer = param.detach().view(-1), cls([param], lr=0.1)
+
+    def closure() -> None:
+        param.grad = param.detach().clone()
+
+    optimizer.step(closure)
+    assert torch.equal(view, param.detach())
+    assert not torch.equal(view, torch.ones(3))
+
+
+@LOOP_AND_LISTS
 @pytest.mark.parametrize("name", [name for name in MEMBERS if "previous" in optimizer_info(name).buffers])
-def test_omd_kept_an_alias_of_the_gradient(name, foreach):
-    """With gradients that are set to zero in place, and filled again, it was gradient descent."""
+def test_201419_omd_kept_an_alias_of_the_gradient(name, foreach):
+    """201419/Optimizer-PyTorch: OMD keeps the gradient itself as the one before, not a copy.
+
+    With gradients that are set to zero in place, and filled again, the two are one, and it is gradient descent.
+    """
     finals = []
     for in_place in (False, True):
         params = new_params()
@@ -207,18 +472,12 @@ def test_omd_kept_an_alias_of_the_gradient(name, foreach):
     assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
 
 
-def test_omd_takes_the_gradient_before_back():
-    param = nn.Parameter(torch.zeros(1))
-    optimizer = optim.OMD([param], lr=1.0)
-    for slope in (1.0, 4.0):
-        param.grad = torch.tensor([slope])
-        optimizer.step()
-    assert param.item() == -2 * 1 - 2 * 4 + 1
-
-
 @pytest.mark.parametrize("name", MEMBERS)
-def test_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name):
-    """And returned None, whatever the closure had returned."""
+def test_201419_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name):
+    """201419/Optimizer-PyTorch: OptimisticAdam's step ends at the first parameter without a gradient.
+
+    Those after it stay as they are, and the closure's loss is lost.
+    """
     without, param = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     optimizer = class_of(name)([without, param], lr=0.1)
 
@@ -231,36 +490,25 @@ def test_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name)
     assert torch.equal(without, torch.ones(2)) and not optimizer.state[without]
 
 
-@pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
-def test_extragradient_s_copies_were_in_no_checkpoint(cls):
-    """Saved between the two gradients of a step, a run went on from the point ahead."""
+def test_201419_optimistic_adam_corrected_without_the_power_of_t():
+    """201419/Optimizer-PyTorch: OptimisticAdam for TensorFlow corrects its moments by 1 - β at every step, not 1 - β^t.
 
-    def from_disk(step, optimizer):
-        if step not in (17, 30):  # an odd and an even number of gradients
-            return optimizer
-        other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.5)
-        other.load_state_dict(through_a_file(optimizer.state_dict()))
-        other.defaults["lr"] = 0.01
-        return other
-
-    assert differences(drive(cls, lr=0.01, each=from_disk), drive(cls, lr=0.01)) == []
-
-
-@pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
-def test_extragradient_rebound_the_parameter_s_storage(cls):
-    """`param.data =` leaves views of it behind: DDP's, FSDP's, a captured graph's."""
-    param = nn.Parameter(torch.ones(3))
-    view, optimizer = param.detach().view(-1), cls([param], lr=0.1)
-
-    def closure() -> None:
-        param.grad = param.detach().clone()
-
-    optimizer.step(closure)
-    assert torch.equal(view, param.detach()) and not torch.equal(view, torch.ones(3))
+    So with a gradient that is always the same its steps grow; they must be 2 lr once, and then lr.
+    """
+    param = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    optimizer = optim.OptimisticAdam([param], lr=0.25, eps=0.0)
+    for t in range(1, 9):
+        param.grad = torch.tensor([1.0, -3.0], dtype=torch.float64)
+        optimizer.step()
+        expected = torch.tensor([-0.25, 0.25], dtype=torch.float64) * (t + 1)
+        torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=0)  # roundings
 
 
-def test_storm_had_no_gradient_at_the_old_parameters():
-    """It took the last batch's: with a = 0 and a gradient that is the same everywhere, d must stay the first one."""
+def test_201419_storm_had_no_gradient_at_the_old_parameters():
+    """201419/Optimizer-PyTorch: STORM takes the last batch's gradient for that of this batch at the old parameters.
+
+    So it takes no noise away: with a = 0, and noise that is the same everywhere, that of the first batch must be all.
+    """
     param = nn.Parameter(torch.zeros(1))
     optimizer = optim.STORM([param], lr=1.0, c=0.0)
     seen = []
@@ -277,7 +525,8 @@ def test_storm_had_no_gradient_at_the_old_parameters():
     assert optimizer.state[param]["estimate"].item() == pytest.approx(here[-1] + 1.0, abs=1e-6)
 
 
-def test_storm_squared_a_norm_twice():
+def test_201419_storm_squared_a_norm_twice():
+    """201419/Optimizer-PyTorch: STORM squares its sum of squares once more, so the lr falls far too fast."""
     param = nn.Parameter(torch.zeros(1))
     optimizer = optim.STORM([param], lr=1.0, w=1.0)
 
@@ -285,24 +534,39 @@ def test_storm_squared_a_norm_twice():
         param.grad = torch.tensor([3.0])
 
     for _ in range(2):
+        before = param.item()
         optimizer.step(closure)
-    assert optimizer.state[param]["sum"].item() == 2 * 3.0**2
+    # The same gradient everywhere: the estimate is that gradient, and the step η times it.
+    assert before - param.item() == pytest.approx(3.0 / (1.0 + 2 * 3.0**2) ** (1 / 3), rel=1e-6)
 
 
 # pytorch_optimizer
 
 
-@pytest.mark.parametrize("given", [{}, {"rectify": False}, {"amsgrad": True}], ids=str)
-def test_kozistr_adabelief_s_foreach_was_another_rule_than_its_loop(given):
-    """4e-2 apart after five steps, in 3.9."""
-    assert (
-        differences(drive(optim.AdaBelief, foreach=True, **given), drive(optim.AdaBelief, foreach=False, **given)) == []
-    )
+@pytest.mark.parametrize(
+    ("cls", "given"),
+    [
+        (optim.AdaBelief, {}),
+        (optim.AdaBelief, {"rectify": False}),
+        (optim.AdaBelief, {"amsgrad": True}),
+        (optim.StableAdamW, {}),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
+)
+def test_kozistr_foreach_was_another_rule_than_the_loop(cls, given):
+    """pytorch_optimizer: in 3.9 foreach of AdaBelief, StableAdamW and Adafactor is another rule than their loop.
+
+    They are 4e-2, 3e-2 and 2e-3 apart after five steps.
+    """
+    assert differences(drive(cls, foreach=True, **given), drive(cls, foreach=False, **given)) == []
 
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_kozistr_counted_steps_for_the_whole_group(name):
-    """So the first step of a parameter that joined after 50 was 5 to 10 times too small."""
+    """pytorch_optimizer: steps are counted by group, so the bias correction of a parameter that joins late is wrong.
+
+    After 50 steps its first one is 5 (Adan) to 10 (StableAdamW) times too small.
+    """
     early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     optimizer = class_of(name)([early, late], lr=0.01)
     for _ in range(50):
@@ -319,16 +583,14 @@ def test_kozistr_counted_steps_for_the_whole_group(name):
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_kozistr_took_misspelt_arguments(name):
-    """`wieght_decay=` passes in silence in 109 of its 122 classes; in a param group, in torch's too."""
+    """pytorch_optimizer: `wieght_decay=` passes in silence in 109 of its 122 classes."""
     for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
         with pytest.raises(ConfigError, match="Did you mean '(weight_decay|lr)'"):
             class_of(name)(new_params(), **given)
-        with pytest.raises(ConfigError, match="Did you mean '(weight_decay|lr)'"):
-            class_of(name)([{"params": new_params(), **given}])
 
 
-def test_kozistr_prodigy_took_the_first_group_s_lr_for_all():
-    """lr is a factor on the d that all groups share."""
+def test_kozistr_prodigy_took_the_lr_of_the_first_group_for_all():
+    """pytorch_optimizer: Prodigy takes the first group's lr for every group; it is a factor on the d that all share."""
     d = {"d0": 0.5}
     params = [nn.Parameter(torch.ones(2)) for _ in range(2)]
     optimizer = optim.Prodigy([{"params": params[:1]}, {"params": params[1:], "lr": 0.25}], **d)
@@ -342,9 +604,10 @@ def test_kozistr_prodigy_took_the_first_group_s_lr_for_all():
 # timm
 
 
-@pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+@LOOP_AND_LISTS
 @pytest.mark.parametrize("name", MEMBERS)
 def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
+    """timm: SGDW's foreach decays every parameter once for each device and dtype in its group."""
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}
     given |= {"d0": 1.0} if name == "prodigy" else {}  # a factor of its lr
     params = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
@@ -357,10 +620,83 @@ def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
     assert [param.tolist() for param in params] == [[0.5, 0.5]] * 3
 
 
+# lion-pytorch
+
+
+def test_lion_pytorch_kept_the_initial_lr_out_of_checkpoints():
+    """lion-pytorch: the lr that `decoupled_weight_decay` divides by is in no checkpoint, so another changes a resume.
+
+    Here such a decay is `weight_decay_mode: relative`, and that lr the group's `peak_lr`.
+    """
+    given = {"weight_decay": 0.1, "weight_decay_mode": "relative"}
+    from_disk = resumed(optim.Lion, 16, 33, **given)
+    assert differences(drive(optim.Lion, lr=0.01, each=from_disk, **given), drive(optim.Lion, lr=0.01, **given)) == []
+
+
 # torch
 
 
-def test_torch_78807_foreach_adam_never_updated_the_largest_moment():
+WRONG = {"lr": -5.0, "weight_decay": -0.1, "betas": (3.0, 3.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [(name, key) for name in MEMBERS for key in WRONG if key in optimizer_info(name).hyperparameters]
+)
+def test_torch_labml_and_kozistr_checked_no_value_in_a_group(name, key):
+    """torch, labml_nn, pytorch_optimizer: only the constructor's arguments are checked; a group may hold anything."""
+    params, wrong = new_params(), {key: WRONG[key]}
+    with pytest.raises(ConfigError, match=rf"^param_groups\[0\]\.{key}: "):
+        class_of(name)([{"params": params, **wrong}])
+    optimizer = class_of(name)(params[:2])
+    with pytest.raises(ConfigError, match=rf"^param_groups\[1\]\.{key}: "):
+        optimizer.add_param_group({"params": params[2:], **wrong})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_torch_took_misspelt_keys_in_a_group(name):
+    """torch, labml_nn, pytorch_optimizer: a misspelt key of a param group is kept in silence, and does nothing."""
+    for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
+        with pytest.raises(ConfigError, match=r"^param_groups\[0\]\..*Did you mean '(weight_decay|lr)'"):
+            class_of(name)([{"params": new_params(), **given}])
+
+
+def test_torch_cast_the_state_to_the_dtype_of_the_parameter_on_load():
+    """torch, pytorch_optimizer: a load casts state that is kept in float32 to the dtype of 16-bit parameters.
+
+    pytorch#43706, open since 2020: all but `step` is cast.
+    """
+
+    class Summed(optim.AdaptiveOptimizer):
+        def __init__(self, params, lr=0.01):
+            super().__init__(params, {"lr": lr})
+
+        def buffers(self, group):
+            return {"total": torch.float32}
+
+        def coefficients(self, t, group):
+            return {"size": group["lr"]}
+
+        @staticmethod
+        def update(p, g, total, *, size):
+            return optim.Update(total.add_(g, alpha=1 / 3), size)
+
+    loaded = []
+
+    def each(step, optimizer):
+        optimizer = resumed(Summed, 16, 33)(step, optimizer)
+        if step in (16, 33):
+            loaded.extend(state["total"] for state in optimizer.state.values())
+        return optimizer
+
+    given = {"dtype": torch.bfloat16, "lr": 0.01}
+    assert differences(drive(Summed, each=each, **given), drive(Summed, **given)) == []
+    assert {total.dtype for total in loaded} == {torch.float32}
+    assert any(not torch.equal(total, total.bfloat16().float()) for total in loaded)
+
+
+def test_torch_foreach_adam_never_updated_the_largest_moment():
+    """torch: the foreach form of Adam with amsgrad never updated `max_exp_avg_sq` (pytorch#78807, mended)."""
     params = new_params()
     optimizer = optim.Adam(params, amsgrad=True, foreach=True)
     stepped(optimizer, params, 9)
@@ -371,6 +707,7 @@ def test_torch_78807_foreach_adam_never_updated_the_largest_moment():
 
 
 def test_torch_nadam_turns_decoupled_decay_into_l2_where_a_checkpoint_lacks_the_flag():
+    """torch: NAdam's decoupled decay becomes L2 where a checkpoint, of an older version, lacks the flag."""
     params = new_params()
     optimizer = optim.NAdamW(params, lr=0.01, weight_decay=0.1)
     state_dict = optimizer.state_dict()
@@ -381,6 +718,7 @@ def test_torch_nadam_turns_decoupled_decay_into_l2_where_a_checkpoint_lacks_the_
 
 
 def test_torch_takes_the_execution_flags_of_the_checkpoint():
+    """torch: a load takes `foreach` and `fused` from the checkpoint, whatever this run and machine were told."""
     params = new_params()
     saved = optim.Adam(params, foreach=True).state_dict()
     optimizer = optim.Adam(params, foreach=False)
@@ -389,7 +727,7 @@ def test_torch_takes_the_execution_flags_of_the_checkpoint():
 
 
 def test_torch_foreach_mul_rounds_its_factor_in_half_precision():
-    """On the CPU and in place: in bfloat16 a momentum of 0.99 is 0.98828."""
+    """torch: on the CPU `_foreach_mul_` of 16-bit tensors rounds its factor: in bfloat16 0.99 becomes 0.98828."""
     values = torch.linspace(1, 2, 50).bfloat16()
     exact = (values.double() * 0.99).bfloat16()
     rounded = values.clone()

@@ -20,7 +20,7 @@ class AdaBelief(Member, name="adabelief"):
     pytorch_optimizer and optax (whose two eps are apart); labml_nn adds eps beside the state. With `rectify` the step
     adapts once ρ_t >= 5, as in the authors' code, which then forgets amsgrad: we and pytorch_optimizer do not.
 
-    Args and options are `Adam`'s, less optimized_update, and:
+    Args and options are `Adam`'s, less optimized_update; the decay is decoupled by default. And:
 
     Args:
         amsgrad: divide by the largest variance so far.
@@ -29,6 +29,9 @@ class AdaBelief(Member, name="adabelief"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_var`, with amsgrad `max_exp_avg_var`. In
     float16 the default eps is 0: use bfloat16 or float32.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -26,12 +26,14 @@ class AdaBound(Member, name="adabound"):
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
         amsbound: divide by the largest second moment so far.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsbound `max_exp_avg_sq`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group; a group's `peak_lr` is 0.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
+            group's `peak_lr` is 0.
 
     Example:
         >>> from torch import nn
@@ -62,6 +64,12 @@ class AdaBound(Member, name="adabound"):
 class AdaBoundW(AdaBound, name="adaboundw"):
     """`AdaBound` with weight decay apart from gradient and lr (`absolute`), as the authors' code has it.
 
+    Args, options and state are `AdaBound`'s.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
+            group's `peak_lr` is 0.
+
     Example:
         >>> from torch import nn
         >>> optim.AdaBoundW(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
@@ -71,6 +79,12 @@ class AdaBoundW(AdaBound, name="adaboundw"):
 
 class AMSBound(AdaBound, name="amsbound"):
     """`AdaBound` with `amsbound`, under the paper's name.
+
+    Args, options and state are `AdaBound`'s with amsbound, which is not said again.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
+            group's `peak_lr` is 0; amsbound is given as false.
 
     Example:
         >>> from torch import nn

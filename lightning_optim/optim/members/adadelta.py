@@ -18,12 +18,13 @@ class Adadelta(Member, name="adadelta"):
         rho: decay rate of the running averages, in [0, 1].
         eps: added under both roots.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `square_avg` (of gradients), `acc_delta` (of squared steps).
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

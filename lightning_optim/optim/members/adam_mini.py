@@ -31,8 +31,8 @@ class AdamMini(Member, name="adam_mini"):
     State of each parameter, of its dtype: `exp_avg`, of its shape, and `block_sq_avg`, a number for each block.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group; or a tensor cannot be cut
-            into so many blocks.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; or a
+            tensor cannot be cut into so many blocks.
 
     Example:
         >>> from torch import nn

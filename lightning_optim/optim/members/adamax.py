@@ -17,6 +17,9 @@ class Adamax(Member, name="adamax"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_inf`.
 
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+
     Example:
         >>> from torch import nn
         >>> optim.Adamax(nn.Linear(3, 2).parameters()).defaults["lr"]

@@ -24,12 +24,13 @@ class AdaMod(Member, name="adamod"):
         beta3: decay rate of the running average of step sizes, in [0, 1); 0 is Adam.
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `exp_avg_lr`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

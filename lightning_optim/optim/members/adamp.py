@@ -22,7 +22,7 @@ class AdamP(Member, name="adamp"):
     Adam has it, in pytorch_optimizer beside the uncorrected root (and there the decay `l2` does nothing). Parameters of
     one shape run together.
 
-    Args and options are `Adam`'s, less amsgrad and optimized_update, and:
+    Args and options are `Adam`'s, less amsgrad and optimized_update; the decay is decoupled by default. And:
 
     Args:
         delta: the threshold: |cos(g, p)| < δ / √n in all rows, or in the tensor, of n elements.
@@ -31,6 +31,9 @@ class AdamP(Member, name="adamp"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`; and the numbers `rows` and `columns`, its
     shape as a matrix.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -27,12 +27,13 @@ class AdEMAMix(Member, name="ademamix"):
         beta3_warmup: steps over which its half-life grows linearly from that of the fast one; None: no warm-up.
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_slow`, `exp_avg_sq`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -29,12 +29,13 @@ class ADOPT(Member, name="adopt"):
         eps: least denominator; it is not added.
         weight_decay: coefficient, or a `WeightDecay`.
         clip: bound the normalised gradients.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg` (of normalised gradients), `exp_avg_sq`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

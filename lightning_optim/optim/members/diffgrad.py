@@ -21,6 +21,9 @@ class DiffGrad(Member, name="diffgrad"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous_grad`.
 
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+
     Example:
         >>> from torch import nn
         >>> optim.DiffGrad(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]

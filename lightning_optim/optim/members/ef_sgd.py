@@ -14,8 +14,8 @@ class EFSGD(Member, name="ef_sgd"):
 
     What a step lost by its compression stays in the memory, and is added to the next one: with lr · g, so at the lr at
     which it was lost. `scaled_sign` keeps the mean size too, in each tensor; `sign`, which the paper shows to be the
-    worse, is multiplied by lr, as in the authors' code. That forgets nothing by default but the memory: it is off
-    there, and on here, where the name says so.
+    worse, is multiplied by lr, as in the authors' code. There the memory is off by default; here it is on, as
+    the name says.
 
     Args:
         params: tensors, `(name, parameter)` pairs, or param groups.
@@ -24,12 +24,13 @@ class EFSGD(Member, name="ef_sgd"):
         weight_decay: coefficient, or a `WeightDecay`.
         comp: the compression: `scaled_sign`, ‖c‖₁ / d · sign(c), or `sign`, lr · sign(c).
         memory: keep the error; without, it is signSGD.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers (see
+            `Adam`), `cautious_update` without memory only.
 
     State of each parameter, of its shape and dtype: with memory `error`, with momentum `momentum_buffer`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

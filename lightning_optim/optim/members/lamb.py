@@ -24,13 +24,13 @@ class LAMB(Member, name="lamb"):
         betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, `maximize`,
-            `foreach`, `fused`.
+        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, the modifiers (see
+            `Adam`), `maximize`, `foreach`, `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

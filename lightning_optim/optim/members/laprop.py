@@ -18,10 +18,13 @@ class LaProp(Member, name="laprop"):
     each gradient by the lr of its step: the same at a constant lr, another rule under a schedule. Decay comes before
     the step, and is decoupled; the authors' code multiplies by 1 - λ after it (`absolute`).
 
-    Args and options are `Adam`'s, less amsgrad and optimized_update; the decay is decoupled. An eps of 1e-15, the
-    authors', is 0 in float16: use bfloat16 or float32.
+    Args and options are `Adam`'s, less amsgrad and optimized_update; the decay is decoupled by default. An eps of
+    1e-15, the authors', is 0 in float16: use bfloat16 or float32.
 
     State of each parameter, of its shape and dtype: `exp_avg` (of normalised gradients), `exp_avg_sq`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -24,13 +24,13 @@ class LARS(Member, name="lars"):
         momentum: factor of the running sum of steps; 0: none is kept.
         trust_coefficient: the part of a tensor's norm that a step of lr 1 moves it by.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, `maximize`,
-            `foreach`, `fused`.
+        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, the modifiers (see
+            `Adam`), `maximize`, `foreach`, `fused`.
 
     State of each parameter, of its shape and dtype: with momentum `momentum_buffer`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -19,12 +19,13 @@ class Lion(Member, name="lion"):
         lr: step size.
         betas: weights of the momentum in the step and in its own average, in [0, 1).
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

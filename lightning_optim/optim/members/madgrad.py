@@ -24,12 +24,13 @@ class MADGRAD(Member, name="madgrad"):
         momentum: share of the parameter in the average of points, in [0, 1); with 0 no x0 is kept.
         eps: added to the cube root, and to the lr; > 0, where the authors also allow 0.
         weight_decay: coefficient, or a `WeightDecay`; `decoupled` is experimental, say the authors.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `grad_sum_sq`, `s`, with momentum `x0`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

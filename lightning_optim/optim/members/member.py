@@ -12,7 +12,7 @@ from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
 from ...errors import ConfigError
 from ...hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, in_yaml
 from ...registry import OptimizerInfo, optimizer_info
-from ..base import AdaptiveOptimizer, ParamsT
+from ..base import AdaptiveOptimizer, Group, ParamsT
 from ..decay import WeightDecay
 
 
@@ -34,7 +34,6 @@ class Member(AdaptiveOptimizer):
         cls.evaluations = cls.info.evaluations
         # A variant of a member crosses over to the same class of torch's.
         cls._torch_keys = cls._torch_keys or tuple(key for key in TORCH_ONLY if key in cls.info.hyperparameters)
-        cls._torch_values = {key: cls.info.defaults[key] for key in cls.info.own_only - {"weight_decay_mode"}}
         cls._possible_buffers = tuple(cls.info.buffers)
         cls.__init__ = _with_signature(cls.__init__, cls.info)  # type: ignore[method-assign]
 
@@ -49,6 +48,9 @@ class Member(AdaptiveOptimizer):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; it may be one of torch's class of the same rule."""
         super().add_param_group(self._in_our_words(param_group) if isinstance(param_group, dict) else param_group)
+
+    def _clash(self, group: Group) -> str | None:
+        return super()._clash(group) or self.info.clash(group)
 
     def _in_our_words(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Hyperparameters with our word for what torch's class calls `decoupled_weight_decay`."""

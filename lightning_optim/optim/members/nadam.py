@@ -25,6 +25,9 @@ class NAdam(Member, name="nadam"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`; and the number `mu_product`.
 
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+
     Example:
         >>> from torch import nn
         >>> optim.NAdam(nn.Linear(3, 2).parameters(), lr=2e-3).scalars({})
@@ -54,6 +57,11 @@ class NAdam(Member, name="nadam"):
 
 class NAdamW(NAdam, name="nadamw"):
     """`NAdam` with decoupled weight decay, as `torch.optim.NAdam(decoupled_weight_decay=True)`, bitwise.
+
+    Args, options and state are `NAdam`'s; weight_decay is 0.01 by default.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -26,13 +26,13 @@ class NovoGrad(Member, name="novograd"):
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
         grad_averaging: take 1 - β1 of each scaled gradient into the momentum, not all of it.
-        **options: `weight_decay_mode` (`update`: added to the scaled gradient, the paper's), `cautious_decay`,
-            `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (`update`: added to the scaled gradient, the paper's), `cautious_decay`, the
+            modifiers (see `Adam`), `maximize`, `foreach`, `fused`.
 
     State of each parameter, of its dtype: `exp_avg`, of its shape, and `sq_norm_avg`, one number.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

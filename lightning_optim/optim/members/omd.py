@@ -19,12 +19,13 @@ class OMD(Member, name="omd"):
         params: tensors, `(name, parameter)` pairs, or param groups.
         lr: step size.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers (see
+            `Adam`) but `cautious_update`: the next step takes back what was never taken.
 
     State of each parameter, of its shape and dtype: `previous`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> import torch

@@ -16,9 +16,13 @@ class OptimisticAdam(Member, name="optimistic_adam"):
     So it does not circle around the solution of a game, as of a GAN. Before the first step there was none, so that one
     is doubled, as in the paper; optax takes the first one once. eps stands where Adam has it.
 
-    Args and options are `Adam`'s, less optimized_update.
+    Args and options are `Adam`'s, less optimized_update and `cautious_update`: the next step takes back what was never
+    taken.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous`, with amsgrad `max_exp_avg_sq`.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -25,12 +25,13 @@ class Padam(Member, name="padam"):
         eps: added to √v̂.
         weight_decay: coefficient, or a `WeightDecay`.
         amsgrad: divide by the largest second moment so far, as the paper does.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..base import AdaptiveOptimizer, Group
@@ -16,6 +15,7 @@ from ..update import Update
 from .adam import Adam
 from .member import Member
 from .moments import moments
+from .total import total
 
 
 class Prodigy(Member, name="prodigy"):
@@ -28,7 +28,8 @@ class Prodigy(Member, name="prodigy"):
     code and in optax by the next one. `decoupled` and `corrected` decay are in proportion
     to lr d. Each step reads two sums from the device.
 
-    The moments are of d g: with float16 and the default d0 their squares are 0. Use bfloat16 or float32.
+    The moments are of d g: with float16 and the default d0 their squares are 0. In bfloat16 the first steps, of the
+    size d0, round to none, and d never grows: with 16-bit parameters use `master_weights`.
 
     Args and options are `AdamW`'s, less amsgrad and optimized_update, and:
 
@@ -42,6 +43,9 @@ class Prodigy(Member, name="prodigy"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `s`, `p0`; `r`, one number of its dtype;
     and in float64 the numbers `d` and `d_max`, the same for all that take a step.
+
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn
@@ -89,7 +93,8 @@ def in_units_of_d(t: float, group: Group) -> dict[str, Any]:
 def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[Group]) -> Iterator[None]:
     """A step in which all parameters have the d there is, and after which they have the next one."""
     stepping = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
-    known = [state for state in optimizer.state.values() if "d" in state]
+    every = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
+    known = [state for state in every if "d" in state]
     states = [optimizer.started(group, param) for group, param in stepping]
     if known:
         latest = max(known, key=lambda state: (state["d_max"], state["d"]))
@@ -97,22 +102,16 @@ def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[Group]) -> Iterator[Non
             state.update(d=latest["d"], d_max=latest["d_max"])
     yield
     if states:
-        following = _next(states, optimizer.defaults)
+        following = _next(states, groups[0])
         for state in states:
             state.update(following)
 
 
-def _next(states: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> dict[str, float]:
+def _next(states: Sequence[Mapping[str, Any]], group: Group) -> dict[str, float]:
     d, d_max = states[0]["d"], states[0]["d_max"]
-    r, below = (_sum(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
-    estimate = defaults["d_coef"] * r / below if below > 0 else 0.0
-    if d == defaults["d0"]:
+    r, below = (total(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
+    estimate = group["d_coef"] * r / below if below > 0 else 0.0
+    if d == group["d0"]:
         d = max(d, estimate)
     d_max = max(d_max, estimate)
-    return {"d": min(d_max, d * (defaults["growth_rate"] or math.inf)), "d_max": d_max}
-
-
-def _sum(tensors: Sequence[Tensor]) -> float:
-    """In float64, with one read from the device."""
-    whole = [tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor for tensor in tensors]
-    return torch.stack([tensor.to(whole[0].device, torch.float64) for tensor in whole]).sum().item()
+    return {"d": min(d_max, d * (group["growth_rate"] or math.inf)), "d_max": d_max}

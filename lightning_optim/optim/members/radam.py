@@ -37,6 +37,9 @@ class RAdam(Member, name="radam"):
 
     State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
 
+    Raises:
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+
     Example:
         >>> from torch import nn
         >>> optim.RAdam(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["degenerate_to_sgd"]

@@ -20,13 +20,14 @@ class RMSprop(Member, name="rmsprop"):
         weight_decay: coefficient, or a `WeightDecay`.
         momentum: factor of a running sum of the scaled gradients; 0: none is kept.
         centered: scale by the variance (Graves, arXiv:1308.0850, eq. 38 to 41).
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `square_avg`, with momentum `momentum_buffer`, with centered
     `grad_avg`.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> from torch import nn

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..base import Group
 from ..bucket import real
 from ..checks import check_gradients
+from ..finite import all_finite
 from ..update import Update
 from .member import Member
 
@@ -29,13 +30,14 @@ class SophiaG(Member, name="sophia_g"):
         rho: how much of the Hessian counts: a step is clipped where |m| > ρ h. The smaller, the more are.
         eps: added to the denominator.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
+            `fused`.
 
     State of each parameter, of its shape and dtype: `exp_avg`, `hessian`. In float16 the default eps is 0: use bfloat16
     or float32.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> import torch
@@ -63,7 +65,7 @@ class SophiaG(Member, name="sophia_g"):
     def update_hessian(self, num_samples: float, grads: Mapping[Tensor, Tensor] | None = None) -> None:
         """Take in an estimate of the Hessian's diagonal: h ← β2 h + (1 - β2) B g², the Gauss-Newton-Bartlett estimator.
 
-        Under Lightning `SophiaHessian` calls it.
+        One that is not finite is left out. Under Lightning `SophiaHessian` calls it.
 
         Args:
             num_samples: B, the number of samples, or of tokens, that the loss is the mean over.
@@ -73,13 +75,12 @@ class SophiaG(Member, name="sophia_g"):
         Raises:
             ConfigError: a gradient is sparse.
         """
-        for index, group in enumerate(self.param_groups):
-            if grads is None:
-                check_gradients(group, index, "SophiaG", allow_complex=True)
+        every = [param for group in self.param_groups for param in group["params"]]
+        found = {p: p.grad for p in every if p.grad is not None} if grads is None else grads
+        for index, group in enumerate(self.param_groups if all_finite(found.values()) else ()):
+            check_gradients(group, index, "SophiaG", allow_complex=True)
             b2 = group["betas"][1]
-            for param in group["params"]:
-                grad = param.grad if grads is None else grads.get(param)
-                if grad is not None:
-                    h = real(self.started(group, param)["hessian"])
-                    g = real(grad).to(h.dtype)
-                    h.mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)
+            for param in (param for param in group["params"] if param in found):
+                h = real(self.started(group, param)["hessian"])
+                g = real(found[param]).to(h.dtype)
+                h.mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)

@@ -6,10 +6,10 @@ from typing import Any
 
 from ..base import Group
 from ..update import Update
-from .member import Member
+from .two_gradients import TAKEN, TwoGradients
 
 
-class STORM(Member, name="storm"):
+class STORM(TwoGradients, name="storm"):
     """Momentum without the gradients' noise (Cutkosky & Orabona, arXiv:1905.10018, algorithm 1).
 
     A step takes two gradients of the same batch, here and at the parameters before the last step: so `step(closure)`
@@ -20,7 +20,7 @@ class STORM(Member, name="storm"):
 
     The sum of squares, and so the lr and a, is one for each coordinate, as in the authors' code; in the paper's
     algorithm it is one for all. The bounds that that code puts on the estimate are not here. Both gradients count as
-    steps; the paper's a is of the squares before this step's.
+    steps; the paper's a is of the squares before this step's. A parameter that misses one of the two takes no step.
 
     Args:
         params: tensors, `(name, parameter)` pairs, or param groups.
@@ -28,13 +28,14 @@ class STORM(Member, name="storm"):
         w: what the sum of squares begins with, > 0.
         c: how much of the momentum is forgotten: a = c η², at most 1.
         weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`.
+        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers (see
+            `Adam`) but `skip_nonfinite` and `lookahead`, which do not go with two gradients a step.
 
     State of each parameter, of its shape and dtype: `previous`, the old parameters; `gradient`, the one here; `sum`,
-    of squares; `estimate`.
+    of squares; `estimate`. And the numbers `away`, 1 between the two gradients, and `taken`, of steps.
 
     Raises:
-        ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
+        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
 
     Example:
         >>> import torch
@@ -49,16 +50,19 @@ class STORM(Member, name="storm"):
         (4.0, 0.5264)
     """
 
+    home = "previous"
+
     def buffers(self, group: Group) -> tuple[str, ...]:
         return ("previous", "gradient", "sum", "estimate")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        lr, w = group["lr"], group["w"]
-        return {"lr": lr, "w": w, "c": group["c"], "here": t % 2 == 1, "first": t < 3}
+        return {key: group[key] for key in ("lr", "w", "c")} | {"first": group[TAKEN] == 0} | self.where(group)
 
     @staticmethod
-    def update(p, g, previous, grad, total, estimate, *, lr, w, c, here, first) -> Update:
-        if here:
+    def update(p, g, previous, grad, total, estimate, *, lr, w, c, first, ahead, back) -> Update:
+        if not ahead and not back:
+            return Update(g, 0.0, decay=0.0)
+        if ahead:
             old = (p if first else previous).clone()
             grad.copy_(g)
             previous.copy_(p)

@@ -1,0 +1,14 @@
+"""Sums over all parameters, of which some may be sharded or on another device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def total(numbers: Sequence[Tensor]) -> float:
+    """The sum of tensors of one element, in float64, with one read from the device."""
+    whole = [number.full_tensor() if hasattr(number, "full_tensor") else number for number in numbers]
+    return torch.stack([number.to(whole[0].device, torch.float64).squeeze() for number in whole]).sum().item()

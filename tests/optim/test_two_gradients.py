@@ -1,0 +1,150 @@
+"""Optimizers whose step takes two gradients: which of the two it is, whatever is missed, saved or tried in between."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+
+from lightning_optim import ConfigError, OptimizerFactory, optim
+
+from .driving import SEVERAL, class_of, through_a_file
+
+ONE_OF_THEM = pytest.mark.parametrize("name", SEVERAL)
+FOREACH = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+
+
+def param(value: float = 1.0) -> nn.Parameter:
+    return nn.Parameter(torch.full((3,), value, dtype=torch.double))
+
+
+def closure_of(params: list[nn.Parameter], absent: Any = lambda call, i: False) -> Any:
+    """A closure over Σ p² / 2; `absent(call, i)` says whether a parameter has no gradient in that call."""
+    calls = iter(range(10**6))
+
+    def closure() -> None:
+        call = next(calls)
+        for i, p in enumerate(params):
+            p.grad = None if absent(call, i) else p.detach().clone()
+
+    return closure
+
+
+@ONE_OF_THEM
+@FOREACH
+def test_one_that_misses_a_gradient_stays_in_step_with_the_others(name, foreach) -> None:
+    """The second parameter misses the second gradient of step 1, the third the first of step 2."""
+    misses = {(3, 1), (4, 2)}
+    params = [param() for _ in range(3)]
+    optimizer = class_of(name)(params, lr=0.1, foreach=foreach)
+    closure, seen = closure_of(params, lambda call, i: (call, i) in misses), []
+    for _ in range(4):
+        optimizer.step(closure)
+        assert [optimizer.state[p]["away"] for p in params] == [0.0] * 3
+        seen.append([p[0].item() for p in params])
+    assert seen[1][1] == seen[0][1]  # without the second gradient there is no step
+    assert (seen[2][2] == seen[1][2]) == (name == "storm")  # which can do nothing with the second alone
+    moved = [[a != b for a, b in zip(before, after, strict=True)] for before, after in pairwise(seen)]
+    assert all(moved[0][i] for i in (0, 2)) and all(moved[2])
+    alone, lone = param(), []
+    other = class_of(name)([alone], lr=0.1)
+    closure = closure_of([alone])
+    for _ in range(4):
+        other.step(closure)
+        lone.append(alone[0].item())
+    assert [row[0] for row in seen] == lone
+
+
+@ONE_OF_THEM
+def test_saved_in_between_and_resumed_with_a_closure_it_begins_anew(name) -> None:
+    first, second = param(), param()
+    half, whole = class_of(name)([first], lr=0.1), class_of(name)([second], lr=0.1)
+    whole.step(closure_of([second]))
+    half.step(closure_of([first]))
+    assert torch.equal(first, second)
+    first.grad = first.detach().clone()
+    half.step()  # goes where the second gradient is taken
+    state = through_a_file(half.state_dict())
+    resumed = nn.Parameter(first.detach().clone())
+    other = class_of(name)([resumed], lr=0.1)
+    other.load_state_dict(state)
+    seen = []
+    other.step(lambda: (seen.append(resumed.detach().clone()), closure_of([resumed])())[1])
+    assert torch.equal(seen[0], second)  # not where the first gradient has led
+    assert not torch.equal(resumed, second)
+
+
+@ONE_OF_THEM
+def test_without_a_closure_it_goes_on_where_it_was_saved(name) -> None:
+    weights = []
+    for saves in (False, True):
+        p = param()
+        optimizer = class_of(name)([p], lr=0.1)
+        for step in range(8):
+            p.grad = p.detach().clone()
+            optimizer.step()
+            if saves and step == 4:
+                other = class_of(name)([p], lr=0.5)
+                other.load_state_dict(through_a_file(optimizer.state_dict()))
+                optimizer = other
+        weights.append(p.detach())
+    assert torch.equal(*weights)
+
+
+@ONE_OF_THEM
+def test_a_step_that_a_distributed_checkpoint_tries_changes_nothing(name) -> None:
+    """torch takes one with lr 0 and gradients 0 where there is no state yet."""
+    weights = []
+    for tries in (False, True):
+        net = nn.Linear(1, 1, bias=False).double()
+        nn.init.ones_(net.weight)
+        optimizer = class_of(name)(net.parameters(), lr=0.1)
+        if tries:
+            get_optimizer_state_dict(net, optimizer)
+        closure = closure_of(list(net.parameters()))
+        optimizer.step(closure)
+        weights.append(net.weight.item())
+    # Adam counts gradients of 0, as torch's own does: a part of a step of 0.1.
+    assert weights[0] == pytest.approx(weights[1], abs=0.02 if name == "extra_adam" else 1e-12)
+
+
+@ONE_OF_THEM
+def test_a_call_without_any_gradient_is_none_of_the_two(name) -> None:
+    p = param()
+    optimizer = class_of(name)([p], lr=0.1)
+    p.grad = p.detach().clone()
+    optimizer.step()
+    where, p.grad = p.detach().clone(), None
+    optimizer.step()
+    assert torch.equal(p, where)
+    assert optimizer.state[p]["away"] == 1.0
+
+
+@ONE_OF_THEM
+def test_masters_go_away_and_come_back_too(name) -> None:
+    params = [nn.Parameter(torch.ones(3, dtype=torch.bfloat16)) for _ in range(2)]
+    optimizer = class_of(name)(params, lr=0.1, master_weights=True)
+    closure = closure_of(params, lambda call, i: (call, i) == (3, 1))
+    optimizer.step(closure)
+    before = params[1].detach().clone(), optimizer.state[params[1]]["master"].clone()
+    optimizer.step(closure)
+    assert torch.equal(params[1], before[0])
+    assert torch.equal(optimizer.state[params[1]]["master"], before[1])
+
+
+@ONE_OF_THEM
+@pytest.mark.parametrize("modifier", [{"skip_nonfinite": True}, {"lookahead": {"k": 2}}], ids=["skip", "lookahead"])
+def test_what_counts_steps_is_refused_when_the_factory_is_made(name, modifier) -> None:
+    with pytest.raises(ConfigError, match=rf"^{name}: {next(iter(modifier))}: {name} takes 2 gradients a step"):
+        OptimizerFactory(name, **modifier)
+
+
+def test_nesterov_without_momentum_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nesterov: true needs momentum > 0"):
+        optim.ExtraSGD([param()], nesterov=True)
+    with pytest.raises(ConfigError, match="nesterov: true needs momentum > 0"):
+        OptimizerFactory("extra_sgd", nesterov=True)
