@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, optim
 
+from . import oracles
 from .driving import through_a_file
-from .test_oracles import (
+from .oracles import (
     AROUND,
     BETAS,
     DECAY,
@@ -34,21 +34,19 @@ from .test_oracles import (
     decay,
     drive,
     drive_equations,
+    drive_optax,
     every,
     gradients,
     lr_at,
+    optax_s,
     start,
 )
 
+elsewhere = oracles.elsewhere
+
+
 DECOUPLED, INSIDE = decay("decoupled"), decay("update")
 MOMENTA = [{"momentum": momentum} for momentum in (0.0, 0.5, 0.9)]
-
-
-@pytest.fixture(scope="module")
-def elsewhere() -> Iterator[ProcessPoolExecutor]:
-    """A process for jax: where jax has run, every os.fork() warns, in any test that comes later."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        yield pool
 
 
 # The papers' equations. Each gives the step; t counts from 1, s is the state.
@@ -156,9 +154,7 @@ EQUATIONS = [
 
 @pytest.mark.parametrize("case", EQUATIONS, ids=str)
 def test_equations(case: Case):
-    options = {key: value for key, value in case.options.items() if not key.startswith("weight_decay")}
-    rule = partial(case.theirs, **options, **case.their_options)
-    assert_together(case.drive_ours(), drive_equations(rule, case.mode, case.growing))
+    assert_together(case.drive_ours(), case.drive_equations())
 
 
 # pytorch_optimizer
@@ -199,18 +195,14 @@ def halved_at_first(o: Options, lr: float, t: int) -> Options:
     return {"lr": lr / 2 if t == 1 else lr}
 
 
-def moments_of(o: Options) -> Options:
-    return {"b1": o["betas"][0], "b2": o["betas"][1], "eps": o["eps"]}
-
-
 def optax_lars(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
-    return ox.lars(lr, DECAY, momentum=o["momentum"], trust_coefficient=o["trust_coefficient"])
+    return ox.lars(lr, DECAY, **o)
 
 
 def optax_novograd(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
     if mode == "update":
-        return ox.novograd(lr, **moments_of(o), weight_decay=DECAY)
-    return around(ox, ox.scale_by_novograd(**moments_of(o)), lr, mode)
+        return ox.novograd(lr, **o, weight_decay=DECAY)
+    return around(ox, ox.scale_by_novograd(**o), lr, mode)
 
 
 def optax_signum(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
@@ -218,7 +210,7 @@ def optax_signum(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> 
 
 
 def optax_optimistic_adam(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any:
-    parts = ox.scale_by_adam(**moments_of(o)), ox.scale_by_optimistic_gradient()
+    parts = ox.scale_by_adam(**o), ox.scale_by_optimistic_gradient()
     return around(ox, ox.chain(*parts), lr, mode)
 
 
@@ -229,36 +221,19 @@ def optax_omd(ox: Any, lr: Callable[[Any], float], mode: str, o: Options) -> Any
 WITHOUT_LR, NO_MAXIMUM = decay("l2", "l1", "absolute"), [{"amsgrad": False}]
 OPTAX = [
     # Its ‖g + λ p‖ is our l2.
-    *cases("LARS", every(LARS, decay("l2")), optax_lars),
+    *optax_s("LARS", every(LARS, decay("l2")), optax_lars, "momentum", "trust_coefficient"),
     *cases("NovoGrad", every(NO_AVERAGING, [*AROUND, *INSIDE]), optax_novograd),
-    *cases("Signum", every(MOMENTA, AROUND), optax_signum),
+    *optax_s("Signum", every(MOMENTA, AROUND), optax_signum, "momentum"),
     # By the modes that do not know the lr, which differs in the first step.
     *cases("OptimisticAdam", every(BETAS, NO_MAXIMUM, WITHOUT_LR), optax_optimistic_adam, at=halved_at_first),
     *cases("OMD", WITHOUT_LR, optax_omd, at=halved_at_first),
 ]
 
 
-def drive_optax(row: int) -> list[Arrays]:
-    """A chain of optax's; it runs in a process of its own."""
-    import jax
-    import optax
-
-    jax.config.update("jax_enable_x64", True)
-    case = OPTAX[row]
-    chain = case.theirs(optax, lambda count: lr_at(int(count) + 1), case.mode, case.options)
-    params = [jax.numpy.asarray(values) for values in start(case.growing)]
-    state, path = chain.init(params), []
-    for drawn in gradients(case.growing):
-        updates, state = chain.update([jax.numpy.asarray(g) for g in drawn], state, params)
-        params = optax.apply_updates(params, updates)
-        path.append([np.asarray(p) for p in params])
-    return path
-
-
 @pytest.mark.parametrize("case", OPTAX, ids=str)
 def test_optax(case: Case, elsewhere: ProcessPoolExecutor):
     pytest.importorskip("optax")
-    assert_together(case.drive_ours(), elsewhere.submit(drive_optax, OPTAX.index(case)).result())
+    assert_together(case.drive_ours(), elsewhere.submit(drive_optax, __name__, OPTAX.index(case)).result())
 
 
 # Where gradients depend on the parameters, and on the batch.
