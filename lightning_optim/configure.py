@@ -49,7 +49,8 @@ def configure_optimizers(
         scheduler: None for a constant lr.
 
     Raises:
-        ConfigError: what the factories raise; or the length of the run cannot be known.
+        ConfigError: what the factories raise; the length of the run cannot be known; or the optimizer takes several
+            gradients a step, and the trainer would not give it as many of one batch.
 
     Example:
         >>> class Net(LightningModule):
@@ -60,6 +61,8 @@ def configure_optimizers(
     trainable = sum(p.requires_grad for p in module.parameters())
     plan = optimizer.plan(module)
     built = optimizer.build(plan)
+    if module._trainer is not None:
+        _check_evaluations(built, module.trainer)
     announce(built, plan.table())
     if trainable != sum(p.requires_grad for p in module.parameters()) and module._trainer is not None:
         rebuild_reducer(module.trainer)
@@ -141,6 +144,24 @@ def _batches_per_epoch(trainer: Trainer) -> float:
         limit = trainer.limit_train_batches
         lengths.append(_parse_num_batches(RunningStage.TRAINING, float("inf") if length is None else length, limit))
     return min(lengths) if combined._mode == "min_size" else max(lengths)
+
+
+def _check_evaluations(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Whether a closure gives each of a step's gradients by itself."""
+    evaluations = getattr(optimizer, "evaluations", 1)
+    if evaluations == 1:
+        return
+    who = f"{type(optimizer).__name__} takes {evaluations} gradients a step"
+    if trainer.accumulate_grad_batches > 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches: {who}, and while gradients accumulate the second would be added to the "
+            "first. Type trainer.accumulate_grad_batches=1, or take another optimizer"
+        )
+    if getattr(trainer.precision_plugin, "scaler", None) is not None:
+        raise ConfigError(
+            f"trainer.precision: {who}, and under a GradScaler Lightning gives it but one. Type "
+            "trainer.precision=bf16-mixed, or take another optimizer"
+        )
 
 
 def _check_made(key: str, factory: Any, cls: type) -> None:

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-from lightning_optim import ConfigError, OptimizerFactory, optim
+from lightning_optim import ConfigError, OptimizerFactory, configure_optimizers, optim
 
+from ..training import Loader, Net, fit, same
 from .driving import SEVERAL, class_of, through_a_file
 
 ONE_OF_THEM = pytest.mark.parametrize("name", SEVERAL)
@@ -148,3 +150,46 @@ def test_nesterov_without_momentum_is_refused() -> None:
         optim.ExtraSGD([param()], nesterov=True)
     with pytest.raises(ConfigError, match="nesterov: true needs momentum > 0"):
         OptimizerFactory("extra_sgd", nesterov=True)
+
+
+# Under Lightning
+
+
+@pytest.mark.parametrize("name", ["omd", "optimistic_adam", "ef_sgd", *SEVERAL])
+def test_automatic_optimization_gives_every_gradient(name, tmp_path) -> None:
+    """As many as a step takes, of its own batch: weights and running statistics are those of a loop by hand."""
+
+    def module() -> Net:
+        torch.manual_seed(0)
+        return Net(lambda module: configure_optimizers(module, OptimizerFactory(name, lr=0.05)))
+
+    fitted, by_hand = module(), module()
+    fit(fitted, tmp_path, epochs=2, gradient_clip_val=0.5)
+    optimizer = class_of(name)(by_hand.parameters(), lr=0.05)
+    by_hand.train()
+    loader = Loader()
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        for inputs, targets in loader:
+
+            def closure(inputs=inputs, targets=targets) -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(by_hand(inputs), targets)
+                loss.backward()
+                nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+                return loss
+
+            optimizer.step(closure)
+    assert same(fitted.state_dict(), by_hand.state_dict())
+
+
+@ONE_OF_THEM
+def test_a_trainer_that_would_not_give_them_is_refused(name, tmp_path) -> None:
+    def module() -> Net:
+        return Net(lambda module: configure_optimizers(module, OptimizerFactory(name)))
+
+    with pytest.raises(ConfigError, match=r"^trainer\.accumulate_grad_batches: \w+ takes 2 gradients a step"):
+        fit(module(), tmp_path, accumulate_grad_batches=2)
+    scaled = MixedPrecision("16-mixed", device="cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(ConfigError, match=r"^trainer\.precision: .* Type trainer\.precision=bf16-mixed"):
+        fit(module(), tmp_path, plugins=[scaled])
