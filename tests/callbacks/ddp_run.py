@@ -1,7 +1,8 @@
 """Trains with StagedUnfreeze and notes every parameter after every optimizer step, one file a rank.
 
-`python -m tests.callbacks.ddp_run FOLDER DEVICES [CKPT_PATH | frozen]`: the global batch is the same with 1 and 2
-devices; `frozen` trains without stages, but with a rule that freezes a layer.
+`python -m tests.callbacks.ddp_run FOLDER DEVICES [CKPT_PATH | frozen | poisoned]`: the global batch is the same with 1
+and 2 devices; `frozen` trains without stages, but with a rule that freezes a layer; `poisoned` skips steps that are not
+finite, and the last rank has a batch of which one is.
 """
 
 from __future__ import annotations
@@ -34,34 +35,51 @@ class Shard(Loader):
         self.inputs, self.targets = self.inputs[:, rank::world_size], self.targets[:, rank::world_size]
 
 
+SKIPPING = OptimizerFactory("adamw", lr=0.01, skip_nonfinite=True, lookahead={"k": 2}, groups=NO_DECAY)
+POISONED_AT = 4
+"""The optimizer step."""
+
+
 class Whole(Net):
     """Without BatchNorm, whose statistics are a rank's own."""
 
     def __init__(self, factory: OptimizerFactory) -> None:
         super().__init__(lambda module: configure_optimizers(module, factory, SCHEDULE))
         self.backbone[1] = nn.LayerNorm(8)
+        self.poisoned = factory is SKIPPING
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        loss = super().training_step(batch, batch_idx)
+        last = self.trainer.global_rank == self.trainer.world_size - 1
+        at = (self.trainer.global_step, batch_idx % 2) == (POISONED_AT, 1)
+        return loss * float("nan") if self.poisoned and last and at else loss
 
     def train_dataloader(self) -> Loader:
         return Shard(self.trainer.global_rank, self.trainer.world_size)
 
 
 def main(folder: Path, devices: int, ckpt_path: str | None = None) -> None:
-    frozen = ckpt_path == "frozen"
+    factory = {"frozen": FREEZING, "poisoned": SKIPPING}.get(str(ckpt_path), FACTORY)
+    staged = factory is FACTORY
     warnings.simplefilter("ignore")
     seed_everything(0, verbose=False)
 
     def look(trainer: Trainer, module: Any) -> Any:
         groups = [group["name"] for group in trainer.optimizers[0].param_groups]
-        return groups, [p.detach().clone() for p in module.parameters()]
+        params = [p.detach().clone() for p in module.parameters()]
+        if factory is not SKIPPING:
+            return groups, params
+        states = [trainer.optimizers[0].state[p] for p in module.parameters()]
+        return [state.get("skipped", 0) for state in states], params
 
     witness = Witness(look)
     saving = ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=4,
         accumulate_grad_batches=2, logger=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[*([] if frozen else [StagedUnfreeze(PLAN)]), witness, saving],
+        callbacks=[*([StagedUnfreeze(PLAN)] if staged else []), witness, saving],
     )  # fmt: skip
-    trainer.fit(Whole(FREEZING if frozen else FACTORY), ckpt_path=None if frozen else ckpt_path)
+    trainer.fit(Whole(factory), ckpt_path=ckpt_path if staged else None)
     torch.save(witness.seen, folder / f"rank{trainer.global_rank}.pt")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.callbacks.ddp_run import POISONED_AT
 from tests.processes import run_module
 from tests.training import same
 
@@ -59,3 +60,14 @@ def test_a_rule_that_freezes_does_not_stop_the_reducer(folder) -> None:
     stem, others = ([params[index] for _, params in first] for index in (0, 4))
     assert torch.equal(stem[0], stem[-1])
     assert not torch.equal(others[0], others[-1])
+
+
+@pytest.mark.slow
+def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(folder) -> None:
+    first, second = _run(folder / "poisoned", 2, "poisoned")
+    assert same(first, second)
+    assert [counts for counts, _ in first] == [[0] * 8] * POISONED_AT + [[1] * 8] * 4
+    (_, before), (_, after) = first[POISONED_AT - 1 : POISONED_AT + 1]
+    assert same(before, after)
+    assert not same(after, first[POISONED_AT + 1][1])
+    assert all(p.isfinite().all() for p in first[-1][1])
