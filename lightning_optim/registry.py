@@ -9,13 +9,15 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from .catalog.adam_like import ADAM_LIKE
+from .catalog.adam_averages import ADAM_AVERAGES
+from .catalog.adam_steps import ADAM_STEPS
 from .catalog.both import BOTH
 from .catalog.common import OPTIONS as OPTIONS
 from .catalog.common import USUAL as USUAL
+from .catalog.games import GAMES
 from .catalog.info import OptimizerInfo as OptimizerInfo
-from .catalog.others import OTHERS
-from .catalog.ours import OURS
+from .catalog.momentum import MOMENTUM
+from .catalog.norms_and_signs import NORMS_AND_SIGNS
 from .catalog.torch_only import TORCH
 from .errors import ConfigError, choices
 from .hyperparameters import Hyperparameter
@@ -140,6 +142,7 @@ def _read_entry_points() -> None:
 
 
 _ENTRY_POINTS = "lightning_optim.optimizers"
-_OPTIMIZERS: dict[str, OptimizerInfo] = {info.name: info for info in (*TORCH, *BOTH, *OURS, *ADAM_LIKE, *OTHERS)}
+_OURS = (*ADAM_AVERAGES, *ADAM_STEPS, *NORMS_AND_SIGNS, *MOMENTUM, *GAMES)
+_OPTIMIZERS: dict[str, OptimizerInfo] = {info.name: info for info in (*TORCH, *BOTH, *_OURS)}
 _UNSEEN: dict[str, Callable[[], OptimizerInfo]] = {}
 """Registered, and not yet imported."""

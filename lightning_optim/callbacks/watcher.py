@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..errors import listed
 from ..groups.plan import Plan
+from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_text
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.tags import parameter_tag, tag
@@ -56,7 +57,7 @@ class Watcher:
         self._clips = own or bool(trainer.gradient_clip_val)
         self._snapshot: Snapshot | None = None
         self._taken: Snapshot | None = None
-        self._plan: Plan | None = None
+        self._inventory: Inventory | None = None
         self._told: set[str] = set()
         self._told_skipped: set[str] = set()
         self._handles = [
@@ -108,17 +109,17 @@ class Watcher:
             return None
         if self._snapshot is None:
             step = self._trainer.fit_loop.epoch_loop._batches_that_stepped
-            self._snapshot = Snapshot(self.optimizer, self._current_plan(step), step)
+            self._snapshot = Snapshot(self._current_inventory(step), step)
         return self._snapshot
 
-    def _current_plan(self, step: int) -> Plan:
-        """The optimizer's groups, read again when they have changed, and then written as text."""
-        groups = self.optimizer.param_groups
-        known = self._plan and [len(group.params) for group in self._plan.groups]
-        if self._plan is None or known != [len(group["params"]) for group in groups]:
-            self._plan = Plan.of(self.optimizer, self._module)
-            write_text(self._trainer.loggers, f"{self.root}/groups", self._plan.table().markdown(), step)
-        return self._plan
+    def _current_inventory(self, step: int) -> Inventory:
+        """Of the optimizer's groups, read again when they have changed, and then written as text."""
+        known = self._inventory and [len(group.params) for group in self._inventory.plan.groups]
+        if self._inventory is None or known != [len(group["params"]) for group in self.optimizer.param_groups]:
+            plan = Plan.of(self.optimizer, self._module)
+            write_text(self._trainer.loggers, f"{self.root}/groups", plan.table().markdown(), step)
+            self._inventory = Inventory(self.optimizer, plan)
+        return self._inventory
 
     def _tell_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
         """Name the parameters that were finite until now, those first that were before clipping spread it."""

@@ -1,1 +1,1 @@
-"""The optimizers there are, as data, by whose code runs them; `registry.py` reads it."""
+"""The optimizers there are, as data: `torch_only`, `both`, and ours by family; `registry.py` reads it."""

@@ -10,7 +10,9 @@ from .common import (
     DECOUPLED,
     DEGENERATE_TO_SGD,
     MAXIMIZE,
+    MOMENTS,
     OPTIMIZED_UPDATE,
+    V_HAT,
     betas,
     eps,
     execution,
@@ -23,8 +25,8 @@ from .modifiers import MODIFIERS
 
 _OURS = frozenset({"weight_decay_mode", "cautious_decay", *MODIFIERS})
 _ADAM = (
-    "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
-    "v̂ = the maximum of all v so far with amsgrad, else v",
+    MOMENTS,
+    V_HAT,
     "p ← p - lr / (1 - β1^t) · m / (√v̂ / √(1 - β2^t) + ε)",
     "with optimized_update:  p ← p - lr √(1 - β2^t) / (1 - β1^t) · m / (√v̂ + ε)",
 )
@@ -113,7 +115,7 @@ BOTH = (
         own="lightning_optim.optim:NAdam",
         paper="Dozat 2016",
         equations=(
-            "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
+            MOMENTS,
             "μ_t = β1 (1 - 0.96^(t momentum_decay) / 2);  M_t = μ_1 ... μ_t",
             "d = √(v / (1 - β2^t)) + ε",
             "p ← p - lr (1 - μ_t) / (1 - M_t) · g / d - lr μ_{t+1} / (1 - M_{t+1}) · m / d",
@@ -142,7 +144,7 @@ BOTH = (
         own="lightning_optim.optim:RAdam",
         paper="arXiv:1908.03265",
         equations=(
-            "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
+            MOMENTS,
             "ρ∞ = 2 / (1 - β2) - 1;  ρ = ρ∞ - 2 t β2^t / (1 - β2^t)",
             "ρ > 5:  r = √((ρ - 4)(ρ - 2) ρ∞ / ((ρ∞ - 4)(ρ∞ - 2) ρ))",
             "        p ← p - lr r √(1 - β2^t) / (1 - β1^t) · m / (√v̂ + ε), v̂ and optimized_update as adam's",

@@ -1,4 +1,4 @@
-"""Hyperparameters that several optimizers have."""
+"""What several optimizers have: hyperparameters, and lines of their equations."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from .decay import decay_options
 from .modifiers import MODIFIERS
 
 
-def lr(default: float) -> Number:
+def lr(default: float, help: str = "learning rate; with a schedule, its peak") -> Number:
     """The learning rate."""
-    return Number(default=default, low=0, help="learning rate; with a schedule, its peak")
+    return Number(default=default, low=0, help=help)
 
 
 def weight_decay(default: float = 0.0) -> Number:
@@ -17,18 +17,18 @@ def weight_decay(default: float = 0.0) -> Number:
     return Number(default=default, low=0, help="weight decay coefficient")
 
 
-def beta(default: float) -> Number:
+def beta(default: float, help: str = "") -> Number:
     """The decay rate of a running average."""
-    return Number(default=default, low=0, high=1, open_high=True)
+    return Number(default=default, low=0, high=1, open_high=True, help=help)
 
 
-def betas(first: float = 0.9, second: float = 0.999) -> Numbers:
+def betas(
+    first: float = 0.9,
+    second: float = 0.999,
+    help: str = "decay rates of the running averages of the gradient and of its square",
+) -> Numbers:
     """The decay rates of two running averages."""
-    return Numbers(
-        default=(first, second),
-        items=(beta(first), beta(second)),
-        help="decay rates of the running averages of the gradient and of its square",
-    )
+    return Numbers(default=(first, second), items=(beta(first), beta(second)), help=help)
 
 
 def eps(default: float = 1e-8, help: str = "added to the denominator") -> Number:
@@ -54,6 +54,9 @@ def execution(*names: str) -> dict[str, Hyperparameter]:
         for name in names
     }
 
+
+MOMENTS = "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²"
+V_HAT = "v̂ = the maximum of all v so far with amsgrad, else v"
 
 MAXIMIZE = Flag(default=False, help="ascend instead of descend")
 AMSGRAD = Flag(default=False, help="use the maximum of all second moments so far (arXiv:1904.09237)")
@@ -81,6 +84,6 @@ USUAL: dict[str, Hyperparameter] = {
 """What hyperparameters of these names mean in an optimizer that the registry does not know."""
 
 
-def options(mode: str, *, in_rule: bool = False) -> dict[str, Hyperparameter]:
+def options(mode: str) -> dict[str, Hyperparameter]:
     """`OPTIONS` of an optimizer whose usual decay is `mode`."""
-    return {**OPTIONS, **decay_options(mode, in_rule=in_rule)}
+    return {**OPTIONS, **decay_options(mode)}

@@ -18,16 +18,16 @@ DECAYS = {
 }
 """What each `weight_decay_mode` does with `weight_decay` λ, before the rule."""
 
-# `update` is for rules with a ratio of their own.
+# `update` is only for rules with a ratio of their own, which have it as their usual mode.
 AROUND_THE_RULE = tuple(mode for mode in DECAYS if mode != "update")
 TO_GRADIENT = ("l2", "l1")
 TO_PARAMETER = ("decoupled", "absolute", "relative", "corrected")
 IN_PROPORTION = ("relative", "corrected")  # to the group's peak_lr
 
 
-def decay_options(mode: str | None, *, in_rule: bool = False) -> dict[str, Hyperparameter]:
+def decay_options(mode: str | None) -> dict[str, Hyperparameter]:
     """How the weight decay is applied, with the optimizer's usual mode."""
-    modes = (*AROUND_THE_RULE, *(("update",) if in_rule else ()))
+    modes = (*AROUND_THE_RULE, *(("update",) if mode == "update" else ()))
     usual = "; null: l2, or decoupled where decoupled_weight_decay: true" if mode is None else ""
     return {
         "weight_decay_mode": Choice(

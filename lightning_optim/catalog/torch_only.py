@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..hyperparameters import Choice, Flag, Number, Numbers
-from .common import MAXIMIZE, betas, eps, execution, lr, weight_decay
+from .common import MAXIMIZE, MOMENTS, betas, eps, execution, lr, weight_decay
 from .info import OptimizerInfo
 
 
@@ -123,7 +123,7 @@ TORCH = (
         paper="arXiv:1412.6980",
         equations=(
             "only rows with a gradient:",
-            "m ← β1 m + (1 - β1) g;  v ← β2 v + (1 - β2) g²",
+            MOMENTS,
             "p ← p - lr √(1 - β2^t) / (1 - β1^t) · m / (√v + ε)",
         ),
         # torch refuses 0 for these two.

@@ -118,15 +118,15 @@ class WeightDecay:
         if amount == 0:
             return
         if self.cautious:
-            agreement = _agreement(p, updates)
-            part = agreement if part is None else agreement.mul_(part)
+            mask = _not_opposed(p, updates)
+            part = mask if part is None else mask.mul_(part)
         if part is None:
             p.mul_(1 - amount)
         else:
             p.addcmul_(p, part, value=-amount)
 
 
-def _agreement(p: Any, updates: tuple[Update, ...]) -> Any:
+def _not_opposed(p: Any, updates: tuple[Update, ...]) -> Any:
     """1 where the step's sign is that of `p` or either is zero, else 0."""
     plain = len(updates) == 1 and updates[0].size > 0
     steps: list[Any] = [update.direction if plain else update.whole() for update in updates]

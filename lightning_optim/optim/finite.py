@@ -37,11 +37,11 @@ def all_finite(grads: Iterable[Any]) -> bool:
 
 def _are_finite(tensors: list[Tensor]) -> bool:
     wide = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
-    norms: Any = torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide))
-    norms = norms.full_tensor() if isinstance(norms, DTensor) else norms
+    norms = gathered(torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide)))
     # A norm may be too large for its type where no element is.
-    return bool(norms.isfinite().all()) or all(_whole(tensor.isfinite().all()) for tensor in tensors)
+    return bool(norms.isfinite().all()) or all(gathered(tensor.isfinite().all()) for tensor in tensors)
 
 
-def _whole(flag: Any) -> bool:
-    return bool(flag.full_tensor() if isinstance(flag, DTensor) else flag)
+def gathered(tensor: Tensor) -> Tensor:
+    """A tensor with what the other ranks have of it, where it is sharded; then every rank must call it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

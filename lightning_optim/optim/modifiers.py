@@ -50,7 +50,7 @@ def cautious(updates: tuple[Update, ...], g: Any) -> tuple[Update, ...]:
     step = steps[0]
     for other in steps[1:]:
         step = step + other
-    mask = each(_agreement, step, g)
+    mask = each(_same_sign_enlarged, step, g)
     return tuple(replace(update, direction=update.direction * mask) for update in updates)
 
 
@@ -60,7 +60,8 @@ def look_ahead(p: Any, slow: Any, alpha: float) -> None:
     p.copy_(slow)
 
 
-def _agreement(step: Tensor, g: Tensor) -> Tensor:
+def _same_sign_enlarged(step: Tensor, g: Tensor) -> Tensor:
+    """1 where step · g > 0, else 0, divided by the share of ones."""
     # The product of signs, as the product itself may underflow.
     mask = (step.sign() * g.sign() > 0).to(step.dtype)
     return mask / mask.mean().clamp_min(_SMALLEST_AGREEMENT)

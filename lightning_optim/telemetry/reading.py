@@ -45,13 +45,9 @@ class Setting(NamedTuple):
 
 
 def settings(optimizer: Optimizer, plan: Plan) -> list[Setting]:
-    """lr, weight decay, momentum or betas of each group, and the steps of each of its parameters."""
-    found = []
-    for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
-        found += [Setting(signal, group.name, value) for signal, value in _numbers(live)]
-        states = [optimizer.state.get(parameter, {}) for parameter in live["params"]]
-        found += [Setting("step", group.name, state["step"]) for state in states if "step" in state]
-    return found
+    """lr, weight decay, momentum or betas of each group."""
+    groups = zip(plan.groups, optimizer.param_groups, strict=True)
+    return [Setting(signal, group.name, value) for group, live in groups for signal, value in _numbers(live)]
 
 
 def parameters(optimizer: Optimizer, plan: Plan, signal: str = "") -> list[Samples]:
@@ -81,6 +77,8 @@ class State(NamedTuple):
     """Of what cannot be measured, by key, what it is."""
     mib: dict[str, float]
     """What each group's takes; on all ranks together, where they share it."""
+    steps: list[tuple[str, float | Tensor]]
+    """Of each parameter that has them: its group, and how many."""
 
 
 def state(optimizer: Optimizer, plan: Plan) -> State:
@@ -88,10 +86,13 @@ def state(optimizer: Optimizer, plan: Plan) -> State:
     found: dict[tuple[str, str], Samples] = {}
     skipped: dict[str, str] = {}
     mib = {}
+    steps: list[tuple[str, float | Tensor]] = []
     for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
         size = 0
         for name, parameter in zip(group.params, live["params"], strict=True):
             own = optimizer.state.get(parameter, {})
+            if "step" in own:
+                steps.append((group.name, own["step"]))
             for key, value in own.items():
                 # Nearly all tensors are plain ones, and they are many.
                 if type(value) is Tensor and value.dtype in _USUAL and key not in _TABLES:
@@ -109,7 +110,7 @@ def state(optimizer: Optimizer, plan: Plan) -> State:
                 samples.parameters.append(name)
                 samples.tensors.append(tensor)
         mib[group.name] = size / _MIB
-    return State(list(found.values()), skipped, mib)
+    return State(list(found.values()), skipped, mib, steps)
 
 
 def _measurable(key: str, own: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:

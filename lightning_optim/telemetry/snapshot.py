@@ -8,10 +8,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
-from ..groups.plan import Plan
-from .reading import Samples, gradients, is_second_moment, momentum, parameters, settings, state
+from .inventory import Collection, Inventory, Look
+from .reading import Samples, gradients, momentum, settings
 from .reductions import Reduce, Reductions
 from .summary import ALL, DOT, MOMENTUM, Numbers, Summary, summarize
 
@@ -20,18 +19,17 @@ class Snapshot:
     """Built in the course of one step: `before`, `clip`, `after`; to be read once it has `arrived`.
 
     Args:
-        optimizer: whose step it is.
-        plan: its groups.
+        inventory: of the optimizer whose step it is.
         step: where loggers show it.
     """
 
-    def __init__(self, optimizer: Optimizer, plan: Plan, step: int) -> None:
+    def __init__(self, inventory: Inventory, step: int) -> None:
         self.step = step
         self.skipped: Mapping[str, str] = {}
         """State that cannot be measured: by key, what it is."""
         self.histograms: list[Samples] = []
         """Tensors on the host, if they are asked for."""
-        self._optimizer, self._plan = optimizer, plan
+        self._inventory, self._optimizer, self._plan = inventory, inventory.optimizer, inventory.plan
         self._reductions = Reductions()
         self._measured: list[Numbers] = []
         self._known: list[tuple[tuple[str, str], float]] = []
@@ -54,26 +52,27 @@ class Snapshot:
         """Before gradients are clipped; LBFGS has that several times in a step, and the first counts."""
         if not self._clipped:
             self._clipped = True
-            self._measure(gradients(self._optimizer, self._plan, "norm/grad_unclipped"), Reduce.SQUARES)
+            self._measure_gradients("norm/grad_unclipped")
 
     @torch.no_grad()
     def after(self, *, histograms: bool = False) -> None:
         """After the step: measure what there is, and let the numbers go to the host."""
-        optimizer, plan = self._optimizer, self._plan
-        params = parameters(optimizer, plan, "norm/param")
-        held = state(optimizer, plan)
-        self.skipped = held.skipped
-        samples = [*gradients(optimizer, plan, "norm/grad"), *params, *held.samples, *self._updates(params)]
-        self._measure([each for each in samples if not is_second_moment(each)], Reduce.SQUARES)
-        self._measure([each for each in samples if is_second_moment(each)], Reduce.SQUARES, Reduce.SIZES)
+        now = self._inventory.look()
+        self.skipped = now.state.skipped
+        samples = self._measure_gradients("norm/grad")
+        self._measure(now.plain, Reduce.SQUARES)
+        self._measure(now.second, Reduce.SQUARES, Reduce.SIZES)
+        updates = self._updates(now.params)
+        self._measure(Collection(updates), Reduce.SQUARES)
         if self._momenta:
-            self._measure_angles(params)
-        self._read_settings()
+            self._measure_angles(now.params)
+        self._read_settings(now)
         self._reductions.send()
-        mib = {**held.mib, ALL: sum(held.mib.values())}
+        mib = {**now.state.mib, ALL: sum(now.state.mib.values())}
         self._known += [(("state_mib", group), size) for group, size in mib.items()]
         if histograms:
-            self.histograms = [s._replace(tensors=[_on_host(tensor) for tensor in s.tensors]) for s in samples]
+            every = [*samples, *now.plain.samples, *now.second.samples, *updates]
+            self.histograms = [s._replace(tensors=[_on_host(tensor) for tensor in s.tensors]) for s in every]
         self._before, self._momenta = {}, {}
 
     @property
@@ -91,12 +90,17 @@ class Snapshot:
             summary.values[signal, group] = max(before, number)  # of a group's steps, the largest
         return summary
 
-    def _measure(self, found: Sequence[Samples], *hows: Reduce) -> None:
+    def _measure(self, found: Collection, *hows: Reduce) -> None:
         for how in hows:
-            for signal, group, names, tensors in found:
+            for (signal, group, names, _), sizes in zip(found.samples, found.sizes, strict=True):
                 shown = signal.replace("norm/", "rms/") if how is Reduce.SIZES else signal
-                self._measured.append(Numbers(shown, group, names, [tensor.numel() for tensor in tensors], []))
-        self._reductions.add([tensor for samples in found for tensor in samples.tensors], *hows)
+                self._measured.append(Numbers(shown, group, names, sizes, []))
+        self._reductions.add(found.bundle, *hows)
+
+    def _measure_gradients(self, signal: str) -> list[Samples]:
+        samples = gradients(self._optimizer, self._plan, signal)
+        self._measure(Collection(samples), Reduce.SQUARES)
+        return samples
 
     def _updates(self, params: Sequence[Samples]) -> list[Samples]:
         if not self._before:
@@ -112,11 +116,12 @@ class Snapshot:
             there = zip(names, held, strict=True)
             both = [(n, p.grad, self._momenta[p]) for n, p in there if p in self._momenta and p.grad is not None]
             names_of_both = [name for name, *_ in both]
-            self._measure([Samples(MOMENTUM, group, names_of_both, [before for *_, before in both])], Reduce.SQUARES)
-            products = [_product(grad, before) for _, grad, before in both]
-            self._measure([Samples(DOT, group, names_of_both, products)], Reduce.SUM)
+            momenta = Samples(MOMENTUM, group, names_of_both, [before for *_, before in both])
+            products = Samples(DOT, group, names_of_both, [_product(grad, before) for _, grad, before in both])
+            self._measure(Collection([momenta]), Reduce.SQUARES)
+            self._measure(Collection([products]), Reduce.SUM)
 
-    def _read_settings(self) -> None:
+    def _read_settings(self, now: Look) -> None:
         on_device = []
         for signal, group, value in settings(self._optimizer, self._plan):
             if isinstance(value, Tensor):
@@ -125,6 +130,12 @@ class Snapshot:
             else:
                 self._known.append(((signal, group), float(value)))
         self._reductions.add(on_device, Reduce.VALUE)
+        for group, value in now.state.steps:
+            if isinstance(value, Tensor):
+                self._on_device.append(("step", group))
+            else:
+                self._known.append((("step", group), float(value)))
+        self._reductions.add(now.steps, Reduce.VALUE)
 
 
 def _product(gradient: Tensor, momentum: Tensor) -> Tensor:

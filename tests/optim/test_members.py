@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, optim, optimizer_info
 from lightning_optim.catalog.decay import TO_PARAMETER
+from lightning_optim.registration import describe
 
 from ..messages import check_message
 from .driving import (
@@ -171,6 +172,14 @@ def test_buffers_are_those_of_the_registry_and_of_its_bytes(name, given):
             == info.state_bytes({**info.defaults, **given}) * param.numel()
         )
         assert all(tensors[key].numel() <= max(param.shape[:1], default=1) for key in info.reduced)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_registered_subclass_has_every_decay_of_its_member(name):
+    """A subclass of LAMB refused `update`, its own default, in a config."""
+    info = describe("mine", type("Mine", (class_of(name),), {}))
+    assert info.decay_modes == optimizer_info(name).decay_modes
+    assert info.decay in info.decay_modes
 
 
 # Gradients

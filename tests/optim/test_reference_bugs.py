@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, optim, optimizer_info
 from lightning_optim.groups.plan import Plan
+from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
 
 from .driving import MEMBERS, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
@@ -418,7 +419,7 @@ def test_201419_ef_sgd_gave_the_norm_of_the_parameter_for_that_of_the_memory():
     optimizer = optim.EFSGD(layer.parameters(), lr=1.0)
     layer.weight.grad = torch.tensor([[1.0, 2.0]])
     optimizer.step()
-    snapshot = Snapshot(optimizer, Plan.of(optimizer, layer), 0)
+    snapshot = Snapshot(Inventory(optimizer, Plan.of(optimizer, layer)), 0)
     snapshot.after()
     values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
     assert values["norm/error"] == pytest.approx(math.sqrt(0.5))  # of [-0.5, 0.5]

@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from lightning_optim.groups.plan import Plan
+from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.reading import state
 from lightning_optim.telemetry.snapshot import Snapshot
 
@@ -52,7 +53,7 @@ def measured(state: dict, size: int = 300) -> tuple[dict, dict]:
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = state
     plan = Plan.of(optimizer, layer)
-    snapshot = Snapshot(optimizer, plan, 0)
+    snapshot = Snapshot(Inventory(optimizer, plan), 0)
     snapshot.after()
     values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
     return values, dict(snapshot.skipped)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_optim.telemetry import reductions
+from lightning_optim.telemetry import bundle
 from lightning_optim.telemetry.reductions import Reduce, Reductions
 
 from .ops import Ops
@@ -124,6 +124,6 @@ def test_as_many_calls_for_ten_tensors_as_for_a_thousand() -> None:
 
 def test_rows_of_a_large_tensor_are_even() -> None:
     for size in (1 << 17, 307_200, 2_359_296, 38_597_376):
-        rows = reductions._num_rows(size)
+        rows = bundle._num_rows(size)
         assert rows and size % rows == 0 and size // rows <= 1 << 16
-    assert reductions._num_rows(10_000_019) == 0  # a prime
+    assert bundle._num_rows(10_000_019) == 0  # a prime

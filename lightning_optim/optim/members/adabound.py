@@ -8,7 +8,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import corrected_lr, moments
 
 
 class AdaBound(Member, name="adabound"):
@@ -47,10 +47,9 @@ class AdaBound(Member, name="adabound"):
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsbound"] else ()))
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        (b1, b2), lr, gamma = group["betas"], group["lr"], group["gamma"]
-        size, final_lr = lr * (1 - b2**t) ** 0.5 / (1 - b1**t), group["final_lr"] * lr / group["peak_lr"]
+        gamma, final_lr = group["gamma"], group["final_lr"] * group["lr"] / group["peak_lr"]
         bounds = {"lower": final_lr * (1 - 1 / (gamma * t + 1)), "upper": final_lr * (1 + 1 / (gamma * t))}
-        return {**moments(group), **bounds, "size": size}
+        return {**moments(group), **bounds, "size": corrected_lr(t, group)}
 
     @staticmethod
     def update(p, g, m, v, v_max=None, *, w1, b2, w2, eps, size, lower, upper) -> Update:

@@ -11,7 +11,7 @@ from ...errors import ConfigError
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import bias_corrections, moments
 
 
 class AdamMini(Member, name="adam_mini"):
@@ -49,9 +49,7 @@ class AdamMini(Member, name="adam_mini"):
         return {"block_sq_avg": (num_blocks(group["num_blocks"], param), 1)}
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        bias = {"size": group["lr"] / (1 - b1**t), "root": (1 - b2**t) ** 0.5}
-        return {**moments(group), **bias, "num_blocks": group["num_blocks"]}
+        return {**moments(group), **bias_corrections(t, group), "num_blocks": group["num_blocks"]}
 
     @staticmethod
     def update(p, g, m, v, *, w1, b2, w2, eps, size, root, num_blocks) -> Update:

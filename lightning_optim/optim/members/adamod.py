@@ -7,7 +7,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import corrected_lr, moments
 
 
 class AdaMod(Member, name="adamod"):
@@ -42,9 +42,7 @@ class AdaMod(Member, name="adamod"):
         return ("exp_avg", "exp_avg_sq", "exp_avg_lr")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        size = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
-        return {**moments(group), "w3": 1 - group["beta3"], "size": size}
+        return {**moments(group), "w3": 1 - group["beta3"], "size": corrected_lr(t, group)}
 
     @staticmethod
     def update(p, g, m, v, bound, *, w1, b2, w2, eps, w3, size) -> Update:

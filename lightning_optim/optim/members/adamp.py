@@ -10,7 +10,7 @@ from torch import Tensor
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import bias_corrections, moments
 
 
 class AdamP(Member, name="adamp"):
@@ -52,9 +52,8 @@ class AdamP(Member, name="adamp"):
         state["rows"], state["columns"] = as_matrix(param)
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        step = {"size": group["lr"] / (1 - b1**t), "root": (1 - b2**t) ** 0.5, "nesterov": group["nesterov"]}
-        return {**moments(group), **step, **of_matrix(group)}
+        corrected = {**moments(group), **bias_corrections(t, group)}
+        return {**corrected, "nesterov": group["nesterov"], **of_matrix(group)}
 
     @staticmethod
     def update(p, g, m, v, *, w1, b2, w2, eps, size, root, nesterov, matrix, **limits) -> Update:

@@ -7,7 +7,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import corrected_lr, moments
 
 
 class DiffGrad(Member, name="diffgrad"):
@@ -34,8 +34,7 @@ class DiffGrad(Member, name="diffgrad"):
         return ("exp_avg", "exp_avg_sq", "previous_grad")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        return {**moments(group), "size": group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)}
+        return {**moments(group), "size": corrected_lr(t, group)}
 
     @staticmethod
     def update(p, g, m, v, before, *, w1, b2, w2, eps, size) -> Update:

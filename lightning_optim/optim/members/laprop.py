@@ -7,7 +7,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import bias_corrections, moments
 
 
 class LaProp(Member, name="laprop"):
@@ -36,8 +36,7 @@ class LaProp(Member, name="laprop"):
         return ("exp_avg", "exp_avg_sq")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        return {**moments(group), "root": (1 - b2**t) ** 0.5, "size": group["lr"] / (1 - b1**t)}
+        return {**moments(group), **bias_corrections(t, group)}
 
     @staticmethod
     def update(p, g, m, v, *, w1, b2, w2, eps, root, size) -> Update:

@@ -7,7 +7,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import bias_corrections, moments
 
 
 class MARS(Member, name="mars"):
@@ -43,9 +43,8 @@ class MARS(Member, name="mars"):
         return ("exp_avg", "exp_avg_sq", "previous_grad")
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        bias = {"size": group["lr"] / (1 - b1**t), "root": (1 - b2**t) ** 0.5}
-        return {**moments(group), **bias, "ahead": group["gamma"] * b1 / (1 - b1)}
+        b1, _ = group["betas"]
+        return {**moments(group), **bias_corrections(t, group), "ahead": group["gamma"] * b1 / (1 - b1)}
 
     @staticmethod
     def update(p, g, m, v, before, *, w1, b2, w2, eps, ahead, size, root) -> Update:

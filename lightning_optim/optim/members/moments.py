@@ -1,4 +1,4 @@
-"""What Adam's relatives share: the coefficients of two running averages."""
+"""What Adam's relatives share: the coefficients of two running averages, and of the correction of their bias."""
 
 from __future__ import annotations
 
@@ -13,3 +13,16 @@ def moments(group: Mapping[str, Any]) -> dict[str, float]:
     """
     b1, b2 = group["betas"]
     return {"w1": 1 - b1, "b2": b2, "w2": 1 - b2, "eps": group["eps"]}
+
+
+def bias_corrections(t: float, group: Mapping[str, Any]) -> dict[str, float]:
+    """`size`, lr / (1 - β1^t), and `root`, √(1 - β2^t), by which √v is divided before ε is added."""
+    b1, b2 = group["betas"]
+    return {"size": group["lr"] / (1 - b1**t), "root": (1 - b2**t) ** 0.5}
+
+
+def corrected_lr(t: float, group: Mapping[str, Any]) -> float:
+    """lr √(1 - β2^t) / (1 - β1^t): both corrections in the lr, where ε is added to √v as it is."""
+    b1, b2 = group["betas"]
+    size: float = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
+    return size

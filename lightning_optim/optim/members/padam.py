@@ -7,7 +7,7 @@ from typing import Any
 from ..base import Group
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import corrected_lr, moments
 
 
 class Padam(Member, name="padam"):
@@ -43,9 +43,7 @@ class Padam(Member, name="padam"):
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        size = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
-        return {**moments(group), "power": 2 * group["partial"], "size": size}
+        return {**moments(group), "power": 2 * group["partial"], "size": corrected_lr(t, group)}
 
     @staticmethod
     def update(p, g, m, v, v_max=None, *, w1, b2, w2, eps, power, size) -> Update:

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..finite import gathered
+
 
 def total(numbers: Sequence[Tensor]) -> float:
     """The sum of tensors of one element, in float64, with one read from the device."""
-    whole = [number.full_tensor() if hasattr(number, "full_tensor") else number for number in numbers]
+    whole = [gathered(number) for number in numbers]
     return torch.stack([number.to(whole[0].device, torch.float64).squeeze() for number in whole]).sum().item()

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..base import Group
 from ..update import Update
 from .member import Member
+from .moments import corrected_lr
 
 
 class Yogi(Member, name="yogi"):
@@ -50,8 +51,7 @@ class Yogi(Member, name="yogi"):
 
     def coefficients(self, t: float, group: Group) -> dict[str, Any]:
         b1, b2 = group["betas"]
-        size = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
-        return {"w1": 1 - b1, "less": b2 - 1, "eps": group["eps"], "size": size}
+        return {"w1": 1 - b1, "less": b2 - 1, "eps": group["eps"], "size": corrected_lr(t, group)}
 
     @staticmethod
     def update(p, g, m, v, *, w1, less, eps, size) -> Update:

@@ -1,0 +1,94 @@
+"""Other momenta than Adam's: one that adapts, one of points, one over the Hessian, one without the gradients' noise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..hyperparameters import Number, Numbers
+from .common import beta, betas, eps, lr, weight_decay
+from .entry import ours
+
+MOMENTUM = (
+    ours(
+        "adai",
+        "Adai",
+        summary="SGD whose momentum, not its lr, adapts: stronger where gradients are small.",
+        paper="arXiv:2006.15815",
+        equations=(
+            "v ← β2 v + (1 - β2) g²;  v̂ = v / (1 - β2^t)",
+            "β1 = clamp(1 - β0 v̂ / mean(v̂), 0, 1 - ε)    (the mean over all parameters that take the step)",
+            "m ← β1 m + (1 - β1) g;  c ← β1 c + 1 - β1",
+            "p ← p - lr m / c",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "betas": Numbers(
+                default=(0.1, 0.99),
+                items=(Number(default=0.1, low=0), beta(0.99)),
+                help="strength of the adaptation, and decay rate of the running average of the squared gradient",
+            ),
+            "eps": Number(default=1e-3, low=0, high=1, open_low=True, help="no momentum is above 1 - eps"),
+            "weight_decay": weight_decay(),
+        },
+        buffers={"exp_avg": "", "exp_avg_sq": "", "bias_correction1": ""},
+    ),
+    ours(
+        "madgrad",
+        "MADGRAD",
+        summary="Dual averaging with a cube root, and momentum as an average of points.",
+        paper="arXiv:2101.11075",
+        equations=(
+            "w = (lr + ε) √t, 0 where lr = 0",
+            "s ← s + w g;  v ← v + w g²",
+            "z = x0 - s / (v^(1/3) + ε)    (x0 = p before its first step)",
+            "p ← momentum p + (1 - momentum) z",
+        ),
+        hyperparameters={
+            "lr": lr(1e-2),
+            "momentum": beta(0.9, "share of the parameter in the average of points"),
+            "weight_decay": weight_decay(),
+            "eps": replace(eps(1e-6, "added to the cube root, and to the lr"), open_low=True),
+        },
+        buffers={"grad_sum_sq": "", "s": "", "x0": "momentum"},
+    ),
+    ours(
+        "sophia_g",
+        "SophiaG",
+        summary="Momentum over an estimate of the Hessian's diagonal, clipped to lr.",
+        paper="arXiv:2305.14342",
+        equations=(
+            "m ← β1 m + (1 - β1) g",
+            "p ← p - lr clamp(m / (ρ h + ε), -1, 1)",
+            "update_hessian(B), g of the loss with sampled labels:  h ← β2 h + (1 - β2) B g²",
+            "    (under Lightning the callback SophiaHessian calls it)",
+        ),
+        hyperparameters={
+            "lr": lr(1e-4),
+            "betas": betas(0.965, 0.99, "decay rates of the averages of gradient and Hessian"),
+            "rho": Number(default=0.04, low=0, help="how much of the Hessian counts"),
+            "eps": eps(1e-15),
+            "weight_decay": weight_decay(0.1),
+        },
+        buffers={"exp_avg": "", "hessian": ""},
+        decay="decoupled",
+    ),
+    ours(
+        "storm",
+        "STORM",
+        summary="Momentum that takes the gradients' noise away: two evaluations a step, of one batch.",
+        paper="arXiv:1905.10018",
+        equations=(
+            "a = min(1, c η²);  s ← s + g_t²;  η = lr / (w + s)^(1/3)",
+            "d ← g_t + (1 - a) (d - ∇f_t(p_{t-1})), g_t = ∇f_t(p_t), at first d = g_t",
+            "p ← p - η d",
+        ),
+        hyperparameters={
+            "lr": lr(1.0, "learning rate, the paper's k; with a schedule, its peak"),
+            "w": Number(default=10.0, low=0, open_low=True, help="what the sum of squares begins with"),
+            "c": Number(default=100.0, low=0, help="how much of the momentum is forgotten"),
+            "weight_decay": weight_decay(),
+        },
+        buffers={"previous": "", "gradient": "", "sum": "", "estimate": ""},
+        evaluations=2,
+    ),
+)
