@@ -93,7 +93,8 @@ def _of_classes(output: Tensor, arguments: Mapping[str, Any], generator: Generat
     """Classes from logits or log-probabilities, with a dimension of classes after that of samples, if there is one."""
     target: Tensor = arguments["target"]
     probabilities = output.movedim(min(1, output.ndim - 1), -1).softmax(dim=-1)
-    labels = probabilities.flatten(0, -2).multinomial(1, generator=generator).reshape(probabilities.shape[:-1])
+    rows = probabilities.reshape(-1, probabilities.shape[-1])
+    labels = rows.multinomial(1, generator=generator).reshape(probabilities.shape[:-1])
     if target.is_floating_point():
         return labels, labels.numel()
     ignored = target == arguments["ignore_index"]

@@ -113,13 +113,15 @@ def test_nothing_else_changes() -> None:
     assert taken == [5]
 
 
-def test_the_seed_decides() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_the_seed_decides(case) -> None:
+    loss, targets, _ = CASES[case]
     net, inputs = model_and_inputs()
     found: list[list[Tensor]] = []
     for seed in (3, 3, 4):
         torch.rand(seed)
         with SampledGradients(list(net.parameters()), seed, 1.0, lambda _, grads: found.append(list(grads.values()))):
-            functional.cross_entropy(net(inputs), CASES["cross_entropy"][1])
+            loss(net(inputs), targets)
     same = [all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True)) for other in found[1:]]
     assert same == [True, False]
 
@@ -136,21 +138,53 @@ def test_a_metric_is_no_loss() -> None:
     assert taken == [5]
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"reduction": "sum"}, r"cross_entropy with reduction='sum' is not a plain mean"),
-        ({"weight": torch.ones(3)}, r"cross_entropy with weight= is not a plain mean.* Leave it out, or call"),
-    ],
-    ids=["sum", "weight"],
-)
-def test_what_is_no_plain_mean_is_refused(given, said) -> None:
+def test_one_sample_without_a_dimension_of_samples() -> None:
+    output = torch.tensor([0.0, 50.0, 0.0], requires_grad=True)
+    taken = []
+    with SampledGradients([output], 0, 1.0, lambda *given: taken.append(given)):
+        functional.cross_entropy(output, torch.tensor(0))
+    ((num_samples, grads),) = taken
+    assert num_samples == 1
+    assert grads[output].abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_in_16_bits_labels_are_drawn_from_float32(case) -> None:
+    loss, targets, _ = CASES[case]
     net, inputs = model_and_inputs()
+    net, targets = net.bfloat16(), targets.bfloat16() if targets.is_floating_point() else targets
+    taken: list[dict] = []
+    with SampledGradients(list(net.parameters()), 0, 1.0, lambda _, grads: taken.append(grads)):
+        loss(net(inputs.bfloat16()), targets)
+    assert all(grad.dtype == torch.bfloat16 and grad.isfinite().all() for grad in taken[0].values())
+
+
+SUM = {"reduction": "sum"}
+OLD = pytest.mark.filterwarnings("ignore:size_average and reduce args")
+
+
+@OLD
+@pytest.mark.parametrize(
+    ("loss", "given", "said"),
+    [
+        ("cross_entropy", SUM, r"cross_entropy with reduction='sum' is not a plain mean"),
+        ("cross_entropy", {"reduction": "none"}, r"with reduction='none' is not"),
+        ("cross_entropy", {"weight": torch.ones(3)}, r"cross_entropy with weight= is not .* Leave it out, or call"),
+        ("cross_entropy", {"size_average": False}, r"with size_average= is not"),
+        ("cross_entropy", {"reduce": True}, r"with reduce= is not"),
+        ("binary_cross_entropy_with_logits", {"pos_weight": torch.ones(3)}, r"with pos_weight= is not"),
+        ("binary_cross_entropy_with_logits", {"weight": torch.ones(3)}, r"with weight= is not"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_what_is_no_plain_mean_is_refused(loss, given, said) -> None:
+    net, inputs = model_and_inputs()
+    targets = CASES["cross_entropy" if loss == "cross_entropy" else "two"][1]
     with (
         pytest.raises(ConfigError, match=said),
         SampledGradients(list(net.parameters()), 0, 1.0, lambda *_: None),
     ):
-        functional.cross_entropy(net(inputs), CASES["cross_entropy"][1], **given)
+        getattr(functional, loss)(net(inputs), targets, **given)
 
 
 def test_a_second_loss_is_refused() -> None:

@@ -52,6 +52,7 @@ def test_one_that_misses_a_gradient_stays_in_step_with_the_others(name, foreach)
     assert (seen[2][2] == seen[1][2]) == (name == "storm")  # which can do nothing with the second alone
     moved = [[a != b for a, b in zip(before, after, strict=True)] for before, after in pairwise(seen)]
     assert all(moved[0][i] for i in (0, 2)) and all(moved[2])
+    assert [optimizer.state[p]["taken"] for p in params] == [4.0, 3.0, 3.0]
     alone, lone = param(), []
     other = class_of(name)([alone], lr=0.1)
     closure = closure_of([alone])
@@ -95,6 +96,17 @@ def test_without_a_closure_it_goes_on_where_it_was_saved(name) -> None:
                 optimizer = other
         weights.append(p.detach())
     assert torch.equal(*weights)
+
+
+@ONE_OF_THEM
+@FOREACH
+def test_one_whose_first_gradient_is_a_second_one_has_not_been_away(name, foreach) -> None:
+    params = [param(), param()]
+    optimizer = class_of(name)(params, lr=0.1, foreach=foreach)
+    optimizer.step(closure_of(params, lambda call, i: (call, i) == (0, 1)))
+    late = params[1].detach()
+    assert torch.equal(late, param()) if name == "storm" else ((late > 0) & (late < 1)).all()
+    assert [optimizer.state[p]["taken"] for p in params] == [1.0, 0.0]
 
 
 @ONE_OF_THEM

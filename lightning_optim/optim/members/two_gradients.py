@@ -54,7 +54,7 @@ class TwoGradients(Member):
             self._go_home()
 
     def _go_home(self) -> None:
-        for param, state in list(self._away()):
+        for param, state in self._away():
             steered = state.get(MASTER, param)
             real(steered).copy_(real(state[self.home]))
             param.copy_(steered)
