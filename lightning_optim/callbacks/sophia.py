@@ -111,7 +111,7 @@ class SophiaHessian(Callback):
         )
         with sampled:
             output = training_step()
-        if not sampled.taken:
+        if not sampled.taken and output is not None:  # else Lightning skips the batch
             raise ConfigError(
                 "SophiaHessian: training_step computes none of the losses that labels can be drawn for: "
                 f"{', '.join(sorted(loss.__name__ for loss in LOSSES))} of torch.nn.functional. Compute one of them "

@@ -182,6 +182,16 @@ def test_a_loss_that_no_labels_are_known_of_is_refused(tmp_path) -> None:
         train(tmp_path, SophiaHessian(), cls=Other)
 
 
+@pytest.mark.filterwarnings("ignore:.*returned .None.")
+def test_a_batch_that_lightning_skips_has_no_estimate(tmp_path) -> None:
+    class Skips(Net):
+        def training_step(self, batch, batch_idx):
+            return None if self.trainer.fit_loop.total_batch_idx == 4 else super().training_step(batch, batch_idx)
+
+    seen = train(tmp_path, SophiaHessian(2), cls=Skips)
+    assert changes(seen) == [0, 2, *range(6, 16, 2)]
+
+
 def test_sharded_parameters_are_refused() -> None:
     trainer = SimpleNamespace(strategy=ModelParallelStrategy())
     with pytest.raises(ConfigError, match=r"under ModelParallelStrategy no rank has the whole gradient"):

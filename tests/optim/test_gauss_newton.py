@@ -159,6 +159,14 @@ def test_in_16_bits_labels_are_drawn_from_float32(case) -> None:
     assert all(grad.dtype == torch.bfloat16 and grad.isfinite().all() for grad in taken[0].values())
 
 
+def test_parameters_that_the_loss_does_not_depend_on_are_left_out() -> None:
+    net, inputs = model_and_inputs()
+    unused, taken = nn.Parameter(torch.ones(2)), []
+    with SampledGradients([unused, *net.parameters()], 0, 1.0, lambda _, grads: taken.append(list(grads))):
+        functional.cross_entropy(net(inputs), CASES["cross_entropy"][1])
+    assert [id(p) for p in taken[0]] == [id(p) for p in net.parameters()]
+
+
 SUM = {"reduction": "sum"}
 OLD = pytest.mark.filterwarnings("ignore:size_average and reduce args")
 
