@@ -42,6 +42,8 @@ from .oracles import (
     start,
 )
 
+pytestmark = pytest.mark.slow
+
 elsewhere = oracles.elsewhere
 
 # What the classes are driven with.

@@ -41,6 +41,8 @@ from .oracles import (
 )
 from .test_oracles_others import Fed
 
+pytestmark = pytest.mark.slow
+
 elsewhere = oracles.elsewhere
 
 

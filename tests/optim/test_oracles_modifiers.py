@@ -38,6 +38,8 @@ from .oracles import (
     start,
 )
 
+pytestmark = pytest.mark.slow
+
 elsewhere = oracles.elsewhere
 
 
