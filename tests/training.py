@@ -85,9 +85,9 @@ def fit(
     seed: int = 1,
     **arguments: Any,
 ) -> Trainer:
-    """Fit on the CPU, with a checkpoint after each optimizer step where `save` says so."""
+    """Fit, on the CPU unless told otherwise, with a checkpoint after each optimizer step where `save` says so."""
     saving = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if save else []
-    arguments = {"logger": False, "enable_checkpointing": bool(saving), **arguments}
+    arguments = {"accelerator": "cpu", "logger": False, "enable_checkpointing": bool(saving), **arguments}
     seed_everything(seed, verbose=False)
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -97,7 +97,6 @@ def fit(
             "ignore", message=".*(Checkpoint directory|dirpath has changed|Be aware that when using .ckpt_path).*"
         )
         trainer = Trainer(
-            accelerator="cpu",
             devices=1,
             max_epochs=epochs,
             enable_progress_bar=False,
