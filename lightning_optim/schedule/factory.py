@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
 from ..errors import ConfigError, choices, left_over, listed, takes_name
 from ..hyperparameters import Number, plain
+from .arguments import curve_arguments, peak_arguments
 from .by_group import VARIATION, ByGroup, GroupView, mark_scheduled, momentum_of
 from .by_name import by_name
 from .curves import Warmup
@@ -234,12 +235,12 @@ class SchedulerFactory:
             arguments[info.length] = total
         if info.own_warmup:
             return LambdaLR(
-                optimizer, cls(warmup_steps=warmup_steps, **_curve_arguments(self.name, arguments, warmup_steps))
+                optimizer, cls(warmup_steps=warmup_steps, **curve_arguments(self.name, arguments, warmup_steps))
             )
         if self.name == "one_cycle" and arguments["pct_start"] * arguments["total_steps"] == 1:
             raise ConfigError("pct_start: a climb of one step has no length. Type pct_start: 0, or a larger one")
         if "cycle_momentum" in arguments:
-            arguments |= _peak_arguments(self.name, optimizer, arguments)
+            arguments |= peak_arguments(optimizer, arguments)
         arguments.pop("monitor", None)
         scheduler = cls(optimizer, **arguments)
         return scheduler
@@ -390,38 +391,6 @@ def _within(index: int) -> Iterator[None]:
         yield
     except ConfigError as error:
         raise ConfigError(f"schedulers[{index}].{error}") from None
-
-
-def _curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:
-    if name == "warmup_stable_decay":
-        decay_steps = arguments["decay_steps"] or max(1, arguments["total_steps"] // 10)
-        if warmup_steps + decay_steps > arguments["total_steps"]:
-            raise ConfigError(
-                f"decay_steps: {warmup_steps} steps of warm-up and {decay_steps} of decay are more than the run's "
-                f"{arguments['total_steps']}. Type fewer"
-            )
-        return {**arguments, "decay_steps": decay_steps}
-    if name == "inverse_sqrt":
-        return {"timescale": arguments["timescale"] or warmup_steps or 10_000}
-    return arguments
-
-
-def _peak_arguments(name: str, optimizer: Optimizer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Each group's own lr as its maximum, where torch's scalar `max_lr` would give all groups one lr, silently."""
-    peaks = [float(group["lr"]) for group in optimizer.param_groups]
-    for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-        if peak < arguments.get("base_lr", 0.0):
-            raise ConfigError(
-                f"base_lr: {arguments['base_lr']:g} is above the lr {peak:g} of group {group.get('name', '?')!r}. "
-                f"Type base_lr: {min(peaks) / 10:g}"
-            )
-    has_momentum = "momentum" in optimizer.defaults or "betas" in optimizer.defaults
-    cycle = arguments["cycle_momentum"]
-    if cycle and not has_momentum:
-        raise ConfigError(
-            f"cycle_momentum: {type(optimizer).__name__} has neither momentum nor betas. Type cycle_momentum: false"
-        )
-    return {"max_lr": peaks, "cycle_momentum": has_momentum if cycle is None else cycle}
 
 
 torch.serialization.add_safe_globals([SchedulerFactory])
