@@ -3,35 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+_SMALL = 1 << 13
+"""Up to so many elements, a copy beside others of its shape costs a tensor less than a turn of its own."""
 _LARGE = 1 << 16
+"""Beyond so many, a tensor is worth a call of its own, which all threads share."""
+_ROW = 1 << 15
+"""So many at most become one float32, in one thread."""
 _PLAIN = (Tensor, nn.Parameter)
+
+Places = NDArray[np.int64]
+_Kind = tuple[int, torch.dtype, torch.Size]
+"""The number of its device, -1 for the CPU; type; shape."""
 
 
 class Part(NamedTuple):
-    """Tensors of one device and type; on the CPU all large, or none."""
+    """Tensors of one device and type."""
 
-    places: list[int]
-    """Where each stands in the bundle."""
-    tensors: list[Tensor]
-    """This rank's part of each."""
-    cuts: list[int]
-    """Into how many parts each is cut; 0 for a plain one, which every rank has whole."""
-    rows: list[Tensor | tuple[Tensor, ...]]
-    """Where they are large: each as `(n, m)`, or as `n` pieces; views, which threads share."""
-    owners: Tensor | None
-    """`(rows,)`: whose each row is."""
+    dtype: torch.dtype
+    listed: list[Tensor]
+    """For the one call that takes many; each gives a number."""
+    matrices: list[Tensor | list[Tensor]]
+    """For a call each; each row gives a number. Large tensors, `(n, m)`, and small ones of one shape, to be stacked."""
+    places: Places
+    """`(numbers,)`: which tensor of the bundle each number belongs to."""
+    cuts: NDArray[np.int64] | None
+    """`(numbers,)`: into how many parts that tensor is cut, 1 if every rank has it whole; None if all are."""
 
 
 class Bundle:
-    """Tensors in an order, and sorted. Sorting takes longer than measuring small ones: bundles may be kept.
+    """Tensors in an order, and sorted.
+
+    The call for many is one kernel on a GPU. On the CPU it takes one tensor after the other, each in one thread and one
+    float32, which is off by 1e-2 at 10⁸ elements: there, only those of middling size and odd shape are left to it.
 
     Args:
         tensors: whatever part of each this rank holds.
@@ -41,44 +54,88 @@ class Bundle:
         self.sizes = [tensor.numel() for tensor in tensors]
         """Elements of each, as a whole."""
         self.is_plain = all(type(tensor) in _PLAIN for tensor in tensors)
-        cut = [(tensor, 0) for tensor in tensors] if self.is_plain else [_local(tensor) for tensor in tensors]
+        local, cuts = tensors, None
+        if not self.is_plain and any(isinstance(tensor, DTensor) for tensor in tensors):
+            found = [_local(tensor) for tensor in tensors]
+            local, cuts = [tensor for tensor, _ in found], np.array([cut for _, cut in found])
+        if any(tensor.is_complex() for tensor in local):
+            local = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in local]
         # A device's number takes a fifth of the time that the device itself does.
-        kinds = [(t.get_device(), t.dtype, t.is_cpu and t.numel() > _LARGE) for t, _ in cut]
-        self.parts: list[Part] = []
-        for kind in dict.fromkeys(kinds):
-            places = [place for place, other in enumerate(kinds) if other == kind]
-            alike, cuts = [cut[place][0] for place in places], [cut[place][1] for place in places]
-            rows = [_rows(tensor) for tensor in alike] if kind[2] else []
-            self.parts.append(Part(places, alike, cuts, rows, _owners(rows) if rows else None))
+        plans = _plans(tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in local]))
+        self.parts = [plan.part(local, cuts) for plan in plans]
+
+
+class _Plan(NamedTuple):
+    """A part of a bundle, by the places of its tensors."""
+
+    dtype: torch.dtype
+    listed: list[int]
+    stacks: list[list[int]]
+    large: list[int]
+    places: Places
+
+    def part(self, tensors: Sequence[Tensor], cuts: NDArray[np.int64] | None) -> Part:
+        matrices: list[Tensor | list[Tensor]] = [[tensors[place] for place in stack] for stack in self.stacks]
+        matrices += [matrix for place in self.large for matrix in _matrices(tensors[place])]
+        listed = [tensors[place] for place in self.listed]
+        return Part(self.dtype, listed, matrices, self.places, None if cuts is None else cuts[self.places])
+
+
+@lru_cache(maxsize=32)
+def _plans(kinds: tuple[_Kind, ...]) -> list[_Plan]:
+    """How tensors of these kinds are sorted; a step's gradients are new tensors, but of the kinds of the last one's."""
+    return [
+        _plan(dtype, {place: kind[2] for place, kind in enumerate(kinds) if kind[:2] == (device, dtype)}, device < 0)
+        for device, dtype in dict.fromkeys(kind[:2] for kind in kinds)
+    ]
+
+
+def _plan(dtype: torch.dtype, shapes: Mapping[int, torch.Size], on_cpu: bool) -> _Plan:
+    listed: list[int] = []
+    large: list[int] = []
+    alike: dict[torch.Size, list[int]] = {}
+    for place, shape in shapes.items():
+        if not on_cpu or _SMALL < shape.numel() <= _LARGE:
+            listed.append(place)
+        elif shape.numel() > _LARGE:
+            large.append(place)
+        else:
+            alike.setdefault(shape, []).append(place)
+    listed += [stack[0] for stack in alike.values() if len(stack) == 1]
+    stacks = [stack for stack in alike.values() if len(stack) > 1]
+    places = [*listed, *(place for stack in stacks for place in stack)]
+    for place in large:
+        rows, _, rest = _rows(shapes[place].numel())
+        places += [place] * (rows + rest)
+    return _Plan(dtype, listed, stacks, large, np.array(places))
 
 
 def _local(tensor: Tensor) -> tuple[Tensor, int]:
     """This rank's part of a tensor, and into how many parts it is cut."""
     if not isinstance(tensor, DTensor):
-        return tensor, 0
+        return tensor, 1
     if any(placement.is_partial() for placement in tensor.placements):
-        return tensor.full_tensor(), 0
+        return tensor.full_tensor(), 1
     mesh = tensor.device_mesh
     cuts = [mesh.size(dim) for dim, placement in enumerate(tensor.placements) if not placement.is_replicate()]
     return tensor.to_local(), math.prod(cuts)
 
 
-def _rows(tensor: Tensor) -> Tensor | tuple[Tensor, ...]:
-    tensor = tensor.detach()
-    rows = _num_rows(tensor.numel())
-    if rows and tensor.is_contiguous():
-        return tensor.view(rows, -1)
+def _matrices(tensor: Tensor) -> list[Tensor]:
+    """A large tensor as rows, and what is left as one more."""
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    rows, length, rest = _rows(tensor.numel())
+    if tensor.is_contiguous() and not rest:
+        return [tensor.view(rows, length)]
     # In the order of memory, so that reshaping copies nothing where there are no gaps.
     flat = tensor.permute(sorted(range(tensor.ndim), key=tensor.stride, reverse=True)).reshape(-1)
-    return torch.split(flat, _LARGE)
-
-
-def _owners(rows: Sequence[Tensor | tuple[Tensor, ...]]) -> Tensor:
-    return torch.repeat_interleave(torch.tensor([len(each) for each in rows]))
+    return [flat[: rows * length].view(rows, length), flat[rows * length :].view(1, -1)][: 2 if rest else 1]
 
 
 @lru_cache(maxsize=4096)
-def _num_rows(size: int) -> int:
-    """How many equal rows of no more than `_LARGE` elements make up so many; 0 where no good number does."""
-    least = -(-size // _LARGE)
-    return next((rows for rows in range(least, 2 * least + 16) if size % rows == 0), 0)
+def _rows(size: int) -> tuple[int, int, int]:
+    """How many rows, of how many elements, and whether there is a rest: none where there is a good number of rows."""
+    least = -(-size // _ROW)
+    rows = next((rows for rows in range(least, 2 * least + 16) if size % rows == 0), 0)
+    return (rows, size // rows, 0) if rows else (size // _ROW, _ROW, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
+from itertools import chain, islice
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -39,8 +39,8 @@ class Look(NamedTuple):
     """Parameters, and state but second moments."""
     second: Collection
     """Second moments."""
-    steps: Bundle
-    """`state.steps` that are tensors."""
+    steps: Collection
+    """`state.steps`."""
 
 
 class Inventory:
@@ -55,6 +55,7 @@ class Inventory:
         self.optimizer, self.plan = optimizer, plan
         self._look: Look | None = None
         self._seen: list[Any] = []
+        self._tensors: list[Tensor] = []
         self._places: list[int] = []
 
     def look(self) -> Look:
@@ -67,32 +68,27 @@ class Inventory:
 
     def _live(self) -> list[Any]:
         """Every parameter, and everything in every state."""
-        optimizer = self.optimizer
-        states = list(optimizer.state.values())
-        held = [value for own in states for value in (own.values() if isinstance(own, dict) else (own,))]
-        return [parameter for group in optimizer.param_groups for parameter in group["params"]] + states + held
+        states = list(self.optimizer.state.values())
+        held = chain.from_iterable(own.values() if isinstance(own, dict) else (own,) for own in states)
+        return [*chain.from_iterable(group["params"] for group in self.optimizer.param_groups), *states, *held]
 
     def _holds(self, seen: list[Any]) -> bool:
         """Whether all of it is the same, and at the same place: a tensor's `data` may be replaced."""
         alike = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
-        return alike and self._places == _places(seen)
+        return alike and self._places == list(map(Tensor.data_ptr, self._tensors))
 
     def _keep(self, seen: list[Any], look: Look) -> None:
         """Remember what was seen, where looking again would find these very tensors."""
         known = set(map(id, seen))
         found = [tensor for samples in (*look.plain.samples, *look.second.samples) for tensor in samples.tensors]
-        whole = look.plain.bundle.is_plain and look.second.bundle.is_plain and look.steps.is_plain
-        fixed = whole and all(id(tensor) in known for tensor in found)
-        self._seen, self._places = (seen, _places(seen)) if fixed else ([], [])
+        whole = look.plain.bundle.is_plain and look.second.bundle.is_plain and look.steps.bundle.is_plain
+        self._seen = seen if whole and all(id(tensor) in known for tensor in found) else []
+        self._tensors = [value for value in self._seen if isinstance(value, Tensor)]
+        self._places = list(map(Tensor.data_ptr, self._tensors))
 
     def _anew(self) -> Look:
         params = parameters(self.optimizer, self.plan, "norm/param")
         held = state(self.optimizer, self.plan)
         second = [samples for samples in held.samples if is_second_moment(samples)]
         plain = [samples for samples in held.samples if not is_second_moment(samples)]
-        steps = Bundle([value for _, value in held.steps if isinstance(value, Tensor)])
-        return Look(params, held, Collection([*params, *plain]), Collection(second), steps)
-
-
-def _places(seen: list[Any]) -> list[int]:
-    return [value.data_ptr() for value in seen if isinstance(value, Tensor)]
+        return Look(params, held, Collection([*params, *plain]), Collection(second), Collection(held.steps))

@@ -77,8 +77,10 @@ class State(NamedTuple):
     """Of what cannot be measured, by key, what it is."""
     mib: dict[str, float]
     """What each group's takes; on all ranks together, where they share it."""
-    steps: list[tuple[str, float | Tensor]]
-    """Of each parameter that has them: its group, and how many."""
+    steps: list[Samples]
+    """Of each group, the numbers of steps that are tensors, as `step`."""
+    counts: dict[str, float]
+    """Of each group, the largest of those that are numbers."""
 
 
 def state(optimizer: Optimizer, plan: Plan) -> State:
@@ -86,13 +88,19 @@ def state(optimizer: Optimizer, plan: Plan) -> State:
     found: dict[tuple[str, str], Samples] = {}
     skipped: dict[str, str] = {}
     mib = {}
-    steps: list[tuple[str, float | Tensor]] = []
+    steps: list[Samples] = []
+    counts: dict[str, float] = {}
     for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
         size = 0
+        counted = Samples("step", group.name, [], [])
         for name, parameter in zip(group.params, live["params"], strict=True):
             own = optimizer.state.get(parameter, {})
-            if "step" in own:
-                steps.append((group.name, own["step"]))
+            step = own.get("step")
+            if isinstance(step, Tensor):
+                counted.parameters.append(name)
+                counted.tensors.append(step)
+            elif step is not None:
+                counts[group.name] = max(counts.get(group.name, 0.0), float(step))
             for key, value in own.items():
                 # Nearly all tensors are plain ones, and they are many.
                 if type(value) is Tensor and value.dtype in _USUAL and key not in _TABLES:
@@ -110,7 +118,9 @@ def state(optimizer: Optimizer, plan: Plan) -> State:
                 samples.parameters.append(name)
                 samples.tensors.append(tensor)
         mib[group.name] = size / _MIB
-    return State(list(found.values()), skipped, mib, steps)
+        if counted.tensors:
+            steps.append(counted)
+    return State(list(found.values()), skipped, mib, steps, counts)
 
 
 def _measurable(key: str, own: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:

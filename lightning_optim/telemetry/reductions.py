@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .bundle import Bundle, Part
+from .bundle import Bundle, Part, Places
 
 _HALVES = (torch.float16, torch.bfloat16)
 
@@ -33,7 +35,7 @@ class Reductions:
     """
 
     def __init__(self) -> None:
-        self._batches: dict[torch.device, list[_Batch]] = {}
+        self._batches: list[_Batch] = []
         self._count = 0
         self._flights: list[_Flight] = []
 
@@ -45,28 +47,19 @@ class Reductions:
         """
         bundle = tensors if isinstance(tensors, Bundle) else Bundle(tensors)
         for part in bundle.parts:
-            found = _by_rows(part, hows) if part.rows else [_together(part.tensors, how) for how in hows]
-            for number, (how, numbers) in enumerate(zip(hows, found, strict=True)):
-                # At once, while the numbers are still in the cache.
-                vector = _vector(numbers, how, part.owners)
-                batch = _Batch(how, self._count + number * len(bundle.sizes), part, vector)
-                self._batches.setdefault(part.tensors[0].device, []).append(batch)
+            for number, (how, numbers) in enumerate(zip(hows, _reduced(part, hows), strict=True)):
+                places = part.places + (self._count + number * len(bundle.sizes))
+                self._batches.append(_Batch(how, places, part.cuts, numbers))
         self._count += len(hows) * len(bundle.sizes)
 
     @torch.no_grad()
     def send(self) -> None:
         """Let the numbers go: one vector from each device, summed over ranks where one holds but a part."""
-        for batches in self._batches.values():
-            summed = [batch for batch in batches if batch.how is not Reduce.VALUE]
-            values = [batch for batch in batches if batch.how is Reduce.VALUE]
-            vectors = [batch.vector for batch in summed]
-            cuts = [cut for batch in summed for cut in batch.part.cuts]
-            if any(cuts):
-                vectors = [_over_ranks(torch.cat(vectors), cuts)]
-            vectors += [batch.vector for batch in values]
-            places = [batch.first + place for batch in (*summed, *values) for place in batch.part.places]
-            self._flights.append(_Flight(torch.cat(vectors), places))
-        self._batches = {}
+        by_device: dict[torch.device, list[_Batch]] = {}
+        for batch in self._batches:
+            by_device.setdefault(batch.numbers[0].device, []).append(batch)
+        self._flights += [_Flight(*_joined(batches)) for batches in by_device.values()]
+        self._batches = []
 
     @property
     def arrived(self) -> bool:
@@ -75,28 +68,43 @@ class Reductions:
 
     def numbers(self) -> list[float]:
         """All of them, in the order in which they were added; waits for those under way."""
-        found = [math.nan] * self._count
+        found = np.zeros(self._count)
         for flight in self._flights:
-            for place, number in zip(flight.places, flight.numbers(), strict=True):
-                found[place] = number
-        return found
+            found += np.bincount(flight.places, flight.numbers(), self._count)
+        numbers: list[float] = found.tolist()
+        return numbers
 
 
 class _Batch(NamedTuple):
     """A part of a bundle, reduced in one way."""
 
     how: Reduce
-    first: int
-    """Where the bundle's numbers begin in the result."""
-    part: Part
-    vector: Tensor
-    """One number for each tensor, in float64 where the device has it."""
+    places: Places
+    """`(numbers,)`: which number of the result each is added to."""
+    cuts: NDArray[np.int64] | None
+    """`(numbers,)`: of how many ranks' shares each is one; None where every rank has them all whole."""
+    numbers: list[Tensor]
+    """Vectors; norms in place of sums of squares, which might not fit their type."""
+
+
+def _joined(batches: Sequence[_Batch]) -> tuple[Tensor, Places]:
+    """All numbers of a device, `(n,)`, in float64 where it has that, and where they belong."""
+    squares = [batch for batch in batches if batch.how is Reduce.SQUARES]
+    values = [batch for batch in batches if batch.how is Reduce.VALUE]
+    shared = squares + [batch for batch in batches if batch.how in (Reduce.SIZES, Reduce.SUM)]
+    vector = torch.cat([numbers for batch in shared + values for numbers in batch.numbers])
+    vector = vector.to(_finest(vector.device))
+    vector[: sum(len(batch.places) for batch in squares)].square_()
+    if any(batch.cuts is not None for batch in shared):
+        cuts = [np.ones(len(batch.places)) if batch.cuts is None else batch.cuts for batch in shared]
+        _sum_over_ranks(vector, np.concatenate(cuts))
+    return vector, np.concatenate([batch.places for batch in shared + values])
 
 
 class _Flight:
     """A vector's copy to the host, into pinned memory where it comes from a GPU."""
 
-    def __init__(self, vector: Tensor, places: list[int]) -> None:
+    def __init__(self, vector: Tensor, places: Places) -> None:
         self.places = places
         self._event: torch.cuda.Event | None = None
         if vector.is_cuda:
@@ -111,72 +119,63 @@ class _Flight:
     def landed(self) -> bool:
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
-    def numbers(self) -> list[float]:
+    def numbers(self) -> NDArray[np.float64]:
+        """`(n,)`."""
         if self._event is not None:
             self._event.synchronize()
-        numbers: list[float] = self._host.tolist()
-        return numbers
+        return self._host.numpy()
 
 
-def _vector(numbers: Sequence[Tensor], how: Reduce, owners: Tensor | None) -> Tensor:
-    """One number for each tensor, in float64 where the device has it.
-
-    Args:
-        numbers: norms in place of sums of squares, which might not fit their type: of each tensor, or `(n,)` of its
-            rows.
-        how: they were reduced.
-        owners: of rows.
-    """
-    vector = torch.stack(numbers) if owners is None else torch.cat(numbers)  # type: ignore[arg-type]
-    vector = vector.to(torch.float32 if vector.device.type == "mps" else torch.float64)
-    if how is Reduce.SQUARES:
-        vector = vector.square_()
-    return vector if owners is None else vector.new_zeros(len(numbers)).index_add_(0, owners, vector)
-
-
-def _together(tensors: list[Tensor] | tuple[Tensor, ...], how: Reduce) -> Sequence[Tensor]:
-    """A number for each, from one call for all where there is one."""
-    if how is Reduce.VALUE:
-        return tensors
-    if how is Reduce.SUM:
-        return [tensor.sum(dtype=_wide(tensor)) for tensor in tensors]
-    return torch._foreach_norm(tensors, 2.0 if how is Reduce.SQUARES else 1.0, dtype=_wide(tensors[0]))
-
-
-def _by_rows(part: Part, hows: Sequence[Reduce]) -> list[list[Tensor]]:
-    """The same for large tensors on the CPU, by way: `(n,)` numbers of the rows of each.
-
-    There, the one call for all sums each tensor in one thread and one float32, which is off by 1e-2 at 10⁸ elements.
-    Beside a large tensor a call of its own does not count, and the next one finds it in the cache.
-    """
-    found: list[list[Tensor]] = [[] for _ in hows]
-    dtype = _wide(part.tensors[0])
-    for rows in part.rows:
-        for numbers, how in zip(found, hows, strict=True):
-            numbers.append(_of_rows(rows, how, dtype))
+def _reduced(part: Part, hows: Sequence[Reduce]) -> list[list[Tensor]]:
+    """A part's numbers by way: vectors, one after the other."""
+    found: list[list[Tensor]] = [[_of_list(part.listed, how)] if part.listed else [] for how in hows]
+    ways = [(numbers.append, _of_rows(how, part.dtype)) for numbers, how in zip(found, hows, strict=True)]
+    for each in part.matrices:
+        # The second way finds it in the cache.
+        matrix = each if isinstance(each, Tensor) else torch.stack(each).reshape(len(each), each[0].numel())
+        for append, reduce in ways:
+            append(reduce(matrix))
     return found
 
 
-def _of_rows(rows: Tensor | tuple[Tensor, ...], how: Reduce, dtype: torch.dtype | None) -> Tensor:
-    if how is Reduce.SQUARES and isinstance(rows, tuple):
-        return torch.stack(torch._foreach_norm(rows, 2.0, dtype=dtype))
+def _of_list(tensors: list[Tensor], how: Reduce) -> Tensor:
+    """A number of each, from one call for all where there is one."""
+    if how is Reduce.VALUE:
+        return _values(torch.cat([tensor.view(1) for tensor in tensors]))
+    dtype = _wide(tensors[0].dtype)
+    if how is Reduce.SUM:
+        return torch.stack([tensor.sum(dtype=dtype) for tensor in tensors])
+    return torch.stack(torch._foreach_norm(tensors, 2.0 if how is Reduce.SQUARES else 1.0, dtype=dtype))
+
+
+def _of_rows(how: Reduce, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What takes a matrix and gives a number of each row."""
+    if how is Reduce.VALUE:
+        return _values
     if how is Reduce.SQUARES:
-        norms: Tensor = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
-        return norms
-    return rows.sum(1, dtype=dtype) if isinstance(rows, Tensor) else torch.stack([row.sum(dtype=dtype) for row in rows])
+        return partial(torch.linalg.vector_norm, dim=1, dtype=_wide(dtype))
+    return partial(torch.sum, dim=1, dtype=_wide(dtype))
 
 
-def _wide(tensor: Tensor) -> torch.dtype | None:
+def _values(tensor: Tensor) -> Tensor:
+    """Of integers float32 would round the large ones."""
+    return tensor.flatten() if tensor.is_floating_point() else tensor.flatten().to(_finest(tensor.device))
+
+
+def _finest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype | None:
     """In what it is summed: 16 bits would lose the small ones."""
-    return torch.float32 if tensor.dtype in _HALVES else None
+    return torch.float32 if dtype in _HALVES else None
 
 
-def _over_ranks(vector: Tensor, cuts: Sequence[int]) -> Tensor:
-    """Sum the ranks' shares: what several of them hold counts once."""
-    world = dist.get_world_size()
-    shares = torch.tensor([max(cut, 1) / world for cut in cuts], dtype=vector.dtype)
+def _sum_over_ranks(vector: Tensor, cuts: NDArray[Any]) -> None:
+    """Add up the ranks' shares of the first `len(cuts)` numbers, in place: what several of them hold counts once."""
+    shares = torch.from_numpy(cuts / dist.get_world_size()).to(vector.dtype)
     if vector.is_cuda:
         shares = shares.pin_memory()
-    vector.mul_(shares.to(vector.device, non_blocking=True))
-    dist.all_reduce(vector)
-    return vector
+    summed = vector[: len(cuts)]
+    summed.mul_(shares.to(vector.device, non_blocking=True))
+    dist.all_reduce(summed)

@@ -33,7 +33,6 @@ class Snapshot:
         self._reductions = Reductions()
         self._measured: list[Numbers] = []
         self._known: list[tuple[tuple[str, str], float]] = []
-        self._on_device: list[tuple[str, str]] = []
         self._before: dict[Tensor, Tensor] = {}
         self._momenta: dict[Tensor, Tensor] = {}
         self._clipped = False
@@ -41,11 +40,10 @@ class Snapshot:
     @torch.no_grad()
     def before(self, *, update: bool, cosine: bool) -> None:
         """Before the step: keep what it will change and is asked for."""
-        held = [p for group in self._optimizer.param_groups for p in group["params"]]
         if update:
-            self._before = {p: p.detach().clone() for p in held}
+            self._before = {p: p.detach().clone() for p in self._held()}
         if cosine:
-            momenta = ((p, momentum(self._optimizer.state.get(p, {}), p)) for p in held)
+            momenta = ((p, momentum(self._optimizer.state.get(p, {}), p)) for p in self._held())
             self._momenta = {p: tensor.clone() for p, tensor in momenta if tensor is not None}
 
     def clip(self) -> None:
@@ -59,14 +57,15 @@ class Snapshot:
         """After the step: measure what there is, and let the numbers go to the host."""
         now = self._inventory.look()
         self.skipped = now.state.skipped
+        self._read_settings(now)
         samples = self._measure_gradients("norm/grad")
         self._measure(now.plain, Reduce.SQUARES)
         self._measure(now.second, Reduce.SQUARES, Reduce.SIZES)
         updates = self._updates(now.params)
-        self._measure(Collection(updates), Reduce.SQUARES)
+        if updates:
+            self._measure(Collection(updates), Reduce.SQUARES)
         if self._momenta:
             self._measure_angles(now.params)
-        self._read_settings(now)
         self._reductions.send()
         mib = {**now.state.mib, ALL: sum(now.state.mib.values())}
         self._known += [(("state_mib", group), size) for group, size in mib.items()]
@@ -85,10 +84,12 @@ class Snapshot:
         numbers = iter(self._reductions.numbers())
         measured = [each._replace(numbers=list(islice(numbers, len(each.parameters)))) for each in self._measured]
         summary = summarize(measured)
-        for (signal, group), number in (*self._known, *zip(self._on_device, numbers, strict=True)):
-            before = summary.values.get((signal, group), number)
-            summary.values[signal, group] = max(before, number)  # of a group's steps, the largest
+        for key, number in self._known:
+            summary.values[key] = max(summary.values.get(key, number), number)  # of a group's steps, the largest
         return summary
+
+    def _held(self) -> list[Tensor]:
+        return [p for group in self._optimizer.param_groups for p in group["params"]]
 
     def _measure(self, found: Collection, *hows: Reduce) -> None:
         for how in hows:
@@ -125,17 +126,13 @@ class Snapshot:
         on_device = []
         for signal, group, value in settings(self._optimizer, self._plan):
             if isinstance(value, Tensor):
-                self._on_device.append((signal, group))
-                on_device.append(value)
+                on_device.append(Samples(signal, group, [signal], [value]))
             else:
                 self._known.append(((signal, group), float(value)))
-        self._reductions.add(on_device, Reduce.VALUE)
-        for group, value in now.state.steps:
-            if isinstance(value, Tensor):
-                self._on_device.append(("step", group))
-            else:
-                self._known.append((("step", group), float(value)))
-        self._reductions.add(now.steps, Reduce.VALUE)
+        if on_device:
+            self._measure(Collection(on_device), Reduce.VALUE)
+        self._measure(now.steps, Reduce.VALUE)
+        self._known += [(("step", group), count) for group, count in now.state.counts.items()]
 
 
 def _product(gradient: Tensor, momentum: Tensor) -> Tensor:

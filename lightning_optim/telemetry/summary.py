@@ -16,7 +16,7 @@ class Numbers(NamedTuple):
     """A signal of a group: a number of each of its tensors."""
 
     signal: str
-    """`norm/...`: sums of squares; `rms/...`: sums; else what they are."""
+    """`norm/...`: sums of squares; `rms/...`: sums; `DOT`, `MOMENTUM`: parts of a cosine; else the largest counts."""
     group: str
     parameters: list[str]
     """Whose each tensor is."""
@@ -46,10 +46,14 @@ class Summary:
 
 def summarize(measured: list[Numbers]) -> Summary:
     """The norms over each group and over all, and what follows from them."""
+    values: dict[tuple[str, str], float] = {}
     sums: dict[str, dict[str, float]] = {}
     sizes: dict[str, dict[str, int]] = {}
     bad: dict[str, dict[str, list[str]]] = {}
     for signal, group, parameters, sizes_of, numbers in measured:
+        if signal.partition("/")[0] not in _SUMMED:
+            values[signal, group] = max(numbers)
+            continue
         total = sum(numbers)
         sums.setdefault(signal, {})[group] = total
         sizes.setdefault(signal, {})[group] = sum(sizes_of)
@@ -63,8 +67,7 @@ def summarize(measured: list[Numbers]) -> Summary:
     for sizes_by_group in sizes.values():
         sizes_by_group[ALL] = sum(sizes_by_group.values())
     nonfinite = {name: signals for found in bad.values() for name, signals in found.items()}
-    summary = Summary(measured=measured, nonfinite=nonfinite)
-    values = summary.values
+    summary = Summary(values=values, measured=measured, nonfinite=nonfinite)
     for signal, of_groups in sums.items():
         if shown := _SHOWN.get(signal.partition("/")[0]):
             values |= {(signal, group): shown(total, sizes[signal][group]) for group, total in of_groups.items()}
@@ -90,6 +93,7 @@ def _root_mean(total: float, size: int) -> float:
 
 
 _SHOWN = {"norm": _norm, "rms": _root_mean}
+_SUMMED = (*_SHOWN, DOT, MOMENTUM)
 
 
 def _over(first: float, second: float) -> float:

@@ -19,6 +19,8 @@ class Case:
     name: str
     run: Callable[[], object]
     """What is timed; all that it needs was made before, and what it returns is dropped outside of the timing."""
+    settle: Callable[[], object] = lambda: None
+    """Runs before the timing, to end what other cases have left behind."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ def exponent(sizes: Sequence[float], times: Sequence[float]) -> float:
 
 
 def _time(case: Case, synchronize: Callable[[], object], clock: Callable[[], float]) -> float:
+    case.settle()
     synchronize()
     start = clock()
     result = case.run()

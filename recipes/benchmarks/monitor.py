@@ -11,7 +11,6 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -192,16 +191,23 @@ def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -
     a real fit does not wait, as its next step is under way meanwhile.
     """
     fit, smaller = Fit(large, device), Fit(small, device)
-    return [
-        Case(name=_step_of(large), run=_one_step(fit)),
-        Case(name=_logged(large), run=fit.steps(fit.monitor)),
-        Case(name=_UNLOGGED, run=fit.steps(fit.monitor, num_steps=NUM_STEPS, every=_NEVER)),
-        Case(name="LearningRateMonitor, a logged step: lr", run=fit.steps(fit.rates)),
-        Case(name="naive norms, a logged step", run=fit.steps(_NaiveNorms())),
-        Case(name="grad_norm + log_dict, a logged step", run=fit.steps(_ModuleHook())),
-        Case(name=_step_of(small), run=_one_step(smaller)),
-        Case(name=_logged(small), run=smaller.steps(smaller.monitor)),
-    ]
+    runs: dict[str, Callable[[], object]] = {
+        _step_of(large): fit.optimizer.step,
+        _logged(large): fit.steps(fit.monitor),
+        _UNLOGGED: fit.steps(fit.monitor, num_steps=NUM_STEPS, every=_NEVER),
+        "LearningRateMonitor, a logged step: lr": fit.steps(fit.rates),
+        "naive norms, a logged step": fit.steps(_NaiveNorms()),
+        "grad_norm + log_dict, a logged step": fit.steps(_ModuleHook()),
+        _step_of(small): smaller.optimizer.step,
+        _logged(small): smaller.steps(smaller.monitor),
+    }
+
+    def settle() -> None:
+        """TensorBoard's writers have threads of their own, which may still be at work."""
+        for each in (fit, smaller):
+            each.trainer.logger.experiment.flush()  # type: ignore[union-attr]
+
+    return [Case(name=name, run=run, settle=settle) for name, run in runs.items()]
 
 
 _UNLOGGED = f"OptimizerMonitor, {NUM_STEPS:,} steps that are not logged"
@@ -213,10 +219,6 @@ def _step_of(size: Size) -> str:
 
 def _logged(size: Size) -> str:
     return f"OptimizerMonitor, a logged step, {size}"
-
-
-def _one_step(fit: Fit) -> Callable[[], object]:
-    return partial(fit.optimizer.step)
 
 
 def _found(timings: Mapping[str, Timing]) -> dict[str, float]:

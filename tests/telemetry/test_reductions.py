@@ -50,6 +50,25 @@ def test_a_large_tensor_is_not_summed_in_one_float32() -> None:
     assert sizes == pytest.approx(float(tensor.double().sum()), rel=1e-6)
 
 
+def test_small_tensors_of_many_shapes_and_types() -> None:
+    """Those of one shape are stacked, the others listed: each keeps its own number."""
+    shapes = [(3,), (2, 3), (3,), (), (0, 5), (3, 2), (90, 100), (), (0, 5), (2, 3), (3,), (90, 100), (90, 91)]
+    tensors = [n * random(shape, dtype) for n, shape in enumerate(shapes, start=1) for dtype in DTYPES]
+    tensors += [random((2, 8, 4, 3)).to(memory_format=torch.channels_last), random((2, 8, 4, 3)), random((9, 4)).t()]
+    exact = [tensor.to(torch.complex128).abs() for tensor in tensors]
+    assert numbers(tensors, Reduce.SQUARES) == pytest.approx([float(one.square().sum()) for one in exact], rel=1e-5)
+    positive = [one.float() for one in exact]
+    sums = [float(one.sum()) for one in exact]
+    assert numbers(positive, Reduce.SIZES, Reduce.SUM) == pytest.approx(sums + sums, rel=1e-5)
+
+
+def test_second_moments_of_a_complex_parameter_are_those_of_its_parts() -> None:
+    """As torch keeps them: the mean square of the real part, and of the imaginary one."""
+    for size in (3, 1 << 17):
+        tensor = torch.complex(torch.full((size,), 3.0), torch.full((size,), 4.0))
+        assert numbers([tensor, tensor], Reduce.SIZES) == [7.0 * size, 7.0 * size]
+
+
 @pytest.mark.parametrize(
     "tensor",
     [random((512, 256)).t(), random((8, 16, 33, 32)).to(memory_format=torch.channels_last), random((600, 600))[:, ::2]],
@@ -72,7 +91,19 @@ def test_they_come_in_the_order_in_which_they_were_added() -> None:
     reduced.add([-full[0], torch.full((3,), 0.5, dtype=torch.bfloat16)], Reduce.SUM)
     reduced.add([torch.tensor(8.5, dtype=torch.float64)], Reduce.VALUE)
     reduced.send()
-    assert reduced.numbers() == [7, 4, 4 << 17, 36, 4, 2 << 17, 12, -4, 1.5, 8.5]
+    assert reduced.numbers() == pytest.approx([7, 4, 4 << 17, 36, 4, 2 << 17, 12, -4, 1.5, 8.5], rel=1e-6)
+
+
+def test_counts_that_float32_does_not_have() -> None:
+    count = (1 << 24) + 1
+    reduced = Reductions()
+    reduced.add([torch.tensor(count), torch.tensor(0.1)], Reduce.VALUE)
+    reduced.add([torch.ones(3)], Reduce.SQUARES)
+    reduced.add([torch.tensor(count)] * 2, Reduce.VALUE)
+    reduced.send()
+    values = reduced.numbers()
+    assert [*values[:1], *values[3:]] == [count] * 3
+    assert values[1:3] == pytest.approx([0.1, 3.0])
 
 
 def test_large_tensors_keep_their_own_sums() -> None:
@@ -124,6 +155,6 @@ def test_as_many_calls_for_ten_tensors_as_for_a_thousand() -> None:
 
 def test_rows_of_a_large_tensor_are_even() -> None:
     for size in (1 << 17, 307_200, 2_359_296, 38_597_376):
-        rows = bundle._num_rows(size)
-        assert rows and size % rows == 0 and size // rows <= 1 << 16
-    assert bundle._num_rows(10_000_019) == 0  # a prime
+        rows, length, rest = bundle._rows(size)
+        assert rows * length == size and length <= 1 << 15 and not rest
+    assert bundle._rows(10_000_019) == (305, 1 << 15, 1)  # a prime
