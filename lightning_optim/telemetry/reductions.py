@@ -31,7 +31,7 @@ class Reductions:
     """Numbers on their way from devices to the host.
 
     A DTensor counts whole, whatever part of it this rank holds; where there is one, every rank must add the same and
-    `send`. Sums are of float32 within a tensor, 1e-6 of them off at most, and of float64 beyond.
+    `send`. Sums are of float32 within a tensor, 1e-5 of them off at most, and of float64 beyond.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Reductions:
         by_device: dict[torch.device, list[_Batch]] = {}
         for batch in self._batches:
             by_device.setdefault(batch.numbers[0].device, []).append(batch)
-        self._flights += [_Flight(*_joined(batches)) for batches in by_device.values()]
+        self._flights += [_Flight(*_joined(batches, self._count)) for batches in by_device.values()]
         self._batches = []
 
     @property
@@ -87,18 +87,36 @@ class _Batch(NamedTuple):
     """Vectors; norms in place of sums of squares, which might not fit their type."""
 
 
-def _joined(batches: Sequence[_Batch]) -> tuple[Tensor, Places]:
-    """All numbers of a device, `(n,)`, in float64 where it has that, and where they belong."""
+def _joined(batches: Sequence[_Batch], count: int) -> tuple[Tensor, Places]:
+    """All numbers of a device, `(n,)`, in float64 where it has that, and to which of `count` each is added."""
     squares = [batch for batch in batches if batch.how is Reduce.SQUARES]
     values = [batch for batch in batches if batch.how is Reduce.VALUE]
-    shared = squares + [batch for batch in batches if batch.how in (Reduce.SIZES, Reduce.SUM)]
-    vector = torch.cat([numbers for batch in shared + values for numbers in batch.numbers])
+    summed = squares + [batch for batch in batches if batch.how in (Reduce.SIZES, Reduce.SUM)]
+    vector = torch.cat([numbers for batch in summed + values for numbers in batch.numbers])
     vector = vector.to(_finest(vector.device))
     vector[: sum(len(batch.places) for batch in squares)].square_()
-    if any(batch.cuts is not None for batch in shared):
-        cuts = [np.ones(len(batch.places)) if batch.cuts is None else batch.cuts for batch in shared]
-        _sum_over_ranks(vector, np.concatenate(cuts))
-    return vector, np.concatenate([batch.places for batch in shared + values])
+    places = np.concatenate([batch.places for batch in summed + values])
+    if any(batch.cuts is not None for batch in summed):
+        cuts = [np.ones(len(batch.places)) if batch.cuts is None else batch.cuts for batch in summed]
+        return _over_ranks(vector, places, np.concatenate(cuts), count)
+    return vector, places
+
+
+def _over_ranks(vector: Tensor, places: Places, cuts: NDArray[Any], count: int) -> tuple[Tensor, Places]:
+    """The same, with the ranks' shares of the first `len(cuts)` numbers added up: what several ranks hold counts once.
+
+    By tensor, as one may be cut into shares of different sizes, and these into different rows.
+    """
+    index, shares = (_sent(array, vector.device) for array in (places[: len(cuts)], cuts / dist.get_world_size()))
+    sums = vector.new_zeros(count).index_add_(0, index, vector[: len(cuts)] * shares)
+    dist.all_reduce(sums)
+    return torch.cat([sums, vector[len(cuts) :]]), np.concatenate([np.arange(count), places[len(cuts) :]])
+
+
+def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    """On the device, which nobody waits for."""
+    tensor = torch.from_numpy(array)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class _Flight:
@@ -169,13 +187,3 @@ def _finest(device: torch.device) -> torch.dtype:
 def _wide(dtype: torch.dtype) -> torch.dtype | None:
     """In what it is summed: 16 bits would lose the small ones."""
     return torch.float32 if dtype in _HALVES else None
-
-
-def _sum_over_ranks(vector: Tensor, cuts: NDArray[Any]) -> None:
-    """Add up the ranks' shares of the first `len(cuts)` numbers, in place: what several of them hold counts once."""
-    shares = torch.from_numpy(cuts / dist.get_world_size()).to(vector.dtype)
-    if vector.is_cuda:
-        shares = shares.pin_memory()
-    summed = vector[: len(cuts)]
-    summed.mul_(shares.to(vector.device, non_blocking=True))
-    dist.all_reduce(summed)

@@ -23,6 +23,12 @@ def test_a_root_mean_square_is_over_the_elements() -> None:
     assert [found["rms/v", group] for group in ("a", "b", "all")] == [2.0, math.sqrt(12), math.sqrt(8)]
 
 
+def test_of_what_is_no_norm_the_largest_counts() -> None:
+    found = summarize([norms("step", "a", p=3.0, q=7.0), norms("lr", "a", p=0.1), norms("step", "b", r=2.0)]).values
+    assert (found["step", "a"], found["lr", "a"], found["step", "b"]) == (7.0, 0.1, 2.0)
+    assert not any(group == "all" for signal, group in found if signal != "nonfinite")
+
+
 def test_ratio_of_update_to_parameter() -> None:
     measured = [norms("norm/update", "a", p=1.0), norms("norm/param", "a", p=100.0)]
     assert summarize(measured).values["ratio/update_param", "a"] == 0.1
