@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-_SMALL = 1 << 13
-"""Up to so many elements, a copy beside others of its shape costs a tensor less than a turn of its own."""
-_LARGE = 1 << 16
-"""Beyond so many, a tensor is worth a call of its own, which all threads share."""
+_LARGE = 1 << 14
+"""Beyond so many elements, a tensor is worth a call of its own; up to so many, a copy beside others costs it less."""
 _ROW = 1 << 15
 """So many at most become one float32, in one thread."""
 _PLAIN = (Tensor, nn.Parameter)
@@ -44,7 +42,7 @@ class Bundle:
     """Tensors in an order, and sorted.
 
     The call for many is one kernel on a GPU. On the CPU it takes one tensor after the other, each in one thread and one
-    float32, which is off by 1e-2 at 10⁸ elements: there, only those of middling size and odd shape are left to it.
+    float32, which is off by 1e-2 at 10⁸ elements: there, only small ones of a shape that no other has are left to it.
 
     Args:
         tensors: whatever part of each this rank holds.
@@ -95,7 +93,7 @@ def _plan(dtype: torch.dtype, shapes: Mapping[int, torch.Size], on_cpu: bool) ->
     large: list[int] = []
     alike: dict[torch.Size, list[int]] = {}
     for place, shape in shapes.items():
-        if not on_cpu or _SMALL < shape.numel() <= _LARGE:
+        if not on_cpu:
             listed.append(place)
         elif shape.numel() > _LARGE:
             large.append(place)

@@ -52,7 +52,24 @@ def test_a_large_tensor_is_not_summed_in_one_float32() -> None:
 
 def test_small_tensors_of_many_shapes_and_types() -> None:
     """Those of one shape are stacked, the others listed: each keeps its own number."""
-    shapes = [(3,), (2, 3), (3,), (), (0, 5), (3, 2), (90, 100), (), (0, 5), (2, 3), (3,), (90, 100), (90, 91)]
+    shapes = [
+        (3,),
+        (2, 3),
+        (3,),
+        (),
+        (0, 5),
+        (3, 2),
+        (90, 100),
+        (),
+        (0, 5),
+        (2, 3),
+        (3,),
+        (90, 100),
+        (90, 91),
+        (128, 128),
+        (128, 129),
+        (1, 16_384),
+    ]
     tensors = [n * random(shape, dtype) for n, shape in enumerate(shapes, start=1) for dtype in DTYPES]
     tensors += [random((2, 8, 4, 3)).to(memory_format=torch.channels_last), random((2, 8, 4, 3)), random((9, 4)).t()]
     exact = [tensor.to(torch.complex128).abs() for tensor in tensors]
