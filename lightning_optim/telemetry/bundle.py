@@ -64,13 +64,15 @@ class Bundle:
 
 
 class _Plan(NamedTuple):
-    """A part of a bundle, by the places of its tensors."""
+    """A part of a bundle, by where its tensors stand."""
 
     dtype: torch.dtype
     listed: list[int]
     stacks: list[list[int]]
+    """Of small tensors of one shape each."""
     large: list[int]
     places: Places
+    """Of the part."""
 
     def part(self, tensors: Sequence[Tensor], cuts: NDArray[np.int64] | None) -> Part:
         matrices: list[Tensor | list[Tensor]] = [[tensors[place] for place in stack] for stack in self.stacks]

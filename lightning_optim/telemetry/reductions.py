@@ -159,7 +159,8 @@ def _reduced(part: Part, hows: Sequence[Reduce]) -> list[list[Tensor]]:
 def _of_list(tensors: list[Tensor], how: Reduce) -> Tensor:
     """A number of each, from one call for all where there is one."""
     if how is Reduce.VALUE:
-        return _values(torch.cat([tensor.view(1) for tensor in tensors]))
+        alike = len({tensor.shape for tensor in tensors}) == 1
+        return _values(torch.stack(tensors) if alike else torch.cat([tensor.flatten() for tensor in tensors]))
     dtype = _wide(tensors[0].dtype)
     if how is Reduce.SUM:
         return torch.stack([tensor.sum(dtype=dtype) for tensor in tensors])
@@ -176,7 +177,7 @@ def _of_rows(how: Reduce, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
 
 
 def _values(tensor: Tensor) -> Tensor:
-    """Of integers float32 would round the large ones."""
+    """As they are, but integers, the large ones of which float32 would round."""
     return tensor.flatten() if tensor.is_floating_point() else tensor.flatten().to(_finest(tensor.device))
 
 

@@ -20,6 +20,7 @@ from tests.telemetry.ops import Ops
 from tests.training import BATCHES, Net, fit
 
 from .events import curves_of, fit_with_events
+from .watched import Watched
 
 
 class Many(LightningModule):
@@ -38,39 +39,23 @@ class Many(LightningModule):
         return torch.optim.AdamW([{"params": part} for part in parts])
 
 
-class Counting(OptimizerMonitor):
+class Counting(Watched):
     """Counts what its hooks dispatch, by batch."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.calls: dict[int, Counter[str]] = {}
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        for watcher in self._watchers:
-            optimizer = watcher.optimizer
-            for hooks in (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks):
-                for key, hook in list(hooks.items()):
-                    hooks[key] = self.counted(hook, trainer)
-
-    def counted(self, hook: Any, trainer: Trainer) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with Ops() as ops:
-                result = hook(*args, **kwargs)
-            step = trainer.fit_loop.epoch_loop._batches_that_stepped
-            self.calls.setdefault(step, Counter()).update(ops.calls)
-            return result
-
-        return run
+        self.step = 0
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self.counted(super().on_train_batch_start, trainer)(trainer, *args, **kwargs)
+        self.step = trainer.fit_loop.epoch_loop._batches_that_stepped
+        super().on_train_batch_start(trainer, *args, **kwargs)
 
-    def on_before_optimizer_step(self, trainer: Trainer, *args: Any) -> None:
-        self.counted(super().on_before_optimizer_step, trainer)(trainer, *args)
-
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        self.counted(super().on_train_batch_end, trainer)(trainer, *args, **kwargs)
+    def around(self, hook: Any, *args: Any, **kwargs: Any) -> Any:
+        with Ops() as ops:
+            result = hook(*args, **kwargs)
+        self.calls.setdefault(self.step, Counter()).update(ops.calls)
+        return result
 
 
 def calls(folder: Any, parameters: int, groups: int, **arguments: Any) -> dict[int, Counter[str]]:

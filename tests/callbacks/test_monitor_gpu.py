@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -16,32 +15,9 @@ from tests.training import BATCHES, Net
 
 from .events import fit_with_events
 from .test_monitor_cost import Many
+from .watched import Watched
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-class Watched(OptimizerMonitor):
-    """Runs each of its hooks in `around`."""
-
-    def around(self, hook: Any, *args: Any, **kwargs: Any) -> Any:
-        return hook(*args, **kwargs)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        for watcher in self._watchers:
-            optimizer = watcher.optimizer
-            for hooks in (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks):
-                for key, hook in list(hooks.items()):
-                    hooks[key] = lambda *args, hook=hook: self.around(hook, *args)
-
-    def on_train_batch_start(self, *args: Any, **kwargs: Any) -> None:
-        self.around(super().on_train_batch_start, *args, **kwargs)
-
-    def on_before_optimizer_step(self, *args: Any) -> None:
-        self.around(super().on_before_optimizer_step, *args)
-
-    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        self.around(super().on_train_batch_end, *args, **kwargs)
 
 
 class Unwaiting(Watched):

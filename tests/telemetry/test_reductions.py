@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from lightning_optim.telemetry import bundle
+from lightning_optim.telemetry import bundle, reductions
 from lightning_optim.telemetry.reductions import Reduce, Reductions
 
 from .ops import Ops
@@ -168,6 +168,17 @@ def test_as_many_calls_for_ten_tensors_as_for_a_thousand() -> None:
     assert calls[0] == calls[1]
     assert calls[0].total() < 12
     assert "_local_scalar_dense" not in calls[0]
+
+
+@pytest.mark.parametrize("how", [Reduce.SQUARES, Reduce.SIZES, Reduce.VALUE])
+def test_as_many_where_one_call_takes_a_whole_list(how) -> None:
+    """As for all tensors on a GPU."""
+    calls = []
+    for count in (10, 1000):
+        with Ops() as ops:
+            reductions._of_list([torch.tensor(float(n)) for n in range(count)], how)
+        calls.append({name: number for name, number in ops.calls.items() if name != "lift_fresh"})
+    assert calls[0] == calls[1]
 
 
 def test_rows_of_a_large_tensor_are_even() -> None:
