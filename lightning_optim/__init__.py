@@ -11,35 +11,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import optim as optim
+    from .build.factory import OptimizerFactory as OptimizerFactory
+    from .callbacks.configure import configure_optimizers as configure_optimizers
+    from .callbacks.hessian import SophiaHessian as SophiaHessian
     from .callbacks.monitor import OptimizerMonitor as OptimizerMonitor
     from .callbacks.override import OptimizerOverride as OptimizerOverride
     from .callbacks.rng import RNGState as RNGState
-    from .callbacks.sophia import SophiaHessian as SophiaHessian
     from .callbacks.unfreeze import StagedUnfreeze as StagedUnfreeze
-    from .configure import configure_optimizers as configure_optimizers
-    from .errors import ConfigError as ConfigError
-    from .factory import OptimizerFactory as OptimizerFactory
+    from .catalog.registry import list_optimizers as list_optimizers
+    from .catalog.registry import optimizer_info as optimizer_info
+    from .catalog.registry import register_optimizer as register_optimizer
+    from .core.errors import ConfigError as ConfigError
     from .optim.decay import WeightDecay as WeightDecay
-    from .registry import list_optimizers as list_optimizers
-    from .registry import optimizer_info as optimizer_info
-    from .registry import register_optimizer as register_optimizer
     from .schedule.factory import SchedulerFactory as SchedulerFactory
 
 _HOME = {
-    "ConfigError": "errors",
-    "OptimizerFactory": "factory",
+    "ConfigError": "core.errors",
+    "OptimizerFactory": "build.factory",
     "OptimizerMonitor": "callbacks.monitor",
     "OptimizerOverride": "callbacks.override",
     "RNGState": "callbacks.rng",
     "SchedulerFactory": "schedule.factory",
-    "SophiaHessian": "callbacks.sophia",
+    "SophiaHessian": "callbacks.hessian",
     "StagedUnfreeze": "callbacks.unfreeze",
     "WeightDecay": "optim.decay",
-    "configure_optimizers": "configure",
-    "list_optimizers": "registry",
+    "configure_optimizers": "callbacks.configure",
+    "list_optimizers": "catalog.registry",
     "optim": "optim",
-    "optimizer_info": "registry",
-    "register_optimizer": "registry",
+    "optimizer_info": "catalog.registry",
+    "register_optimizer": "catalog.registry",
 }
 
 __all__ = [
@@ -75,5 +75,5 @@ def __dir__() -> list[str]:
 
 if "torch" in sys.modules:
     # Checkpoints hold the two factories; torch.load(weights_only=True) must know them before they are first used.
-    from .factory import OptimizerFactory
+    from .build.factory import OptimizerFactory
     from .schedule.factory import SchedulerFactory

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightning_optim.errors import choices
+from lightning_optim.core.errors import choices
 
 from .benchmarks.arm import Arm
 from .benchmarks.measure import Timing, measure

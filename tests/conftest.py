@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import lightning_optim
-from lightning_optim import registry
+from lightning_optim.catalog import registry
 
 
 @pytest.fixture(autouse=True)
 def registered() -> Iterator[None]:
     """Forget afterwards what a test, or an example in a docstring, has registered."""
-    tables = (registry._OPTIMIZERS, registry._UNSEEN)
+    tables = (registry._described, registry._pending)
     before = [dict(table) for table in tables]
     yield
     if before != list(tables):

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ..hyperparameters import Hyperparameter, in_yaml
-from ..registry import OptimizerInfo, list_optimizers, optimizer_info
-from ..schedule.registry import SCHEDULES, ScheduleInfo
+from ..catalog.built_in import BUILT_IN
+from ..catalog.info import OptimizerInfo
+from ..core.config_values import to_yaml
+from ..core.hyperparameters import Hyperparameter
+from ..schedule.catalog import SCHEDULES, ScheduleInfo
 from .stub import stub
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -67,10 +69,10 @@ _STARTING_LISTS = {
 
 def configs() -> Iterator[tuple[Path, str]]:
     """`(path below conf/, content)` of each generated file."""
-    for info in filter(lambda info: info.is_built_in, map(optimizer_info, list_optimizers())):
+    for info in BUILT_IN.values():
         yield Path("optimizer", f"{info.name}.yaml"), _optimizer(info)
     for name, (algorithm, summary, presets, values) in READY.items():
-        yield Path("optimizer", f"{name}.yaml"), _ready(optimizer_info(algorithm), summary, presets, values)
+        yield Path("optimizer", f"{name}.yaml"), _ready(BUILT_IN[algorithm], summary, presets, values)
     for name, schedule in SCHEDULES.items():
         if not schedule.function:
             yield Path("scheduler", f"{name}.yaml"), _scheduler(schedule)
@@ -112,7 +114,7 @@ def _lines(hyperparameters: Mapping[str, Hyperparameter], starting_points: Mappi
     lines = []
     for key, spec in hyperparameters.items():
         value = starting_points[key] if key in starting_points and _open(spec) else spec.default
-        lines.append(f"{key}: {in_yaml(value)}" + (f"  # {spec.help}" if spec.help else ""))
+        lines.append(f"{key}: {to_yaml(value)}" + (f"  # {spec.help}" if spec.help else ""))
     return lines
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from inspect import isfunction, signature
 
-from ..hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
-from ..registry import OptimizerInfo, list_optimizers, optimizer_info
+from ..catalog.built_in import BUILT_IN
+from ..catalog.info import OptimizerInfo
+from ..core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
 
 _HEAD = '''"""Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
@@ -28,7 +29,7 @@ from .update import Update as Update
 
 def stub() -> str:
     """The text of `optim/__init__.pyi`."""
-    infos = [info for info in map(optimizer_info, list_optimizers()) if info.own and info.is_built_in]
+    infos = [BUILT_IN[name] for name in sorted(BUILT_IN) if BUILT_IN[name].own]
     return "\n".join([_HEAD, *(line for info in infos for line in (*_class(info), ""))]).rstrip() + "\n"
 
 

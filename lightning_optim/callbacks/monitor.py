@@ -10,17 +10,18 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch.optim import Optimizer
 
-from ..announce import announce
-from ..errors import ConfigError
+from ..core.errors import ConfigError
+from ..core.hyperparameters import Flag, Number
 from ..groups.plan import Plan
-from ..hyperparameters import Flag, Number
 from ..telemetry.hparams import hyperparameters
 from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.tags import layout, roots
+from .announce import announce
+from .lightning_internals import initial_hyperparameters, logger_step, logs_this_step
+from .step_watcher import Watcher
 from .strategies import check_whole_parameters
 from .unfreeze import StagedUnfreeze
-from .watcher import Watcher
 
 
 class OptimizerMonitor(Callback):
@@ -95,9 +96,7 @@ class OptimizerMonitor(Callback):
         found: dict[str, Any] = {}
         for optimizer, root in zip(trainer.optimizers, roots(trainer.optimizers), strict=True):
             found |= hyperparameters(root, _whole_plan(trainer, optimizer, pl_module))
-        parts: list[Any] = [pl_module, getattr(trainer, "datamodule", None)]
-        own = {key: v for part in parts if part and part._log_hyperparams for key, v in part.hparams_initial.items()}
-        write_hyperparameters(trainer.loggers, own, found)
+        write_hyperparameters(trainer.loggers, initial_hyperparameters(trainer), found)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch every optimizer's steps; print the groups of those that nothing of ours has built."""
@@ -156,8 +155,8 @@ class OptimizerMonitor(Callback):
         if not self._in_batch:
             return False
         if self.every_n_steps is None:
-            return bool(trainer._logger_connector.should_update_logs)
-        return (trainer.fit_loop.epoch_loop._batches_that_stepped + 1) % self.every_n_steps == 0
+            return logs_this_step(trainer)
+        return (logger_step(trainer) + 1) % self.every_n_steps == 0
 
     def _write(self, trainer: Trainer, *, wait: bool = False) -> None:
         """Hand to the loggers what has arrived: all optimizers' values of a step at once, in the order of steps."""

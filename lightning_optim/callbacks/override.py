@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..configure import configure_optimizers
 from ..schedule.factory import SchedulerFactory
-from .arrange import Arrangement
+from .configure import configure_optimizers
+from .configure_hook import ConfigureOptimizersHook
 
 if TYPE_CHECKING:
-    from ..factory import OptimizerFactory
+    from ..build.factory import OptimizerFactory
 
 
 class OptimizerOverride(Callback):
@@ -35,12 +35,14 @@ class OptimizerOverride(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put ours in place before the strategy asks for the optimizers."""
         if stage == "fit":
-            Arrangement.of(pl_module).replace(lambda: configure_optimizers(pl_module, self.optimizer, self.scheduler))
+            ConfigureOptimizersHook.of(pl_module).replace(
+                lambda: configure_optimizers(pl_module, self.optimizer, self.scheduler)
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Put the module's own back."""
-        Arrangement.undo(pl_module)
+        ConfigureOptimizersHook.undo(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the module's own back: Lightning runs no teardown here."""
-        Arrangement.undo(pl_module)
+        ConfigureOptimizersHook.undo(pl_module)

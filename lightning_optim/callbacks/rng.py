@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from .lightning_internals import create_epoch_iterator
+
 
 class RNGState(Callback):
     """Saves the python, numpy, torch and CUDA generators with every checkpoint, and restores them on resume.
@@ -56,7 +58,7 @@ class RNGState(Callback):
         _restore(ranks[trainer.global_rank])
         progress = trainer.fit_loop.epoch_loop.batch_progress
         if progress.is_last_batch or not progress.current.ready:
-            iter(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            create_epoch_iterator(trainer)
 
 
 def _generators() -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -62,3 +63,11 @@ def check_whole_parameters(trainer: Trainer) -> None:
             "would be of one rank's pieces. Type trainer.strategy=ddp, or for sharding take ModelParallelStrategy "
             "(FSDP2), or leave the monitor out"
         )
+
+
+def rebuild_reducer(trainer: Trainer) -> None:
+    """DDP averages the gradients of what was trainable when it was built: build it over what is trainable now."""
+    strategy = trainer.strategy
+    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy.model.module
+        strategy.configure_ddp()

@@ -12,28 +12,29 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
-from ..announce import announce
-from ..configure import rebuild_reducer, run_length
-from ..errors import ConfigError, choices, listed
+from ..core.config_values import to_plain
+from ..core.errors import ConfigError, choices, listed
 from ..groups.names import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
-from ..hyperparameters import plain
-from ..schedule.ledger import drives
 from ..stages.freezing import HeldLayers, set_trainable
-from ..stages.overrides import split
-from ..stages.sharded import callback_state, check_precision, reshard
+from ..stages.scheduler_proxy import drives
+from ..stages.sharded import check_precision, reshard
+from ..stages.split import split
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
-from .arrange import Arrangement
-from .strategies import check_strategy
-from .waiting import Waiting
+from .announce import announce
+from .configure_hook import ConfigureOptimizersHook
+from .lightning_internals import callback_state, logger_step
+from .plateau_metrics import PlateauTracker
+from .run_length import run_length
+from .strategies import check_strategy, rebuild_reducer
 
 if TYPE_CHECKING:
-    from ..factory import OptimizerFactory
+    from ..build.factory import OptimizerFactory
 
 _MODES = ("eval", "train")
 
@@ -70,14 +71,14 @@ class StagedUnfreeze(Callback):
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
                 raise ConfigError(f"{key}: there is no mode {mode!r}.{choices(str(mode), _MODES)}")
-        self._given = plain(stages)
+        self._given = to_plain(stages)
         self.stages = parse_stages(self._given)
         self.frozen_norm = frozen_norm
         self.frozen_dropout = frozen_dropout
         self._configured = self.stages
         self._timetable = Timetable(self.stages)
         self._staged: list[StagedOptimizer] = []
-        self._waiting = Waiting()
+        self._waiting = PlateauTracker()
         self._held = HeldLayers(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
         self._clock = Clock()
         self._asked_at: tuple[int, int] | None = None
@@ -106,8 +107,8 @@ class StagedUnfreeze(Callback):
         else:
             plan = Plan.whole(module)
         check_unclaimed(claimed, parameters, but=frozenset(plan.frozen))
-        starts = tuple((stage.name, str(stage.trigger)) for stage in claimed)
-        return Table(split(plan, claimed), starts=starts)
+        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in claimed)
+        return split(plan, claimed).table(thaw_times)
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
         """A built optimizer's groups by stage, those that wait among them, whether or not the fit has begun.
@@ -131,15 +132,15 @@ class StagedUnfreeze(Callback):
         # Modules made in `configure_model` are not there yet: what is missing is an error only later.
         if next(pl_module.parameters(), None) is not None:
             self._free([replace(stage, allow_empty=True) for stage in self._configured], pl_module)
-        Arrangement.of(pl_module).before(lambda: self._claim(pl_module))
+        ConfigureOptimizersHook.of(pl_module).before(lambda: self._claim(pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
             self._read_stage_first(trainer.strategy)
 
     def _begin(self, trainer: Trainer, module: nn.Module) -> None:
         """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
-        self._trainer, self._loaded, self._asked_at, self._waiting = trainer, None, None, Waiting()
+        self._trainer, self._loaded, self._asked_at, self._waiting = trainer, None, None, PlateauTracker()
         if self._module is module:
-            self._timetable.begin_anew()
+            self._timetable.reset_thaw_times()
         else:
             self._configured = parse_stages(self._given)
             self._timetable, self._staged = Timetable(self._configured), []
@@ -170,9 +171,9 @@ class StagedUnfreeze(Callback):
                 for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
             ],
         )
-        starts = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
+        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in self._staged:
-            announce(staged.optimizer, Table(staged.plan, starts=starts), again=True)
+            announce(staged.optimizer, staged.plan.table(thaw_times), again=True)
         self._look_ahead(trainer, pl_module)
         self._waiting.take_over_schedulers(trainer)
         self._restore(before)
@@ -282,7 +283,7 @@ class StagedUnfreeze(Callback):
     def _announce(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
         said = f"epoch {trainer.current_epoch}, step {trainer.global_step}: '{stage.name}' thaws ({listed(groups)})"
         rank_zero_info(f"StagedUnfreeze: {said}")
-        write_text(trainer.loggers, "optim/thaw", said, trainer.fit_loop.epoch_loop._batches_that_stepped)
+        write_text(trainer.loggers, "optim/thaw", said, logger_step(trainer))
 
     def _hold_frozen(self, module: LightningModule) -> None:
         self._held.hold(module, frozenset().union(*(stage.params for stage in self._timetable.waiting)))
@@ -351,7 +352,7 @@ class StagedUnfreeze(Callback):
             self._timetable.load_state_dict(self._loaded)
             self._waiting.load_state_dict(self._loaded["waiting"])
         for staged in self._staged:
-            staged.show_only(self._timetable.thawed)
+            staged.activate_stages(self._timetable.thawed)
         for stage in self.stages:
             self._set_trainable(stage, stage.name in self._timetable.thawed)
         if self._loaded is not None:
@@ -362,7 +363,7 @@ class StagedUnfreeze(Callback):
                 staged.load_state_dict(state)
         elif before:  # another fit of the same module
             for staged, last in zip(self._staged, before, strict=True):
-                staged.go_on_from(last)
+                staged.resume_from(last)
         self._loaded = None
 
     def _set_trainable(self, stage: Stage, trainable: bool) -> None:
@@ -380,7 +381,7 @@ class StagedUnfreeze(Callback):
         self._let_go(pl_module)
 
     def _let_go(self, module: LightningModule) -> None:
-        Arrangement.undo(module)
+        ConfigureOptimizersHook.undo(module)
         self._held.let_go()
         self._waiting.let_go()
         for hook in self._hooks:

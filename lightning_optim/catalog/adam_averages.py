@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hyperparameters import Flag, Number, Numbers
+from ..core.hyperparameters import Flag, Number, Numbers
 from .common import AMSGRAD, DEGENERATE_TO_SGD, MOMENTS, OPTIMIZED_UPDATE, beta, betas, eps, lr, weight_decay
 from .entry import ours
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..hyperparameters import Flag, Hyperparameter, Number
+from ..core.hyperparameters import Flag, Hyperparameter, Number
 from .common import AMSGRAD, MOMENTS, V_HAT, beta, betas, eps, lr, weight_decay
 from .decay import decay_conflict
 from .entry import ours

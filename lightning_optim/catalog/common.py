@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..hyperparameters import Flag, Hyperparameter, Number, Numbers
+from ..core.hyperparameters import Flag, Hyperparameter, Number, Numbers
 from .decay import decay_options
 from .modifiers import MODIFIERS
 

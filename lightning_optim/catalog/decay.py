@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..hyperparameters import Choice, Flag, Hyperparameter
+from ..core.hyperparameters import Choice, Flag, Hyperparameter
 
 DECAYS = {
     "l2": "g ← g + λ p",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..hyperparameters import Hyperparameter
+from ..core.hyperparameters import Hyperparameter
 from .common import options
 from .decay import decay_conflict
 from .info import OptimizerInfo

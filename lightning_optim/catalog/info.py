@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..hyperparameters import Choice, Hyperparameter
+from ..core.hyperparameters import Choice, Hyperparameter
 from .common import OPTIONS
 from .decay import DECAYS
 from .modifiers import evaluations_clash

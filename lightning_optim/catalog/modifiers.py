@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..hyperparameters import Fields, Flag, Hyperparameter, Number
+from ..core.hyperparameters import Fields, Flag, Hyperparameter, Number
 
 LOOKAHEAD = Fields(
     optional=True,

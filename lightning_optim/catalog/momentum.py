@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..hyperparameters import Number, Numbers
+from ..core.hyperparameters import Number, Numbers
 from .common import beta, betas, eps, lr, weight_decay
 from .entry import ours
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..hyperparameters import Choice, Flag, Number
+from ..core.hyperparameters import Choice, Flag, Number
 from .common import MOMENTS, beta, betas, eps, lr, weight_decay
 from .entry import ours
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..hyperparameters import Choice, Flag, Number, Numbers
+from ..core.hyperparameters import Choice, Flag, Number, Numbers
 from .common import MAXIMIZE, MOMENTS, betas, eps, execution, lr, weight_decay
 from .info import OptimizerInfo
 

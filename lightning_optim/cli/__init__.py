@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 _WIDTH = 120
 
@@ -72,13 +72,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace, console: Console) -> None:
-    from .catalog import print_list
+    from .list_and_show import print_list
 
     print_list(console, options.pattern)
 
 
 def _show(options: argparse.Namespace, console: Console) -> None:
-    from .catalog import print_optimizer
+    from .list_and_show import print_optimizer
 
     print_optimizer(console, options.name)
 

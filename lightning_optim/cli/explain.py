@@ -12,11 +12,11 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ..errors import ConfigError, at, did_you_mean, listed
-from ..factory import OptimizerFactory
+from ..build.factory import OptimizerFactory
+from ..core.errors import ConfigError, at, did_you_mean, listed
 from .config import is_node, made, nodes
 
-FACTORIES = ("lightning_optim.OptimizerFactory", "lightning_optim.factory.OptimizerFactory")
+FACTORIES = ("lightning_optim.OptimizerFactory", "lightning_optim.build.factory.OptimizerFactory")
 UNFREEZES = ("lightning_optim.StagedUnfreeze", "lightning_optim.callbacks.unfreeze.StagedUnfreeze")
 
 

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from ..errors import listed
-from ..inspection.compare import Comparison, compare, pair
-from ..inspection.compare import Row as Difference
-from ..inspection.report import Report, Row, report
-from ..inspection.saved import read
+from ..core.errors import listed
+from .checkpoint_compare import Comparison, compare, pair
+from .checkpoint_compare import Row as Difference
+from .checkpoint_reader import read
+from .checkpoint_report import Report, Row, report
 
 _MIB = 2**20
 # A run that has diverged has them everywhere; the first are those nearest the input.

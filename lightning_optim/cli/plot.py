@@ -10,15 +10,15 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from torch import nn
 
-from ..drawing.draw import check_drawable, draw
-from ..drawing.length import Length
-from ..drawing.simulate import simulate
-from ..errors import ConfigError, at, did_you_mean, listed
-from ..hyperparameters import Number
+from ..core.errors import ConfigError, at, did_you_mean, listed
+from ..core.hyperparameters import Number
 from ..schedule.factory import SchedulerFactory
 from ..stages.stages import Stage, claim
 from .config import is_node, made, nodes, value_at
+from .draw import check_drawable, draw
 from .explain import FACTORIES, UNFREEZES, factory_at, nearest_top
+from .length import Length
+from .simulate import simulate
 
 _SCHEDULERS = ("lightning_optim.SchedulerFactory", "lightning_optim.schedule.factory.SchedulerFactory")
 _TORCH_SCHEDULERS = "torch.optim.lr_scheduler."

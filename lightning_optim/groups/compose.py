@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, listed
-from ..hyperparameters import in_yaml
+from ..core.config_values import to_yaml
+from ..core.errors import ConfigError, listed
 from .layers import Layer
 from .rules import EFFECTS, SCALES, Rule, Spec
 
@@ -83,7 +83,7 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
 def _scaled(value: float, rule: Rule, scale: str, exponent: int) -> float:
     scaled: float = value * rule.effects[scale] ** exponent
     if not math.isfinite(scaled):
-        raise ConfigError(f"{rule.key}.{scale}: {in_yaml(rule.effects[scale])} times {value:g} is no finite number")
+        raise ConfigError(f"{rule.key}.{scale}: {to_yaml(rule.effects[scale])} times {value:g} is no finite number")
     return scaled
 
 
@@ -128,8 +128,8 @@ def _without(rule: Rule, spec: Spec) -> dict[str, Any]:
 def _conflict(first: Rule, second: Rule, effect: str, names: Sequence[str]) -> str:
     first, second = sorted((first, second), key=lambda rule: rule.name)
     return (
-        f"{first.key}.{effect}: {in_yaml(first.effects[effect])}, but {second.key}.{effect}: "
-        f"{in_yaml(second.effects[effect])}, and both rules match {_some(names)}. "
+        f"{first.key}.{effect}: {to_yaml(first.effects[effect])}, but {second.key}.{effect}: "
+        f"{to_yaml(second.effects[effect])}, and both rules match {_some(names)}. "
         f"Say which one wins: {second.key}.priority: {first.priority + 1} (the default is 0, higher wins)"
     )
 

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, listed
-from ..registry import OptimizerInfo, list_optimizers, optimizer_info
-from .merging import Group, has_moved, merged
+from ..catalog.built_in import BUILT_IN
+from ..catalog.info import OptimizerInfo
+from ..core.errors import ConfigError, listed
+from .merging import ParamGroup, has_moved, merged
 from .names import without_leading_wrappers
 
 
@@ -22,8 +23,8 @@ from .names import without_leading_wrappers
 class Match:
     """A current group and where its parameters are in a state dict."""
 
-    now: Group
-    sources: Sequence[Group]
+    now: ParamGroup
+    sources: Sequence[ParamGroup]
     """The saved groups that they were in."""
     places: Sequence[Any]
     """Under which each one's state is, in the order of the current group."""
@@ -34,7 +35,7 @@ class Match:
         return bool(self.sources) and has_moved(self.now, self.sources)
 
 
-def remap(current: Sequence[Group], state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def remap(current: Sequence[ParamGroup], state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict in the current groups: each parameter's state by its name, each value by `merged`.
 
     Args:
@@ -50,7 +51,7 @@ def remap(current: Sequence[Group], state_dict: Mapping[str, Any]) -> dict[str, 
     return {**state_dict, "param_groups": groups}
 
 
-def match(current: Sequence[Group], state_dict: Mapping[str, Any]) -> list[Match]:
+def match(current: Sequence[ParamGroup], state_dict: Mapping[str, Any]) -> list[Match]:
     """Where the parameters of each current group are in a state dict.
 
     By name; where either side has no names, the places must do, and then the groups must be as many.
@@ -93,7 +94,7 @@ def check_algorithm(info: OptimizerInfo, found: Match, states: Mapping[Any, Any]
             )
 
 
-def check_states(info: OptimizerInfo, group: Group, names: Sequence[str], states: Mapping[Any, Any]) -> None:
+def check_states(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], states: Mapping[Any, Any]) -> None:
     """Whether the states of a group are those of an algorithm: torch's classes would go on with another's, or crash.
 
     Args:
@@ -122,7 +123,7 @@ def check_states(info: OptimizerInfo, group: Group, names: Sequence[str], states
             )
 
 
-def check_saved(current: Sequence[Group], saved: Sequence[Group]) -> None:
+def check_saved(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]) -> None:
     """Whether a checkpoint's param groups are the current ones, for where loading can only go by place.
 
     Args:
@@ -160,23 +161,22 @@ _FAMILIES = (
     {"nadam", "nadamw"},
     {"adabound", "adaboundw", "amsbound"},
 )
-_BUFFERS = frozenset(
-    buffer for info in map(optimizer_info, list_optimizers()) for buffer in info.buffers.keys() - info.reduced
-)
+# Of optimizers that others have registered, no buffer is known to have the parameter's shape.
+_BUFFERS = frozenset(buffer for info in BUILT_IN.values() for buffer in info.buffers.keys() - info.reduced)
 
 
-def _matched(now: Group, found: Mapping[str, tuple[Any, Group]], states: Mapping[Any, Any]) -> Match:
+def _matched(now: ParamGroup, found: Mapping[str, tuple[Any, ParamGroup]], states: Mapping[Any, Any]) -> Match:
     held = [found[name] for name in now["param_names"]]
     for name, param, (place, _) in zip(now["param_names"], now["params"], held, strict=True):
         _check_shapes(name, param, states.get(place, {}))
     return Match(now, _each_once(group for _, group in held), [place for place, _ in held])
 
 
-def _each_once(groups: Iterable[Group]) -> list[Group]:
+def _each_once(groups: Iterable[ParamGroup]) -> list[ParamGroup]:
     return list({id(group): group for group in groups}.values())
 
 
-def _from_dcp(current: Sequence[Group], saved: Sequence[Group]) -> list[Match]:
+def _from_dcp(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]) -> list[Match]:
     """From torch.distributed.checkpoint, which has put each parameter into its current group by itself.
 
     It gives a saved group's values to one of the current groups alone, but with the names of all its parameters.
@@ -189,7 +189,7 @@ def _from_dcp(current: Sequence[Group], saved: Sequence[Group]) -> list[Match]:
     return found
 
 
-def _by_name(saved: Sequence[Group], known: Sequence[str]) -> dict[str, tuple[Any, Group]]:
+def _by_name(saved: Sequence[ParamGroup], known: Sequence[str]) -> dict[str, tuple[Any, ParamGroup]]:
     """By a parameter's clean name: its place in the state dict, and its group there."""
     names = [name for group in saved for name in group["param_names"]]
     if not set(known) & set(names):  # another program's are not clean

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..errors import ConfigError, listed
+from ..core.errors import ConfigError, listed
 
 # Wrappers put one attribute between themselves and what they wrap; it is no part of a parameter's name.
 _WRAPPERS = {

@@ -6,7 +6,7 @@ import fnmatch
 import re
 from collections.abc import Callable
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 MAX_REGEX_LENGTH = 200
 NUMBER = "{i}"

@@ -13,23 +13,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from ..errors import ConfigError, listed
-from ..registry import name_of
+from ..catalog.registry import name_of
+from ..core.errors import ConfigError, listed
 from .compose import compose
+from .group import DEFAULT, Group
 from .index import Index
 from .layers import Layer
-from .loading import check_saved, remap
+from .loading import remap
 from .names import Parameter, nameless, read_parameters
 from .rules import Rule, Spec
 from .selectors import no_such_name, uses_named
+from .table import Table
+from .why import Why
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
-
-    from .table import Table
-    from .why import Why
-
-DEFAULT = "default"
 
 
 class Stage(Protocol):
@@ -53,36 +51,6 @@ class Stage(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
-    """A row of the table, a param group, a curve in TensorBoard, a key in the checkpoint."""
-
-    name: str
-    """Legal as a segment of a tag in every logger."""
-    params: tuple[str, ...]
-    """Clean names, in the model's order."""
-    algorithm: str
-    """The optimizer's name in the registry, or its class's where it is in none."""
-    hyperparameters: Mapping[str, Any]
-    """Every effect applied; `lr` is the peak."""
-    made_by: tuple[str, ...] = ()
-    """The rules, sorted."""
-    schedule: Mapping[str, Any] | None = None
-    """How its schedule differs from the run's."""
-    sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
-    """By hyperparameter: the keys of the config that made its value; none where it is the algorithm's default."""
-    stage: str | None = None
-    """The stage that thaws it, if a plan has stages."""
-    lr_scale: float = 1.0
-    """On its parent group's curve."""
-    warmup_steps: int = 0
-    """Optimizer steps after the thaw in which its lr climbs to the curve."""
-    parent: str | None = None
-    """The group as configured that it follows, once a plan is split by stages."""
-    overrides: Mapping[str, Any] = field(default_factory=dict)
-    """What its stage has set of the hyperparameters."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Groups in the order of their first parameter: the same on every rank and under every hash seed."""
 
@@ -95,6 +63,8 @@ class Plan:
     """Every parameter by its clean name; by its place where there are only bare tensors."""
     named: bool = True
     """Whether the parameters have names."""
+    specs: Mapping[str, Spec] = field(default_factory=dict, repr=False, compare=False)
+    """Each algorithm of the config by name, the config's own first; none for a plan that no factory made."""
     peaks: bool = True
     """Whether each group's lr is known to be its peak; a hand-made optimizer's may be in the middle of a curve."""
     sparse: bool = False
@@ -218,17 +188,6 @@ class Plan:
         ]
         return replace(self, groups=_renamed(_staged(parts)))
 
-    def check(self, saved: Sequence[Mapping[str, Any]]) -> None:
-        """Whether a checkpoint's param groups are these.
-
-        Args:
-            saved: `optimizer.state_dict()["param_groups"]`.
-
-        Raises:
-            ConfigError: they are not: loading by place would put a state at another parameter.
-        """
-        check_saved([{"name": group.name, "param_names": group.params} for group in self.groups], saved)
-
     def remap(self, state_dict: Mapping[str, Any]) -> dict[str, Any]:
         """An optimizer's state dict in these groups: each parameter's state follows it by name.
 
@@ -252,11 +211,14 @@ class Plan:
         ]
         return remap(current, state_dict)
 
-    def table(self) -> Table:
-        """The plan as a table, for terminals, Markdown and JSON."""
-        from .table import Table
+    def table(self, thaw_times: Sequence[tuple[str, str]] = ()) -> Table:
+        """The plan as a table, for terminals, Markdown and JSON.
 
-        return Table(self)
+        Args:
+            thaw_times: `(stage, when it thaws)`, where the plan is split by stages.
+        """
+        sizes = {name: tensor.numel() for name, tensor in self.tensors.items()}
+        return Table(groups=self.groups, frozen=self.frozen, sizes=sizes, thaw_times=tuple(thaw_times))
 
     def why(self, parameter: str) -> Why:
         """Which rule set which field of one parameter.
@@ -267,8 +229,6 @@ class Plan:
         Raises:
             ConfigError: there is no such parameter.
         """
-        from .why import Why
-
         name = self.aliases.get(parameter, parameter)
         if name not in self.tensors:
             raise ConfigError(f"{no_such_name([parameter], self.tensors)}")

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import ConfigError, choices, left_over, listed
-from ..hyperparameters import Flag, Hyperparameter, Number, in_yaml
-from ..registry import OptimizerInfo, algorithms_with, list_optimizers, optimizer_info
-from ..schedule.variation import parse_variation
+from ..catalog.info import OptimizerInfo
+from ..catalog.registry import algorithms_with, find_optimizer, list_optimizers, optimizer_info
+from ..core.config_values import to_yaml
+from ..core.errors import ConfigError, choices, left_over, listed
+from ..core.hyperparameters import Flag, Hyperparameter, Number
+from ..schedule.override import parse_override
 from .index import Index
 from .layers import Layer
 from .patterns import check_pattern
@@ -45,6 +47,8 @@ class Spec:
     """Every one, at its default where the config says nothing."""
     given: frozenset[str] = frozenset()
     """Those that the config gives."""
+    own: bool = False
+    """Whether our own class runs it, and not torch's or a registered one."""
 
     @property
     def info(self) -> OptimizerInfo:
@@ -146,9 +150,8 @@ def _algorithm(given: Mapping[str, Any], key: str) -> OptimizerInfo | None:
     name = given.get("optimizer")
     if name is None:
         return None
-    if not isinstance(name, str) or name not in list_optimizers():
+    if (info := find_optimizer(name)) is None:
         raise ConfigError(f"{key}: there is no optimizer {name!r}.{choices(str(name), list_optimizers())}")
-    info = optimizer_info(name)
     if info.stands_alone:
         raise ConfigError(
             f"{key}: {name} evaluates the model several times a step, so it cannot stand beside another optimizer. "
@@ -203,7 +206,7 @@ def _effect(effect: str, value: Any, key: str, info: OptimizerInfo | None, known
     if effect == "optimizer":
         return value
     if effect == "schedule":
-        return parse_variation(value, key)
+        return parse_override(value, key)
     if effect in _OWN_EFFECTS:
         if effect in SCALES and not any(SCALES[effect] in one.hyperparameters for one in candidates):
             raise ConfigError(f"{key}: {candidates[0].name} has no {SCALES[effect]} to scale. Remove {effect}")
@@ -227,7 +230,7 @@ def _hyperparameter(effect: str, value: Any, key: str, takers: Sequence[Optimize
         if not info.hyperparameters[effect].per_group and not own:
             wrong.append(
                 ConfigError(
-                    f"{key}: {effect} holds for the whole optimizer. Move it to the top: {effect}: {in_yaml(value)}"
+                    f"{key}: {effect} holds for the whole optimizer. Move it to the top: {effect}: {to_yaml(value)}"
                 )
             )
             continue
@@ -253,12 +256,12 @@ def _with_algorithms(rules: Iterable[Rule], infos: Mapping[str, OptimizerInfo | 
             if info.name == top.algorithm:
                 raise ConfigError(
                     f"{rule.key}.{effect}: {effect} holds for the whole of {info.name}, which is the config's own "
-                    f"algorithm. Move it to the top: {effect}: {in_yaml(value)}"
+                    f"algorithm. Move it to the top: {effect}: {to_yaml(value)}"
                 )
             said, by = shared.setdefault(effect, (value, rule))
             if said != value:
                 raise ConfigError(
-                    f"{rule.key}.{effect}: {in_yaml(value)}, but {by.key}.{effect}: {in_yaml(said)}, and it holds for "
+                    f"{rule.key}.{effect}: {to_yaml(value)}, but {by.key}.{effect}: {to_yaml(said)}, and it holds for "
                     f"the whole of {info.name}. Set it in one of them"
                 )
     for rule in rules:

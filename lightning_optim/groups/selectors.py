@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigError, choices, did_you_mean, listed, nearest
+from ..core.errors import ConfigError, choices, did_you_mean, listed, nearest
 from .index import Index
 from .kinds import KINDS
 from .layers import Layers

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from ..hyperparameters import in_yaml
-from ..schedule.variation import in_words
+from ..core.config_values import to_yaml
+from ..schedule.override import format_override
+from .group import Group
 from .rules import SCALES
-
-if TYPE_CHECKING:
-    from .plan import Group
 
 _WIDTH = 120
 
@@ -37,11 +34,11 @@ class Why:
         group = self.group
         rows = [("optimizer", group.algorithm, _keys(group.sources.get("optimizer", ()), "name"))]
         rows += [
-            (name, in_yaml(value), _keys(group.sources.get(name, ()), f"the default of {group.algorithm}"))
+            (name, to_yaml(value), _keys(group.sources.get(name, ()), f"the default of {group.algorithm}"))
             for name, value in group.hyperparameters.items()
         ]
         if group.schedule is not None:
-            rows.append(("schedule", in_words(group.schedule), _keys(group.sources.get("schedule", ()), "")))
+            rows.append(("schedule", format_override(group.schedule), _keys(group.sources.get("schedule", ()), "")))
         return rows
 
     def __rich__(self) -> RichTable:

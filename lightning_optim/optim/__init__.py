@@ -7,48 +7,70 @@ Example:
     'decoupled'
 """
 
-from .base import AdaptiveOptimizer as AdaptiveOptimizer
-from .decay import WeightDecay as WeightDecay
-from .members.adabelief import AdaBelief as AdaBelief
-from .members.adabound import AdaBound as AdaBound
-from .members.adabound import AdaBoundW as AdaBoundW
-from .members.adabound import AMSBound as AMSBound
-from .members.adadelta import Adadelta as Adadelta
-from .members.adagrad import Adagrad as Adagrad
-from .members.adai import Adai as Adai
-from .members.adam import Adam as Adam
-from .members.adam import AdamW as AdamW
-from .members.adam import AMSGrad as AMSGrad
-from .members.adam_mini import AdamMini as AdamMini
-from .members.adamax import Adamax as Adamax
-from .members.adamod import AdaMod as AdaMod
-from .members.adamp import AdamP as AdamP
-from .members.adan import Adan as Adan
-from .members.ademamix import AdEMAMix as AdEMAMix
-from .members.adopt import ADOPT as ADOPT
-from .members.diffgrad import DiffGrad as DiffGrad
-from .members.ef_sgd import EFSGD as EFSGD
-from .members.extra import ExtraAdam as ExtraAdam
-from .members.extra import ExtraSGD as ExtraSGD
-from .members.lamb import LAMB as LAMB
-from .members.laprop import LaProp as LaProp
-from .members.lars import LARS as LARS
-from .members.lion import Lion as Lion
-from .members.madgrad import MADGRAD as MADGRAD
-from .members.mars import MARS as MARS
-from .members.nadam import NAdam as NAdam
-from .members.nadam import NAdamW as NAdamW
-from .members.novograd import NovoGrad as NovoGrad
-from .members.omd import OMD as OMD
-from .members.optimistic_adam import OptimisticAdam as OptimisticAdam
-from .members.padam import Padam as Padam
-from .members.prodigy import Prodigy as Prodigy
-from .members.qhadam import QHAdam as QHAdam
-from .members.radam import RAdam as RAdam
-from .members.rmsprop import RMSprop as RMSprop
-from .members.signum import Signum as Signum
-from .members.sophia_g import SophiaG as SophiaG
-from .members.stable_adamw import StableAdamW as StableAdamW
-from .members.storm import STORM as STORM
-from .members.yogi import Yogi as Yogi
-from .update import Update as Update
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# A class is imported when it is first asked for: a callback or another class does not load the whole family.
+_HOMES = {
+    "ADOPT": "members.adopt",
+    "AMSBound": "members.adabound",
+    "AMSGrad": "members.adam",
+    "AdEMAMix": "members.ademamix",
+    "AdaBelief": "members.adabelief",
+    "AdaBound": "members.adabound",
+    "AdaBoundW": "members.adabound",
+    "AdaMod": "members.adamod",
+    "Adadelta": "members.adadelta",
+    "Adagrad": "members.adagrad",
+    "Adai": "members.adai",
+    "Adam": "members.adam",
+    "AdamMini": "members.adam_mini",
+    "AdamP": "members.adamp",
+    "AdamW": "members.adam",
+    "Adamax": "members.adamax",
+    "Adan": "members.adan",
+    "AdaptiveOptimizer": "base",
+    "DiffGrad": "members.diffgrad",
+    "EFSGD": "members.ef_sgd",
+    "ExtraAdam": "members.extra",
+    "ExtraSGD": "members.extra",
+    "LAMB": "members.lamb",
+    "LARS": "members.lars",
+    "LaProp": "members.laprop",
+    "Lion": "members.lion",
+    "MADGRAD": "members.madgrad",
+    "MARS": "members.mars",
+    "NAdam": "members.nadam",
+    "NAdamW": "members.nadam",
+    "NovoGrad": "members.novograd",
+    "OMD": "members.omd",
+    "OptimisticAdam": "members.optimistic_adam",
+    "Padam": "members.padam",
+    "Prodigy": "members.prodigy",
+    "QHAdam": "members.qhadam",
+    "RAdam": "members.radam",
+    "RMSprop": "members.rmsprop",
+    "STORM": "members.storm",
+    "Signum": "members.signum",
+    "SophiaG": "members.sophia_g",
+    "StableAdamW": "members.stable_adamw",
+    "Update": "update",
+    "WeightDecay": "decay",
+    "Yogi": "members.yogi",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,27 +11,27 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..catalog.common import OPTIONS, USUAL
 from ..catalog.modifiers import evaluations_clash
-from ..errors import ConfigError
-from ..hyperparameters import Hyperparameter
-from ..registry import OPTIONS, USUAL
-from .around import Around
-from .bucket import HALVES, Bucket, gather, real, scalar
-from .checkpoint import Crossing
-from .checks import ABOUT_THE_GROUP, check_gradients, check_same, check_together, checked
+from ..catalog.registration import TakesOwnOptions
+from ..core.errors import ConfigError
+from .bucket import HALF_DTYPES, Bucket, gather, real, scalar
+from .checks import KNOWN_GROUP_KEYS, check_gradients, check_same, check_together, checked
 from .finite import asks, skips
-from .keys import AROUND, MASTER, SKIPPED, SLOW
 from .modifiers import look_ahead
+from .state_keys import AROUND, MASTER, SKIPPED, SLOW
+from .step_context import StepContext
+from .torch_state_dict import TorchStateDictAdapter
 from .update import Update, restart
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
 
-Group = Mapping[str, Any]
+ParamGroup = Mapping[str, Any]
 """A param group; where a hook gets one, its `lr` is a number."""
 
 
-class AdaptiveOptimizer(Optimizer):
+class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
     """An optimizer of which a subclass writes the rule, and nothing else.
 
     With two hooks, tensor by tensor:
@@ -72,10 +72,6 @@ class AdaptiveOptimizer(Optimizer):
         tensor([ 0.7500, -0.7500])
     """
 
-    hyperparameters: ClassVar[Mapping[str, Hyperparameter]] = {}
-    """The values that hyperparameters may have; what is neither here nor usual is taken as it is."""
-    default_mode: ClassVar[str] = "l2"
-    """The `weight_decay_mode` where nothing else is said."""
     evaluations: ClassVar[int] = 1
     """How many gradients a step takes: so often it calls its closure. Without one, a call takes one of them."""
     needs_peak_lr: ClassVar[bool] = False
@@ -99,7 +95,7 @@ class AdaptiveOptimizer(Optimizer):
 
     # What a subclass writes: the two hooks ...
 
-    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         """Put the state of one parameter into `state`. Here: zeros for each buffer.
 
         `state["step"]` is there already and counts by itself; a hook that would rather count sets it to a number.
@@ -112,7 +108,7 @@ class AdaptiveOptimizer(Optimizer):
                 state[name] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
         state.update(self.scalars(group))
 
-    def step_param(self, state: dict[str, Any], group: Group, grad: Tensor, param: Tensor) -> None:
+    def step_param(self, state: dict[str, Any], group: ParamGroup, grad: Tensor, param: Tensor) -> None:
         """Take one step with one parameter. Here: by the declared rule.
 
         Args:
@@ -131,7 +127,7 @@ class AdaptiveOptimizer(Optimizer):
 
     # ... or the declared form.
 
-    def buffers(self, group: Group) -> Sequence[str] | Mapping[str, torch.dtype | None]:
+    def buffers(self, group: ParamGroup) -> Sequence[str] | Mapping[str, torch.dtype | None]:
         """Names of the state tensors, in the order in which `update` takes them.
 
         Each has the parameter's shape, and its dtype unless the mapping gives another. The rule gets the gradient in
@@ -140,7 +136,7 @@ class AdaptiveOptimizer(Optimizer):
         del group
         return ()
 
-    def shapes(self, group: Group, param: Tensor) -> Mapping[str, Sequence[int]]:
+    def shapes(self, group: ParamGroup, param: Tensor) -> Mapping[str, Sequence[int]]:
         """Shapes of the buffers that have not the parameter's. They hold real numbers.
 
         Of one dimension at least: what has none, torch's distributed checkpoints do not bring to every rank.
@@ -152,7 +148,7 @@ class AdaptiveOptimizer(Optimizer):
         del group, param
         return {}
 
-    def scalars(self, group: Group) -> Mapping[str, float]:
+    def scalars(self, group: ParamGroup) -> Mapping[str, float]:
         """Names of the numbers in a parameter's state, with their first value.
 
         `coefficients` finds them in `group`, and gives their next value under the same name.
@@ -160,14 +156,14 @@ class AdaptiveOptimizer(Optimizer):
         del group
         return {}
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         """Every scalar of step `t` (the first is 1): floats, which change, and what is fixed.
 
         On what is fixed, bools for the most part, `update` may branch; on nothing else.
         """
         raise NotImplementedError(f"{type(self).__name__} has neither step_param nor coefficients and update")
 
-    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         """Stands around a step of these groups: what a rule overrides that adds up over all parameters."""
         del groups
         return nullcontext()
@@ -216,7 +212,7 @@ class AdaptiveOptimizer(Optimizer):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
             # Numbers, whatever a schedule has put there: the rules compute with Python's.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
-            work.append(({**group, **numbers}, Around.of({**group, **numbers}, _common(self.dtypes(group)))))
+            work.append(({**group, **numbers}, StepContext.of({**group, **numbers}, _common(self.dtypes(group)))))
         if self._leaves_out([group for group, _ in work if asks(group)]):
             work = [(group, around) for group, around in work if not asks(group)]
         with self.together([group for group, _ in work]):
@@ -234,8 +230,8 @@ class AdaptiveOptimizer(Optimizer):
         where = f"param_groups[{len(self.param_groups)}]."
         if "name" in param_group:
             where = f"{param_group['name']}."
-        about = {key: value for key, value in param_group.items() if key in ABOUT_THE_GROUP}
-        given = {key: value for key, value in param_group.items() if key not in ABOUT_THE_GROUP}
+        about = {key: value for key, value in param_group.items() if key in KNOWN_GROUP_KEYS}
+        given = {key: value for key, value in param_group.items() if key not in KNOWN_GROUP_KEYS}
         group = self.defaults | about | self._checked(given, self.defaults, where)
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
@@ -247,7 +243,7 @@ class AdaptiveOptimizer(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's; the groups also say what torch's class of the same rule would look for."""
-        return Crossing(self).to_torch(super().state_dict())
+        return TorchStateDictAdapter(self).to_torch(super().state_dict())
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take back one's own state, or that of torch's class of the same rule.
@@ -258,7 +254,7 @@ class AdaptiveOptimizer(Optimizer):
         Raises:
             ConfigError: the state of a parameter lacks a buffer; then nothing has changed.
         """
-        crossing = Crossing(self)
+        crossing = TorchStateDictAdapter(self)
         # Last before the load, so that it sees what is loaded; first after it, so that other hooks see what there is.
         before = self.register_load_state_dict_pre_hook(crossing.from_torch)
         after = self.register_load_state_dict_post_hook(crossing.restore, prepend=True)
@@ -273,12 +269,12 @@ class AdaptiveOptimizer(Optimizer):
         # torch puts this flag there, and later groups would have it, unlike those that are there already.
         self.defaults.pop("differentiable", None)
 
-    def dtypes(self, group: Group) -> dict[str, torch.dtype | None]:
+    def dtypes(self, group: ParamGroup) -> dict[str, torch.dtype | None]:
         """The buffers with their dtypes; None is the parameter's."""
         declared = self.buffers(group)
         return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(declared)
 
-    def _leaves_out(self, groups: Sequence[Group]) -> bool:
+    def _leaves_out(self, groups: Sequence[ParamGroup]) -> bool:
         """Whether these groups, which would rather, leave this step out; each of their parameters then counts it."""
         skipped = skips(groups) if self._skipped is None else self._skipped
         for group in groups if skipped else ():
@@ -287,14 +283,14 @@ class AdaptiveOptimizer(Optimizer):
                 state[SKIPPED] = state.get(SKIPPED, 0) + 1
         return skipped
 
-    def buckets(self, group: Group) -> list[Bucket]:
+    def buckets(self, group: ParamGroup) -> list[Bucket]:
         """A group's parameters that have a gradient, each with its state."""
         for param in group["params"]:
             if param.grad is not None:
                 self.started(group, param)
         return gather(group["params"], self.state, tuple(self.scalars(group)))
 
-    def _step_group(self, group: Group, around: Around) -> None:
+    def _step_group(self, group: ParamGroup, around: StepContext) -> None:
         buffers = tuple(self.dtypes(group))
         for bucket in self.buckets(group):
             if self._is_declared():
@@ -309,10 +305,10 @@ class AdaptiveOptimizer(Optimizer):
                 bucket.run(follow, (SLOW,), foreach=group["foreach"] if self._is_declared() else False)
             bucket.write_back()
 
-    def started(self, group: Group, param: Tensor) -> dict[str, Any]:
+    def started(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, with what the keys of its group ask for."""
         state: dict[str, Any] = self.state[param]
-        if (group["master_weights"] and param.dtype in HALVES) != (MASTER in state):
+        if (group["master_weights"] and param.dtype in HALF_DTYPES) != (MASTER in state):
             self._switch_master(state, group, param)
         param = state.get(MASTER, param)
         if not group["lookahead"]:
@@ -330,7 +326,7 @@ class AdaptiveOptimizer(Optimizer):
             raise ConfigError(f"{type(self).__name__}.init_state: state[{key!r}] is a modifier's. Take another key")
         return state
 
-    def _switch_master(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def _switch_master(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         """Make the master, or drop it; what has the parameter's dtype follows."""
         before = state.pop(MASTER, param).dtype
         if group["master_weights"]:
@@ -341,17 +337,19 @@ class AdaptiveOptimizer(Optimizer):
             if key not in others and isinstance(value, Tensor) and value.dtype == before:
                 state[key] = value.to(after)
 
-    def _run_rule(self, around: Around, coefficients: Group, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    def _run_rule(self, around: StepContext, coefficients: ParamGroup, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         g = around.gradient(p, g)
         around.take(p, g, self._updates(p, g, buffers, coefficients))
 
-    def _run_hook(self, around: Around, group: Group, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
+    def _run_hook(self, around: StepContext, group: ParamGroup, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = around.gradient(p, g), float(state["step"])
         around.hook(lambda: self.step_param(state, group, g, p), p, g)
         if isinstance(state["step"], Tensor) and float(state["step"]) != t:
             raise ConfigError(f"{type(self).__name__}.step_param: state['step'] counts by itself. Leave it alone")
 
-    def _advance(self, t: float, group: Group, scalars: Mapping[str, float]) -> tuple[dict[str, Any], dict[str, float]]:
+    def _advance(
+        self, t: float, group: ParamGroup, scalars: Mapping[str, float]
+    ) -> tuple[dict[str, Any], dict[str, float]]:
         """The coefficients of step `t`, and what becomes of the scalars."""
         coefficients = self.coefficients(t, {**group, **scalars})
         return coefficients, {name: coefficients.pop(name) for name in scalars}
@@ -360,7 +358,7 @@ class AdaptiveOptimizer(Optimizer):
         made = self.update(p, g, *buffers, **coefficients)
         return made if isinstance(made, tuple) else (made,)
 
-    def _clash(self, group: Group) -> str | None:
+    def _clash(self, group: ParamGroup) -> str | None:
         """What is wrong with a group's values, each of which is allowed."""
         return evaluations_clash(group, type(self).__name__, self.evaluations)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .keys import MASTER
+from .state_keys import MASTER
 from .tensor_list import TensorList
 
 # Subclasses of tensors do not promise to have every foreach function; on a CPU lists take more memory, and are faster
@@ -17,7 +17,7 @@ from .tensor_list import TensorList
 _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
 
-HALVES = (torch.float16, torch.bfloat16)
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(slots=True)

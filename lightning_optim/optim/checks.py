@@ -8,18 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..catalog.common import OPTIONS
 from ..catalog.decay import IN_PROPORTION
 from ..catalog.info import REFUSED_BY_OURS
-from ..errors import ConfigError, choices, left_over
-from ..groups.merging import ABOUT
-from ..hyperparameters import Hyperparameter, Number, plain
-from ..registry import OPTIONS, algorithms_with
+from ..catalog.registry import algorithms_with
+from ..core.config_values import to_plain
+from ..core.errors import ConfigError, choices, left_over
+from ..core.hyperparameters import Hyperparameter, Number
+from ..core.param_group_keys import GROUP_METADATA
 from .decay import WeightDecay
 
 # What torch's schedulers keep in a param group: a group copied from another brings it along.
 _OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 # What a param group may hold besides hyperparameters.
-ABOUT_THE_GROUP = (*ABOUT, *_OF_SCHEDULERS)
+KNOWN_GROUP_KEYS = (*GROUP_METADATA, *_OF_SCHEDULERS)
 
 
 def checked(
@@ -64,7 +66,7 @@ def _value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
             raise ConfigError(f"{key}: got a tensor of {value.numel()} elements; a tensor lr has one")
         spec.check(float(value), key)
         return value  # a scheduler writes into it
-    return spec.check(plain(value), key)
+    return spec.check(to_plain(value), key)
 
 
 def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool, takes_lists: bool) -> None:

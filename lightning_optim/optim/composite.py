@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..errors import ConfigError, choices
-from ..registry import optimizer_info
+from ..catalog.registry import optimizer_info
+from ..core.errors import ConfigError, choices
+from ..core.param_group_keys import ALGORITHM
 from .base import AdaptiveOptimizer
 from .checks import check_matrices
 from .finite import asks, skips
-
-ALGORITHM = "algorithm"
-"""The key under which a param group says which child steps it."""
 
 Build = Callable[[list[dict[str, Any]]], Optimizer]
 """Makes a child over its first param groups."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..catalog.decay import DECAYS, IN_PROPORTION, TO_GRADIENT, nothing_to_mask
-from ..errors import ConfigError, choices
-from ..hyperparameters import Number
+from ..core.errors import ConfigError, choices
+from ..core.hyperparameters import Number
 from .update import Update
 
 

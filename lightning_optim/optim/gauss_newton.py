@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ..errors import ConfigError, listed
+from ..core.errors import ConfigError, listed
 
 Take = Callable[[float, Mapping[Tensor, Tensor]], None]
 """Gets B and the gradients by parameter, of those that the loss depends on."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..errors import ConfigError
+from ..core.errors import ConfigError
 
 
 def curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:

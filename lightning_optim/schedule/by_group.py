@@ -10,11 +10,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..errors import ConfigError, listed
-from .values import assign
+from ..core.errors import ConfigError, listed
+from ..core.param_group_keys import SCHEDULE
+from .param_group_values import assign
 
-VARIATION = "schedule"
-"""The key under which a param group says how its schedule differs."""
 _MOMENTA = ("betas", "momentum")
 _SCHEDULED = "_has_schedule_by_group"
 _MOVED = "_moved_to_other_curves"
@@ -28,18 +27,18 @@ class GroupView(Optimizer):
     """The groups of an optimizer that follow one curve, as an optimizer for that curve's scheduler to drive.
 
     Args:
-        optimizer: the whole; a `Ledger` may take its place.
-        variation: what those groups have under `schedule`.
+        optimizer: the whole; a `SchedulerProxy` may take its place.
+        override: what those groups have under `schedule`.
         momentum: only those of them with this key, `betas` or `momentum`, or with neither (''); None: all.
     """
 
     # A scheduler looks here whether a step came before its own: that is asked of the whole.
     _opt_called = True
 
-    def __init__(self, optimizer: Any, variation: Mapping[str, Any] | None, momentum: str | None) -> None:
+    def __init__(self, optimizer: Any, override: Mapping[str, Any] | None, momentum: str | None) -> None:
         # Not torch's: nothing is to be registered, held or hooked twice.
         self.optimizer: _HasGroups = optimizer
-        self.variation = variation
+        self.override = override
         self.momentum = momentum
         self.defaults = dict(self.param_groups[0])
 
@@ -55,7 +54,7 @@ class GroupView(Optimizer):
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def _has(self, group: Mapping[str, Any]) -> bool:
-        return group.get(VARIATION) == self.variation and self.momentum in (None, momentum_of(group))
+        return group.get(SCHEDULE) == self.override and self.momentum in (None, momentum_of(group))
 
     # torch's would save an optimizer's parts, of which this has none.
     def __getstate__(self) -> dict[str, Any]:
@@ -68,7 +67,7 @@ class GroupView(Optimizer):
         return f"GroupView({[group.get('name') for group in self.param_groups]})"
 
 
-class ByGroup(LRScheduler):
+class SchedulerByGroup(LRScheduler):
     """A scheduler for each curve, all driven together.
 
     Args:
@@ -109,7 +108,7 @@ class ByGroup(LRScheduler):
         """Every curve's state, with what its groups have under `schedule`."""
         return {
             "curves": [
-                {VARIATION: view.variation, "momentum": view.momentum, "state": scheduler.state_dict()}
+                {SCHEDULE: view.override, "momentum": view.momentum, "state": scheduler.state_dict()}
                 for view, scheduler in zip(self._views, self._schedulers, strict=True)
             ]
         }
@@ -119,10 +118,8 @@ class ByGroup(LRScheduler):
         saved = curves(state_dict)
         done = max(num_steps(curve["state"]) for curve in saved)
         for view, scheduler in zip(self._views, self._schedulers, strict=True):
-            same = [c for c in saved if (c[VARIATION], c["momentum"]) == (view.variation, view.momentum)]
-            same = same or [
-                c for c in saved if c[VARIATION] == view.variation and None in (c["momentum"], view.momentum)
-            ]
+            same = [c for c in saved if (c[SCHEDULE], c["momentum"]) == (view.override, view.momentum)]
+            same = same or [c for c in saved if c[SCHEDULE] == view.override and None in (c["momentum"], view.momentum)]
             if same:
                 scheduler.load_state_dict(same[0]["state"])
             else:
@@ -132,7 +129,7 @@ class ByGroup(LRScheduler):
 def curves(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The curves in a scheduler's state; one that is not by group has one."""
     found: list[dict[str, Any]] = state_dict.get(
-        "curves", [{VARIATION: None, "momentum": None, "state": dict(state_dict)}]
+        "curves", [{SCHEDULE: None, "momentum": None, "state": dict(state_dict)}]
     )
     return found
 

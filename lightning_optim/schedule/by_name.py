@@ -13,9 +13,10 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..errors import ConfigError, listed
-from .by_group import VARIATION, ByGroup, advance, curves, momenta, moved, num_steps
-from .values import assign, copied
+from ..core.errors import ConfigError, listed
+from ..core.param_group_keys import SCHEDULE
+from .by_group import SchedulerByGroup, advance, curves, momenta, moved, num_steps
+from .param_group_values import assign, copied
 
 NAMES = "group_names"
 CLASS = "class"
@@ -35,7 +36,7 @@ def by_name(scheduler: LRScheduler) -> LRScheduler:
     """
     for inner in getattr(scheduler, "_schedulers", ()):
         by_name(inner)
-    if not isinstance(scheduler, ByGroup):  # each of its curves keeps its own lists
+    if not isinstance(scheduler, SchedulerByGroup):  # each of its curves keeps its own lists
         for method in (state_dict, load_state_dict):
             setattr(scheduler, method.__name__, MethodType(method, scheduler))
     return scheduler
@@ -59,7 +60,7 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
         ConfigError: the state is another schedule's; or it says no names, and is of another number of groups.
     """
     saved_curves = curves(state_dict)
-    rest = [curve["state"] for curve in saved_curves if curve[VARIATION] is None]
+    rest = [curve["state"] for curve in saved_curves if curve[SCHEDULE] is None]
     if not rest:  # every group had a schedule of its own
         return advance(self, max(num_steps(curve["state"]) for curve in saved_curves), _names(self))
     state = dict(rest[0])

@@ -13,13 +13,15 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
-from ..errors import ConfigError, choices, left_over, listed, takes_name
-from ..hyperparameters import Number, plain
+from ..core.config_values import to_plain
+from ..core.errors import ConfigError, choices, left_over, listed, requires_name
+from ..core.hyperparameters import Number
+from ..core.param_group_keys import SCHEDULE
 from .arguments import curve_arguments, peak_arguments
-from .by_group import VARIATION, ByGroup, GroupView, mark_scheduled, momentum_of
+from .by_group import GroupView, SchedulerByGroup, mark_scheduled, momentum_of
 from .by_name import by_name
+from .catalog import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 from .curves import Warmup
-from .registry import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 
 _INTERVALS = ("step", "epoch")
 _PEAK_ARGUMENTS = ("max_lr", "max_lrs")
@@ -52,7 +54,7 @@ class SchedulerFactory:
         [0.05]
     """
 
-    @takes_name(example="warmup_cosine")
+    @requires_name(example="warmup_cosine")
     def __init__(
         self,
         name: str,
@@ -66,7 +68,7 @@ class SchedulerFactory:
         self.interval = interval
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
-        self.hyperparameters: dict[str, Any] = {key: plain(value) for key, value in hyperparameters.items()}
+        self.hyperparameters: dict[str, Any] = {key: to_plain(value) for key, value in hyperparameters.items()}
         self._check()
 
     @property
@@ -98,21 +100,21 @@ class SchedulerFactory:
         scheduler = self._by_group(optimizer, total_steps)
         return by_name(scheduler) if all("name" in group for group in optimizer.param_groups) else scheduler
 
-    def varied(self, variation: Mapping[str, Any]) -> SchedulerFactory:
+    def with_override(self, override: Mapping[str, Any]) -> SchedulerFactory:
         """The schedule of groups whose rule says how theirs differs.
 
         Args:
-            variation: with a `name`, a schedule of its own, where `constant` keeps its lr unless it is given a
+            override: with a `name`, a schedule of its own, where `constant` keeps its lr unless it is given a
                 `factor`; without, this one with other arguments.
 
         Raises:
             ConfigError: that is no schedule.
         """
-        if "name" not in variation:
+        if "name" not in override:
             own = {"warmup_steps": self.warmup_steps, "total_steps": self.total_steps, **self.hyperparameters}
-            return SchedulerFactory(**{**own, **variation, "name": self.name, "interval": self.interval})
-        kept = {"factor": 1.0} if variation["name"] == "constant" else {}
-        return SchedulerFactory(**{**kept, **variation, "interval": self.interval})
+            return SchedulerFactory(**{**own, **override, "name": self.name, "interval": self.interval})
+        kept = {"factor": 1.0} if override["name"] == "constant" else {}
+        return SchedulerFactory(**{**kept, **override, "interval": self.interval})
 
     def needs_total_steps_for(self, optimizer: Optimizer) -> bool:
         """Whether it, or what a group's rule puts in its place, needs the length of the run from elsewhere.
@@ -124,29 +126,29 @@ class SchedulerFactory:
 
     def _by_group(self, optimizer: Optimizer, total_steps: int | None) -> LRScheduler:
         curves = self._curves(optimizer)
-        if len(curves) == 1 and curves[0][0].variation is None:
+        if len(curves) == 1 and curves[0][0].override is None:
             return self._whole(optimizer, total_steps)
         schedulers = []
         for view, factory in curves:
-            with _of_rule(view.variation, optimizer):
+            with _of_rule(view.override, optimizer):
                 schedulers.append(factory._whole(view, total_steps))
-        return ByGroup(optimizer, [view for view, _ in curves], schedulers)
+        return SchedulerByGroup(optimizer, [view for view, _ in curves], schedulers)
 
     def _curves(self, optimizer: Optimizer) -> list[tuple[GroupView, SchedulerFactory]]:
         """The curves that the groups follow, each with its schedule: rules may give some one of their own."""
         groups = optimizer.param_groups
         curves = []
-        for variation in _unique(group.get(VARIATION) for group in groups):
-            with _of_rule(variation, optimizer):
-                factory = self if variation is None else self.varied(variation)
-            momenta = _unique(momentum_of(group) for group in groups if group.get(VARIATION) == variation)
+        for override in _unique(group.get(SCHEDULE) for group in groups):
+            with _of_rule(override, optimizer):
+                factory = self if override is None else self.with_override(override)
+            momenta = _unique(momentum_of(group) for group in groups if group.get(SCHEDULE) == override)
             if len(momenta) == 1 or not factory._may_cycle_momentum():
-                curves.append((GroupView(optimizer, variation, None), factory))
+                curves.append((GroupView(optimizer, override, None), factory))
                 continue
             # torch's would look for one kind of momentum in every group.
             for momentum in momenta:
                 still = factory if momentum else factory._without_cycling()
-                curves.append((GroupView(optimizer, variation, momentum), still))
+                curves.append((GroupView(optimizer, override, momentum), still))
         return curves
 
     def _may_cycle_momentum(self) -> bool:
@@ -365,19 +367,19 @@ class SchedulerFactory:
 
 
 @contextmanager
-def _of_rule(variation: Mapping[str, Any] | None, optimizer: Optimizer) -> Iterator[None]:
+def _of_rule(override: Mapping[str, Any] | None, optimizer: Optimizer) -> Iterator[None]:
     """Where a rule varies the schedule, say for which groups."""
     try:
         yield
     except ConfigError as error:
-        if variation is None:
+        if override is None:
             raise
-        names = [str(group.get("name")) for group in optimizer.param_groups if group.get(VARIATION) == variation]
+        names = [str(group.get("name")) for group in optimizer.param_groups if group.get(SCHEDULE) == override]
         raise ConfigError(f"schedule.{error} (the rule's, of the param groups {listed(names, 3)})") from None
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:
-    """Each value once, in order; a variation is a mapping, which has no hash."""
+    """Each value once, in order; a override is a mapping, which has no hash."""
     found: list[Any] = []
     for value in values:
         if value not in found:

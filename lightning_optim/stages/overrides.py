@@ -1,20 +1,14 @@
-"""What a stage sets on the groups that it thaws."""
+"""The hyperparameters that a stage may set on the groups it thaws."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import ConfigError, choices, listed
-from ..hyperparameters import Number, in_yaml
-from ..registry import algorithms_with, list_optimizers, optimizer_info
-
-if TYPE_CHECKING:
-    from ..groups.plan import Group, Plan
-    from .stages import Stage
-
-_LR = Number(default=1e-3, low=0)
+from ..catalog.built_in import BUILT_IN
+from ..catalog.info import OptimizerInfo
+from ..catalog.registry import algorithms_with, optimizer_info
+from ..core.errors import ConfigError, choices
 
 
 def check_known(given: Mapping[str, Any], key: str, words: Sequence[str]) -> None:
@@ -26,7 +20,7 @@ def check_known(given: Mapping[str, Any], key: str, words: Sequence[str]) -> Non
     for name, value in given.items():
         specs = [optimizer_info(algorithm).hyperparameters[name] for algorithm in algorithms_with(name)]
         if not specs:
-            every = dict.fromkeys((*words, *(known for one in list_optimizers() for known in _per_group(one))))
+            every = dict.fromkeys((*words, *(known for info in BUILT_IN.values() for known in _per_group(info))))
             raise ConfigError(f"{key}.{name}: a stage has no key {name!r}.{choices(name, every)}")
         if not any(spec.per_group for spec in specs):
             raise ConfigError(f"{key}.{name}: {name} holds for the whole optimizer. Set it there")
@@ -34,52 +28,5 @@ def check_known(given: Mapping[str, Any], key: str, words: Sequence[str]) -> Non
             raise ConfigError(f"{key}.{name}: got None. Type a value, or leave {name} out")
 
 
-def split(plan: Plan, stages: Sequence[Stage]) -> Plan:
-    """A plan's groups × stages, with what each stage sets; an lr becomes a part of the peak, to stay on its curve.
-
-    Raises:
-        ConfigError: a stage sets what the algorithm of one of its groups does not have, or not such a value.
-    """
-    by_name = {stage.name: stage for stage in stages}
-    parts = plan.split(stages)
-    groups = [_overridden(group, by_name[str(group.stage)], peaks=plan.peaks) for group in parts.groups]
-    return replace(parts, groups=tuple(groups))
-
-
-def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
-    if not stage.hyperparameters or not group.hyperparameters:
-        return group
-    key = stage.key
-    known = optimizer_info(group.algorithm) if group.algorithm in list_optimizers() else None
-    values: dict[str, Any] = {}
-    for name, value in stage.hyperparameters.items():
-        words = group.hyperparameters if known is None else group.hyperparameters.keys() & known.hyperparameters.keys()
-        if name not in words:
-            ours = known is not None and name in known.own_only
-            remedy = "Type implementation: own in the optimizer's config, or remove it" if ours else "Remove it"
-            raise ConfigError(
-                f"{key}.{name}: it claims {listed(group.params, 3)}, which go by {group.algorithm}, and "
-                f"{'this' if ours else group.algorithm} has no {name}. {remedy}, or narrow the selectors of {key}"
-            )
-        values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
-    if "lr" in values:
-        group = replace(group, lr_scale=group.lr_scale * _part_of_peak(group, values.pop("lr"), key, peaks=peaks))
-    if known and (wrong := known.wrong_together({**known.defaults, **group.hyperparameters, **values})):
-        raise ConfigError(f"{key}: {wrong} (for {listed(group.params, 3)})")
-    return replace(group, hyperparameters={**group.hyperparameters, **values}, overrides=values)
-
-
-def _part_of_peak(group: Group, lr: Any, key: str, *, peaks: bool) -> float:
-    lr = _LR.check(lr, f"{key}.lr")
-    peak = group.hyperparameters["lr"]
-    if not peaks or not peak:
-        why = "its lr is 0" if peaks else "no OptimizerFactory has built it, so the peak of its lr is not known"
-        raise ConfigError(
-            f"{key}.lr: got {in_yaml(lr)} for param group '{group.parent}', and {why}. Type a part of it: "
-            f"{key}.lr_scale: 0.1"
-        )
-    return float(lr / peak)
-
-
-def _per_group(algorithm: str) -> list[str]:
-    return [name for name, spec in optimizer_info(algorithm).hyperparameters.items() if spec.per_group]
+def _per_group(info: OptimizerInfo) -> list[str]:
+    return [name for name, spec in info.hyperparameters.items() if spec.per_group]

@@ -1,18 +1,14 @@
-"""Stages under FSDP2: its units, what they cannot do, and the checkpoints that Lightning loads late."""
+"""Stages under FSDP2: its units, and what they cannot do."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
-from ..errors import ConfigError
-
-_METADATA = "meta.pt"  # Lightning's, of a distributed checkpoint
+from ..core.errors import ConfigError
 
 
 def check_precision(module: nn.Module) -> None:
@@ -44,15 +40,6 @@ def reshard(module: nn.Module) -> None:
     """
     for _, unit in _units(module):
         unit.reshard()
-
-
-def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, Any] | None:
-    """A callback's state in a checkpoint, be it a file or a folder; None where it has none."""
-    path = Path(path)
-    file = path / _METADATA if path.is_dir() else path
-    checkpoint = torch.load(file, map_location="cpu", mmap=file == path, weights_only=weights_only)
-    state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(key)
-    return state
 
 
 def _units(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -9,14 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..errors import ConfigError, listed
+from ..core.errors import ConfigError, listed
+from ..core.param_group_keys import GROUP_METADATA
+from ..groups.group import Group
 from ..groups.loading import check_saved
-from ..groups.merging import ABOUT
-from ..groups.plan import Group, Plan
+from ..groups.plan import Plan
 from ..schedule.curves import warmup
-from ..schedule.ledger import Ledger
-from ..schedule.values import assign, copied
-from .overrides import split
+from ..schedule.param_group_values import assign, copied
+from .scheduler_proxy import SchedulerProxy
+from .split import split
 from .stages import Stage
 
 # What schedulers cycle besides lr.
@@ -78,7 +79,7 @@ class StagedOptimizer:
         configured = Plan.of(optimizer, module)
         self.optimizer = optimizer
         self.plan = split(configured, stages)
-        self.ledger = Ledger(optimizer)
+        self.ledger = SchedulerProxy(optimizer)
         for scheduler in schedulers:
             self.ledger.retarget(scheduler, optimizer)
         parents = dict(zip((g.name for g in configured.groups), self.ledger.param_groups, strict=True))
@@ -102,7 +103,7 @@ class StagedOptimizer:
         """A stage's parameters, as the optimizer holds them: a sharded module's own may be others for a while."""
         return [tensor for part in self._parts if part.group.stage == stage for tensor in part.tensors]
 
-    def show_only(self, stages: Sequence[str]) -> None:
+    def activate_stages(self, stages: Sequence[str]) -> None:
         """Leave just these stages in the optimizer, in the order in which they thawed; drop other stages' state."""
         self._live = [part for stage in stages for part in self._parts if part.group.stage == stage]
         self.optimizer.param_groups[:] = [self._param_group(part) for part in self._live]
@@ -122,7 +123,9 @@ class StagedOptimizer:
                 group["params"] = list(zip(names, part.tensors, strict=True))
             # Optimizers of ours refuse keys that they do not know, and any scheduler may have put its own there.
             defaults_of = getattr(self.optimizer, "defaults_of", lambda group: self.optimizer.defaults)
-            self.optimizer.add_param_group({key: group[key] for key in group if key in (*defaults_of(group), *ABOUT)})
+            self.optimizer.add_param_group(
+                {key: group[key] for key in group if key in (*defaults_of(group), *GROUP_METADATA)}
+            )
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
         self.follow(afresh=True)
@@ -203,7 +206,7 @@ class StagedOptimizer:
             part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
         self.follow(afresh=True)
 
-    def go_on_from(self, last: StagedOptimizer) -> None:
+    def resume_from(self, last: StagedOptimizer) -> None:
         """Take over how often the groups of another fit's optimizer were stepped."""
         steps = {part.group.name: part.steps for part in last._parts}
         for part in self._parts:

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, listed
+from ..core.errors import ConfigError, listed
+from ..core.hyperparameters import Flag, Number
 from ..groups.index import Index
 from ..groups.names import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
-from ..hyperparameters import Flag, Number
 from .overrides import check_known
 from .triggers import Trigger, parse_each, parse_trigger
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import ConfigError, choices
+from ..core.errors import ConfigError, choices
 from .plateau import Plateau
 from .stages import Stage
 from .triggers import Clock
@@ -50,7 +50,7 @@ class Timetable:
         other._watch_on({stage.name: [one.state_dict() for one in stage.trigger.plateaus] for stage in self.stages})
         return other
 
-    def begin_anew(self) -> None:
+    def reset_thaw_times(self) -> None:
         """Count what is counted from a thaw from now on: another fit counts its epochs and steps from 0."""
         self._thaw(dict.fromkeys(self._thawed, (0, 0)))
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError, choices
-from ..hyperparameters import Choice, Number
+from ..core.errors import ConfigError, choices
+from ..core.hyperparameters import Choice, Number
 from .plateau import Plateau
 
 _COUNT = Number(default=1, low=0, integer=True)

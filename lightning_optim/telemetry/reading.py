@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..groups.plan import Plan
-from ..inspection.measure import is_float, leaves
 from .quantized import decoded, is_coded, is_part_of_a_code, num_bytes
+from .state_leaves import is_float, leaves
 
 # Their state is a number that belongs to a parameter, not a buffer.
 _SCALAR_STATES = ("step", "mu_product", "eta", "mu")

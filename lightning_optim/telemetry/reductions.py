@@ -64,7 +64,7 @@ class Reductions:
     @property
     def arrived(self) -> bool:
         """Whether `numbers` would have nothing to wait for."""
-        return all(flight.landed for flight in self._flights)
+        return all(flight.done for flight in self._flights)
 
     def numbers(self) -> list[float]:
         """All of them, in the order in which they were added; waits for those under way."""
@@ -134,7 +134,7 @@ class _Flight:
             self._host = vector.cpu()
 
     @property
-    def landed(self) -> bool:
+    def done(self) -> bool:
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
     def numbers(self) -> NDArray[np.float64]:

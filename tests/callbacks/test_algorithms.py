@@ -24,8 +24,8 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.optim.composite import Composite
-from tests.processes import run_module
-from tests.training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.processes import run_module
+from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
 
 HIDDEN = {"params": "backbone", "kinds": ["matrix"], "optimizer": "muon", "lr": 0.02}
 NORMS = {"params": "backbone.1", "weight_decay": 0.0}
@@ -358,7 +358,7 @@ def run(folder: Path, how: str, *ckpt_and_rules: str) -> list[Any]:
     """What each rank noted; nothing where the fit was refused, which `log.txt` tells."""
     folder.mkdir()
     arguments = (folder, how, *ckpt_and_rules)
-    status, out, errors = run_module("tests.callbacks.algorithms_run", *arguments, timeout_s=180, may_fail=True)
+    status, out, errors = run_module("tests.support.runs.algorithms", *arguments, timeout_s=180, may_fail=True)
     (folder / "log.txt").write_text(out + errors, encoding="utf-8")
     if status:
         return []

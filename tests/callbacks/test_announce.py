@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import lightning_optim.announce
+import lightning_optim.callbacks.announce
 from lightning_optim import (
     OptimizerFactory,
     OptimizerMonitor,
@@ -14,8 +14,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-
-from ..training import Net, fit
+from tests.support.training import Net, fit
 
 FACTORY = OptimizerFactory("adamw", lr=0.01, groups={"head": {"params": "head", "lr_scale": 0.5}})
 COSINE = SchedulerFactory("warmup_cosine", warmup_steps=2)
@@ -25,7 +24,7 @@ STAGES = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     lines: list[str] = []
-    monkeypatch.setattr(lightning_optim.announce, "rank_zero_info", lines.append)
+    monkeypatch.setattr(lightning_optim.callbacks.announce, "rank_zero_info", lines.append)
     return lines
 
 

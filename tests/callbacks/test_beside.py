@@ -18,8 +18,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-
-from ..training import BATCHES, Net, Witness, fit, same
+from tests.support.training import BATCHES, Net, Witness, fit, same
 
 PLAN = {
     "head": {"params": "head"},

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from tests.callbacks.ddp_run import POISONED_AT
-from tests.processes import run_module
-from tests.training import same
+from tests.support.processes import run_module
+from tests.support.runs.ddp import POISONED_AT
+from tests.support.training import same
 
 
 def _run(folder: Path, devices: int, *ckpt_path: str) -> list[Any]:
     folder.mkdir()
-    run_module("tests.callbacks.ddp_run", folder, devices, *ckpt_path, timeout_s=120)
+    run_module("tests.support.runs.ddp", folder, devices, *ckpt_path, timeout_s=120)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(devices)]
 
 

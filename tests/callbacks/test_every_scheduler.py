@@ -11,10 +11,9 @@ from lightning.pytorch import Callback
 from torch.optim import lr_scheduler
 
 from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, StagedUnfreeze, configure_optimizers
-
-from ..schedule.test_factory import STATEFUL, TORCH
-from ..stages.test_staged import SCHEDULERS
-from ..training import BATCHES, Net, Witness, fit, same
+from tests.schedule.test_factory import STATEFUL, TORCH
+from tests.stages.test_staged import SCHEDULERS
+from tests.support.training import BATCHES, Net, Witness, fit, same
 
 EPOCHS = 3
 PLAN = {

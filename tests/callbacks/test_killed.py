@@ -6,16 +6,16 @@ import signal
 
 import pytest
 
-from ..processes import run_module
-from ..training import same
-from .killed_run import THAWS, run
+from tests.support.processes import run_module
+from tests.support.runs.killed import THAWS, run
+from tests.support.training import same
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("step", [step + off for step in THAWS for off in (-1, 0, 1)])
 def test_it_carries_on_bitwise(step, tmp_path) -> None:
     whole, module = run(tmp_path / "whole")
-    status, *_ = run_module("tests.callbacks.killed_run", tmp_path / "killed", step, may_fail=True)
+    status, *_ = run_module("tests.support.runs.killed", tmp_path / "killed", step, may_fail=True)
     assert status == -signal.SIGKILL
     saved = max((tmp_path / "killed").glob("*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
     assert saved.stem == f"step={step}"

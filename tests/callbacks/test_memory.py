@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_optim import OptimizerFactory, StagedUnfreeze
-
-from ..training import BATCHES, Net, fit
+from tests.support.training import BATCHES, Net, fit
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}}}
 

@@ -24,9 +24,8 @@ from lightning_optim import (
     configure_optimizers,
     list_optimizers,
 )
-from tests.training import BATCHES, Net, Witness, fit
-
-from .events import curves_of, fit_with_events
+from tests.support.tensorboard_events import curves_of, fit_with_events
+from tests.support.training import BATCHES, Net, Witness, fit
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
 GROUPS = {"no_decay": {"kinds": ["bias"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 
 from lightning_optim import OptimizerMonitor
 from lightning_optim.telemetry.reductions import Reductions
-from tests.telemetry.ops import Ops
-from tests.training import BATCHES, Net, fit
-
-from .events import curves_of, fit_with_events
-from .watched import Watched
+from tests.support.dispatched_ops import Ops
+from tests.support.monitored_fit import Watched
+from tests.support.tensorboard_events import curves_of, fit_with_events
+from tests.support.training import BATCHES, Net, fit
 
 
 class Many(LightningModule):

@@ -11,11 +11,10 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from lightning_optim import OptimizerFactory, OptimizerMonitor, configure_optimizers
-from tests.training import BATCHES, Net
-
-from .events import fit_with_events
-from .test_monitor_cost import Many
-from .watched import Watched
+from tests.callbacks.test_monitor_cost import Many
+from tests.support.monitored_fit import Watched
+from tests.support.tensorboard_events import fit_with_events
+from tests.support.training import BATCHES, Net
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

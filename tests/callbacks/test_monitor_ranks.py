@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from tests.processes import run_module
+from tests.support.processes import run_module
 
 STEPS = 8
 
 
 def _run(folder: Path, how: str) -> list[Any]:
-    run_module("tests.callbacks.monitor_run", folder, how, timeout_s=120)
+    run_module("tests.support.runs.monitor", folder, how, timeout_s=120)
     return [torch.load(path) for path in sorted(folder.glob(f"{how}?.pt"))]
 
 

@@ -13,10 +13,9 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze, configure_optimizers
-from tests.training import BATCHES, Net, Witness, fit
-
-from ..schedule.test_factory import STATEFUL
-from .events import fit_with_events, texts_of
+from tests.schedule.test_factory import STATEFUL
+from tests.support.tensorboard_events import fit_with_events, texts_of
+from tests.support.training import BATCHES, Net, Witness, fit
 
 GROUPS = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}
 STEPS = 4 * BATCHES

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_optim import OptimizerFactory, OptimizerOverride, SchedulerFactory, StagedUnfreeze
-from tests.training import BATCHES, Net, Witness, fit
+from tests.support.training import BATCHES, Net, Witness, fit
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}}}
 

@@ -25,8 +25,8 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-from tests.messages import check_message
-from tests.training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.messages import check_message
+from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
 
 CONF = Path(__file__).parents[2] / "conf"
 HEAD = {"params": "head"}

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, StagedUnfreeze, configure_optimizers
-
-from ..training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
 
 EPOCHS = 5
 PLAN = {

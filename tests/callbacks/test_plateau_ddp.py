@@ -7,15 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.processes import run_module
-from tests.training import BATCHES, same
-
-from .plateau_run import EPOCHS, METRICS
+from tests.support.processes import run_module
+from tests.support.runs.plateau import EPOCHS, METRICS
+from tests.support.training import BATCHES, same
 
 
 @pytest.mark.parametrize("metric", [pytest.param(m, marks=pytest.mark.slow if m != "mean" else ()) for m in METRICS])
 def test_it_resumes_bitwise_on_every_rank(metric, tmp_path) -> None:
-    run_module("tests.callbacks.plateau_run", tmp_path, metric)
+    run_module("tests.support.runs.plateau", tmp_path, metric)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in (0, 1))
     assert same(first, second)
     seen, end = first.pop("None")

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_optim import RNGState
-from tests.training import BATCHES, Loader, Net, fit, same
+from tests.support.training import BATCHES, Loader, Net, fit, same
 
 
 def _net() -> Net:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.processes import run_module
-from tests.training import same
+from tests.support.processes import run_module
+from tests.support.training import same
 
 pytestmark = pytest.mark.slow
 NUM_STEPS, THAW = 8, 3
@@ -19,7 +19,7 @@ HOW = [f"{units}-{checkpoints}" for units in ("root", "apart") for checkpoints i
 def _run(folder: Path, how: str, *steps: int) -> list[list[Any]]:
     """What each rank saw, of the whole run and of each resumed one."""
     folder.mkdir()
-    run_module("tests.callbacks.sharded_run", folder, how, *steps, timeout_s=300)
+    run_module("tests.support.runs.sharded", folder, how, *steps, timeout_s=300)
     ranks = range(1 if how == "alone" else 2)
     return [[torch.load(folder / f"rank{r}{end}.pt") for r in ranks] for end in ("", *(f"-step={s}" for s in steps))]
 
@@ -49,6 +49,6 @@ def test_two_processes_train_as_one_and_resume_bitwise_around_the_thaw(how, alon
 
 
 def test_another_precision_than_the_parameters_is_refused_before_the_first_step(tmp_path) -> None:
-    status, _, errors = run_module("tests.callbacks.sharded_run", tmp_path, "mixed-full", may_fail=True)
+    status, _, errors = run_module("tests.support.runs.sharded", tmp_path, "mixed-full", may_fail=True)
     assert status and "MixedPrecisionPolicy(param_dtype=torch.bfloat16)" in errors and "bf16-mixed" in errors
     assert not list(tmp_path.iterdir())

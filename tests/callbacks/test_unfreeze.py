@@ -20,7 +20,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-from tests.training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
 
 PLAN: dict[str, Any] = {
     "head": {"params": "head"},

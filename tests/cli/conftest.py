@@ -9,8 +9,7 @@ import pytest
 from hydra.core.hydra_config import HydraConfig
 
 from lightning_optim.cli import main
-
-from ..hydra.conftest import copy_app, search_path_plugin, write_app  # noqa: F401
+from tests.hydra.conftest import copy_app, search_path_plugin, write_app  # noqa: F401
 
 
 @pytest.fixture

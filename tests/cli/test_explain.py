@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightning_optim.groups.plan import Plan
-
-from ..hydra.user_side import HERE
+from tests.support.user_environments import HERE
 
 RECIPES = ("--config-dir", str(HERE.parents[1] / "recipes" / "conf"), "--config-name", "finetune", "--module")
 CODE = """
@@ -175,7 +174,7 @@ def test_each_node_is_shown_once_under_the_key_it_is_written_at(explain) -> None
         f"""
         first: '${{model}}'
         also: {{optimizer: '${{spare.0}}', again: ['${{model.optimizer}}', '${{also.again}}']}}
-        made: '${{oc.create:{{_target_: lightning_optim.factory.OptimizerFactory, name: lion}}}}'
+        made: '${{oc.create:{{_target_: lightning_optim.build.factory.OptimizerFactory, name: lion}}}}'
         broken: '${{nowhere}}'
         model: {{_target_: mine.Net, optimizer: {ADAMW}}}
         spare: [{{_target_: lightning_optim.OptimizerFactory, name: sgd}}]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from ..inspection.checkpoints import group, saved, state_dict
+from tests.support.checkpoints import group, saved, state_dict
 
 
 def cells(out: str, row: str) -> list[str]:
@@ -118,5 +118,5 @@ def test_refusals(refused, tmp_path: Path) -> None:
 def test_it_loads_neither_lightning_nor_hydra(run_python, tmp_path: Path) -> None:
     code = "import sys; from lightning_optim.cli import main; main(sys.argv[1:]); print(sorted(sys.modules))"
     loaded = run_python(code, "inspect", str(saved(tmp_path, state_dict()))).splitlines()[-1]
-    assert "'lightning_optim.inspection.report'" in loaded
+    assert "'lightning_optim.cli.checkpoint_report'" in loaded
     assert not any(f"'{name}'" in loaded for name in ("lightning", "hydra", "omegaconf"))

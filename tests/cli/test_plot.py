@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from lightning_optim.cli import plot as cli_plot
-from lightning_optim.drawing.simulate import Simulation
-
-from ..hydra.user_side import HERE
-from .test_explain import CODE
+from lightning_optim.cli.simulate import Simulation
+from tests.cli.test_explain import CODE
+from tests.support.user_environments import HERE
 
 RECIPES = ("--config-dir", str(HERE.parents[1] / "recipes" / "conf"), "--config-name", "finetune", "--module", "model")
 SGD = "{_target_: lightning_optim.OptimizerFactory, name: sgd, lr: 1}"

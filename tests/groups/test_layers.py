@@ -8,8 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lightning_optim import ConfigError, OptimizerFactory
-
-from ..messages import check_message
+from tests.support.messages import check_message
 
 # Exact in floating point, so are its powers: lrs are compared with ==.
 DECAY = 0.5

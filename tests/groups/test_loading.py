@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, optim
+from lightning_optim.groups.loading import check_saved
 from lightning_optim.groups.plan import Plan
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
-
-from ..optim.driving import through_a_file
-from ..optim.test_composite import Deep, equal, weights_of
-from ..schedule.test_factory import STATEFUL
+from tests.optim.test_composite import Deep, equal, weights_of
+from tests.schedule.test_factory import STATEFUL
+from tests.support.optimizer_runs import through_a_file
 
 # name -> the top of the config, and the rules that hold under every set of rules.
 MUON = {"hidden": {"params": "backbone", "kinds": ["matrix"], "optimizer": "muon", "lr": 0.08}}
@@ -860,7 +860,7 @@ class Staged:
         self.scheduler = SchedulerFactory(**SCHEDULES[schedule])(self.optimizer, 60)
         stages = claim(parse_stages(STAGES), self.model)
         self.staged = StagedOptimizer(self.optimizer, self.model, stages, [self.scheduler])
-        self.staged.show_only(live)
+        self.staged.activate_stages(live)
         self.optimizer.register_step_pre_hook(self.staged.before_step)
         self.optimizer.register_step_post_hook(self.staged.after_step)
         self.parts = (self.model, self.optimizer, self.scheduler, self.staged)
@@ -953,15 +953,15 @@ def test_plan_remap_refuses_what_it_cannot_match_by_name() -> None:
         factory_for("torch's adamw", SAVED).plan(Wider(3)).remap(optimizer.state_dict())
 
 
-def test_plan_check_says_where_groups_differ() -> None:
+def test_check_saved_names_the_groups_that_differ() -> None:
     model, optimizer = trained("torch's adamw")
     saved = optimizer.state_dict()["param_groups"]
-    factory_for("torch's adamw", SAVED).plan(model).check(saved)
+    check_saved(factory_for("torch's adamw", SAVED)(model).param_groups, saved)
     with pytest.raises(ConfigError, match=r"3 param groups \(stem, norm, default\), this run 1 \(default\)"):
-        factory_for("torch's adamw", {}).plan(model).check(saved)
+        check_saved(factory_for("torch's adamw", {})(model).param_groups, saved)
     other = {**SAVED, "stem": {"params": "backbone.3", "lr_scale": 0.5}}
     with pytest.raises(ConfigError, match=r"differ in"):
-        factory_for("torch's adamw", other).plan(model).check(saved)
+        check_saved(factory_for("torch's adamw", other)(model).param_groups, saved)
 
 
 def test_a_plan_of_a_hand_made_optimizer_remaps_too() -> None:

@@ -10,9 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_optim import ConfigError, OptimizerFactory
 from lightning_optim.groups.names import _WRAPPERS, clean_modules, read_parameters
-
-from ..messages import check_message
-from ..models import Net, Tied, Tiny, names_of
+from tests.support.messages import check_message
+from tests.support.models import Net, Tied, Tiny, names_of
 
 HEAD = {"head": {"params": "head", "lr_scale": 0.5}}
 # torch's compiler, once it is imported, uses what torch itself deprecates.

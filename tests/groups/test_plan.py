@@ -11,8 +11,7 @@ from torch import nn
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers
 from lightning_optim.groups.loading import check_saved
 from lightning_optim.groups.plan import Plan
-
-from ..models import Net, Tied, Tiny, model_for, names_of
+from tests.support.models import Net, Tied, Tiny, model_for, names_of
 
 GROUPS = {
     "backbone": {"params": "backbone", "lr_scale": 0.5},
@@ -290,14 +289,6 @@ def test_other_groups_are_refused_by_name(theirs, said):
         check_saved(CURRENT, theirs)
     assert all(part in str(caught.value) for part in said)
     assert "groups and stages that the checkpoint was saved under" in str(caught.value)
-
-
-def test_a_plan_checks_a_checkpoint():
-    model = Net()
-    factory = OptimizerFactory("adamw", groups=GROUPS)
-    factory.plan(model).check(factory(model).state_dict()["param_groups"])
-    with pytest.raises(ConfigError, match=r"1 param groups \(default\).* 5 \(default, backbone"):
-        factory.plan(model).check(OptimizerFactory("adamw")(model).state_dict()["param_groups"])
 
 
 def test_why_names_what_froze_a_parameter():

@@ -565,7 +565,7 @@ def test_the_optimizer_holds_what_explain_says():
         table = case.factory().explain(case.model)
         rows = json.loads(table.json())
         parameters = dict(case.model.named_parameters())
-        frozen = set(table.plan.frozen)
+        frozen = set(table.frozen)
 
         held = [name for group in optimizer.param_groups for name in group["param_names"]]
         assert sorted([*held, *frozen]) == sorted(parameters)
@@ -577,7 +577,7 @@ def test_the_optimizer_holds_what_explain_says():
         names = [row["group"] for row in groups]
         assert len(set(names)) == len(names)
         assert all(LEGAL.fullmatch(name) for name in names)
-        for row, planned_group, group in zip(groups, table.plan.groups, optimizer.param_groups, strict=True):
+        for row, planned_group, group in zip(groups, table.groups, optimizer.param_groups, strict=True):
             cls = ALGORITHMS[row["algorithm"]]
             one_class = len({row["algorithm"] for row in groups}) == 1
             assert type(optimizer) is cls if one_class else group["algorithm"] == row["algorithm"]

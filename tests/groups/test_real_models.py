@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Muon
 
 from lightning_optim import ConfigError, OptimizerFactory
-
-from ..messages import check_message
-from ..models import names_of
+from tests.support.messages import check_message
+from tests.support.models import names_of
 
 # Numbers whose products and powers are exact in floating point: so lrs are compared with ==.
 LR, WEIGHT_DECAY, MUON_LR, DECAY, SCALE = 2.0**-7, 0.25, 2.0**-5, 0.75, 0.125

@@ -11,9 +11,8 @@ from lightning_optim.groups.index import Index
 from lightning_optim.groups.kinds import kinds_of
 from lightning_optim.groups.names import read_parameters
 from lightning_optim.groups.selectors import Selector
-
-from ..messages import check_message
-from ..models import Net, Tied, names_of
+from tests.support.messages import check_message
+from tests.support.models import Net, Tied, names_of
 
 NAMES = [
     "backbone.layer.1.weight",

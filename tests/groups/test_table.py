@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from lightning_optim import OptimizerFactory
-
-from ..models import Net, Tiny
+from tests.support.models import Net, Tiny
 
 FACTORY = OptimizerFactory(
     "adamw",

@@ -13,7 +13,7 @@ import pytest
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
-from .user_side import CHECKOUT, HERE, HYDRA_1_4, App, Environment, run
+from tests.support.user_environments import CHECKOUT, HERE, HYDRA_1_4, App, Environment, run
 
 PLUGIN = CHECKOUT / "lightning_optim/_hydra/path/hydra_plugins/lightning_optim_searchpath/__init__.py"
 

@@ -14,8 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze, optimizer_info
-
-from .user_side import CHECKOUT
+from tests.support.user_environments import CHECKOUT
 
 
 def options(group: str) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import hydra
 import pytest
 
-from .user_side import CHECKOUT, HERE, last_line, run
+from tests.support.user_environments import CHECKOUT, HERE, last_line, run
 
 PLUGIN = "hydra_plugins.lightning_optim_searchpath.LightningOptimSearchPath"
 OVERRIDES = (

@@ -14,8 +14,7 @@ from lightning.pytorch.cli import LightningCLI, OptimizerCallable
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-
-from .user_side import QUIET, batches, groups_of
+from tests.support.user_environments import QUIET, batches, groups_of
 
 pytestmark = QUIET
 

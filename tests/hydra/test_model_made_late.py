@@ -18,8 +18,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
-
-from .user_side import QUIET, batches, groups_of, trainer
+from tests.support.user_environments import QUIET, batches, groups_of, trainer
 
 pytestmark = QUIET
 

@@ -10,8 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-
-from .user_side import HERE, QUIET, App, batches, groups_of, trainer
+from tests.support.user_environments import HERE, QUIET, App, batches, groups_of, trainer
 
 pytestmark = QUIET
 

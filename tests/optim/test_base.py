@@ -14,10 +14,18 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, WeightDecay, optim
-from lightning_optim.hyperparameters import Number
-
-from ..messages import check_message
-from .driving import MEMBERS, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
+from lightning_optim.core.hyperparameters import Number
+from tests.support.messages import check_message
+from tests.support.optimizer_runs import (
+    MEMBERS,
+    class_of,
+    differences,
+    drive,
+    new_grads,
+    new_params,
+    set_grads,
+    through_a_file,
+)
 
 
 class Momentum(optim.AdaptiveOptimizer):
@@ -51,12 +59,12 @@ class Declared(Momentum):
         return optim.Update(m.mul_(mu).add_(g), size)
 
 
-BOTH = [Momentum, Declared]
+TORCH_AND_NATIVE = [Momentum, Declared]
 
 
 @pytest.mark.parametrize("maximize", [False, True], ids=["descend", "ascend"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize("cls", TORCH_AND_NATIVE)
 def test_hooks_and_declared_form_are_torch_s_sgd(cls, dtype, maximize):
     given = {"dtype": dtype, "lr": 0.01, "momentum": 0.9, "weight_decay": 0.1, "maximize": maximize}
     assert differences(drive(cls, **given), drive(torch.optim.SGD, foreach=False, **given)) == []
@@ -78,7 +86,7 @@ def test_a_hook_s_optimizer_takes_cautious_decay(mode):
     assert differences(hooked, drive(Momentum, **{**given, "cautious_decay": False})) != []
 
 
-@pytest.mark.parametrize("cls", BOTH)
+@pytest.mark.parametrize("cls", TORCH_AND_NATIVE)
 def test_it_resumes_copies_and_pickles(cls):
     def from_disk(optimizer):
         other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.01)

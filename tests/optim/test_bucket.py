@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from lightning_optim import optim
 from lightning_optim.optim import bucket
-
-from .driving import new_grads, new_params, set_grads
+from tests.support.optimizer_runs import new_grads, new_params, set_grads
 
 
 class Subclass(Tensor):

@@ -16,9 +16,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers, optim, optimizer_info
 from lightning_optim.optim.composite import Composite
-
-from ..models import model_for
-from .driving import through_a_file
+from tests.support.models import model_for
+from tests.support.optimizer_runs import through_a_file
 
 HIDDEN = {"params": "backbone", "kinds": ["matrix"]}
 CLIP = 0.05

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from lightning_optim import optim
-
-from .driving import MEMBERS, class_of
+from tests.support.optimizer_runs import MEMBERS, class_of
 
 
 @pytest.mark.parametrize(("name", "end"), [("adam", 1.0), ("amsgrad", -1.0)])

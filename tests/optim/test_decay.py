@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, list_optimizers, optim, optimizer_info
-
-from ..messages import check_message
-from .driving import MEMBERS, class_of, differences, drive, new_params, set_grads
+from tests.support.messages import check_message
+from tests.support.optimizer_runs import MEMBERS, class_of, differences, drive, new_params, set_grads
 
 LR, PEAK, LAMBDA = 0.05, 0.2, 0.3
 

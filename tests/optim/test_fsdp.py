@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from ..processes import run_module
-from .driving import MEMBERS
-from .fsdp_run import TRIED
+from tests.support.optimizer_runs import MEMBERS
+from tests.support.processes import run_module
+from tests.support.runs.fsdp import TRIED
 
 # Sums over the shards round in another order, and so does a power of a shard's odd end; the rest is element by element.
 SUMS = (
@@ -33,7 +33,7 @@ SUMS = (
 
 @pytest.mark.slow
 def test_sharded_parameters_train_as_whole_ones(tmp_path):
-    run_module("tests.optim.fsdp_run", tmp_path)
+    run_module("tests.support.runs.fsdp", tmp_path)
     found = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
     plain = {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
     assert set(found) == plain | {f"{name} {modifier}" for name, modifier in TRIED}

@@ -12,10 +12,9 @@ from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, optim, optimizer_info
 from lightning_optim.catalog.decay import TO_PARAMETER
-from lightning_optim.registration import describe
-
-from ..messages import check_message
-from .driving import (
+from lightning_optim.catalog.registration import describe_class
+from tests.support.messages import check_message
+from tests.support.optimizer_runs import (
     JOINS_AT,
     LATE,
     MEMBERS,
@@ -177,7 +176,7 @@ def test_buffers_are_those_of_the_registry_and_of_its_bytes(name, given):
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_registered_subclass_has_every_decay_of_its_member(name):
     """A subclass of LAMB refused `update`, its own default, in a config."""
-    info = describe("mine", type("Mine", (class_of(name),), {}))
+    info = describe_class("mine", type("Mine", (class_of(name),), {}))
     assert info.decay_modes == optimizer_info(name).decay_modes
     assert info.decay in info.decay_modes
 

@@ -13,9 +13,8 @@ from torch import nn
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze, configure_optimizers, optim
 from lightning_optim.catalog.modifiers import MODIFIERS
 from lightning_optim.optim.modifiers import clipped
-
-from ..training import BATCHES, Net, Witness, fit
-from .driving import (
+from tests.optim.test_members import resumed
+from tests.support.optimizer_runs import (
     BY_STEPS,
     MAKE_UP,
     MEMBERS,
@@ -31,7 +30,7 @@ from .driving import (
     set_grads,
     through_a_file,
 )
-from .test_members import resumed
+from tests.support.training import BATCHES, Net, Witness, fit
 
 ALONG_THE_GRADIENT = ("adadelta", "adagrad", "extra_sgd", "rmsprop")
 OFF = {key: spec.default for key, spec in MODIFIERS.items()}

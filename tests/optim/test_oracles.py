@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from . import oracles
-from .oracles import (
+from tests.support import oracles
+from tests.support.oracles import (
     AROUND,
     BETAS,
     COMMON,

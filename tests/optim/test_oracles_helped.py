@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from lightning_optim import optim
-
-from . import oracles
-from .oracles import (
+from tests.support import oracles
+from tests.optim.test_oracles_others import Fed
+from tests.support.oracles import (
     AROUND,
     BETAS,
     COMMON,
@@ -39,7 +39,6 @@ from .oracles import (
     optax_s,
     start,
 )
-from .test_oracles_others import Fed
 
 pytestmark = pytest.mark.slow
 

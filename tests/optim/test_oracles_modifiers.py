@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from lightning_optim import optim
-
-from . import oracles
-from .oracles import (
+from tests.support import oracles
+from tests.support.oracles import (
     DECAY,
     SHAPES,
     SHORT,

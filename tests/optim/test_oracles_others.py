@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, optim
-
-from . import oracles
-from .driving import through_a_file
-from .oracles import (
+from tests.support import oracles
+from tests.support.optimizer_runs import through_a_file
+from tests.support.oracles import (
     AROUND,
     BETAS,
     DECAY,

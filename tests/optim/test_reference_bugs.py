@@ -2,7 +2,7 @@
 
 Each docstring begins with whose bug it was. docs/reference_bugs.md is made of them, so they stand in one file:
 
-    python -m tests.optim.reference_bugs_table
+    python -m tests.support.reference_bugs_table
 """
 
 from __future__ import annotations
@@ -17,8 +17,16 @@ from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, opt
 from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
-
-from .driving import MEMBERS, class_of, differences, drive, new_grads, new_params, set_grads, through_a_file
+from tests.support.optimizer_runs import (
+    MEMBERS,
+    class_of,
+    differences,
+    drive,
+    new_grads,
+    new_params,
+    set_grads,
+    through_a_file,
+)
 
 LOOP_AND_LISTS = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
 BOUNDED = pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])

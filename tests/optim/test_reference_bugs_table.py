@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from .reference_bugs_table import DOCUMENT, document, row
+from tests.support.reference_bugs_table import DOCUMENT, document, row
 
 
 def test_the_document_is_what_the_docstrings_say():
     written = DOCUMENT.read_text(encoding="utf-8")
-    assert written == document(), "write it again: python -m tests.optim.reference_bugs_table"
+    assert written == document(), "write it again: python -m tests.support.reference_bugs_table"
 
 
 def test_a_docstring_is_a_row():

@@ -9,9 +9,8 @@ import textwrap
 import pytest
 
 from lightning_optim import optim
-from lightning_optim.registry import OPTIONS
-
-from .driving import MEMBERS, class_of
+from lightning_optim.catalog.common import OPTIONS
+from tests.support.optimizer_runs import MEMBERS, class_of
 
 
 def code_lines(cls) -> int:

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, optim, optimizer_info
-
-from .driving import (
+from tests.support.optimizer_runs import (
     ALSO_TORCHS,
     class_of,
     differences,

@@ -12,9 +12,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from lightning_optim import ConfigError, OptimizerFactory, configure_optimizers, optim
-
-from ..training import Loader, Net, fit, same
-from .driving import SEVERAL, class_of, through_a_file
+from tests.support.optimizer_runs import SEVERAL, class_of, through_a_file
+from tests.support.training import Loader, Net, fit, same
 
 ONE_OF_THEM = pytest.mark.parametrize("name", SEVERAL)
 FOREACH = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])

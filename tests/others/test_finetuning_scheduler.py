@@ -22,9 +22,10 @@ import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import lr_scheduler as torch_schedulers
 
-from tests.others import scenarios, tools
-from tests.others.tools import BACKBONE, HEAD, LR, TENTH, Tool, ours_in_phases, staged
-from tests.training import BATCHES, same
+from tests.support import other_scenarios as scenarios
+from tests.support import other_tools as tools
+from tests.support.other_tools import BACKBONE, HEAD, LR, TENTH, Tool, ours_in_phases, staged
+from tests.support.training import BATCHES, same
 
 TOP, STEM = 2 * BATCHES, 4 * BATCHES  # the steps before which they thaw
 STEM_WEIGHT = "backbone.0.weight"

@@ -28,9 +28,9 @@ from torch.optim import Optimizer
 from torch.optim import lr_scheduler as torch_schedulers
 
 from lightning_optim import ConfigError, SchedulerFactory
-from tests.others import scenarios
-from tests.others.tools import BACKBONE, HEAD, LR, TENTH, Tool, lightning, ours, staged
-from tests.training import BATCHES, same
+from tests.support import other_scenarios as scenarios
+from tests.support.other_tools import BACKBONE, HEAD, LR, TENTH, Tool, lightning, ours, staged
+from tests.support.training import BATCHES, same
 
 WEIGHT = "backbone.0.weight"
 LAYERS = [f"backbone.{layer}.{leaf}" for layer in (0, 1, 3) for leaf in ("weight", "bias")]

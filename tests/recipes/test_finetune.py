@@ -18,8 +18,8 @@ from lightning_optim import ConfigError
 from recipes.checkpoints import peek
 from recipes.digits import Digits, EpochLoader
 from recipes.finetune import finetune, pretrain, quiet, settings
-from tests.processes import ROOT, run_module
-from tests.training import same
+from tests.support.processes import ROOT, run_module
+from tests.support.training import same
 
 SMALL = [
     "pretrain.max_epochs=1",
@@ -158,7 +158,7 @@ def test_killed_at_any_moment_it_carries_on_bitwise(tmp_path) -> None:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path) -> None:
-    witness = "+callbacks.witness._target_=tests.recipes.replicas.Replicas"
+    witness = "+callbacks.witness._target_=tests.support.runs.recipe_replicas.Replicas"
     arguments = [
         "trainer.devices=2",
         "trainer.strategy=ddp",

@@ -11,8 +11,7 @@ import torch
 from lightning.pytorch import Callback
 
 from recipes.stopping import StopBetweenBatches
-
-from ..training import BATCHES, Net, fit
+from tests.support.training import BATCHES, Net, fit
 
 
 class Press(Callback):

@@ -15,12 +15,11 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-from lightning_optim.schedule.registry import SCHEDULES
+from lightning_optim.schedule.catalog import SCHEDULES
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
-
-from ..optim.driving import through_a_file
-from .test_factory import STATEFUL, TORCH
+from tests.schedule.test_factory import STATEFUL, TORCH
+from tests.support.optimizer_runs import through_a_file
 
 STEPS = 30
 PEAKS = {"stem": 0.4, "neck": 0.1, "head": 0.05}
@@ -590,7 +589,7 @@ class Staged:
         self.scheduler = SchedulerFactory(**given)(self.optimizer, STEPS)
         stages = claim(parse_stages(STAGES), self.model)
         self.staged = StagedOptimizer(self.optimizer, self.model, stages, [self.scheduler])
-        self.staged.show_only(live)
+        self.staged.activate_stages(live)
         self.optimizer.register_step_pre_hook(self.staged.before_step)
         self.optimizer.register_step_post_hook(self.staged.after_step)
         self.parts = (self.model, self.optimizer, self.scheduler, self.staged)

@@ -10,10 +10,9 @@ import torch
 from torch.optim import lr_scheduler
 
 from lightning_optim import ConfigError, SchedulerFactory
+from lightning_optim.schedule.catalog import SCHEDULES
 from lightning_optim.schedule.curves import InverseSqrt, Noam, WarmupCosine, WarmupLinear, WarmupStableDecay
-from lightning_optim.schedule.registry import SCHEDULES
-
-from ..messages import check_message
+from tests.support.messages import check_message
 
 PEAKS = [0.4, 0.05]
 NUM_STEPS = 30

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, StagedUnfreeze
 from lightning_optim.stages.stages import Stage, claim, parse_stages
-from tests.messages import check_message
+from tests.support.messages import check_message
 
 LAYERS = 12
 

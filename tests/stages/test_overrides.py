@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
-from tests.messages import check_message
+from tests.support.messages import check_message
 
 THAW, STEPS = 3, 9
 LR = 0.5  # a power of two, like every factor on it here: products are exact
@@ -41,7 +41,7 @@ class Run:
         plan = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone}}
         stages = claim(parse_stages(plan), self.net)
         self.staged = StagedOptimizer(self.optimizer, self.net, stages, self.schedulers)
-        self.staged.show_only(["head"])
+        self.staged.activate_stages(["head"])
 
     def go(self, first: int = 0, until: int = STEPS) -> Run:
         for t in range(first, until):
@@ -54,7 +54,7 @@ class Run:
         return self
 
     def resumed_from(self, other: Run, done: int) -> Run:
-        self.staged.show_only(["head"] if done <= THAW else ["head", "backbone"])
+        self.staged.activate_stages(["head"] if done <= THAW else ["head", "backbone"])
         pairs = zip(self.parts, other.parts, strict=True)
         for part, saved in pairs:
             part.load_state_dict(copy.deepcopy(saved.state_dict()))

@@ -110,7 +110,7 @@ def test_late_groups_are_on_the_curve(make_scheduler, make_optimizer) -> None:
     optimizer, oracle = make_optimizer(_groups(net)), make_optimizer(_groups(whole))
     scheduler, oracle_scheduler = make_scheduler(optimizer), make_scheduler(oracle)
     staged = StagedOptimizer(optimizer, net, _stages(net, lr_scale=0.25), [scheduler])
-    staged.show_only(["head"])
+    staged.activate_stages(["head"])
     for t in range(STEPS):
         if t == THAW:
             assert [group.name for group in staged.thaw("backbone")] == ["backbone", "backbone.group1"]
@@ -153,10 +153,10 @@ def test_resumes_bitwise_from_every_step(make_scheduler, name) -> None:
         return saved
 
     net, *parts = start()
-    parts[-1].show_only(["head"])
+    parts[-1].activate_stages(["head"])
     for t, states in enumerate(run(net, *parts)):
         again, *parts = start()
-        parts[-1].show_only(["head"] if t <= THAW else ["head", "backbone"])
+        parts[-1].activate_stages(["head"] if t <= THAW else ["head", "backbone"])
         for part, state in zip((again, *parts), states, strict=True):
             part.load_state_dict(state)
         run(again, *parts, first=t)
@@ -168,7 +168,7 @@ def test_warm_up_is_a_factor_on_the_curve() -> None:
     optimizer = SGD(net.parameters(), lr=0.1)
     staged = StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4, lr_scale=0.5, allow_unused=True), [])
     optimizer.register_step_post_hook(staged.after_step)
-    staged.show_only(["head"])
+    staged.activate_stages(["head"])
     staged.thaw("backbone")
     lrs = []
     for _ in range(5):
@@ -183,7 +183,7 @@ def test_a_lr_set_by_hand_is_refused_instead_of_undone() -> None:
     optimizer = SGD(net.parameters(), lr=0.1)
     staged = StagedOptimizer(optimizer, net, _stages(net), [])
     optimizer.register_step_pre_hook(staged.before_step)
-    staged.show_only(["head"])
+    staged.activate_stages(["head"])
     optimizer.param_groups[0]["lr"] = 0.05
     with pytest.raises(ConfigError, match="something other than a scheduler has set the lr of group 'head' to 0.05"):
         optimizer.step()
@@ -195,7 +195,7 @@ def test_a_stage_without_gradients_is_found_in_its_first_two_steps(first_without
     optimizer = SGD(net.parameters(), lr=0.1)
     staged = StagedOptimizer(optimizer, net, _stages(net), [])
     optimizer.register_step_post_hook(staged.after_step)
-    staged.show_only(["head", "backbone"])
+    staged.activate_stages(["head", "backbone"])
     for t in range(1, 4):
         for name, parameter in net.named_parameters():
             gone = name == "backbone.bias" and t >= first_without
@@ -211,7 +211,7 @@ def test_a_hand_made_optimizers_states_do_not_change_places() -> None:
     def staged(plan: dict[str, Any]) -> StagedOptimizer:
         net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b")})
         made = StagedOptimizer(SGD(net.parameters(), 0.1), net, claim(parse_stages(plan), net), [])
-        made.show_only(list(plan))
+        made.activate_stages(list(plan))
         return made
 
     saved = staged({"x": {"params": "a"}, "y": {"params": "b"}}).state_dict()
@@ -223,7 +223,7 @@ def test_state_made_at_construction_goes_with_its_group() -> None:
     net = _net()
     optimizer = OptimizerFactory("adagrad", fused=False)(net)
     staged = StagedOptimizer(optimizer, net, _stages(net), [])
-    staged.show_only(["head"])
+    staged.activate_stages(["head"])
     assert set(optimizer.state) == set(net["head"].parameters())
     staged.thaw("backbone")
     for parameter in net.parameters():
@@ -237,7 +237,7 @@ def test_a_tensor_lr_is_filled_in_place() -> None:
     optimizer = AdamW(net.parameters(), lr=torch.tensor(0.1))
     scheduler = torch_schedulers.ExponentialLR(optimizer, 0.5)
     staged = StagedOptimizer(optimizer, net, _stages(net), [scheduler])
-    staged.show_only(["head"])
+    staged.activate_stages(["head"])
     held = optimizer.param_groups[0]["lr"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -271,7 +271,7 @@ def test_the_state_is_what_weights_only_accepts(tmp_path) -> None:
 def test_another_fit_counts_from_zero_and_keeps_what_has_thawed(after, step) -> None:
     plan = timetable(a={"step": 5}, b={"after": after}, c={"step": 30})
     assert thaws(plan, range(8)) == {5: ["a"]}
-    plan.begin_anew()
+    plan.reset_thaw_times()
     assert plan.thawed == ["head", "a"]
     assert thaws(plan, range(48)) == {step: ["b"], 30: ["c"]}
 

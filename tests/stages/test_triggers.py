@@ -9,7 +9,7 @@ import pytest
 from lightning_optim import ConfigError
 from lightning_optim.stages.stages import Stage, parse_stages
 from lightning_optim.stages.triggers import AnyOf, Clock, Trigger, parse_each, parse_trigger
-from tests.messages import check_message
+from tests.support.messages import check_message
 
 PLATEAU = {"monitor": "val/loss", "patience": 2}
 

@@ -9,8 +9,7 @@ import torch
 
 from lightning_optim.telemetry import bundle, reductions
 from lightning_optim.telemetry.reductions import Reduce, Reductions
-
-from .ops import Ops
+from tests.support.dispatched_ops import Ops
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
 SHAPES = [(), (0,), (7,), (65_537,), (300, 301), (257, 1031), (100, 3, 33, 11)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -39,10 +39,10 @@ class AdaBelief(Member, name="adabelief"):
         True
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_var", *(("max_exp_avg_var",) if group["amsgrad"] else ()))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), rectify = group["betas"], group["rectify"]
         rho, rect = rectification(t, b2)
         root, size = (1 - b2**t) ** 0.5, group["lr"] / (1 - b1**t)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import corrected_lr, moments
@@ -43,10 +43,10 @@ class AdaBound(Member, name="adabound"):
 
     needs_peak_lr = True
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsbound"] else ()))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         gamma, final_lr = group["gamma"], group["final_lr"] * group["lr"] / group["peak_lr"]
         bounds = {"lower": final_lr * (1 - 1 / (gamma * t + 1)), "upper": final_lr * (1 + 1 / (gamma * t))}
         return {**moments(group), **bounds, "size": corrected_lr(t, group)}

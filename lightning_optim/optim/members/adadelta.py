@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -32,10 +32,10 @@ class Adadelta(Member, name="adadelta"):
         0.9
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("square_avg", "acc_delta")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"rho": group["rho"], "w": 1 - group["rho"], "eps": group["eps"], "size": group["lr"]}
 
     @staticmethod

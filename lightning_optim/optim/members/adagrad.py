@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -38,14 +38,14 @@ class Adagrad(Member, name="adagrad"):
         1e-10
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("sum",)
 
-    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         first = group["initial_accumulator_value"]
         state["sum"] = torch.full_like(param, complex(first, first) if param.is_complex() else first)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"size": group["lr"] / (1 + (t - 1) * group["lr_decay"]), "eps": group["eps"]}
 
     @staticmethod

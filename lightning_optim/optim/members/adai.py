@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from ..around import Around
-from ..base import Group
+from ..base import ParamGroup
 from ..bucket import real
+from ..step_context import StepContext
 from ..update import Update
+from .global_sum import total
 from .member import Member
-from .total import total
 
 
 class Adai(Member, name="adai"):
@@ -50,13 +50,13 @@ class Adai(Member, name="adai"):
 
     _mean = 0.0
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "bias_correction1")
 
-    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return one_mean(self, groups)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b0, b2 = group["betas"]
         # Where all gradients were 0, so is each v.
         scale = b0 / (1 - b2**t) / self._mean if self._mean > 0 else 0.0
@@ -71,11 +71,11 @@ class Adai(Member, name="adai"):
 
 
 @contextmanager
-def one_mean(optimizer: Adai, groups: Sequence[Group]) -> Iterator[None]:
+def one_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None]:
     """A step before which every v takes in its gradient, so that the mean of all is known."""
     sums, count = [], 0
     for group in groups:
-        around, b2 = Around.of(group, None), group["betas"][1]
+        around, b2 = StepContext.of(group, None), group["betas"][1]
         for bucket in optimizer.buckets(group):
             bucket.run(partial(_advance, around, b2), ("exp_avg_sq",), foreach=group["foreach"])
             for v in (real(state["exp_avg_sq"]) for state in bucket.states):
@@ -85,6 +85,6 @@ def one_mean(optimizer: Adai, groups: Sequence[Group]) -> Iterator[None]:
     yield
 
 
-def _advance(around: Around, b2: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+def _advance(around: StepContext, b2: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
     g = around.gradient(p, g)
     buffers[0].mul_(b2).addcmul_(g, g, value=1 - b2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -47,10 +47,10 @@ class Adam(Member, name="adam"):
         (0.9, 0.999)
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         size, root = group["lr"] / (1 - b1**t), (1 - b2**t) ** 0.5
         if group["optimized_update"]:

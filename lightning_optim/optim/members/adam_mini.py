@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import ConfigError
-from ..base import Group
+from ...core.errors import ConfigError
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import bias_corrections, moments
@@ -42,13 +42,13 @@ class AdamMini(Member, name="adam_mini"):
         [(2, 1), (1, 1)]
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "block_sq_avg")
 
-    def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
+    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"block_sq_avg": (num_blocks(group["num_blocks"], param), 1)}
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), **bias_corrections(t, group), "num_blocks": group["num_blocks"]}
 
     @staticmethod

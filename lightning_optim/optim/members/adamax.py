@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -26,10 +26,10 @@ class Adamax(Member, name="adamax"):
         0.002
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_inf")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {"w1": 1 - b1, "b2": b2, "eps": group["eps"], "size": group["lr"] / (1 - b1**t)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import corrected_lr, moments
@@ -38,10 +38,10 @@ class AdaMod(Member, name="adamod"):
         'decoupled'
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "exp_avg_lr")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), "w3": 1 - group["beta3"], "size": corrected_lr(t, group)}
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import bias_corrections, moments
@@ -41,17 +41,17 @@ class AdamP(Member, name="adamp"):
         'decoupled'
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def scalars(self, group: Group) -> dict[str, float]:
+    def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"rows": 0.0, "columns": 0.0}
 
-    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         super().init_state(state, group, param)
         state["rows"], state["columns"] = as_matrix(param)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         corrected = {**moments(group), **bias_corrections(t, group)}
         return {**corrected, "nesterov": group["nesterov"], **of_matrix(group)}
 
@@ -69,7 +69,7 @@ def as_matrix(param: Tensor) -> tuple[float, float]:
     return (float(shape[0]), float(shape[1:].numel())) if len(shape) > 1 and shape.numel() else (0.0, 0.0)
 
 
-def of_matrix(group: Group) -> dict[str, Any]:
+def of_matrix(group: ParamGroup) -> dict[str, Any]:
     """Whether it is one, its shape, and below which cosine it seems to be scale-invariant."""
     n, k = group["rows"], group["columns"]
     row, whole = (group["delta"] / max(numel, 1.0) ** 0.5 for numel in (k, n * k))

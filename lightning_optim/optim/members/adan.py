@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -37,10 +37,10 @@ class Adan(Member, name="adan"):
         (0.98, 0.92, 0.99)
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous_grad")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2, b3), lr = group["betas"], group["lr"]
         averages = {"w1": 1 - b1, "b2": b2, "w2": 1 - b2, "b3": b3, "w3": 1 - b3, "root": (1 - b3**t) ** 0.5}
         sizes = {"size": lr / (1 - b1**t), "size_d": lr * b2 / (1 - b2**t)}

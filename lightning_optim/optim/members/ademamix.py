@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -41,10 +41,10 @@ class AdEMAMix(Member, name="ademamix"):
         (0.9, 0.999, 0.9999)
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_slow", "exp_avg_sq")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2, b3 = group["betas"]
         alpha = group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1)
         w_slow = 1 - between(b1, b3, min(t / (group["beta3_warmup"] or 1), 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -38,11 +38,11 @@ class EFSGD(Member, name="ef_sgd"):
         'scaled_sign'
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         there = {"error": group["memory"], "momentum_buffer": group["momentum"] > 0}
         return tuple(name for name, kept in there.items() if kept)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         flags = {"memory": group["memory"], "moves": group["momentum"] > 0, "scaled": group["comp"] == "scaled_sign"}
         return {"lr": group["lr"], "momentum": group["momentum"], **flags}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .adam import Adam
 from .two_gradients import TwoGradients
@@ -53,10 +53,10 @@ class ExtraSGD(TwoGradients, name="extra_sgd"):
 
     home = "origin"
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("origin", *(("momentum_buffer",) if group["momentum"] > 0 else ()))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         names = ("momentum", "nesterov")
         return {**{name: group[name] for name in names}, "size": group["lr"], **self.where(group)}
 
@@ -89,10 +89,10 @@ class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
 
     home = "origin"
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("origin", *super().buffers(group))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**super().coefficients(t, group), **self.where(group)}
 
     @staticmethod

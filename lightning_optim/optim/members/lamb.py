@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -38,10 +38,10 @@ class LAMB(Member, name="lamb"):
         'update'
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
         bias = {"bias1": 1 - b1**t, "root": (1 - b2**t) ** 0.5}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -38,10 +38,10 @@ class LARS(Member, name="lars"):
         'update'
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("momentum_buffer",) if group["momentum"] > 0 else ()
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
         names = ("momentum", "lr")
         return {**{name: group[name] for name in names}, "trust": group["trust_coefficient"], "decay": decay}

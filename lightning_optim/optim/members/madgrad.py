@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -38,14 +38,14 @@ class MADGRAD(Member, name="madgrad"):
         0.01
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("grad_sum_sq", "s", *(("x0",) if group["momentum"] > 0 else ()))
 
-    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         super().init_state(state, group, param)
         state.update({"x0": param.clone()} if "x0" in state else {})
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         lr, eps = group["lr"], group["eps"]
         return {"eps": eps, "w": (lr + eps) * t**0.5 if lr else 0.0, "third": 1 / 3, "size": 1 - group["momentum"]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import bias_corrections, moments
@@ -39,10 +39,10 @@ class MARS(Member, name="mars"):
         0.025
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "previous_grad")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, _ = group["betas"]
         return {**moments(group), **bias_corrections(t, group), "ahead": group["gamma"] * b1 / (1 - b1)}
 

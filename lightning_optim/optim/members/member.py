@@ -8,11 +8,12 @@ from inspect import Parameter, Signature
 from types import GenericAlias
 from typing import Any, ClassVar
 
-from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY
-from ...errors import ConfigError
-from ...hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, in_yaml
-from ...registry import OptimizerInfo, optimizer_info
-from ..base import AdaptiveOptimizer, Group, ParamsT
+from ...catalog.built_in import BUILT_IN
+from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY, OptimizerInfo
+from ...core.config_values import to_yaml
+from ...core.errors import ConfigError
+from ...core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
+from ..base import AdaptiveOptimizer, ParamGroup, ParamsT
 from ..decay import WeightDecay
 
 
@@ -28,7 +29,7 @@ class Member(AdaptiveOptimizer):
         super().__init_subclass__(**kwargs)
         if name is None:
             return
-        cls.info = optimizer_info(name)
+        cls.info = BUILT_IN[name]
         cls.hyperparameters = cls.info.hyperparameters
         cls.default_mode = cls.info.decay
         cls.evaluations = cls.info.evaluations
@@ -43,21 +44,23 @@ class Member(AdaptiveOptimizer):
             raise TypeError(f"{type(self).__name__}{_signature(self.info)}: too many arguments, or one given twice")
         given = dict(zip(names, args, strict=False)) | hyperparameters
         defaults = {key: spec.default for key, spec in self.hyperparameters.items() if key not in TORCH_ONLY}
-        super().__init__(params, defaults | dict(self._fixed), **self._in_our_words(given))
+        super().__init__(params, defaults | dict(self._fixed), **self._translate_torch_keys(given))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; it may be one of torch's class of the same rule."""
-        super().add_param_group(self._in_our_words(param_group) if isinstance(param_group, dict) else param_group)
+        super().add_param_group(
+            self._translate_torch_keys(param_group) if isinstance(param_group, dict) else param_group
+        )
 
-    def _clash(self, group: Group) -> str | None:
+    def _clash(self, group: ParamGroup) -> str | None:
         return super()._clash(group) or self.info.clash(group)
 
-    def _in_our_words(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _translate_torch_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Hyperparameters with our word for what torch's class calls `decoupled_weight_decay`."""
         values = dict(given)
         for key, value in self._fixed.items():
             if values.get(key, value) != value:
-                raise ConfigError(f"{key}: it is {in_yaml(value)} in {type(self).__name__}. Remove it")
+                raise ConfigError(f"{key}: it is {to_yaml(value)} in {type(self).__name__}. Remove it")
         if DECOUPLED_KEY not in self._torch_keys or DECOUPLED_KEY not in values:
             return values
         decoupled, mode = values.pop(DECOUPLED_KEY), values.get("weight_decay_mode")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..bucket import scalar
 from ..update import Update
 from .member import Member
@@ -34,13 +34,13 @@ class NAdam(Member, name="nadam"):
         {'mu_product': 1.0}
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def scalars(self, group: Group) -> dict[str, float]:
+    def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"mu_product": 1.0}
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), lr, psi = group["betas"], group["lr"], group["momentum_decay"]
         mu, mu_next = (b1 * (1.0 - 0.5 * 0.96 ** (step * psi)) for step in (t, t + 1))
         product = scalar(group["mu_product"]).mul_(mu).item()  # rounded, as torch's

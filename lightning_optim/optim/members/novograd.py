@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -40,13 +40,13 @@ class NovoGrad(Member, name="novograd"):
         (0.95, 0.98)
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "sq_norm_avg")
 
-    def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
+    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"sq_norm_avg": (1,)}
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
         weights = {"b1": b1, "w1": 1 - b1 if group["grad_averaging"] else 1.0, "w2": 1.0 if t == 1 else 1 - b2}

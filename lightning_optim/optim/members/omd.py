@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -39,10 +39,10 @@ class OMD(Member, name="omd"):
         -1.5
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("previous",)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"size": group["lr"]}
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -30,10 +30,10 @@ class OptimisticAdam(Member, name="optimistic_adam"):
         False
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "previous", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {**moments(group), "bias1": 1 - b1**t, "root": (1 - b2**t) ** 0.5, "size": group["lr"]}
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import AdaptiveOptimizer, Group
+from ..base import AdaptiveOptimizer, ParamGroup
 from ..update import Update
 from .adam import Adam
+from .global_sum import total
 from .member import Member
 from .moments import moments
-from .total import total
 
 
 class Prodigy(Member, name="prodigy"):
@@ -53,19 +53,19 @@ class Prodigy(Member, name="prodigy"):
         1.0
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq", "s", "p0", "r")
 
-    def shapes(self, group: Group, param: Tensor) -> dict[str, Sequence[int]]:
+    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"r": (1,)}
 
-    def scalars(self, group: Group) -> dict[str, float]:
+    def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"d": group["d0"], "d_max": group["d0"]}
 
-    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return one_d(self, groups)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), **in_units_of_d(t, group)}
 
     @staticmethod
@@ -77,7 +77,7 @@ class Prodigy(Member, name="prodigy"):
         return replace(Adam.update(p, g * unit, m, v, **adam), decay=decay)
 
 
-def in_units_of_d(t: float, group: Group) -> dict[str, Any]:
+def in_units_of_d(t: float, group: ParamGroup) -> dict[str, Any]:
     """Adam's coefficients for gradients multiplied by d, and the weights of what d is estimated by."""
     (b1, b2), d, relative = group["betas"], group["d"], group["d"] / group["d0"]
     unit = d * ((1 - b2**t) ** 0.5 / (1 - b1**t) if group["bias_correction"] else 1.0)
@@ -90,7 +90,7 @@ def in_units_of_d(t: float, group: Group) -> dict[str, Any]:
 
 
 @contextmanager
-def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[Group]) -> Iterator[None]:
+def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[ParamGroup]) -> Iterator[None]:
     """A step in which all parameters have the d there is, and after which they have the next one."""
     stepping = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
     every = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
@@ -107,7 +107,7 @@ def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[Group]) -> Iterator[Non
             state.update(following)
 
 
-def _next(states: Sequence[Mapping[str, Any]], group: Group) -> dict[str, float]:
+def _next(states: Sequence[Mapping[str, Any]], group: ParamGroup) -> dict[str, float]:
     d, d_max = states[0]["d"], states[0]["d_max"]
     r, below = (total(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
     estimate = group["d_coef"] * r / below if below > 0 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import moments
@@ -40,10 +40,10 @@ class QHAdam(Member, name="qhadam"):
         (0.7, 1.0)
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), (nu1, nu2) = group["betas"], group["nus"]
         averages = {"of_m": nu1 / (1 - b1**t), "of_v": nu2 / (1 - b2**t)}
         return {**moments(group), **averages, "of_g": 1 - nu1, "of_square": 1 - nu2, "size": group["lr"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -35,11 +35,11 @@ class RMSprop(Member, name="rmsprop"):
         0.99
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
         return ("square_avg", *(name for name, there in optional.items() if there))
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         alpha, momentum = group["alpha"], group["momentum"]
         flags = {"moving": momentum > 0, "centered": group["centered"]}
         return {"alpha": alpha, "w": 1 - alpha, "eps": group["eps"], "momentum": momentum, "lr": group["lr"], **flags}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..bucket import real
 from ..checks import check_gradients
 from ..finite import all_finite
@@ -50,10 +50,10 @@ class SophiaG(Member, name="sophia_g"):
         >>> optimizer.zero_grad()
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "hessian")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"w": 1 - group["betas"][0], "rho": group["rho"], "eps": group["eps"], "size": group["lr"]}
 
     @staticmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 
@@ -36,10 +36,10 @@ class StableAdamW(Member, name="stable_adamw"):
         0.002
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), eps = group["betas"], group["eps"]
         w1, w2 = (1 - b1) / (1 - b1**t), (1 - b2) / (1 - b2**t)
         by_lr = group["weight_decay_mode"] in ("decoupled", "corrected")

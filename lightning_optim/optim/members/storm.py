@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .two_gradients import TAKEN, TwoGradients
 
@@ -52,10 +52,10 @@ class STORM(TwoGradients, name="storm"):
 
     home = "previous"
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("previous", "gradient", "sum", "estimate")
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {key: group[key] for key in ("lr", "w", "c")} | {"first": group[TAKEN] == 0} | self.where(group)
 
     @staticmethod

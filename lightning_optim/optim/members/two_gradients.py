@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..bucket import real
-from ..keys import MASTER
+from ..state_keys import MASTER
 from .member import Member
 
 AWAY, TAKEN = "away", "taken"
@@ -28,10 +28,10 @@ class TwoGradients(Member):
     """The buffer that holds where a parameter was before it went away."""
     _is_second = False
 
-    def scalars(self, group: Group) -> Mapping[str, float]:
+    def scalars(self, group: ParamGroup) -> Mapping[str, float]:
         return {AWAY: 0.0, TAKEN: 0.0}
 
-    def where(self, group: Group) -> dict[str, Any]:
+    def where(self, group: ParamGroup) -> dict[str, Any]:
         """Whether parameters go `ahead` of themselves with this gradient or come `back`; and the numbers after it."""
         second = self._is_second
         back = second and bool(group[AWAY])
@@ -40,11 +40,11 @@ class TwoGradients(Member):
     def before_closure(self) -> None:
         self._go_home()
 
-    def together(self, groups: Sequence[Group]) -> AbstractContextManager[None]:
+    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return self._one_of_two(groups)
 
     @contextmanager
-    def _one_of_two(self, groups: Sequence[Group]) -> Iterator[None]:
+    def _one_of_two(self, groups: Sequence[ParamGroup]) -> Iterator[None]:
         if all(param.grad is None for group in groups for param in group["params"]):
             yield
             return

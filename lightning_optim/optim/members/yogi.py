@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Group
+from ..base import ParamGroup
 from ..update import Update
 from .member import Member
 from .moments import corrected_lr
@@ -41,15 +41,15 @@ class Yogi(Member, name="yogi"):
         0.001
     """
 
-    def buffers(self, group: Group) -> tuple[str, ...]:
+    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
         return ("exp_avg", "exp_avg_sq")
 
-    def init_state(self, state: dict[str, Any], group: Group, param: Tensor) -> None:
+    def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         super().init_state(state, group, param)
         first = group["initial_accumulator_value"]
         state["exp_avg_sq"].fill_(complex(first, first) if param.is_complex() else first)
 
-    def coefficients(self, t: float, group: Group) -> dict[str, Any]:
+    def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {"w1": 1 - b1, "less": b2 - 1, "eps": group["eps"], "size": corrected_lr(t, group)}
 

@@ -1,0 +1,91 @@
+"""Optimizers for games, as GANs are: by the gradient of the step before, or by one that is taken ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.hyperparameters import Flag
+from .common import AMSGRAD, MOMENTS, OPTIMIZED_UPDATE, V_HAT, beta, betas, eps, lr, weight_decay
+from .entry import ours
+
+
+def _taken_back_clash(values: Mapping[str, Any]) -> str | None:
+    if values["cautious_update"]:
+        return "cautious_update: the next step takes back what of this one was left out and never taken. Remove it"
+    return None
+
+
+def _nesterov_clash(values: Mapping[str, Any]) -> str | None:
+    return "nesterov: true needs momentum > 0" if values["nesterov"] and values["momentum"] <= 0 else None
+
+
+GAME_OPTIMIZERS = (
+    ours(
+        "omd",
+        "OMD",
+        summary="Gradient descent by twice the gradient less the one before; for games, as GANs are.",
+        paper="arXiv:1711.00141",
+        equations=("p ← p - 2 lr g_t + lr g_{t-1}, with g_0 = 0",),
+        hyperparameters={"lr": lr(1e-3), "weight_decay": weight_decay()},
+        buffers={"previous": ""},
+        clash=_taken_back_clash,
+    ),
+    ours(
+        "optimistic_adam",
+        "OptimisticAdam",
+        summary="Adam that takes each step twice and the one before it back; for games, as GANs are.",
+        paper="arXiv:1711.00141",
+        equations=(
+            MOMENTS,
+            V_HAT,
+            "d_t = m / (1 - β1^t) / (√v̂ / √(1 - β2^t) + ε)",
+            "p ← p - 2 lr d_t + lr d_{t-1}, with d_0 = 0",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "betas": betas(),
+            "eps": eps(),
+            "weight_decay": weight_decay(),
+            "amsgrad": AMSGRAD,
+        },
+        buffers={"exp_avg": "", "exp_avg_sq": "", "previous": "", "max_exp_avg_sq": "amsgrad"},
+        clash=_taken_back_clash,
+    ),
+    ours(
+        "extra_sgd",
+        "ExtraSGD",
+        summary="SGD by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
+        paper="arXiv:1802.10551",
+        equations=(
+            "q = p - lr d(∇f(p));  p ← p - lr d(∇f(q))",
+            "d(g) = g;  with momentum  b ← momentum b + g, d = b, with nesterov g + momentum b",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "momentum": beta(0.0, "factor of the running sum of gradients; 0: none is kept"),
+            "weight_decay": weight_decay(),
+            "nesterov": Flag(default=False, help="Nesterov's momentum"),
+        },
+        buffers={"origin": "", "momentum_buffer": "momentum"},
+        evaluations=2,
+        clash=_nesterov_clash,
+    ),
+    ours(
+        "extra_adam",
+        "ExtraAdam",
+        summary="Adam by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
+        paper="arXiv:1802.10551",
+        equations=("q = p - Adam's step by ∇f(p);  p ← p - Adam's step by ∇f(q)", "Adam's moments and t take both"),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "betas": betas(),
+            "eps": eps(),
+            "weight_decay": weight_decay(),
+            "amsgrad": AMSGRAD,
+            "optimized_update": OPTIMIZED_UPDATE,
+        },
+        buffers={"origin": "", "exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
+        evaluations=2,
+    ),
+)

@@ -1,1 +1,0 @@
-"""Each group's lr over a run, from its config alone: simulated, then drawn."""

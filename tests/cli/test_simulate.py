@@ -1,0 +1,304 @@
+"""What is simulated is bitwise what a fit does, and nothing is done to the model."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze, configure_optimizers
+from lightning_optim.cli.length import Length
+from lightning_optim.cli.simulate import Simulation, simulate
+from lightning_optim.stages.stages import claim
+from lightning_optim.stages.timetable import Timetable
+from tests.support.training import BATCHES, Net, Witness, fit
+
+EPOCHS = 5
+NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
+ADAMW = OptimizerFactory("adamw", lr=0.01, groups=NO_DECAY)
+
+SCHEDULES: dict[str, SchedulerFactory | None] = {
+    "none": None,
+    "cosine": SchedulerFactory("cosine_annealing"),
+    "cosine by epoch": SchedulerFactory("cosine_annealing", interval="epoch"),
+    "one cycle": SchedulerFactory("one_cycle"),
+    "cyclic": SchedulerFactory("cyclic", base_lr=1e-4, step_size_up=3),
+    "restarts": SchedulerFactory("cosine_annealing_warm_restarts", T_0=3),
+    "warm-up": SchedulerFactory("warmup_cosine", warmup_steps=3),
+    "exponential by epoch": SchedulerFactory("exponential", interval="epoch", gamma=0.5),
+    "sequential": SchedulerFactory(
+        "sequential",
+        schedulers=[{"name": "linear", "total_iters": 4}, {"name": "step", "step_size": 3}],
+        milestones=[5],
+    ),
+    "chained": SchedulerFactory(
+        "chained", schedulers=[{"name": "constant", "total_iters": 2}, {"name": "exponential", "gamma": 0.9}]
+    ),
+    "plateau that never comes": SchedulerFactory("reduce_on_plateau", monitor="loss", patience=1000),
+}
+BACKBONE = {"params": "backbone"}
+PLANS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "by epoch": {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"epoch": 1}, "lr_scale": 0.1}},
+    "by step, warmed up": {
+        "head": {"params": "head"},
+        "backbone": {**BACKBONE, "at": {"step": 7}, "warmup_steps": 4},
+    },
+    "by layer": {
+        "head": {"params": "head", "warmup_steps": 2},
+        "top": {"layers": "backbone.{i}", "at": {"fraction": 0.3}, "each": {"epochs": 1}, "lr_scale": 0.3},
+    },
+    "by layer, in steps": {
+        "head": {"params": "head"},
+        "top": {"layers": "backbone.{i}", "at": {"epoch": 1}, "each": {"steps": 3}},
+    },
+    "after, and any": {
+        "head": {"params": "head"},
+        "norm": {"params": "backbone.1", "at": {"any": [{"epoch": 3}, {"step": 5}]}},
+        "rest": {**BACKBONE, "at": {"after": {"steps": 2}}},
+    },
+}
+
+
+def simulated(
+    module: nn.Module,
+    optimizer: OptimizerFactory = ADAMW,
+    scheduler: SchedulerFactory | None = None,
+    stages: Any = None,
+    **length: Any,
+) -> Simulation:
+    claimed = () if stages is None else claim(StagedUnfreeze(stages).stages, module)
+    told = Length(**{"max_epochs": EPOCHS, "steps_per_epoch": BATCHES, **length})
+    told.check(scheduler, claimed)
+    return simulate(module, optimizer, scheduler, claimed, length=told)
+
+
+def by_step(simulation: Simulation) -> list[dict[str, float]]:
+    """The live groups' lrs at each step, as a `Witness` sees them."""
+    num_steps = simulation.length.total("step")
+    everything = [{curve.group: float(curve.lr[step]) for curve in simulation.curves} for step in range(num_steps)]
+    return [{group: lr for group, lr in lrs.items() if not math.isnan(lr)} for lrs in everything]
+
+
+def fitted(folder: Path, optimizer: OptimizerFactory, scheduler: Any, stages: Any, **arguments: Any) -> list[Any]:
+    witness = Witness()
+    callbacks = [] if stages is None else [StagedUnfreeze(stages)]
+    module = Net(lambda module: configure_optimizers(module, optimizer, scheduler))
+    fit(module, folder, *callbacks, witness, **{"epochs": EPOCHS, **arguments})
+    return witness.seen
+
+
+PAIRS = [
+    *((schedule, "by layer") for schedule in SCHEDULES),
+    *(("one cycle", plan) for plan in PLANS if plan != "by layer"),
+]
+
+
+@pytest.mark.parametrize(("schedule", "plan"), PAIRS)
+def test_bitwise_the_lrs_of_a_fit(tmp_path, schedule, plan) -> None:
+    seen = fitted(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan])
+    assert len(seen) == EPOCHS * BATCHES
+    assert by_step(simulated(Net(None), ADAMW, SCHEDULES[schedule], PLANS[plan])) == seen
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "schedule"),
+    [
+        (OptimizerFactory("sgd", lr=0.1, momentum=0.9, groups={"h": {"params": "head", "lr_scale": 3}}), "one cycle"),
+        (OptimizerFactory("sgd", lr=0.1, groups={"h": {"params": "head", "schedule": "constant"}}), "cosine"),
+        (OptimizerFactory("sgd", lr=0.1, groups={"h": {"params": "head", "schedule": {"name": "one_cycle"}}}), "none"),
+        (
+            OptimizerFactory("sgd", lr=0.1, groups={"h": {"params": "head", "schedule": {"name": "warmup_linear"}}}),
+            "plateau that never comes",
+        ),
+        (OptimizerFactory("adamw", groups={"stem": {"params": "backbone.0", "frozen": True}}), "warm-up"),
+        (OptimizerFactory("adamw", groups={"d": {"layers": "backbone.{i}", "layer_decay": 0.7}}), "cyclic"),
+        (OptimizerFactory("sgd", lr=0.1, groups={"m": {"kinds": "matrix", "optimizer": "muon"}}), "one cycle"),
+    ],
+    ids=["momentum", "a constant group", "one of its own", "beside a plateau", "frozen", "by layer", "two algorithms"],
+)
+def test_whatever_the_rules_make(tmp_path, optimizer, schedule) -> None:
+    stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"epoch": 1}, "lr_scale": 0.1}}
+    seen = fitted(tmp_path, optimizer, SCHEDULES[schedule], stages)
+    assert by_step(simulated(Net(None), optimizer, SCHEDULES[schedule], stages)) == seen
+
+
+def test_a_schedule_of_a_rules_own_beside_a_constant_lr(tmp_path) -> None:
+    optimizer = OptimizerFactory("sgd", lr=0.1, groups={"h": {"params": "head", "schedule": {"name": "one_cycle"}}})
+    assert by_step(simulated(Net(None), optimizer)) == fitted(tmp_path, optimizer, None, None)
+
+
+def test_a_stage_with_an_lr_of_its_own(tmp_path) -> None:
+    optimizer, scheduler = OptimizerFactory("sgd", lr=0.1, momentum=0.9), SCHEDULES["one cycle"]
+    stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"step": 3}, "lr": 0.003, "momentum": 0.5}}
+    assert by_step(simulated(Net(None), optimizer, scheduler, stages)) == fitted(tmp_path, optimizer, scheduler, stages)
+
+
+@pytest.mark.parametrize(("schedule", "plan"), [("warm-up", "by layer"), ("cosine by epoch", "by epoch")])
+@pytest.mark.parametrize(
+    ("trainer", "length"),
+    [
+        ({"accumulate_grad_batches": 2}, {"steps_per_epoch": 2}),
+        ({"accumulate_grad_batches": 3}, {"steps_per_epoch": 2}),
+        ({"max_steps": 7}, {"max_steps": 7}),
+        ({"max_steps": 99}, {"max_steps": 99}),
+    ],
+    ids=["accumulated", "accumulated, with a rest", "ended by steps", "ended by epochs"],
+)
+def test_whatever_the_length_is(tmp_path, schedule, plan, trainer, length) -> None:
+    seen = fitted(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan], **trainer)
+    assert by_step(simulated(Net(None), ADAMW, SCHEDULES[schedule], PLANS[plan], **length)) == seen
+
+
+def test_by_steps_alone_nobody_needs_to_know_of_epochs(tmp_path) -> None:
+    stages, scheduler = PLANS["by step, warmed up"], SCHEDULES["warm-up"]
+    seen = fitted(tmp_path, ADAMW, scheduler, stages, epochs=-1, max_steps=10)
+    whole = {"max_epochs": math.inf, "max_steps": 10, "steps_per_epoch": None}
+    assert by_step(simulated(Net(None), ADAMW, scheduler, stages, **whole)) == seen
+
+
+def test_when_stages_thaw_and_in_which_order_groups_stand() -> None:
+    found = simulated(Net(None), stages=PLANS["by layer"])
+    assert dict(found.thaws) == {"top.3": 6, "top.1": 8, "top.0": 12}
+    groups = ["head", "head.no_decay", "top.3", "top.3.no_decay", "top.1.no_decay", "top.0", "top.0.no_decay"]
+    assert [curve.group for curve in found.curves] == groups
+    assert [int(np.isnan(curve.lr).sum()) for curve in found.curves] == [0, 0, 6, 6, 8, 12, 12]
+    assert not found.unforeseen and found.plateau_of is None
+
+
+# What cannot be foreseen.
+
+PLATEAU = {"plateau": {"monitor": "val/loss", "patience": 2}}
+
+
+def a_function(trainer: Any, module: Any) -> bool:
+    raise AssertionError("there is no trainer to ask it about")
+
+
+@pytest.mark.parametrize(
+    ("at", "unforeseen", "thaws"),
+    [
+        ([PLATEAU, {"epoch": 2}], ["one"], {"two": 8}),
+        ([PLATEAU, {"after": {"epochs": 1}}], ["one", "two"], {}),
+        ([a_function, {"after": {"steps": 1}}], ["one", "two"], {}),
+        ([{"any": [PLATEAU, {"epoch": 2}]}, {"step": 3}], ["one"], {"two": 3}),
+        ([{"any": [{"epoch": 2}, {"epoch": 1}]}, PLATEAU], ["two"], {"one": 4}),
+        ([{"any": [PLATEAU, {"step": 0}]}, {"after": {"epochs": 2}}], [], {"two": 8}),
+        ([a_function, {"any": [{"after": {"steps": 1}}, {"epoch": 1}]}], ["one", "two"], {}),
+        ([{"epoch": 99}, {"after": {"steps": 1}}], [], {}),
+    ],
+    ids=["plateau", "counted from one", "a function", "any", "any that can be", "from the start", "any after", "late"],
+)
+def test_what_nobody_can_foresee_is_not_guessed(at, unforeseen, thaws) -> None:
+    stages = {
+        "head": {"params": "head"},
+        "one": {"params": "backbone.3", "at": at[0]},
+        "two": {"params": "backbone", "at": at[1]},
+    }
+    found = simulated(Net(None), OptimizerFactory("sgd", lr=0.1), stages=stages)
+    assert list(found.unforeseen) == unforeseen
+    assert dict(found.thaws) == thaws
+    assert [len(list(filter(math.isfinite, curve.lr))) > 0 for curve in found.curves] == [
+        True,
+        "one" in thaws or at[0] == {"any": [PLATEAU, {"step": 0}]},
+        "two" in thaws,
+    ]
+    if "one" in unforeseen and at[0] is PLATEAU:
+        assert found.unforeseen["one"] == "plateau of val/loss, patience 2"
+
+
+def test_each_layer_by_plateau() -> None:
+    stages = {"head": {"params": "head"}, "top": {"layers": "backbone.{i}", "at": {"epoch": 1}, "each": PLATEAU}}
+    found = simulated(Net(None), stages=stages)
+    assert list(found.unforeseen) == ["top.1", "top.0"] and dict(found.thaws) == {"top.3": 4}
+
+
+def test_reduce_on_plateau_keeps_its_lr() -> None:
+    scheduler = SchedulerFactory("reduce_on_plateau", monitor="val/loss", patience=0)
+    found = simulated(Net(None), scheduler=scheduler)
+    assert found.plateau_of == "val/loss"
+    assert {lr for curve in found.curves for lr in curve.lr} == {0.01}
+
+
+def test_a_trigger_that_is_not_foreseen_needs_no_epochs() -> None:
+    stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"any": [PLATEAU, {"epoch": 2}]}}}
+    length = {"max_epochs": math.inf, "max_steps": 3, "steps_per_epoch": None}
+    assert list(simulated(Net(None), stages=stages, **length).unforeseen) == ["backbone"]
+
+
+# The model.
+
+
+class Uncopied(Net):
+    """One of a user's that cannot be copied, with names that a module does not take as attributes."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.backbone.odd = nn.ParameterDict()
+        self.backbone.odd._parameters["forward"] = nn.Parameter(torch.ones(2))
+        self.backbone.again = self.head
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot be copied")
+
+
+def test_nothing_of_the_model_changes() -> None:
+    module = Uncopied().eval()
+    module.backbone[0].bias.requires_grad_(False)
+    module.head.weight.grad = torch.ones(3, 8)
+
+    def state() -> Any:
+        parameters = [
+            (name, id(p), id(p.grad), p._version, p.requires_grad, p.shape) for name, p in module.named_parameters()
+        ]
+        return parameters, [(m.training, len(m._forward_hooks), sorted(vars(m))) for m in module.modules()]
+
+    before, values = state(), [p.clone() for p in module.parameters()]
+    optimizer = OptimizerFactory("adagrad", groups={"stem": {"params": "backbone.0", "frozen": True}})
+    stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"epoch": 1}}}
+    found = simulated(module, optimizer, SCHEDULES["warm-up"], stages)
+    assert [curve.group for curve in found.curves] == ["head", "backbone"]
+    assert state() == before
+    assert all(map(torch.equal, module.parameters(), values))
+
+
+def test_a_watched_metric_and_the_timetable_of_a_callback_are_left_alone() -> None:
+    unfreeze = StagedUnfreeze({"head": {"params": "head"}, "backbone": {**BACKBONE, "at": PLATEAU}})
+    before = Timetable(unfreeze.stages).state_dict()
+    stages = claim(unfreeze.stages, Net(None))
+    simulate(Net(None), ADAMW, stages=stages, length=Length(max_steps=3))
+    assert Timetable(unfreeze.stages).state_dict() == before
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler", "stages", "message"),
+    [
+        (
+            ADAMW,
+            SchedulerFactory("warmup_cosine", warmup_steps=20),
+            None,
+            "scheduler: warmup_steps: 20 leaves nothing of the run",
+        ),
+        (
+            ADAMW,
+            SchedulerFactory("one_cycle", total_steps=10),
+            None,
+            "scheduler: total_steps: after 11 optimizer steps of the",
+        ),
+        (ADAMW, SchedulerFactory("reduce_on_plateau"), None, "scheduler: monitor: reduce_on_plateau needs a metric"),
+        (ADAMW, None, {"head": {"params": "head"}}, "^stages: 6 parameters that require a gradient belong to no stage"),
+        (OptimizerFactory("lbfgs"), None, PLANS["by epoch"], "^stages: lbfgs takes one param group"),
+    ],
+    ids=["warm-up too long", "schedule too short", "no metric", "unclaimed", "lbfgs"],
+)
+def test_errors(optimizer, scheduler, stages, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        simulated(Net(None), optimizer, scheduler, stages)

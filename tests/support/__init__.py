@@ -1,0 +1,1 @@
+"""What tests share: models, runs, processes, checks. No file here is a test."""
