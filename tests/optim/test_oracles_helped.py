@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from lightning_optim import optim
-from tests.support import oracles
 from tests.optim.test_oracles_others import Fed
+from tests.support import oracles
 from tests.support.oracles import (
     AROUND,
     BETAS,
