@@ -38,7 +38,7 @@ def _class(info: OptimizerInfo) -> Iterator[str]:
     yield "    def __init__("
     yield "        self,"
     yield "        params: ParamsT,"
-    last = info.by_place()[-1]
+    last = info.positional_names()[-1]
     for key, default in info.signature(own=True).items():
         value = repr(default).replace("'", '"')
         yield f"        {key}: {_type(key, info.hyperparameters[key])} = {value},"

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from ..catalog.registry import algorithms_with, optimizer_info
 from ..core.config_values import to_plain, to_yaml
-from ..core.errors import ConfigError, choices, left_over, requires_name
+from ..core.errors import ConfigError, choices, leftover_hint, requires_name
 from ..groups.names import Parameter
 from ..groups.plan import Plan
 from ..groups.rules import IN_RULES, Rule, Spec, parse_rules
@@ -50,6 +50,8 @@ class OptimizerFactory:
         >>> [group["name"] for group in factory(nn.Linear(3, 2)).param_groups]
         ['default', 'no_decay']
     """
+
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
 
     @requires_name(example="adamw")
     def __init__(
@@ -141,7 +143,7 @@ class OptimizerFactory:
                 known = (*info.hyperparameters, "groups", "implementation")
                 raise ConfigError(
                     f"{key}: {info.name} has no hyperparameter {key!r}."
-                    f"{left_over(key, algorithms_with(key))}{choices(key, known)}"
+                    f"{leftover_hint(key, algorithms_with(key))}{choices(key, known)}"
                 )
         for key, spec in info.hyperparameters.items():
             if spec.required and key not in given:
@@ -154,7 +156,7 @@ class OptimizerFactory:
             for flag in ("foreach", "differentiable"):
                 if hyperparameters.get(flag):
                     raise ConfigError(f"{info.name}: fused: true excludes {flag}: true. Remove one of them")
-        if wrong := info.wrong_together(hyperparameters):
+        if wrong := info.find_conflict(hyperparameters):
             raise ConfigError(f"{info.name}: {wrong}")
         return Spec(algorithm=info.name, hyperparameters=hyperparameters, given=frozenset(given))
 

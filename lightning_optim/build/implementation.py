@@ -7,7 +7,7 @@ from typing import Any
 
 from ..catalog.info import DECOUPLED_KEY, OptimizerInfo
 from ..core.config_values import to_yaml
-from ..core.errors import ConfigError, choices, listed
+from ..core.errors import ConfigError, choices, format_names
 
 IMPLEMENTATIONS = ("auto", "torch", "own")
 _MODE = "weight_decay_mode"
@@ -36,7 +36,7 @@ def uses_own_class(info: OptimizerInfo, implementation: str, settings: Mapping[s
         raise ConfigError(f"implementation: there is no {info.name} of our own. Type implementation: auto")
     for_ours, for_torchs = (_asked(info, settings, keys) for keys in (info.own_only - {"fused"}, info.torch_only))
     own = info.is_ours or implementation == "own" or (implementation == "auto" and bool(for_ours))
-    reason = f", and {listed(for_ours)} takes ours" if for_ours and not info.is_ours else ""
+    reason = f", and {format_names(for_ours)} takes ours" if for_ours and not info.is_ours else ""
     if own and for_torchs:
         raise ConfigError(f"{for_torchs[0]}: torch's {info.name} takes it, ours does not{reason}. Remove one of them")
     if not own and for_ours:
@@ -49,7 +49,7 @@ def uses_own_class(info: OptimizerInfo, implementation: str, settings: Mapping[s
 
 def constructor_arguments(own: bool, info: OptimizerInfo, values: Mapping[str, Any]) -> dict[str, Any]:
     """Hyperparameters as the constructor of our class, or else torch's, takes them."""
-    settled = info.settled(values)
+    settled = info.with_decay_mode(values)
     if DECOUPLED_KEY in settled and _MODE in settled:
         settled[DECOUPLED_KEY] = settled[_MODE] == "decoupled"
     return {key: value for key, value in settled.items() if key in info.signature(own=own)}

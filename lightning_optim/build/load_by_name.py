@@ -8,11 +8,11 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ..catalog.registry import optimizer_info
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import ALGORITHM
 from ..groups.loading import check_algorithm, check_saved, check_states, match
 from ..groups.merging import merged
-from ..schedule.by_group import is_scheduled_elsewhere, note_moved
+from ..schedule.by_group import is_scheduled_elsewhere, mark_moved_groups
 from .implementation import check_torch_can_resume
 
 
@@ -48,7 +48,7 @@ def remap_before_load(
             check_states(info, group, each.now.get("param_names") or places, state_dict["state"])
             group = {key: value for key, value in group.items() if key not in info.own_only}
         groups.append(group)
-    note_moved(optimizer, [str(each.now.get("name")) for each in found if each.moved])
+    mark_moved_groups(optimizer, [str(each.now.get("name")) for each in found if each.moved])
     return {**state_dict, "param_groups": groups}
 
 
@@ -68,4 +68,4 @@ def _check_scheduler_follows(optimizer: Optimizer, saved: Iterable[Mapping[str, 
 
 
 def _format_groups(groups: Iterable[tuple[Any, Any]]) -> str:
-    return listed(f"{name} (lr {lr:g})" if isinstance(lr, float) else str(name) for name, lr in groups)
+    return format_names(f"{name} (lr {lr:g})" if isinstance(lr, float) else str(name) for name, lr in groups)

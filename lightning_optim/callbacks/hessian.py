@@ -44,6 +44,8 @@ class SophiaHessian(Callback):
         >>> callback = SophiaHessian(every_n_steps=10)
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     def __init__(self, every_n_steps: int = 10) -> None:
         steps = Number(default=10, low=1, integer=True)
         self.every_n_steps: int = steps.check(every_n_steps, "every_n_steps")

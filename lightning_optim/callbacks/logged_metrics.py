@@ -57,7 +57,7 @@ class LoggedMetrics:
         value: float | None = trainer.strategy.broadcast(_number(trainer.callback_metrics.get(name)))
         return value
 
-    def must_read(self, trainer: Trainer, name: str, key: str) -> float | None:
+    def require(self, trainer: Trainer, name: str, key: str) -> float | None:
         """The same; None where it may still be logged, by a first validation.
 
         Raises:

@@ -55,6 +55,8 @@ class OptimizerMonitor(Callback):
         >>> callback = OptimizerMonitor(every_n_steps=10, update_norm=True)
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     def __init__(
         self,
         every_n_steps: int | None = None,
@@ -144,11 +146,11 @@ class OptimizerMonitor(Callback):
         """The same, and let go of the optimizers: Lightning runs no teardown here."""
         with suppress(RuntimeError):  # of a device that is lost, which must not hide what has happened
             self._write(trainer, wait=True)
-        self._let_go()
+        self._detach()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers."""
-        self._let_go()
+        self._detach()
 
     def _wants(self, trainer: Trainer) -> bool:
         """Whether the step under way is logged."""
@@ -179,7 +181,7 @@ class OptimizerMonitor(Callback):
             self._charts = charts
             write_layout(trainer.loggers, charts)
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         for watcher in self._watchers:
             watcher.close()
         self._watchers, self._pending = [], []

@@ -28,6 +28,8 @@ class OptimizerOverride(Callback):
         >>> callback = OptimizerOverride(OptimizerFactory("adamw", lr=3e-4))
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler

@@ -28,7 +28,7 @@ class PendingPlateauStep:
 
     def __init__(self, config: LRSchedulerConfig, trainer: Trainer) -> None:
         self.config = config
-        self.owed = False
+        self.pending = False
         """Whether it is due, and has not been taken."""
         self._trainer = trainer
         self._class = type(config.scheduler)
@@ -41,34 +41,34 @@ class PendingPlateauStep:
         """What interval `step` owes after a batch; Lightning takes it a moment later."""
         accumulating = is_accumulating(self._trainer)
         if self.config.interval == "step" and not accumulating and (batch_idx + 1) % self.config.frequency == 0:
-            self.owed = True
+            self.pending = True
 
     def after_epoch(self, epoch: int) -> None:
         """What interval `epoch` owes after an epoch; Lightning takes it a moment later, or not at all."""
         if self.config.interval == "epoch" and (epoch + 1) % self.config.frequency == 0:
-            self.owed = True
+            self.pending = True
 
-    def pay(self, metrics: LoggedMetrics) -> None:
+    def flush(self, metrics: LoggedMetrics) -> None:
         """Take the step that is owed.
 
         Raises:
             ConfigError: nothing logs the metric.
         """
-        if not self.owed:
+        if not self.pending:
             return
-        self.owed = False
-        value = metrics.must_read(self._trainer, str(self.config.monitor), "scheduler.monitor")
+        self.pending = False
+        value = metrics.require(self._trainer, str(self.config.monitor), "scheduler.monitor")
         if value is not None:
             self._own_step(self.config.scheduler, value)
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Give the scheduler its class back."""
         self.config.scheduler.__class__ = self._class
 
     @property
     def _step(self) -> Any:
         def step(scheduler: LRScheduler, metrics: Any = None, *args: Any) -> None:
-            self.owed = False
+            self.pending = False
             value = metrics if metrics is None else self._trainer.strategy.broadcast(float(metrics))
             self._own_step(scheduler, value, *args)
 

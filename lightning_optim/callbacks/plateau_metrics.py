@@ -20,19 +20,19 @@ class PlateauTracker:
 
     def __init__(self) -> None:
         self._metrics = LoggedMetrics()
-        self._owed: list[PendingPlateauStep] = []
+        self._pending_steps: list[PendingPlateauStep] = []
         self._left: str | None = None
 
     @property
     def any_scheduler(self) -> bool:
         """Whether a scheduler does."""
-        return bool(self._owed)
+        return bool(self._pending_steps)
 
     def take_over_schedulers(self, trainer: Trainer) -> None:
         """Step the trainer's schedulers that wait for a plateau; with manual optimization, the module does."""
         if trainer.lightning_module.automatic_optimization:
             configs = [config for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
-            self._owed = [PendingPlateauStep(config, trainer) for config in configs]
+            self._pending_steps = [PendingPlateauStep(config, trainer) for config in configs]
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Put what a checkpoint held in its place."""
@@ -43,8 +43,8 @@ class PlateauTracker:
     def after_batch(self, trainer: Trainer, batch_idx: int) -> None:
         """Note what the batch makes due."""
         self._metrics.after_batch(trainer)
-        for owed in self._owed:
-            owed.after_batch(batch_idx)
+        for step in self._pending_steps:
+            step.after_batch(batch_idx)
 
     def before_validation(self, trainer: Trainer) -> None:
         """Note what metrics there are."""
@@ -62,8 +62,8 @@ class PlateauTracker:
             stop_skipping_batches(trainer)
         self._left = None
         self._metrics.after_epoch(trainer)
-        for owed in self._owed:
-            owed.after_epoch(trainer.current_epoch)
+        for step in self._pending_steps:
+            step.after_epoch(trainer.current_epoch)
         for plateau in watched:
             plateau.due |= not self._metrics.is_of_validation(plateau.monitor)
 
@@ -73,9 +73,9 @@ class PlateauTracker:
         Raises:
             ConfigError: nothing logs the metric.
         """
-        for owed in self._owed:
-            if owed.config.interval in intervals:
-                owed.pay(self._metrics)
+        for step in self._pending_steps:
+            if step.config.interval in intervals:
+                step.flush(self._metrics)
 
     def look(self, trainer: Trainer, watched: Iterable[Plateau]) -> None:
         """Take what is due of the metrics that stages wait for.
@@ -85,7 +85,7 @@ class PlateauTracker:
         """
         for plateau in watched:
             if plateau.due:
-                plateau.look(self._metrics.must_read(trainer, plateau.monitor, plateau.key))
+                plateau.observe(self._metrics.require(trainer, plateau.monitor, plateau.key))
 
     def state_dict(self, trainer: Trainer | None, monitors: Collection[str]) -> dict[str, Any]:
         """The values of metrics that decide something, and what is still due.
@@ -94,9 +94,9 @@ class PlateauTracker:
             trainer: None outside a fit.
             monitors: the metrics that stages wait for.
         """
-        names = {*monitors, *(str(owed.config.monitor) for owed in self._owed)}
+        names = {*monitors, *(str(step.config.monitor) for step in self._pending_steps)}
         return {
-            "owed": [owed.owed for owed in self._owed],
+            "pending_steps": [step.pending for step in self._pending_steps],
             "metrics": self._metrics.state_dict(trainer, names),
             "left": remaining_work(trainer) if names and trainer is not None else None,
         }
@@ -109,11 +109,11 @@ class PlateauTracker:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the rest from a checkpoint, once the schedulers are taken over; one that is new owes nothing."""
         self._metrics.load_state_dict(state["metrics"])
-        for owed, was_owed in zip(self._owed, state["owed"], strict=False):
-            owed.owed = was_owed
+        for step, was_owed in zip(self._pending_steps, state["pending_steps"], strict=False):
+            step.pending = was_owed
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Give the schedulers back."""
-        for owed in self._owed:
-            owed.let_go()
-        self._owed = []
+        for step in self._pending_steps:
+            step.close()
+        self._pending_steps = []

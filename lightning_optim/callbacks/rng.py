@@ -24,6 +24,8 @@ class RNGState(Callback):
         >>> callback = RNGState()
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     def __init__(self) -> None:
         self._pending: dict[str, Any] | None = None
 

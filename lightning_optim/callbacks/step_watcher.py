@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning.pytorch import LightningModule
 from torch.optim import Optimizer
 
-from ..core.errors import listed
+from ..core.errors import format_names
 from ..groups.plan import Plan
 from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_text
@@ -130,7 +130,7 @@ class Watcher:
             return
         origin = [name for name in new if "grad_unclipped" in nonfinite[name]] or new
         said = [f"{name} ({', '.join(nonfinite[name])})" for name in origin + [n for n in new if n not in origin]]
-        _LOG.warning("%s, step %d: not finite: %s", self.root, step, listed(said))
+        _LOG.warning("%s, step %d: not finite: %s", self.root, step, format_names(said))
         write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in said), step)
 
     def _tell_skipped(self, skipped: Mapping[str, str]) -> None:

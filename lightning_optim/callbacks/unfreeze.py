@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, choices, listed
+from ..core.errors import ConfigError, choices, format_names
 from ..groups.names import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
@@ -66,6 +66,8 @@ class StagedUnfreeze(Callback):
         ...     {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
         ... )
     """
+
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
 
     def __init__(self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train") -> None:
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
@@ -200,7 +202,7 @@ class StagedUnfreeze(Callback):
             math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps)
         )
         if beyond := [stage.name for stage in self.stages if not stage.trigger.reachable(epochs, steps)]:
-            rank_zero_info(f"StagedUnfreeze: this run ends before {listed(beyond)} can thaw")
+            rank_zero_info(f"StagedUnfreeze: this run ends before {format_names(beyond)} can thaw")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put frozen layers into the mode asked for; step what an epoch before the checkpoint still owes."""
@@ -208,7 +210,7 @@ class StagedUnfreeze(Callback):
         self._hold_frozen(pl_module)
         self._waiting.step_schedulers("epoch")
         for staged in self._staged:
-            staged.follow(afresh=True)  # the optimizers have been loaded since
+            staged.follow(reset=True)  # the optimizers have been loaded since
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Step what the last epoch owes; look at its metrics."""
@@ -281,7 +283,9 @@ class StagedUnfreeze(Callback):
             rebuild_reducer(trainer)
 
     def _announce(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
-        said = f"epoch {trainer.current_epoch}, step {trainer.global_step}: '{stage.name}' thaws ({listed(groups)})"
+        said = (
+            f"epoch {trainer.current_epoch}, step {trainer.global_step}: '{stage.name}' thaws ({format_names(groups)})"
+        )
         rank_zero_info(f"StagedUnfreeze: {said}")
         write_text(trainer.loggers, "optim/thaw", said, logger_step(trainer))
 
@@ -300,7 +304,7 @@ class StagedUnfreeze(Callback):
             if without := [p.name for p in parameters if p.name in stage.params & missing] if missing else ():
                 raise ConfigError(
                     f"{stage.key}: no optimizer holds {len(without)} of the parameters it claims: "
-                    f"{listed(without, 3)}. "
+                    f"{format_names(without, 3)}. "
                     "Give configure_optimizers the whole model: optimizer(self.parameters())"
                 )
             settled.append(replace(stage, params=stage.params - loose.keys()))
@@ -374,16 +378,16 @@ class StagedUnfreeze(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the optimizers and of the module's hook."""
-        self._let_go(pl_module)
+        self._detach(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same: Lightning runs no teardown here."""
-        self._let_go(pl_module)
+        self._detach(pl_module)
 
-    def _let_go(self, module: LightningModule) -> None:
+    def _detach(self, module: LightningModule) -> None:
         ConfigureOptimizersHook.undo(module)
-        self._held.let_go()
-        self._waiting.let_go()
+        self._held.close()
+        self._waiting.close()
         for hook in self._hooks:
             hook.remove()
         if self._sharded:

@@ -10,13 +10,13 @@ from .common import AMSGRAD, MOMENTS, OPTIMIZED_UPDATE, V_HAT, beta, betas, eps,
 from .entry import ours
 
 
-def _taken_back_clash(values: Mapping[str, Any]) -> str | None:
+def _taken_back_conflict(values: Mapping[str, Any]) -> str | None:
     if values["cautious_update"]:
         return "cautious_update: the next step takes back what of this one was left out and never taken. Remove it"
     return None
 
 
-def _nesterov_clash(values: Mapping[str, Any]) -> str | None:
+def _nesterov_conflict(values: Mapping[str, Any]) -> str | None:
     return "nesterov: true needs momentum > 0" if values["nesterov"] and values["momentum"] <= 0 else None
 
 
@@ -29,7 +29,7 @@ GAME_OPTIMIZERS = (
         equations=("p ← p - 2 lr g_t + lr g_{t-1}, with g_0 = 0",),
         hyperparameters={"lr": lr(1e-3), "weight_decay": weight_decay()},
         buffers={"previous": ""},
-        clash=_taken_back_clash,
+        own_conflict=_taken_back_conflict,
     ),
     ours(
         "optimistic_adam",
@@ -50,7 +50,7 @@ GAME_OPTIMIZERS = (
             "amsgrad": AMSGRAD,
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "previous": "", "max_exp_avg_sq": "amsgrad"},
-        clash=_taken_back_clash,
+        own_conflict=_taken_back_conflict,
     ),
     ours(
         "extra_sgd",
@@ -69,7 +69,7 @@ GAME_OPTIMIZERS = (
         },
         buffers={"origin": "", "momentum_buffer": "momentum"},
         evaluations=2,
-        clash=_nesterov_clash,
+        own_conflict=_nesterov_conflict,
     ),
     ours(
         "extra_adam",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.hyperparameters import Choice, Hyperparameter
 from .common import OPTIONS
 from .decay import DECAYS
-from .modifiers import evaluations_clash
+from .modifiers import evaluations_conflict
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +60,7 @@ class OptimizerInfo:
     """Whether it takes 2-D parameters only."""
     conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     """What is wrong with a combination of values that are each allowed, or None."""
-    clash: Callable[[Mapping[str, Any]], str | None] = lambda values: None
+    own_conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
     """The same, of what our own class refuses too."""
     cls: type[torch.optim.Optimizer] | None = None
     """A class that was registered as it is."""
@@ -111,32 +111,36 @@ class OptimizerInfo:
             return mode.options
         return (self.decay,) if self.decay in DECAYS else ()
 
-    def wrong_together(self, values: Mapping[str, Any]) -> str | None:
+    def find_conflict(self, values: Mapping[str, Any]) -> str | None:
         """What is wrong with values that are each allowed, or None."""
-        return evaluations_clash(values, self.name, self.evaluations) or self.clash(values) or self.conflict(values)
+        return (
+            evaluations_conflict(values, self.name, self.evaluations)
+            or self.own_conflict(values)
+            or self.conflict(values)
+        )
 
     def signature(self, *, own: bool) -> dict[str, Any]:
         """Names and defaults that our class, or else torch's, takes."""
         other = TORCH_ONLY if own else self.own_only if not self.is_ours else ()
         return {key: default for key, default in self.defaults.items() if key not in other}
 
-    def by_place(self) -> list[str]:
+    def positional_names(self) -> list[str]:
         """What our class takes by place as well, as torch's does: the hyperparameters that come before every option."""
         names = list(self.signature(own=True))
         return names[: min(names.index(option) for option in OPTIONS)]
 
-    def settled(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def with_decay_mode(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """These values with the weight decay's mode in force, where it is left to `decoupled_weight_decay`."""
         if "weight_decay_mode" not in values or DECOUPLED_KEY not in values:
             return dict(values)
         mode = values["weight_decay_mode"] or ("decoupled" if values[DECOUPLED_KEY] else self.decay)
         return {**values, "weight_decay_mode": mode}
 
-    def held(self, values: Mapping[str, Any]) -> list[str]:
+    def buffers_under(self, values: Mapping[str, Any]) -> list[str]:
         """The buffers there are under these hyperparameters."""
         return [name for name, needed in self.buffers.items() if not needed or values.get(needed)]
 
     def state_bytes(self, values: Mapping[str, Any]) -> int | None:
         """Bytes of state for each float32 parameter under these hyperparameters; None where it depends on shapes."""
-        whole = [name for name in self.held(values) if name not in self.reduced]
+        whole = [name for name in self.buffers_under(values) if name not in self.reduced]
         return None if self.factored or self.single_group else 4 * len(whole)

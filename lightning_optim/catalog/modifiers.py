@@ -36,7 +36,7 @@ MODIFIERS: dict[str, Hyperparameter] = {
 """Each may be set for a param group of its own."""
 
 
-def evaluations_clash(values: Mapping[str, Any], who: str, evaluations: int) -> str | None:
+def evaluations_conflict(values: Mapping[str, Any], who: str, evaluations: int) -> str | None:
     """What is wrong with modifiers that count steps by gradients, or leave one out, where a step takes several."""
     for key in ("skip_nonfinite", "lookahead"):
         if evaluations > 1 and values.get(key):

@@ -10,7 +10,7 @@ from .common import MOMENTS, beta, betas, eps, lr, weight_decay
 from .entry import ours
 
 
-def _memory_clash(values: Mapping[str, Any]) -> str | None:
+def _memory_conflict(values: Mapping[str, Any]) -> str | None:
     if values["cautious_update"] and values["memory"]:
         return "cautious_update: what it leaves out of a step is not in the memory. Remove it, or type memory: false"
     return None
@@ -126,6 +126,6 @@ NORMS_AND_SIGNS = (
             "memory": Flag(default=True, help="make up for what the compression left out"),
         },
         buffers={"error": "memory", "momentum_buffer": "momentum"},
-        clash=_memory_clash,
+        own_conflict=_memory_conflict,
     ),
 )

@@ -17,7 +17,7 @@ import torch
 import lightning_optim.build.factory
 import lightning_optim.schedule.factory  # noqa: F401
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 
 # `configured` repeats the hyperparameters, for loading by name.
 _ABOUT_PARAMETERS = ("params", "param_names", "name", "configured")
@@ -88,7 +88,9 @@ def read(path: Path) -> tuple[SavedOptimizer, ...]:
     found = tuple(_optimizer(key, state_dict) for key, state_dict in _state_dicts(content, ""))
     if not found:
         holds = (
-            f"Its keys are: {listed(map(str, content))}" if isinstance(content, dict) else f"It is a {_type(content)}"
+            f"Its keys are: {format_names(map(str, content))}"
+            if isinstance(content, dict)
+            else f"It is a {_type(content)}"
         )
         raise ConfigError(
             f"{path}: no optimizer's state is in it. {holds}. Save optimizer.state_dict(), or let Lightning save "
@@ -106,7 +108,7 @@ def _load(path: Path) -> Any:
             )
         files = sorted(file.name for file in path.iterdir() if file.suffix in (".ckpt", ".pt", ".pth"))
         raise ConfigError(
-            f"{path}: this is a folder, and inspect takes a single file. In it: {listed(files) or 'none'}"
+            f"{path}: this is a folder, and inspect takes a single file. In it: {format_names(files) or 'none'}"
         )
     if not path.exists():
         raise ConfigError(f"{path}: there is no such file")
@@ -117,7 +119,8 @@ def _load(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if classes := _refused(path, str(error), archive):
             raise ConfigError(
-                f"{path}: torch.load(weights_only=True) refuses what is in it: {listed(classes)}. Loading that runs "
+                f"{path}: torch.load(weights_only=True) refuses what is in it: {format_names(classes)}. Loading "
+                "that runs "
                 "code of the file's. Only if you trust it, save its optimizers alone: python -c \"import torch; "
                 f"torch.save(torch.load('{path}', weights_only=False)['optimizer_states'], 'optimizers.pt')\""
             ) from error

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from .simulate import Curve, Simulation
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _num_equal(curve: Curve, others: Sequence[Curve]) -> NDArray[np.int64]:
 
 
 def _label(curve: Curve, simulation: Simulation) -> str:
-    if curve.stage in simulation.unforeseen:
+    if curve.stage in simulation.unpredictable:
         return f"{curve.group} (not foreseen)"
     if not _is_drawn(curve):
         return f"{curve.group} (not in this run)"
@@ -223,7 +223,7 @@ def _mark_thaws(axes: Axes, simulation: Simulation) -> float:
     gap = _GAP * simulation.length.total("step") / _size(axes)[0]
     labels = [
         axes.annotate(
-            listed(names, 3),
+            format_names(names, 3),
             (step, 1.0),
             xycoords=("data", "axes fraction"),
             xytext=(0, 3),
@@ -274,9 +274,9 @@ def _write_titles(axes: Axes, lines: Sequence[str], above: float) -> None:
 def _notes(simulation: Simulation) -> Iterator[str]:
     """What the curves do not show."""
     by_trigger: dict[str, list[str]] = {}
-    for stage, trigger in simulation.unforeseen.items():
+    for stage, trigger in simulation.unpredictable.items():
         by_trigger.setdefault(trigger, []).append(stage)
     for trigger, stages in by_trigger.items():
-        yield f"not foreseen: {listed(stages, 6)} ({trigger})"
+        yield f"not foreseen: {format_names(stages, 6)} ({trigger})"
     if simulation.plateau_of is not None:
         yield f"reduce_on_plateau is drawn as though {simulation.plateau_of} never stopped getting better"

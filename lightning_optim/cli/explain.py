@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ..build.factory import OptimizerFactory
-from ..core.errors import ConfigError, at, did_you_mean, listed
+from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
 from .config import is_node, made, nodes
 
-FACTORIES = ("lightning_optim.OptimizerFactory", "lightning_optim.build.factory.OptimizerFactory")
-UNFREEZES = ("lightning_optim.StagedUnfreeze", "lightning_optim.callbacks.unfreeze.StagedUnfreeze")
+FACTORY = "lightning_optim.OptimizerFactory"
+UNFREEZE = "lightning_optim.StagedUnfreeze"
 
 
 def print_plans(console: Console, config: DictConfig, config_name: str, key: str, why: str | None) -> nn.Module:
@@ -35,23 +35,23 @@ def print_plans(console: Console, config: DictConfig, config_name: str, key: str
     """
     everything = list(nodes(config))
     module = _module(console, config, key, [place for place, _ in everything])
-    factories = [place for place, node in everything if node["_target_"] in FACTORIES]
+    factories = [place for place, node in everything if node["_target_"] == FACTORY]
     if not factories:
         raise ConfigError(
-            f"--config-name: {config_name} holds no node with _target_: {FACTORIES[0]}. {_how_to_adopt(everything)}"
+            f"--config-name: {config_name} holds no node with _target_: {FACTORY}. {_how_to_adopt(everything)}"
         )
-    stages = [place for place, node in everything if node["_target_"] in UNFREEZES]
+    stages = [place for place, node in everything if node["_target_"] == UNFREEZE]
     for place in factories:
         factory = factory_at(config, place)
         console.print(f"{place}: {factory.name}", style="bold", markup=False)
-        with at(place):
+        with prefix_errors(place):
             console.print(factory.plan(module).why(why) if why is not None else factory.explain(module))
         if why is not None or place not in nearest_top(factories):
             continue
         for stage in stages:
             console.print(stage, style="bold", markup=False)
             unfreeze = made(config, stage)
-            with at(stage):
+            with prefix_errors(stage):
                 console.print(unfreeze.explain(module, factory))
     return module
 
@@ -76,11 +76,11 @@ def factory_at(config: DictConfig, place: str) -> OptimizerFactory:
 
 def _module(console: Console, config: DictConfig, key: str, places: list[str]) -> nn.Module:
     """The model as its `configure_optimizers` will see it."""
-    with at("--module"):
+    with prefix_errors("--module"):
         there = is_node(config, key)
     if not there:
         raise ConfigError(
-            f"--module: {key} is no node with a _target_. Such nodes are: {listed(places) or 'none'}."
+            f"--module: {key} is no node with a _target_. Such nodes are: {format_names(places) or 'none'}."
             f"{did_you_mean(key, places)}"
         )
     module = made(config, key)
@@ -92,7 +92,8 @@ def _module(console: Console, config: DictConfig, key: str, places: list[str]) -
     lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
     if lazy:
         raise ConfigError(
-            f"--module: {key} learns the shapes of {listed(lazy, 3)} from its first batch, and there is none here. "
+            f"--module: {key} learns the shapes of {format_names(lazy, 3)} from its first batch, and there is "
+            "none here. "
             "Give those layers their input sizes"
         )
     return module

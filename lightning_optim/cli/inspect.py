@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as RichTable
 
-from ..core.errors import listed
+from ..core.errors import format_names
 from .checkpoint_compare import Comparison, compare, pair
 from .checkpoint_compare import Row as Difference
 from .checkpoint_reader import read
@@ -100,15 +100,15 @@ def _differences(found: Comparison, path: Path, other: Path) -> Iterator[str]:
         yield "one of the two has no names of parameters: matched by place"
     for where, groups, params in zip((path, other), found.groups_only, found.params_only, strict=True):
         if groups:
-            yield f"groups only in {where}: {listed(groups)}"
+            yield f"groups only in {where}: {format_names(groups)}"
         if params:
-            yield f"parameters only in {where}: {listed(params)}"
+            yield f"parameters only in {where}: {format_names(params)}"
     for move in found.moves:
         yield f"{move.first} → {move.second}: {move.num_tensors} parameters"
     for setting in found.settings:
         yield f"{setting.group}: {setting.key}: {setting.first} → {setting.second}"
     for it in found.mismatches:
-        yield f"{it.buffer}: {it.first} → {it.second} in {listed(it.params, 3)}"
+        yield f"{it.buffer}: {it.first} → {it.second} in {format_names(it.params, 3)}"
 
 
 def _print_table(

@@ -61,9 +61,9 @@ class Length:
             return
         if scheduler is not None and scheduler.interval == "epoch":
             raise _unknown_epoch(f"{scheduler.name} steps once an epoch")
-        unforeseen = Timetable(stages).unforeseen
+        unpredictable = Timetable(stages).unpredictable
         for stage in stages:
-            if stage.trigger.counts_epochs and stage not in unforeseen:
+            if stage.trigger.counts_epochs and stage not in unpredictable:
                 raise _unknown_epoch(f"{stage.key} thaws by epochs")
 
     def epoch_of(self, step: int) -> int:

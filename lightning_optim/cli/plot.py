@@ -10,17 +10,17 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 from torch import nn
 
-from ..core.errors import ConfigError, at, did_you_mean, listed
+from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
 from ..core.hyperparameters import Number
 from ..schedule.factory import SchedulerFactory
 from ..stages.stages import Stage, claim
 from .config import is_node, made, nodes, value_at
 from .draw import check_drawable, draw
-from .explain import FACTORIES, UNFREEZES, factory_at, nearest_top
+from .explain import FACTORY, UNFREEZE, factory_at, nearest_top
 from .length import Length
 from .simulate import simulate
 
-_SCHEDULERS = ("lightning_optim.SchedulerFactory", "lightning_optim.schedule.factory.SchedulerFactory")
+_SCHEDULER = "lightning_optim.SchedulerFactory"
 _TORCH_SCHEDULERS = "torch.optim.lr_scheduler."
 _STEPS = Number(default=100, low=1, integer=True, optional=True)
 # -1 is Lightning's for: no end.
@@ -60,14 +60,14 @@ def plot(
             not fit another.
     """
     targets = {place: str(target["_target_"]) for place, target in nodes(config)}
-    factories = _of(targets, FACTORIES)
+    factories = _of(targets, FACTORY)
     place = _chosen(factories, node)
     scheduler_place = _beside(config, place, factories, targets)
     scheduler = None if scheduler_place is None else _scheduler_at(config, scheduler_place)
     stages_place = _stages_over(place, factories, targets)
     stages: tuple[Stage, ...] = ()
     if stages_place is not None:
-        with at(stages_place):
+        with prefix_errors(stages_place):
             stages = claim(made(config, stages_place).stages, module)
     length = _length(config, steps_per_epoch)
     length.check(scheduler, stages)
@@ -80,8 +80,8 @@ def plot(
     console.print(f"plot: {path}", markup=False, soft_wrap=True)
 
 
-def _of(targets: dict[str, str], wanted: Sequence[str]) -> list[str]:
-    return [place for place, target in targets.items() if target in wanted]
+def _of(targets: dict[str, str], wanted: str) -> list[str]:
+    return [place for place, target in targets.items() if target == wanted]
 
 
 def _chosen(factories: Sequence[str], node: str | None) -> str:
@@ -89,12 +89,15 @@ def _chosen(factories: Sequence[str], node: str | None) -> str:
     if node is not None:
         if node not in factories:
             raise ConfigError(
-                f"--node: {node} is no optimizer here. There are: {listed(factories)}.{did_you_mean(node, factories)}"
+                f"--node: {node} is no optimizer here. There are: "
+                f"{format_names(factories)}.{did_you_mean(node, factories)}"
             )
         return node
     first = nearest_top(factories)
     if len(first) > 1:
-        raise ConfigError(f"--plot: it draws one optimizer, and there are {listed(first)}. Type --node {first[0]}")
+        raise ConfigError(
+            f"--plot: it draws one optimizer, and there are {format_names(first)}. Type --node {first[0]}"
+        )
     return first[0]
 
 
@@ -107,7 +110,8 @@ def _beside(config: DictConfig, place: str, factories: Sequence[str], targets: d
         found = [where for where in schedulers if _parent(where) not in taken]
     if len(found) > 1:
         raise ConfigError(
-            f"--plot: which of {listed(found)} goes with {place}? Leave the others out, for example with ~{found[-1]}"
+            f"--plot: which of {format_names(found)} goes with {place}? Leave the others out, for example with "
+            f"~{found[-1]}"
         )
     return found[0] if found else None
 
@@ -126,7 +130,7 @@ def _schedulers_below(config: DictConfig, parent: str) -> Iterator[str]:
 
 
 def _is_scheduler(target: str) -> bool:
-    return target in _SCHEDULERS or target.startswith(_TORCH_SCHEDULERS)
+    return target == _SCHEDULER or target.startswith(_TORCH_SCHEDULERS)
 
 
 def _parent(place: str) -> str:
@@ -138,7 +142,7 @@ def _scheduler_at(config: DictConfig, place: str) -> SchedulerFactory:
     if isinstance(scheduler, SchedulerFactory):
         return scheduler
     target = value_at(config, place)["_target_"]
-    if target in _SCHEDULERS:
+    if target == _SCHEDULER:
         raise ConfigError(f"{place}: a _partial_: true is left over in the config. Type {place}._partial_=false")
     raise ConfigError(
         f"{place} is {target}, whose steps only your code knows. Type +scheduler@{place}=cosine_annealing"
@@ -147,9 +151,11 @@ def _scheduler_at(config: DictConfig, place: str) -> SchedulerFactory:
 
 def _stages_over(place: str, factories: Sequence[str], targets: dict[str, str]) -> str | None:
     """The stages that are meant, if there are."""
-    found = _of(targets, UNFREEZES) if place in nearest_top(factories) else []
+    found = _of(targets, UNFREEZE) if place in nearest_top(factories) else []
     if len(found) > 1:
-        raise ConfigError(f"--plot: it draws one unfreeze, and there are {listed(found)}. Leave one out: ~{found[-1]}")
+        raise ConfigError(
+            f"--plot: it draws one unfreeze, and there are {format_names(found)}. Leave one out: ~{found[-1]}"
+        )
     return found[0] if found else None
 
 

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..build.factory import OptimizerFactory
 from ..build.optimizer import build_optimizer
 from ..build.scheduler_config import scheduler_config
-from ..core.errors import ConfigError, at
+from ..core.errors import ConfigError, prefix_errors
 from ..groups.plan import Plan
 from ..schedule.factory import SchedulerFactory
 from ..stages.staged import StagedOptimizer
@@ -52,14 +52,14 @@ class Simulation:
     length: Length
     thaws: Mapping[str, int]
     """By stage that thaws within the run: after how many optimizer steps."""
-    unforeseen: Mapping[str, str]
+    unpredictable: Mapping[str, str]
     """By stage of which nobody can know when it thaws: its trigger in words."""
     plateau_of: str | None = None
     """The metric of a ReduceLROnPlateau, which is taken to stay at the lr it begins with."""
 
 
 class _Never(Trigger):
-    """Of a stage that cannot be foreseen."""
+    """Of a stage that cannot be predictable."""
 
     def due(self, clock: Clock) -> bool:
         return False
@@ -89,10 +89,10 @@ def simulate(
     """
     plan, skeleton = _without_storage(optimizer.plan(module))
     built = build_optimizer(plan)
-    with at(key):
+    with prefix_errors(key):
         scheduling = scheduler_config(built, scheduler, length.total) or {}
-    unforeseen = {stage.name: str(stage.trigger) for stage in Timetable(stages).unforeseen}
-    timetable = Timetable([_prepared(stage, foreseen=stage.name not in unforeseen) for stage in stages])
+    unpredictable = {stage.name: str(stage.trigger) for stage in Timetable(stages).unpredictable}
+    timetable = Timetable([_prepared(stage, predictable=stage.name not in unpredictable) for stage in stages])
     staged = None
     if stages:
         check_unclaimed(stages, module, but=frozenset(plan.frozen))
@@ -102,20 +102,20 @@ def simulate(
         group.name: Curve(group=group.name, stage=group.stage, lr=np.full(length.total("step"), math.nan))
         for group in groups
     }
-    with at(key):
+    with prefix_errors(key):
         thaws = _step(built, staged, timetable, scheduling, length, curves)
     return Simulation(
         curves=tuple(curves.values()),
         length=length,
         thaws=thaws,
-        unforeseen=unforeseen,
+        unpredictable=unpredictable,
         plateau_of=scheduling.get("monitor"),
     )
 
 
-def _prepared(stage: Stage, *, foreseen: bool) -> Stage:
+def _prepared(stage: Stage, *, predictable: bool) -> Stage:
     # Nothing here has a gradient.
-    return replace(stage, allow_unused=True, trigger=stage.trigger if foreseen else _Never())
+    return replace(stage, allow_unused=True, trigger=stage.trigger if predictable else _Never())
 
 
 def _without_storage(plan: Plan) -> tuple[Plan, nn.Module]:

@@ -28,12 +28,14 @@ class ConfigError(ValueError):
     Hydra shows the ``repr`` of the error that an ``instantiate`` ran into: hence the plain one.
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     def __repr__(self) -> str:
         return str(self)
 
 
 @contextmanager
-def at(key: str) -> Iterator[None]:
+def prefix_errors(key: str) -> Iterator[None]:
     """Heads a ConfigError raised inside with the key in the config that it is about."""
     try:
         yield
@@ -82,9 +84,9 @@ def choices(word: str, known: Iterable[str]) -> str:
     return f"{did_you_mean(word, known)} There are: {', '.join(known)}"
 
 
-def left_over(key: str, owners: Iterable[str]) -> str:
+def leftover_hint(key: str, owners: Iterable[str]) -> str:
     """A hint where a key is another's: most likely it was left over from a config below."""
-    names = listed(owners, 4)
+    names = format_names(owners, 4)
     return f" {key} belongs to {names}: left over from a config below?" if names else ""
 
 
@@ -93,7 +95,7 @@ def not_yet(where: str, word: str) -> str:
     return f"{where}: {word} is not there yet in this version. Remove it"
 
 
-def listed(names: Iterable[str], limit: int = 12) -> str:
+def format_names(names: Iterable[str], limit: int = 12) -> str:
     """Names joined for a sentence, the rest counted."""
     names = list(names)
     shown = ", ".join(names[:limit])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.config_values import to_yaml
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from .layers import Layer
 from .rules import EFFECTS, SCALES, Rule, Spec
 
@@ -65,15 +65,13 @@ def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
                 power = f" ** {exponent}" if exponent != 1 else ""
                 sources[target] += (f"{rule.key}.{scale}{power}",)
     frozen = by["frozen"][0].effects["frozen"] if "frozen" in by else False
-    if not frozen and (wrong := spec.info.wrong_together(values)):
-        blamed = [
-            rule for rule in speaking if not spec.info.wrong_together({**values, **_without(rule, spec)})
-        ] or rules
+    if not frozen and (wrong := spec.info.find_conflict(values)):
+        blamed = [rule for rule in speaking if not spec.info.find_conflict({**values, **_without(rule, spec)})] or rules
         where = blamed[0].key if blamed else "top level"
         raise ConfigError(f"{where}: {wrong} (for {_some(names)})")
     return Composed(
         spec=spec,
-        hyperparameters=spec.info.settled(values),
+        hyperparameters=spec.info.with_decay_mode(values),
         frozen=frozen,
         schedule=by["schedule"][0].effects["schedule"] if "schedule" in by else None,
         sources=sources,
@@ -135,4 +133,4 @@ def _conflict(first: Rule, second: Rule, effect: str, names: Sequence[str]) -> s
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{len(names)} parameter{'s' if len(names) != 1 else ''}: {listed(names, 3)}"
+    return f"{len(names)} parameter{'s' if len(names) != 1 else ''}: {format_names(names, 3)}"

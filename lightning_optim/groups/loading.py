@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..catalog.built_in import BUILT_IN
 from ..catalog.info import OptimizerInfo
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from .merging import ParamGroup, has_moved, merged
 from .names import without_leading_wrappers
 
@@ -89,7 +89,8 @@ def check_algorithm(info: OptimizerInfo, found: Match, states: Mapping[Any, Any]
         if held and saved != info.name and not any({saved, info.name} <= family for family in _FAMILIES):
             names = found.now.get("param_names") or ()
             raise ConfigError(
-                f"the checkpoint's state of {listed(names, 3)} is {saved}'s, and this run has {info.name} for them. "
+                f"the checkpoint's state of {format_names(names, 3)} is {saved}'s, and this run has {info.name} "
+                "for them. "
                 "Give the algorithm that it was saved under"
             )
 
@@ -109,7 +110,7 @@ def check_states(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], s
     if info.single_group:
         return
     # Of a factored second moment each parameter has the rows and columns, or the whole.
-    needed = [] if info.factored else info.held(group)
+    needed = [] if info.factored else info.buffers_under(group)
     for name, place in zip(names, group["params"], strict=True):
         state = states.get(place) or {}
         others = [key for key, value in state.items() if key != "step" and value is not None]
@@ -145,7 +146,7 @@ def check_saved(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]) -> N
             odd = sorted(set(mine) ^ set(other)) or list(mine)
             raise ConfigError(
                 f"param group '{ours.get('name')}' of this run is '{theirs.get('name')}' in the checkpoint, "
-                f"and they differ in {len(odd)} parameters: {listed(odd, 3)}. {advice}"
+                f"and they differ in {len(odd)} parameters: {format_names(odd, 3)}. {advice}"
             )
         sizes = [len(group["params"]) for group in (ours, theirs) if "params" in group]
         if len(set(sizes)) > 1:
@@ -205,17 +206,18 @@ def _check_names(mine: Sequence[str], found: Mapping[str, Any]) -> None:
     if missing:
         raise ConfigError(
             f"the checkpoint's optimizer holds no state for {len(missing)} parameters of this run: "
-            f"{listed(missing, 3)}{_and_more(unknown)}. Give the model and the frozen rules that it was saved under"
+            f"{format_names(missing, 3)}{_and_more(unknown)}. Give the model and the frozen rules that it was "
+            "saved under"
         )
     if unknown:
         raise ConfigError(
             f"the checkpoint's optimizer holds {len(unknown)} parameters that this run's does not: "
-            f"{listed(unknown, 3)}. Give the model and the frozen rules that it was saved under"
+            f"{format_names(unknown, 3)}. Give the model and the frozen rules that it was saved under"
         )
 
 
 def _and_more(unknown: Sequence[str]) -> str:
-    return f", and holds {listed(unknown, 3)}, which this run's does not" if unknown else ""
+    return f", and holds {format_names(unknown, 3)}, which this run's does not" if unknown else ""
 
 
 def _check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:

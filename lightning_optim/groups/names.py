@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 
 # Wrappers put one attribute between themselves and what they wrap; it is no part of a parameter's name.
 _WRAPPERS = {
@@ -164,12 +164,12 @@ def _checked(found: Mapping[int, tuple[Tensor, Sequence[Use]]]) -> list[Paramete
     counts = Counter(name for parameter in parameters for name in set(parameter.names))
     if twice := [name for name, count in counts.items() if count > 1]:
         raise ConfigError(
-            f"params: two parameters have one name once wrappers' prefixes are dropped: {listed(twice, 3)}. "
+            f"params: two parameters have one name once wrappers' prefixes are dropped: {format_names(twice, 3)}. "
             "Pass the innermost module instead."
         )
     if lazy := [parameter.name for parameter in parameters if is_lazy(parameter.tensor)]:
         raise ConfigError(
-            f"params: {len(lazy)} parameters have no shape yet, since their modules are lazy: {listed(lazy, 3)}. "
+            f"params: {len(lazy)} parameters have no shape yet, since their modules are lazy: {format_names(lazy, 3)}. "
             "Run one batch through the model first, for example in the LightningModule's configure_model"
         )
     return parameters

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from ..catalog.registry import name_of
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from .compose import compose
 from .group import DEFAULT, Group
 from .index import Index
@@ -264,18 +264,20 @@ def _check_matched(rule: Rule, matched: Sequence[Parameter], index: Index) -> No
             raise ConfigError(f"{rule.key}.stem: {no_such_name(rule.stem, index.names)}")
         if rule.stem and stem <= rule.selector.find_layers(index).numbers.keys():
             raise ConfigError(
-                f"{rule.key}.stem: all that {listed(map(repr, rule.stem))} matches is in layers, and the stem comes "
+                f"{rule.key}.stem: all that {format_names(map(repr, rule.stem))} matches is in layers, and the "
+                "stem comes "
                 "before them. Name something else, or remove stem"
             )
         if rule.stem and stem.isdisjoint(rule.selector.uses(index)):
             raise ConfigError(
-                f"{rule.key}.stem: {listed(map(repr, rule.stem))} is outside of what the rule's other selectors mean. "
+                f"{rule.key}.stem: {format_names(map(repr, rule.stem))} is outside of what the rule's other "
+                "selectors mean. "
                 "Widen them, or remove stem"
             )
     if matched and not rule.effects.get("frozen") and not any(p.tensor.requires_grad for p in matched):
         warnings.warn(
             f"{rule.key}: all {len(matched)} parameters it matches have requires_grad=False: "
-            f"{listed((p.name for p in matched), 3)}",
+            f"{format_names((p.name for p in matched), 3)}",
             stacklevel=2,
         )
 

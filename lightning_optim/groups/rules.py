@@ -10,7 +10,7 @@ from typing import Any
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import algorithms_with, find_optimizer, list_optimizers, optimizer_info
 from ..core.config_values import to_yaml
-from ..core.errors import ConfigError, choices, left_over, listed
+from ..core.errors import ConfigError, choices, format_names, leftover_hint
 from ..core.hyperparameters import Flag, Hyperparameter, Number
 from ..schedule.override import parse_override
 from .index import Index
@@ -217,8 +217,8 @@ def _effect(effect: str, value: Any, key: str, info: OptimizerInfo | None, known
         (*SELECTORS, *(name for one in candidates for name in _per_group(one)), *EFFECTS, *_CONTROLS)
     )
     raise ConfigError(
-        f"{key}: a rule of {listed((one.name for one in candidates), 4)} has no key {effect!r}."
-        f"{left_over(effect, algorithms_with(effect))}{choices(effect, everything)}"
+        f"{key}: a rule of {format_names((one.name for one in candidates), 4)} has no key {effect!r}."
+        f"{leftover_hint(effect, algorithms_with(effect))}{choices(effect, everything)}"
     )
 
 

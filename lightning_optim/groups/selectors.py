@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import ConfigError, choices, did_you_mean, listed, nearest
+from ..core.errors import ConfigError, choices, did_you_mean, format_names, nearest
 from .index import Index
 from .kinds import KINDS
 from .layers import Layers
@@ -92,15 +92,11 @@ class Selector:
             return f"params {no_such_name(self.params, index.names)}"
         if self.classes and not index.classes(self.classes):
             known = sorted({cls.__name__ for cls in index.by_class})
-            return (
-                f"classes {listed(self.classes)} own no parameter.{choices(self.classes[0].rpartition('.')[2], known)}."
-            )
+            return f"classes {format_names(self.classes)} own no parameter.{choices(self.classes[0].rpartition('.')[2], known)}."
         if self.kinds and not index.kinds(self.kinds):
-            return (
-                f"kinds {listed(self.kinds)}: the model's parameters are of the kinds {listed(sorted(index.by_kind))}."
-            )
+            return f"kinds {format_names(self.kinds)}: the model's parameters are of the kinds {format_names(sorted(index.by_kind))}."
         if self.layers and not self.find_layers(index).numbers:
-            return f"layers {listed(map(repr, self.layers))} matches no module.{_near_layers(self.layers, index.names)}"
+            return f"layers {format_names(map(repr, self.layers))} matches no module.{_near_layers(self.layers, index.names)}"
         return "each of its selectors matches something, but none matches all of them."
 
     def _named(self, index: Index) -> set[int]:
@@ -136,7 +132,7 @@ def texts(given: Any, key: str) -> tuple[str, ...]:
 def no_such_name(patterns: Sequence[str], names: Iterable[str]) -> str:
     """That none of the patterns matches a name, and which ones are near."""
     names = list(names)
-    return f"{listed(map(repr, patterns))} matches none of {len(names)} names.{_near(patterns, names)}"
+    return f"{format_names(map(repr, patterns))} matches none of {len(names)} names.{_near(patterns, names)}"
 
 
 def _meant(given: Iterable[Any]) -> str:
@@ -148,7 +144,7 @@ def _near(patterns: Iterable[str], names: Sequence[str]) -> str:
     paths = {path for name in names for path in _prefixes(name)}
     found = list(dict.fromkeys(near for pattern in patterns for near in nearest(pattern.removesuffix(".*"), paths)))
     near = f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
-    return f"{near} Top-level names: {listed(dict.fromkeys(name.partition('.')[0] for name in names))}."
+    return f"{near} Top-level names: {format_names(dict.fromkeys(name.partition('.')[0] for name in names))}."
 
 
 def _near_layers(patterns: Iterable[str], names: Sequence[str]) -> str:
@@ -159,7 +155,7 @@ def _near_layers(patterns: Iterable[str], names: Sequence[str]) -> str:
         return " No module path of the model ends with a number."
     found = list(dict.fromkeys(near for pattern in patterns for near in nearest(pattern, numbered)))
     near = f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
-    return f"{near} Numbered modules: {listed(numbered, 6)}."
+    return f"{near} Numbered modules: {format_names(numbered, 6)}."
 
 
 def _prefixes(name: str) -> list[str]:

@@ -12,17 +12,17 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.common import OPTIONS, USUAL
-from ..catalog.modifiers import evaluations_clash
+from ..catalog.modifiers import evaluations_conflict
 from ..catalog.registration import TakesOwnOptions
 from ..core.errors import ConfigError
 from .bucket import HALF_DTYPES, Bucket, gather, real, scalar
 from .checks import KNOWN_GROUP_KEYS, check_gradients, check_same, check_together, checked
-from .finite import asks, skips
+from .finite import should_skip, skips_nonfinite
 from .modifiers import look_ahead
 from .state_keys import AROUND, MASTER, SKIPPED, SLOW
 from .step_context import StepContext
 from .torch_state_dict import TorchStateDictAdapter
-from .update import Update, restart
+from .update import Update, restore_start
 
 ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
@@ -71,6 +71,8 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         >>> weight.data
         tensor([ 0.7500, -0.7500])
     """
+
+    __module__ = "lightning_optim.optim"  # where users import it from: pickles outlive a move of this file
 
     evaluations: ClassVar[int] = 1
     """How many gradients a step takes: so often it calls its closure. Without one, a call takes one of them."""
@@ -121,7 +123,7 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         coefficients, then = self._advance(float(state["step"]), group, now)
         state.update(then)
         updates = self._updates(param, grad, [state[name] for name in self.buffers(group)], coefficients)
-        restart(param, updates)
+        restore_start(param, updates)
         for update in updates:
             update.take(param)
 
@@ -163,7 +165,7 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         """
         raise NotImplementedError(f"{type(self).__name__} has neither step_param nor coefficients and update")
 
-    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
+    def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         """Stands around a step of these groups: what a rule overrides that adds up over all parameters."""
         del groups
         return nullcontext()
@@ -213,9 +215,9 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
             # Numbers, whatever a schedule has put there: the rules compute with Python's.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             work.append(({**group, **numbers}, StepContext.of({**group, **numbers}, _common(self.dtypes(group)))))
-        if self._leaves_out([group for group, _ in work if asks(group)]):
-            work = [(group, around) for group, around in work if not asks(group)]
-        with self.together([group for group, _ in work]):
+        if self._leaves_out([group for group, _ in work if skips_nonfinite(group)]):
+            work = [(group, around) for group, around in work if not skips_nonfinite(group)]
+        with self.step_scope([group for group, _ in work]):
             for group, around in work:
                 self._step_group(group, around)
 
@@ -236,7 +238,7 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
         check_together(group, where, needs_peak_lr=self.needs_peak_lr, takes_lists=self._is_declared())
-        if wrong := self._clash(group):
+        if wrong := self._conflict(group):
             raise ConfigError(f"{where}{wrong}")
         check_same(group, self.param_groups[:1], self.hyperparameters, where)
         super().add_param_group(group)
@@ -276,10 +278,10 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
 
     def _leaves_out(self, groups: Sequence[ParamGroup]) -> bool:
         """Whether these groups, which would rather, leave this step out; each of their parameters then counts it."""
-        skipped = skips(groups) if self._skipped is None else self._skipped
+        skipped = should_skip(groups) if self._skipped is None else self._skipped
         for group in groups if skipped else ():
             for param in (p for p in group["params"] if p.grad is not None):
-                state = self.started(group, param)
+                state = self.ensure_state(group, param)
                 state[SKIPPED] = state.get(SKIPPED, 0) + 1
         return skipped
 
@@ -287,7 +289,7 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         """A group's parameters that have a gradient, each with its state."""
         for param in group["params"]:
             if param.grad is not None:
-                self.started(group, param)
+                self.ensure_state(group, param)
         return gather(group["params"], self.state, tuple(self.scalars(group)))
 
     def _step_group(self, group: ParamGroup, around: StepContext) -> None:
@@ -305,7 +307,7 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
                 bucket.run(follow, (SLOW,), foreach=group["foreach"] if self._is_declared() else False)
             bucket.write_back()
 
-    def started(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
+    def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, with what the keys of its group ask for."""
         state: dict[str, Any] = self.state[param]
         if (group["master_weights"] and param.dtype in HALF_DTYPES) != (MASTER in state):
@@ -358,9 +360,9 @@ class AdaptiveOptimizer(Optimizer, TakesOwnOptions):
         made = self.update(p, g, *buffers, **coefficients)
         return made if isinstance(made, tuple) else (made,)
 
-    def _clash(self, group: ParamGroup) -> str | None:
+    def _conflict(self, group: ParamGroup) -> str | None:
         """What is wrong with a group's values, each of which is allowed."""
-        return evaluations_clash(group, type(self).__name__, self.evaluations)
+        return evaluations_conflict(group, type(self).__name__, self.evaluations)
 
     def _is_declared(self) -> bool:
         return type(self).step_param is AdaptiveOptimizer.step_param

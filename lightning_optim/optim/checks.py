@@ -13,7 +13,7 @@ from ..catalog.decay import IN_PROPORTION
 from ..catalog.info import REFUSED_BY_OURS
 from ..catalog.registry import algorithms_with
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, choices, left_over
+from ..core.errors import ConfigError, choices, leftover_hint
 from ..core.hyperparameters import Hyperparameter, Number
 from ..core.param_group_keys import GROUP_METADATA
 from .decay import WeightDecay
@@ -53,7 +53,7 @@ def checked(
         if key not in known:
             raise ConfigError(
                 f"{where}{key}: {who} has no hyperparameter {key!r}."
-                f"{left_over(key, algorithms_with(key))}{choices(str(key), sorted(known))}"
+                f"{leftover_hint(key, algorithms_with(key))}{choices(str(key), sorted(known))}"
             )
     return {key: _value(value, specs.get(key), f"{where}{key}") for key, value in values.items()}
 

@@ -16,7 +16,7 @@ from ..core.errors import ConfigError, choices
 from ..core.param_group_keys import ALGORITHM
 from .base import AdaptiveOptimizer
 from .checks import check_matrices
-from .finite import asks, skips
+from .finite import should_skip, skips_nonfinite
 
 Build = Callable[[list[dict[str, Any]]], Optimizer]
 """Makes a child over its first param groups."""
@@ -168,10 +168,12 @@ class Composite(Optimizer):
 
     def _skips(self) -> bool:
         """Whether the groups that leave out what is not finite do: with them those of torch's, which cannot ask."""
-        if not any(map(asks, self.param_groups)):
+        if not any(map(skips_nonfinite, self.param_groups)):
             return False
         ours = {name for name, child in self.children.items() if isinstance(child, AdaptiveOptimizer)}
-        return skips(group for group in self.param_groups if asks(group) or group[ALGORITHM] not in ours)
+        return should_skip(
+            group for group in self.param_groups if skips_nonfinite(group) or group[ALGORITHM] not in ours
+        )
 
     def _link(self) -> None:
         """Let the children see the groups and the state as they are now, whoever has edited them."""

@@ -44,6 +44,8 @@ class WeightDecay:
         'relative'
     """
 
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+
     weight_decay: float
     mode: str
     cautious: bool = False

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
-def asks(group: Mapping[str, Any]) -> bool:
+def skips_nonfinite(group: Mapping[str, Any]) -> bool:
     """Whether a param group leaves such steps out."""
     return bool(group.get("skip_nonfinite"))
 
 
-def skips(groups: Iterable[Mapping[str, Any]]) -> bool:
+def should_skip(groups: Iterable[Mapping[str, Any]]) -> bool:
     """Whether these groups leave this step out, all of them or none.
 
     Waits for the device. Where parameters are sharded, every rank must call it, and all find the same.
@@ -37,11 +37,11 @@ def all_finite(grads: Iterable[Any]) -> bool:
 
 def _are_finite(tensors: list[Tensor]) -> bool:
     wide = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
-    norms = gathered(torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide)))
+    norms = full_tensor(torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide)))
     # A norm may be too large for its type where no element is.
-    return bool(norms.isfinite().all()) or all(gathered(tensor.isfinite().all()) for tensor in tensors)
+    return bool(norms.isfinite().all()) or all(full_tensor(tensor.isfinite().all()) for tensor in tensors)
 
 
-def gathered(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor with what the other ranks have of it, where it is sharded; then every rank must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 
 Take = Callable[[float, Mapping[Tensor, Tensor]], None]
 """Gets B and the gradients by parameter, of those that the loss depends on."""
@@ -82,7 +82,7 @@ def _check_plain(loss: Callable[..., Tensor], arguments: Mapping[str, Any]) -> N
     """
     weighted = [key for key in ("weight", "pos_weight", "size_average", "reduce") if arguments.get(key) is not None]
     if weighted or arguments["reduction"] != "mean":
-        what = listed([f"{key}=" for key in weighted] or [f"reduction={arguments['reduction']!r}"])
+        what = format_names([f"{key}=" for key in weighted] or [f"reduction={arguments['reduction']!r}"])
         raise ConfigError(
             f"SophiaHessian: {loss.__name__} with {what} is not a plain mean, of which alone the estimate is one. "
             "Leave it out, or call optimizer.update_hessian yourself (see optim.SophiaG)"

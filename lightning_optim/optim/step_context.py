@@ -11,7 +11,7 @@ import torch
 
 from .decay import WeightDecay
 from .modifiers import cautious, centralized, clipped, each
-from .update import Update, restart
+from .update import Update, restore_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class StepContext:
         """
         if self.cautious and updates:
             updates = cautious(updates, g)
-        restart(p, updates)
+        restore_start(p, updates)
         self.decay.shrink(p, self.amount, updates)
         for update in updates:
             update.take(p)

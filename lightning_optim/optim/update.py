@@ -24,6 +24,8 @@ class Update:
     Where there are several, the first one says what `decay` and `start` are.
     """
 
+    __module__ = "lightning_optim.optim"  # where users import it from: pickles outlive a move of this file
+
     direction: Tensor | TensorList
     size: float = 1.0
     over: Tensor | TensorList | None = None
@@ -43,7 +45,7 @@ class Update:
         return direction * self.size if self.over is None else (direction / self.over).mul_(self.size)
 
 
-def restart(p: Any, updates: tuple[Update, ...]) -> None:
+def restore_start(p: Any, updates: tuple[Update, ...]) -> None:
     """Put a parameter where the step starts from."""
     if updates and updates[0].start is not None:
         p.copy_(updates[0].start)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import SCHEDULE
 from .param_group_values import assign
 
@@ -154,7 +154,8 @@ def advance(scheduler: LRScheduler, steps: int, names: Sequence[str]) -> None:
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ConfigError(
-            f"scheduler: {listed(names, 3)} had another schedule in the checkpoint, and what reduce_on_plateau would "
+            f"scheduler: {format_names(names, 3)} had another schedule in the checkpoint, and what "
+            "reduce_on_plateau would "
             "have made of them is not known. Give the schedule that they were saved under"
         )
     for group, lr in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
@@ -164,7 +165,7 @@ def advance(scheduler: LRScheduler, steps: int, names: Sequence[str]) -> None:
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         for _ in range(steps):
             scheduler.step()
-    note_moved(scheduler.optimizer, moved(scheduler.optimizer) - set(names))
+    mark_moved_groups(scheduler.optimizer, moved_groups(scheduler.optimizer) - set(names))
 
 
 def momenta(group: Mapping[str, Any]) -> list[str]:
@@ -192,7 +193,7 @@ def is_scheduled_elsewhere(optimizer: Optimizer) -> bool:
     return hasattr(optimizer.step, "_wrapped_by_lr_sched") and not is_scheduled(optimizer)
 
 
-def note_moved(optimizer: Any, names: Iterable[str]) -> None:
+def mark_moved_groups(optimizer: Any, names: Iterable[str]) -> None:
     """Note on what was loaded, an optimizer or a ledger, the groups that are on another curve than when it was saved.
 
     Their lr is the config's until their schedule has been loaded too.
@@ -200,7 +201,7 @@ def note_moved(optimizer: Any, names: Iterable[str]) -> None:
     setattr(_whole(optimizer), _MOVED, frozenset(names))
 
 
-def moved(optimizer: Any) -> frozenset[str]:
+def moved_groups(optimizer: Any) -> frozenset[str]:
     """The groups that are on another curve than when their optimizer was saved."""
     return getattr(_whole(optimizer), _MOVED, frozenset())
 

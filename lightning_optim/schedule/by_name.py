@@ -13,9 +13,9 @@ from typing import Any
 
 from torch.optim.lr_scheduler import LRScheduler
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import SCHEDULE
-from .by_group import SchedulerByGroup, advance, curves, momenta, moved, num_steps
+from .by_group import SchedulerByGroup, advance, curves, momenta, moved_groups, num_steps
 from .param_group_values import assign, copied
 
 NAMES = "group_names"
@@ -76,7 +76,8 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
         if len(state[key]) != len(saved):
             raise ConfigError(
                 f"scheduler: the checkpoint's {type(self).__name__} has a {key} of {len(state[key])} param groups, "
-                f"which it does not name; this run has {len(now)}: {listed(now)}. Give the groups it was saved under"
+                f"which it does not name; this run has {len(now)}: {format_names(now)}. Give the groups it was "
+                "saved under"
             )
     places = {name: place for place, name in enumerate(saved)}
     for key in lists:
@@ -86,7 +87,7 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
             own[index] if key in _PEAKS or name not in places else state[key][places[name]]
             for index, name in enumerate(now)
         ]
-    arrived = [place for place, name in enumerate(now) if name in moved(self.optimizer)]
+    arrived = [place for place, name in enumerate(now) if name in moved_groups(self.optimizer)]
     values = _values_after(self, num_steps(state), arrived) if arrived else {}
     type(self).load_state_dict(self, state)
     for place, group in enumerate(self.optimizer.param_groups):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, SequentialLR
 
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, choices, left_over, listed, requires_name
+from ..core.errors import ConfigError, choices, format_names, leftover_hint, requires_name
 from ..core.hyperparameters import Number
 from ..core.param_group_keys import SCHEDULE
 from .arguments import curve_arguments, peak_arguments
@@ -53,6 +53,8 @@ class SchedulerFactory:
         >>> scheduler.get_last_lr()
         [0.05]
     """
+
+    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
 
     @requires_name(example="warmup_cosine")
     def __init__(
@@ -321,7 +323,7 @@ class SchedulerFactory:
                 everything = [*known, "interval", "warmup_steps", "total_steps"]
                 raise ConfigError(
                     f"{key}: {self.name} has no argument {key!r}."
-                    f"{left_over(key, schedules_with(key))}{choices(key, everything)}"
+                    f"{leftover_hint(key, schedules_with(key))}{choices(key, everything)}"
                 )
 
     def _check_blocks(self) -> None:
@@ -375,7 +377,7 @@ def _of_rule(override: Mapping[str, Any] | None, optimizer: Optimizer) -> Iterat
         if override is None:
             raise
         names = [str(group.get("name")) for group in optimizer.param_groups if group.get(SCHEDULE) == override]
-        raise ConfigError(f"schedule.{error} (the rule's, of the param groups {listed(names, 3)})") from None
+        raise ConfigError(f"schedule.{error} (the rule's, of the param groups {format_names(names, 3)})") from None
 
 
 def _unique(values: Iterable[Any]) -> list[Any]:

@@ -35,12 +35,12 @@ class HeldLayers:
     def hold(self, module: nn.Module, frozen: Collection[str]) -> None:
         """Hold those in the part that these parameters, by clean name, are; let go of the others."""
         layers = frozen_modules(module, frozen, **self._which)
-        self.let_go()
+        self.close()
         self._held = [(layer, layer.training) for layer in layers]
         for layer in layers:
             layer.training = False
 
-    def let_go(self) -> None:
+    def close(self) -> None:
         """Put all back into the mode in which they were."""
         for layer, training in self._held:
             layer.training = training

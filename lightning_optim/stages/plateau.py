@@ -34,7 +34,7 @@ class Plateau:
         """Whether it has got no better for long enough."""
         return self.num_bad >= self.patience
 
-    def look(self, value: float | None) -> None:
+    def observe(self, value: float | None) -> None:
         """Take the next value, if there is one."""
         self.due = False
         if value is None or self.reached:

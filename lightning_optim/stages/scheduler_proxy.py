@@ -1,7 +1,7 @@
-"""The ledger: param groups as configured, which schedulers go on driving while live groups come, go and follow.
+"""The proxy: param groups as configured, which schedulers go on driving while live groups come, go and follow.
 
 A scheduler keeps lists with one entry per group and most of them break, or leave their curve, when a group joins late.
-So none joins: every scheduler is handed the ledger in place of the optimizer and sees the same groups for ever.
+So none joins: every scheduler is handed the proxy in place of the optimizer and sees the same groups for ever.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.errors import ConfigError
 from ..groups.merging import has_moved, merged
-from ..schedule.by_group import GroupView, note_moved
+from ..schedule.by_group import GroupView, mark_moved_groups
 from ..schedule.param_group_values import copied
 
 
@@ -36,12 +36,12 @@ class SchedulerProxy:
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:
         """Nothing to step here."""
-        raise RuntimeError("a ledger of param groups cannot step; step the optimizer itself")
+        raise RuntimeError("a proxy of param groups cannot step; step the optimizer itself")
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def retarget(self, scheduler: Any, optimizer: Optimizer) -> None:
-        """Make a scheduler, and all schedulers in it, drive this ledger instead of `optimizer`.
+        """Make a scheduler, and all schedulers in it, drive this proxy instead of `optimizer`.
 
         Raises:
             ConfigError: no reference to the optimizer can be found in it.
@@ -70,7 +70,7 @@ class SchedulerProxy:
             if sources and has_moved(group, sources):
                 moved.append(str(group["name"]))
             group.update(merged(group, sources))
-        note_moved(self, moved)
+        mark_moved_groups(self, moved)
 
     def _sources(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         if all("param_names" in group for group in (*state, *self.param_groups)):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..catalog.registry import find_optimizer
 from ..core.config_values import to_yaml
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.hyperparameters import Number
 from ..groups.group import Group
 from ..groups.plan import Plan
@@ -41,14 +41,14 @@ def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
             ours = known is not None and name in known.own_only
             remedy = "Type implementation: own in the optimizer's config, or remove it" if ours else "Remove it"
             raise ConfigError(
-                f"{key}.{name}: it claims {listed(group.params, 3)}, which go by {group.algorithm}, and "
+                f"{key}.{name}: it claims {format_names(group.params, 3)}, which go by {group.algorithm}, and "
                 f"{'this' if ours else group.algorithm} has no {name}. {remedy}, or narrow the selectors of {key}"
             )
         values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
     if "lr" in values:
         group = replace(group, lr_scale=group.lr_scale * _part_of_peak(group, values.pop("lr"), key, peaks=peaks))
-    if known and (wrong := known.wrong_together({**known.defaults, **group.hyperparameters, **values})):
-        raise ConfigError(f"{key}: {wrong} (for {listed(group.params, 3)})")
+    if known and (wrong := known.find_conflict({**known.defaults, **group.hyperparameters, **values})):
+        raise ConfigError(f"{key}: {wrong} (for {format_names(group.params, 3)})")
     return replace(group, hyperparameters={**group.hyperparameters, **values}, overrides=values)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import GROUP_METADATA
 from ..groups.group import Group
 from ..groups.loading import check_saved
@@ -28,7 +28,7 @@ _GUARDED_STEPS = 2
 
 @dataclass
 class _Part:
-    """A group of the split plan and its parent in the ledger."""
+    """A group of the split plan and its parent in the proxy."""
 
     group: Group
     parent: dict[str, Any]
@@ -65,7 +65,7 @@ class StagedOptimizer:
         optimizer: built over the whole model, its schedulers too; it keeps its identity.
         module: where the parameters' names come from.
         stages: with their claims.
-        schedulers: those that drive this optimizer; they drive the ledger from now on.
+        schedulers: those that drive this optimizer; they drive the proxy from now on.
 
     Raises:
         ConfigError: a parameter of the optimizer belongs to no stage, or the optimizer takes one group only.
@@ -79,10 +79,10 @@ class StagedOptimizer:
         configured = Plan.of(optimizer, module)
         self.optimizer = optimizer
         self.plan = split(configured, stages)
-        self.ledger = SchedulerProxy(optimizer)
+        self.proxy = SchedulerProxy(optimizer)
         for scheduler in schedulers:
-            self.ledger.retarget(scheduler, optimizer)
-        parents = dict(zip((g.name for g in configured.groups), self.ledger.param_groups, strict=True))
+            self.proxy.retarget(scheduler, optimizer)
+        parents = dict(zip((g.name for g in configured.groups), self.proxy.param_groups, strict=True))
         unused = {stage.name for stage in stages if stage.allow_unused}
         self._parts = [
             _Part(
@@ -111,7 +111,7 @@ class StagedOptimizer:
             if part not in self._live:
                 for tensor in part.tensors:
                     self.optimizer.state.pop(tensor, None)
-        self.follow(afresh=True)
+        self.follow(reset=True)
 
     def thaw(self, stage: str) -> list[Group]:
         """Add a stage's groups to the optimizer, on their curves from the first step; returns them."""
@@ -128,17 +128,17 @@ class StagedOptimizer:
             )
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
         self._live += joined
-        self.follow(afresh=True)
+        self.follow(reset=True)
         return [part.group for part in joined]
 
-    def follow(self, *, afresh: bool = False) -> None:
+    def follow(self, *, reset: bool = False) -> None:
         """Bring every live group to its parent's lr × `lr_scale` × warm-up, and to its momentum and betas.
 
         Args:
-            afresh: whether the groups are other ones than at the last time, as after a load.
+            reset: whether the groups are other ones than at the last time, as after a load.
         """
         for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
-            if afresh:
+            if reset:
                 part.parent_lr = None
                 if "configured" not in group:  # loading by name goes by what was configured; torch by the checkpoint
                     group.update(part.group.overrides)
@@ -177,9 +177,9 @@ class StagedOptimizer:
                 _check_gradients(part)
 
     def state_dict(self) -> dict[str, Any]:
-        """The ledger, how far each group is, and what is in it, in types that `weights_only` accepts."""
+        """The proxy, how far each group is, and what is in it, in types that `weights_only` accepts."""
         return {
-            "ledger": self.ledger.state_dict(),
+            "scheduler_groups": self.proxy.state_dict(),
             "steps": {part.group.name: part.steps for part in self._parts},
             "live": [{"name": part.group.name, "param_names": list(part.group.params)} for part in self._live],
         }
@@ -190,7 +190,7 @@ class StagedOptimizer:
         Raises:
             ConfigError: other parameters are live in it, or other groups where a state is loaded by place.
         """
-        if not all("configured" in group for group in self.ledger.param_groups):
+        if not all("configured" in group for group in self.proxy.param_groups):
             # No factory built it, so its state is loaded by place.
             live_groups = [{"name": part.group.name, "param_names": part.group.params} for part in self._live]
             check_saved(live_groups, state["live"])
@@ -199,19 +199,19 @@ class StagedOptimizer:
         if odd := sorted(before.keys() ^ set(live)):
             raise ConfigError(
                 f"stages: {len(odd)} parameters are live in the checkpoint or in this run, and not in both: "
-                f"{listed(odd, 3)}. Give the stages that the checkpoint was saved under"
+                f"{format_names(odd, 3)}. Give the stages that the checkpoint was saved under"
             )
-        self.ledger.load_state_dict(state["ledger"])
+        self.proxy.load_state_dict(state["scheduler_groups"])
         for part in self._parts:
             part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
-        self.follow(afresh=True)
+        self.follow(reset=True)
 
     def resume_from(self, last: StagedOptimizer) -> None:
         """Take over how often the groups of another fit's optimizer were stepped."""
         steps = {part.group.name: part.steps for part in last._parts}
         for part in self._parts:
             part.steps = steps.get(part.group.name, 0)
-        self.follow(afresh=True)
+        self.follow(reset=True)
 
     def _param_group(self, part: _Part) -> dict[str, Any]:
         """A param group as its parent is now, with its own name and parameters."""
@@ -232,7 +232,8 @@ def _check_all_claimed(configured: Plan, split: Plan) -> None:
     left = [name for group in configured.groups for name in group.params if name not in claimed]
     if left:
         raise ConfigError(
-            f"stages: the optimizer holds {len(left)} parameters that belong to no stage: {listed(left, 3)}. A stage "
+            f"stages: the optimizer holds {len(left)} parameters that belong to no stage: "
+            f"{format_names(left, 3)}. A stage "
             "claims parameters of the module by name: make these some of its own, or leave them out of this optimizer"
         )
 
@@ -243,5 +244,5 @@ def _check_gradients(part: _Part) -> None:
         stage = f"stages.{part.group.stage}"
         raise ConfigError(
             f"{stage}: {len(without)} of its parameters had no gradient in step {part.steps} after the thaw: "
-            f"{listed(without, 3)}. If they may go unused, type {stage}.allow_unused: true"
+            f"{format_names(without, 3)}. If they may go unused, type {stage}.allow_unused: true"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from ..core.errors import ConfigError, listed
+from ..core.errors import ConfigError, format_names
 from ..core.hyperparameters import Flag, Number
 from ..groups.index import Index
 from ..groups.names import Parameter, read_parameters
@@ -108,7 +108,7 @@ def check_unclaimed(
     left = [p.name for p in read_parameters(params) if p.tensor.requires_grad and p.name not in taken]
     if left:
         raise ConfigError(
-            f"stages: {len(left)} parameters that require a gradient belong to no stage: {listed(left, 3)}. "
+            f"stages: {len(left)} parameters that require a gradient belong to no stage: {format_names(left, 3)}. "
             f"Add a stage for them, for example {left[0].partition('.')[0]}: {{params: {left[0].partition('.')[0]}}}"
         )
 
@@ -164,7 +164,7 @@ def _why_nothing(stage: Stage, matched: Sequence[Parameter], index: Index) -> st
     if matched:
         return (
             f"all {len(matched)} parameters it matches belong to a stage above it: "
-            f"{listed((p.name for p in matched), 3)}. "
+            f"{format_names((p.name for p in matched), 3)}. "
             "A parameter belongs to the first stage that claims it: put the narrower stage first"
         )
     return f"{stage.selector.explain_miss(index)} If that may be so here, type {stage.key}.allow_empty: true"

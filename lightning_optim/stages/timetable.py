@@ -33,11 +33,11 @@ class Timetable:
         return self._waiting
 
     @property
-    def unforeseen(self) -> list[Stage]:
+    def unpredictable(self) -> list[Stage]:
         """Those of which nobody can know before the run when they thaw."""
         found, known = [], True
         for stage in self.stages:
-            known = stage.trigger.foreseeable(known)
+            known = stage.trigger.is_predictable(known)
             if not known:
                 found.append(stage)
         return found

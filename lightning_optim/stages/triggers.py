@@ -63,7 +63,7 @@ class Trigger:
         """Whether a run of so many epochs and optimizer steps at most can reach it, as far as that can be known."""
         return True
 
-    def foreseeable(self, previous: bool) -> bool:
+    def is_predictable(self, previous: bool) -> bool:
         """Whether it can be known before the run when it is due.
 
         Args:
@@ -174,7 +174,7 @@ class After(Trigger):
         epoch, step = clock.since
         return clock.epoch >= epoch + self.count if self.unit == "epochs" else clock.step >= step + self.count
 
-    def foreseeable(self, previous: bool) -> bool:
+    def is_predictable(self, previous: bool) -> bool:
         """Whether the stage it counts from can be foreseen."""
         return previous
 
@@ -194,7 +194,7 @@ class OnPlateau(Trigger):
         """Whether it has stopped getting better."""
         return self.plateau.reached
 
-    def foreseeable(self, previous: bool) -> bool:
+    def is_predictable(self, previous: bool) -> bool:
         """Never: a metric is not known before."""
         return False
 
@@ -217,7 +217,7 @@ class Called(Trigger):
         """What it says."""
         return clock.ask(self.function)
 
-    def foreseeable(self, previous: bool) -> bool:
+    def is_predictable(self, previous: bool) -> bool:
         """Never: it is asked when the run is there."""
         return False
 
@@ -264,9 +264,9 @@ class AnyOf(Trigger):
         """Whether one of them is."""
         return any(trigger.reachable(epochs, steps) for trigger in self.triggers)
 
-    def foreseeable(self, previous: bool) -> bool:
+    def is_predictable(self, previous: bool) -> bool:
         """Whether all of them can be: the first that is reached decides."""
-        return self.from_start or all(trigger.foreseeable(previous) for trigger in self.triggers)
+        return self.from_start or all(trigger.is_predictable(previous) for trigger in self.triggers)
 
     @property
     def plateaus(self) -> tuple[Plateau, ...]:

@@ -424,4 +424,4 @@ def test_the_checkpoint_loads_with_weights_only(tmp_path) -> None:
     fit(Net(_from_config()), tmp_path, StagedUnfreeze(PLAN), RNGState(), epochs=2, save=True)
     state = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["callbacks"]["StagedUnfreeze"]
     assert state["thawed"] == ["head", "backbone"]
-    assert [group["name"] for group in state["optimizers"][0]["ledger"]] == ["default", "no_decay"]
+    assert [group["name"] for group in state["optimizers"][0]["scheduler_groups"]] == ["default", "no_decay"]

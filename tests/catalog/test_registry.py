@@ -273,7 +273,7 @@ def test_buffers_are_the_tensors_of_the_state(name, implementation, all_of_them)
         for key, value in state.items()
         if isinstance(value, torch.Tensor) and (value.ndim > 0 or key in info.reduced)
     }
-    assert found == set(info.held({**info.defaults, **given}))
+    assert found == set(info.buffers_under({**info.defaults, **given}))
     if all_of_them and implementation == "own":
         assert found == set(info.buffers)
 

@@ -30,7 +30,7 @@ def curve(group: str, lr: Any = 0.1, start: int = 0, stage: str | None = None) -
 
 def of(*curves: Curve, epochs: bool = True, **known: Any) -> Simulation:
     length = Length(max_steps=STEPS, steps_per_epoch=4 if epochs else None)
-    return Simulation(curves=curves, length=length, **{"thaws": {}, "unforeseen": {}, **known})
+    return Simulation(curves=curves, length=length, **{"thaws": {}, "unpredictable": {}, **known})
 
 
 def written(simulation: Simulation, folder: Path, *titles: str) -> str:
@@ -55,7 +55,7 @@ STAGED = of(
     curve("_rest", 0.07, 12, stage="rest"),
     curve("late", 0.07, 12, stage="late"),
     thaws={"back": 4},
-    unforeseen={"rest": "plateau of val/loss, patience 2"},
+    unpredictable={"rest": "plateau of val/loss, patience 2"},
     plateau_of="val/loss",
 )
 
@@ -124,7 +124,7 @@ def test_thaws_near_each_other_share_a_label(tmp_path) -> None:
     length = Length(max_steps=100_000)
     lr = np.ones(100_000)
     found = Simulation(
-        curves=(Curve(group="a", stage=None, lr=lr),), length=length, thaws={**thaws, "far": 90_000}, unforeseen={}
+        curves=(Curve(group="a", stage=None, lr=lr),), length=length, thaws={**thaws, "far": 90_000}, unpredictable={}
     )
     said = texts(written(found, tmp_path))
     assert "top.9, top.8, top.7 and 7 more" in said and "far" in said

@@ -174,7 +174,7 @@ def test_each_node_is_shown_once_under_the_key_it_is_written_at(explain) -> None
         f"""
         first: '${{model}}'
         also: {{optimizer: '${{spare.0}}', again: ['${{model.optimizer}}', '${{also.again}}']}}
-        made: '${{oc.create:{{_target_: lightning_optim.build.factory.OptimizerFactory, name: lion}}}}'
+        made: '${{oc.create:{{_target_: lightning_optim.OptimizerFactory, name: lion}}}}'
         broken: '${{nowhere}}'
         model: {{_target_: mine.Net, optimizer: {ADAMW}}}
         spare: [{{_target_: lightning_optim.OptimizerFactory, name: sgd}}]

@@ -168,7 +168,7 @@ def test_when_stages_thaw_and_in_which_order_groups_stand() -> None:
     groups = ["head", "head.no_decay", "top.3", "top.3.no_decay", "top.1.no_decay", "top.0", "top.0.no_decay"]
     assert [curve.group for curve in found.curves] == groups
     assert [int(np.isnan(curve.lr).sum()) for curve in found.curves] == [0, 0, 6, 6, 8, 12, 12]
-    assert not found.unforeseen and found.plateau_of is None
+    assert not found.unpredictable and found.plateau_of is None
 
 
 # What cannot be foreseen.
@@ -181,7 +181,7 @@ def a_function(trainer: Any, module: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("at", "unforeseen", "thaws"),
+    ("at", "unpredictable", "thaws"),
     [
         ([PLATEAU, {"epoch": 2}], ["one"], {"two": 8}),
         ([PLATEAU, {"after": {"epochs": 1}}], ["one", "two"], {}),
@@ -194,28 +194,28 @@ def a_function(trainer: Any, module: Any) -> bool:
     ],
     ids=["plateau", "counted from one", "a function", "any", "any that can be", "from the start", "any after", "late"],
 )
-def test_what_nobody_can_foresee_is_not_guessed(at, unforeseen, thaws) -> None:
+def test_what_nobody_can_foresee_is_not_guessed(at, unpredictable, thaws) -> None:
     stages = {
         "head": {"params": "head"},
         "one": {"params": "backbone.3", "at": at[0]},
         "two": {"params": "backbone", "at": at[1]},
     }
     found = simulated(Net(None), OptimizerFactory("sgd", lr=0.1), stages=stages)
-    assert list(found.unforeseen) == unforeseen
+    assert list(found.unpredictable) == unpredictable
     assert dict(found.thaws) == thaws
     assert [len(list(filter(math.isfinite, curve.lr))) > 0 for curve in found.curves] == [
         True,
         "one" in thaws or at[0] == {"any": [PLATEAU, {"step": 0}]},
         "two" in thaws,
     ]
-    if "one" in unforeseen and at[0] is PLATEAU:
-        assert found.unforeseen["one"] == "plateau of val/loss, patience 2"
+    if "one" in unpredictable and at[0] is PLATEAU:
+        assert found.unpredictable["one"] == "plateau of val/loss, patience 2"
 
 
 def test_each_layer_by_plateau() -> None:
     stages = {"head": {"params": "head"}, "top": {"layers": "backbone.{i}", "at": {"epoch": 1}, "each": PLATEAU}}
     found = simulated(Net(None), stages=stages)
-    assert list(found.unforeseen) == ["top.1", "top.0"] and dict(found.thaws) == {"top.3": 4}
+    assert list(found.unpredictable) == ["top.1", "top.0"] and dict(found.thaws) == {"top.3": 4}
 
 
 def test_reduce_on_plateau_keeps_its_lr() -> None:
@@ -228,7 +228,7 @@ def test_reduce_on_plateau_keeps_its_lr() -> None:
 def test_a_trigger_that_is_not_foreseen_needs_no_epochs() -> None:
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"any": [PLATEAU, {"epoch": 2}]}}}
     length = {"max_epochs": math.inf, "max_steps": 3, "steps_per_epoch": None}
-    assert list(simulated(Net(None), stages=stages, **length).unforeseen) == ["backbone"]
+    assert list(simulated(Net(None), stages=stages, **length).unpredictable) == ["backbone"]
 
 
 # The model.

@@ -3,7 +3,7 @@
 import pytest
 
 from lightning_optim import ConfigError
-from lightning_optim.core.errors import did_you_mean, listed, nearest
+from lightning_optim.core.errors import did_you_mean, format_names, nearest
 
 
 def test_config_error_is_a_value_error_whose_repr_is_the_plain_message():
@@ -27,5 +27,5 @@ def test_nearest_finds_the_likely_names_best_first(word, known, found):
 
 
 def test_listed_counts_what_it_leaves_out():
-    assert listed(["a", "b"], 2) == "a, b"
-    assert listed(iter(["a", "b", "c", "d"]), 2) == "a, b and 2 more"
+    assert format_names(["a", "b"], 2) == "a, b"
+    assert format_names(iter(["a", "b", "c", "d"]), 2) == "a, b and 2 more"

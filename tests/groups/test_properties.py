@@ -245,7 +245,7 @@ class Refused(Exception):
     """The rules say what cannot be done."""
 
 
-def listed(value):
+def format_names(value):
     return [value] if isinstance(value, str) else list(value)
 
 
@@ -293,7 +293,7 @@ class Reading:
             re.fullmatch(pattern[3:], name) is not None
             if pattern.startswith("re:")
             else fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
-            for pattern in listed(patterns)
+            for pattern in format_names(patterns)
         )
 
     def has_kind(self, name, parameter, owner, kind):
@@ -312,7 +312,7 @@ class Reading:
         """The number of the one module above it that is a layer; None where there is none."""
         path, numbers = name.split(".")[:-1], []
         for end in range(1, len(path) + 1):
-            for glob in listed(globs):
+            for glob in format_names(globs):
                 pattern = re.escape(glob).replace(r"\*", ".*").replace(r"\{i\}", r"(\d+)")
                 if match := re.fullmatch(pattern, ".".join(path[:end])):
                     numbers.append(int(match[1]))
@@ -324,12 +324,15 @@ class Reading:
     def matched_by(self, rule):
         """By parameter: `(label, depth)` of its layer, or None where the rule has no layers."""
         allowed = [use for use in self.uses if "params" not in rule or self.is_named(use[0], rule["params"])]
-        classes = tuple(CLASSES[name] for name in listed(rule.get("classes", ())) if CLASSES[name] != ())
+        classes = tuple(CLASSES[name] for name in format_names(rule.get("classes", ())) if CLASSES[name] != ())
         meant = [
             (name, parameter)
             for name, parameter, owner in allowed
             if ("classes" not in rule or isinstance(owner, classes))
-            and ("kinds" not in rule or any(self.has_kind(name, parameter, owner, k) for k in listed(rule["kinds"])))
+            and (
+                "kinds" not in rule
+                or any(self.has_kind(name, parameter, owner, k) for k in format_names(rule["kinds"]))
+            )
         ]
         if "layers" not in rule:
             found = {parameter: None for _, parameter in meant}

@@ -114,7 +114,7 @@ def test_a_group_that_joins_after_a_load_is_like_the_others():
     optimizer.add_param_group({"params": params[2:]})
     first, late = optimizer.param_groups
     assert first.keys() == late.keys()
-    # ZeroRedundancyOptimizer hands on a flag of torch's that asks for nothing.
+    # ZeroRedundancyOptimizer hands on a flag of torch's that skips_nonfinite for nothing.
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "differentiable": False})
     assert optimizer.param_groups[-1].keys() == first.keys()
     with pytest.raises(ConfigError, match="differentiable"):

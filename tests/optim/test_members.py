@@ -162,7 +162,7 @@ def test_a_copy_goes_on_like_the_original(name, given, copied):
 def test_buffers_are_those_of_the_registry_and_of_its_bytes(name, given):
     params, optimizer = started(name, **given)
     info = optimizer_info(name)
-    held = info.held({**info.defaults, **given})
+    held = info.buffers_under({**info.defaults, **given})
     for param in params:
         tensors = {key: v for key, v in optimizer.state[param].items() if key != "step" and isinstance(v, torch.Tensor)}
         assert list(tensors) == held == list(optimizer.dtypes(optimizer.param_groups[0]))

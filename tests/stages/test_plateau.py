@@ -35,7 +35,7 @@ def after_each(plateau: Plateau, series: Sequence[float | None]) -> list[tuple[b
     """Whether it was reached, and how many were no better."""
     seen = []
     for value in series:
-        plateau.look(value)
+        plateau.observe(value)
         seen.append((plateau.reached, plateau.num_bad))
     return seen
 

@@ -110,7 +110,7 @@ def test_the_stage_above_is_the_one_before_in_the_plan_not_the_one_thawed_before
 def test_the_first_stage_counts_from_the_start_of_the_run(after, step) -> None:
     plan = Timetable(parse_stages({"a": {"params": "a", "at": {"after": after}}, "head": {"params": "head"}}))
     assert thaws(plan, range(48)) == {step: ["a"]}
-    assert plan.unforeseen == []
+    assert plan.unpredictable == []
 
 
 def test_it_waits_as_long_as_the_stage_above_does() -> None:
@@ -125,7 +125,7 @@ def test_which_thaws_nobody_can_foresee() -> None:
     """From a plateau on, whatever counts from it; a stage with a moment of its own can be counted from again."""
     after = {"after": {"steps": 1}}
     plan = timetable(a=after, b=plateau("loss"), c=after, d=after, e={"epoch": 9}, f=after, g=len)
-    assert names(plan.unforeseen) == ["b", "c", "d", "g"]
+    assert names(plan.unpredictable) == ["b", "c", "d", "g"]
 
 
 # What is watched
@@ -141,7 +141,7 @@ def test_a_metric_is_watched_from_the_thaw_of_the_stage_above_to_its_own() -> No
     for step in range(12):
         watched[step] = monitors(plan)
         for one in plan.watched:
-            one.look(0.0)
+            one.observe(0.0)
         plan.due(moment(step))
     # `b` takes the moment of its thaw for its first look: two are what a patience of 1 needs.
     assert watched == {**{step: [] for step in range(6)}, 6: ["x"], 7: ["x"], 8: ["y"], 9: ["y"], 10: [], 11: []}
@@ -186,7 +186,7 @@ def go_on(plan: Timetable, first: int = 0, until: int = 48) -> list[Any]:
             if step % 2:
                 one.due = True
             else:
-                one.look({"x": X, "y": Y}[one.monitor][step])
+                one.observe({"x": X, "y": Y}[one.monitor][step])
         seen.append((step, names(plan.due(moment(step))), plan.state_dict()))
     return seen
 
@@ -226,7 +226,7 @@ def test_a_metric_that_was_edited_is_watched_anew_and_the_others_go_on() -> None
     before = timetable(a={"any": [plateau("x", 3), plateau("y", 3)]})
     for one in before.watched:
         for value in (1.0, 1.0, 1.0):
-            one.look(value)
+            one.observe(value)
     edited = timetable(a={"any": [plateau("x", 3), plateau("z", 3)]})
     edited.load_state_dict(before.state_dict())
     assert [(one.monitor, one.num_bad) for one in edited.watched] == [("x", 2), ("z", 0)]

@@ -97,7 +97,7 @@ def test_a_plateau_is_due_once_its_metric_has_stopped_getting_better() -> None:
     (plateau,) = trigger.plateaus
     seen = []
     for value in (3.0, 2.0, 2.0, 2.0, 1.0):
-        plateau.look(value)
+        plateau.observe(value)
         seen.append(trigger.due(clock()))
     assert seen == [False, False, False, True, True]
 
@@ -244,7 +244,7 @@ def test_which_ask_for_the_epoch(at, counts) -> None:
 
 @pytest.mark.parametrize("previous", [True, False], ids=["after one foreseen", "after one not"])
 @pytest.mark.parametrize(
-    ("at", "foreseeable"),
+    ("at", "is_predictable"),
     [
         ({"epoch": 2}, True),
         ({"step": 3}, True),
@@ -260,8 +260,10 @@ def test_which_ask_for_the_epoch(at, counts) -> None:
     ],
     ids=str,
 )
-def test_what_can_be_known_before_the_run(at, foreseeable, previous) -> None:
-    assert trigger_of(at).foreseeable(previous) is (previous if foreseeable == "as the one before" else foreseeable)
+def test_what_can_be_known_before_the_run(at, is_predictable, previous) -> None:
+    assert trigger_of(at).is_predictable(previous) is (
+        previous if is_predictable == "as the one before" else is_predictable
+    )
 
 
 class Question:

@@ -39,9 +39,6 @@ class AdaBelief(Member, name="adabelief"):
         True
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_var", *(("max_exp_avg_var",) if group["amsgrad"] else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), rectify = group["betas"], group["rectify"]
         rho, rect = rectification(t, b2)

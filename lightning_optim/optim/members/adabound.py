@@ -43,9 +43,6 @@ class AdaBound(Member, name="adabound"):
 
     needs_peak_lr = True
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsbound"] else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         gamma, final_lr = group["gamma"], group["final_lr"] * group["lr"] / group["peak_lr"]
         bounds = {"lower": final_lr * (1 - 1 / (gamma * t + 1)), "upper": final_lr * (1 + 1 / (gamma * t))}

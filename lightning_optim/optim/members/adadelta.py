@@ -32,9 +32,6 @@ class Adadelta(Member, name="adadelta"):
         0.9
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("square_avg", "acc_delta")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"rho": group["rho"], "w": 1 - group["rho"], "eps": group["eps"], "size": group["lr"]}
 

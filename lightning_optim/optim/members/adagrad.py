@@ -38,9 +38,6 @@ class Adagrad(Member, name="adagrad"):
         1e-10
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("sum",)
-
     def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         first = group["initial_accumulator_value"]
         state["sum"] = torch.full_like(param, complex(first, first) if param.is_complex() else first)

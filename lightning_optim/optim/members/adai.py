@@ -13,7 +13,7 @@ from ..base import ParamGroup
 from ..bucket import real
 from ..step_context import StepContext
 from ..update import Update
-from .global_sum import total
+from .global_sum import global_sum
 from .member import Member
 
 
@@ -50,10 +50,7 @@ class Adai(Member, name="adai"):
 
     _mean = 0.0
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "bias_correction1")
-
-    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
+    def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return one_mean(self, groups)
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def one_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None]:
             for v in (real(state["exp_avg_sq"]) for state in bucket.states):
                 sums.append(v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) / (1 - b2**bucket.t))
                 count += v.numel()
-    optimizer._mean = total(sums) / count if sums else 0.0
+    optimizer._mean = global_sum(sums) / count if sums else 0.0
     yield
 
 

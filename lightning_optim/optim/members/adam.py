@@ -47,9 +47,6 @@ class Adam(Member, name="adam"):
         (0.9, 0.999)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         size, root = group["lr"] / (1 - b1**t), (1 - b2**t) ** 0.5

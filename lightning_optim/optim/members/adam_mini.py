@@ -42,9 +42,6 @@ class AdamMini(Member, name="adam_mini"):
         [(2, 1), (1, 1)]
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "block_sq_avg")
-
     def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"block_sq_avg": (num_blocks(group["num_blocks"], param), 1)}
 

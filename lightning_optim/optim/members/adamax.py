@@ -26,9 +26,6 @@ class Adamax(Member, name="adamax"):
         0.002
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_inf")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {"w1": 1 - b1, "b2": b2, "eps": group["eps"], "size": group["lr"] / (1 - b1**t)}

@@ -38,9 +38,6 @@ class AdaMod(Member, name="adamod"):
         'decoupled'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "exp_avg_lr")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), "w3": 1 - group["beta3"], "size": corrected_lr(t, group)}
 

@@ -41,9 +41,6 @@ class AdamP(Member, name="adamp"):
         'decoupled'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"rows": 0.0, "columns": 0.0}
 

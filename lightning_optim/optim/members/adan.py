@@ -37,9 +37,6 @@ class Adan(Member, name="adan"):
         (0.98, 0.92, 0.99)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_diff", "exp_avg_sq", "previous_grad")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2, b3), lr = group["betas"], group["lr"]
         averages = {"w1": 1 - b1, "b2": b2, "w2": 1 - b2, "b3": b3, "w3": 1 - b3, "root": (1 - b3**t) ** 0.5}

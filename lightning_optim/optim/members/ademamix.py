@@ -41,9 +41,6 @@ class AdEMAMix(Member, name="ademamix"):
         (0.9, 0.999, 0.9999)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_slow", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2, b3 = group["betas"]
         alpha = group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1)

@@ -43,9 +43,6 @@ class ADOPT(Member, name="adopt"):
         True
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         bound = (t - 1) ** 0.25 if group["clip"] else math.inf
         return {**moments(group), "low": -bound, "high": bound, "size": group["lr"], "first": t == 1}

@@ -30,9 +30,6 @@ class DiffGrad(Member, name="diffgrad"):
         'l2'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "previous_grad")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), "size": corrected_lr(t, group)}
 

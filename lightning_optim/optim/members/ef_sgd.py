@@ -38,10 +38,6 @@ class EFSGD(Member, name="ef_sgd"):
         'scaled_sign'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        there = {"error": group["memory"], "momentum_buffer": group["momentum"] > 0}
-        return tuple(name for name, kept in there.items() if kept)
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         flags = {"memory": group["memory"], "moves": group["momentum"] > 0, "scaled": group["comp"] == "scaled_sign"}
         return {"lr": group["lr"], "momentum": group["momentum"], **flags}

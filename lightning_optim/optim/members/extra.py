@@ -53,9 +53,6 @@ class ExtraSGD(TwoGradients, name="extra_sgd"):
 
     home = "origin"
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("origin", *(("momentum_buffer",) if group["momentum"] > 0 else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         names = ("momentum", "nesterov")
         return {**{name: group[name] for name in names}, "size": group["lr"], **self.where(group)}
@@ -88,9 +85,6 @@ class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
     """
 
     home = "origin"
-
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("origin", *super().buffers(group))
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**super().coefficients(t, group), **self.where(group)}

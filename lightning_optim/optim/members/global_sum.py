@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..finite import gathered
+from ..finite import full_tensor
 
 
-def total(numbers: Sequence[Tensor]) -> float:
+def global_sum(numbers: Sequence[Tensor]) -> float:
     """The sum of tensors of one element, in float64, with one read from the device."""
-    whole = [gathered(number) for number in numbers]
+    whole = [full_tensor(number) for number in numbers]
     return torch.stack([number.to(whole[0].device, torch.float64).squeeze() for number in whole]).sum().item()

@@ -38,9 +38,6 @@ class LAMB(Member, name="lamb"):
         'update'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0

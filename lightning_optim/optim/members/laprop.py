@@ -32,9 +32,6 @@ class LaProp(Member, name="laprop"):
         0.0004
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), **bias_corrections(t, group)}
 

@@ -38,9 +38,6 @@ class LARS(Member, name="lars"):
         'update'
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("momentum_buffer",) if group["momentum"] > 0 else ()
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         decay = group["weight_decay"] if group["weight_decay_mode"] == "update" else 0.0
         names = ("momentum", "lr")

@@ -33,9 +33,6 @@ class Lion(Member, name="lion"):
         (0.9, 0.99)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg",)
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {"b1": b1, "w1": 1 - b1, "w2": 1 - b2, "size": group["lr"]}

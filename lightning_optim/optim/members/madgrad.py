@@ -38,9 +38,6 @@ class MADGRAD(Member, name="madgrad"):
         0.01
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("grad_sum_sq", "s", *(("x0",) if group["momentum"] > 0 else ()))
-
     def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         super().init_state(state, group, param)
         state.update({"x0": param.clone()} if "x0" in state else {})

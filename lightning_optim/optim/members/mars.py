@@ -39,9 +39,6 @@ class MARS(Member, name="mars"):
         0.025
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "previous_grad")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, _ = group["betas"]
         return {**moments(group), **bias_corrections(t, group), "ahead": group["gamma"] * b1 / (1 - b1)}

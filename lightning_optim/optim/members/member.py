@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import Parameter, Signature
 from types import GenericAlias
@@ -29,6 +29,7 @@ class Member(AdaptiveOptimizer):
         super().__init_subclass__(**kwargs)
         if name is None:
             return
+        cls.__module__ = "lightning_optim.optim"  # where users import it from: pickles outlive a move of its file
         cls.info = BUILT_IN[name]
         cls.hyperparameters = cls.info.hyperparameters
         cls.default_mode = cls.info.decay
@@ -39,12 +40,16 @@ class Member(AdaptiveOptimizer):
         cls.__init__ = _with_signature(cls.__init__, cls.info)  # type: ignore[method-assign]
 
     def __init__(self, params: ParamsT, *args: Any, **hyperparameters: Any) -> None:
-        names = self.info.by_place()
+        names = self.info.positional_names()
         if len(args) > len(names) or set(names[: len(args)]) & set(hyperparameters):
             raise TypeError(f"{type(self).__name__}{_signature(self.info)}: too many arguments, or one given twice")
         given = dict(zip(names, args, strict=False)) | hyperparameters
         defaults = {key: spec.default for key, spec in self.hyperparameters.items() if key not in TORCH_ONLY}
         super().__init__(params, defaults | dict(self._fixed), **self._translate_torch_keys(given))
+
+    def buffers(self, group: ParamGroup) -> Sequence[str]:
+        """Those of the catalog's entry, in the order in which `update` takes them."""
+        return self.info.buffers_under(group)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; it may be one of torch's class of the same rule."""
@@ -52,8 +57,8 @@ class Member(AdaptiveOptimizer):
             self._translate_torch_keys(param_group) if isinstance(param_group, dict) else param_group
         )
 
-    def _clash(self, group: ParamGroup) -> str | None:
-        return super()._clash(group) or self.info.clash(group)
+    def _conflict(self, group: ParamGroup) -> str | None:
+        return super()._conflict(group) or self.info.own_conflict(group)
 
     def _translate_torch_keys(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Hyperparameters with our word for what torch's class calls `decoupled_weight_decay`."""
@@ -72,7 +77,7 @@ class Member(AdaptiveOptimizer):
 
 
 def _signature(info: OptimizerInfo) -> Signature:
-    places = info.by_place()
+    places = info.positional_names()
     parameters = [Parameter("params", Parameter.POSITIONAL_OR_KEYWORD)]
     for key, default in info.signature(own=True).items():
         kind = Parameter.POSITIONAL_OR_KEYWORD if key in places else Parameter.KEYWORD_ONLY

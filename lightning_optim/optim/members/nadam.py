@@ -34,9 +34,6 @@ class NAdam(Member, name="nadam"):
         {'mu_product': 1.0}
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"mu_product": 1.0}
 

@@ -40,9 +40,6 @@ class NovoGrad(Member, name="novograd"):
         (0.95, 0.98)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "sq_norm_avg")
-
     def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"sq_norm_avg": (1,)}
 

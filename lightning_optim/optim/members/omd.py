@@ -39,9 +39,6 @@ class OMD(Member, name="omd"):
         -1.5
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("previous",)
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"size": group["lr"]}
 

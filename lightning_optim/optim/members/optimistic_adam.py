@@ -30,9 +30,6 @@ class OptimisticAdam(Member, name="optimistic_adam"):
         False
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "previous", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
         return {**moments(group), "bias1": 1 - b1**t, "root": (1 - b2**t) ** 0.5, "size": group["lr"]}

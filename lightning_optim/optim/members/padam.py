@@ -39,9 +39,6 @@ class Padam(Member, name="padam"):
         True
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", *(("max_exp_avg_sq",) if group["amsgrad"] else ()))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), "power": 2 * group["partial"], "size": corrected_lr(t, group)}
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..base import AdaptiveOptimizer, ParamGroup
 from ..update import Update
 from .adam import Adam
-from .global_sum import total
+from .global_sum import global_sum
 from .member import Member
 from .moments import moments
 
@@ -53,16 +53,13 @@ class Prodigy(Member, name="prodigy"):
         1.0
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq", "s", "p0", "r")
-
     def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"r": (1,)}
 
     def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"d": group["d0"], "d_max": group["d0"]}
 
-    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
+    def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return one_d(self, groups)
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
@@ -95,7 +92,7 @@ def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[ParamGroup]) -> Iterato
     stepping = [(group, p) for group in groups for p in group["params"] if p.grad is not None]
     every = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
     known = [state for state in every if "d" in state]
-    states = [optimizer.started(group, param) for group, param in stepping]
+    states = [optimizer.ensure_state(group, param) for group, param in stepping]
     if known:
         latest = max(known, key=lambda state: (state["d_max"], state["d"]))
         for state in states:
@@ -109,7 +106,7 @@ def one_d(optimizer: AdaptiveOptimizer, groups: Sequence[ParamGroup]) -> Iterato
 
 def _next(states: Sequence[Mapping[str, Any]], group: ParamGroup) -> dict[str, float]:
     d, d_max = states[0]["d"], states[0]["d_max"]
-    r, below = (total(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
+    r, below = (global_sum(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
     estimate = group["d_coef"] * r / below if below > 0 else 0.0
     if d == group["d0"]:
         d = max(d, estimate)

@@ -40,9 +40,6 @@ class QHAdam(Member, name="qhadam"):
         (0.7, 1.0)
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), (nu1, nu2) = group["betas"], group["nus"]
         averages = {"of_m": nu1 / (1 - b1**t), "of_v": nu2 / (1 - b2**t)}

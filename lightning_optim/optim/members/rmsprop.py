@@ -35,10 +35,6 @@ class RMSprop(Member, name="rmsprop"):
         0.99
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        optional = {"momentum_buffer": group["momentum"] > 0, "grad_avg": group["centered"]}
-        return ("square_avg", *(name for name, there in optional.items() if there))
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         alpha, momentum = group["alpha"], group["momentum"]
         flags = {"moving": momentum > 0, "centered": group["centered"]}

@@ -34,9 +34,6 @@ class Signum(Member, name="signum"):
         0.9
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg",) if group["momentum"] > 0 else ()
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"w": 1 - group["momentum"], "size": group["lr"]}
 

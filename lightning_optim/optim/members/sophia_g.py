@@ -50,9 +50,6 @@ class SophiaG(Member, name="sophia_g"):
         >>> optimizer.zero_grad()
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "hessian")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {"w": 1 - group["betas"][0], "rho": group["rho"], "eps": group["eps"], "size": group["lr"]}
 
@@ -81,6 +78,6 @@ class SophiaG(Member, name="sophia_g"):
             check_gradients(group, index, "SophiaG", allow_complex=True)
             b2 = group["betas"][1]
             for param in (param for param in group["params"] if param in found):
-                h = real(self.started(group, param)["hessian"])
+                h = real(self.ensure_state(group, param)["hessian"])
                 g = real(found[param]).to(h.dtype)
                 h.mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)

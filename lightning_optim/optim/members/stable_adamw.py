@@ -36,9 +36,6 @@ class StableAdamW(Member, name="stable_adamw"):
         0.002
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), eps = group["betas"], group["eps"]
         w1, w2 = (1 - b1) / (1 - b1**t), (1 - b2) / (1 - b2**t)

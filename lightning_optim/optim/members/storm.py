@@ -52,9 +52,6 @@ class STORM(TwoGradients, name="storm"):
 
     home = "previous"
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("previous", "gradient", "sum", "estimate")
-
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {key: group[key] for key in ("lr", "w", "c")} | {"first": group[TAKEN] == 0} | self.where(group)
 

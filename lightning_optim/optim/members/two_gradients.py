@@ -40,7 +40,7 @@ class TwoGradients(Member):
     def before_closure(self) -> None:
         self._go_home()
 
-    def together(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
+    def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return self._one_of_two(groups)
 
     @contextmanager

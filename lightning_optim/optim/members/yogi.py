@@ -41,9 +41,6 @@ class Yogi(Member, name="yogi"):
         0.001
     """
 
-    def buffers(self, group: ParamGroup) -> tuple[str, ...]:
-        return ("exp_avg", "exp_avg_sq")
-
     def init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         super().init_state(state, group, param)
         first = group["initial_accumulator_value"]

@@ -1,0 +1,57 @@
+"""What users import: every name from the package, under a module that outlives moves, each loaded when asked for."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+import lightning_optim
+from lightning_optim import optim
+
+CLASSES = [getattr(lightning_optim, name) for name in lightning_optim.__all__]
+CLASSES = [public for public in CLASSES if isinstance(public, type)]
+FAMILY = [getattr(optim, name) for name in optim.__all__ if name != "WeightDecay"]
+
+
+@pytest.mark.parametrize("cls", [*CLASSES, *FAMILY], ids=lambda cls: cls.__name__)
+def test_a_public_class_is_pickled_under_its_public_module(cls) -> None:
+    module = "lightning_optim.optim" if cls in FAMILY else "lightning_optim"
+    assert cls.__module__ == module
+    pickled = pickle.dumps(cls, protocol=0).decode()
+    assert pickled.startswith(f"c{module}\n{cls.__name__}\n")
+    assert pickle.loads(pickled.encode()) is cls
+
+
+@pytest.mark.parametrize("first", ["", "import torch"])
+@pytest.mark.parametrize("name", [*lightning_optim.__all__])
+def test_importing_a_name_does_not_load_the_family(name, first, run_python) -> None:
+    code = f"""
+{first}
+import sys
+from lightning_optim import {name}
+print(*(name for name in sys.modules if name.startswith("lightning_optim.optim.members.")))
+"""
+    assert run_python(code).split() == []
+
+
+def test_an_optimizer_loads_its_own_rule_and_no_other(run_python) -> None:
+    code = """
+import sys
+import torch
+from lightning_optim import OptimizerFactory
+OptimizerFactory("lion")(torch.nn.Linear(2, 1))
+print(*sorted(name.rpartition(".")[2] for name in sys.modules if name.startswith("lightning_optim.optim.members.")))
+"""
+    assert run_python(code).split() == ["lion", "member"]
+
+
+@pytest.mark.parametrize("package", [lightning_optim, optim])
+def test_an_unknown_name_is_an_attribute_error(package) -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Adamm'"):
+        package.Adamm  # noqa: B018
+
+
+def test_every_public_name_is_listed() -> None:
+    assert sorted(lightning_optim.__all__) == dir(lightning_optim)
+    assert "AdamW" in dir(optim) and "AdaptiveOptimizer" in dir(optim)
