@@ -111,7 +111,7 @@ def test_it_goes_on_from_every_moment_of_a_series(mode) -> None:
             again = new()
             again.load_state_dict(json.loads(json.dumps(whole.state_dict())))
             assert after_each(again, series[moment:]) == seen[moment:], moment
-            whole.look(value)
+            whole.observe(value)
 
 
 @pytest.mark.parametrize("due", [True, False])

@@ -117,7 +117,7 @@ def test_it_waits_as_long_as_the_stage_above_does() -> None:
     plan = timetable(a=plateau("loss"), b={"after": {"steps": 1}})
     assert thaws(plan, range(30)) == {}
     for value in (1.0, 1.0):
-        plan.watched[0].look(value)
+        plan.watched[0].observe(value)
     assert thaws(plan, range(30, 48)) == {30: ["a"], 31: ["b"]}
 
 
@@ -235,7 +235,7 @@ def test_a_metric_that_was_edited_is_watched_anew_and_the_others_go_on() -> None
 def test_a_metric_more_than_was_saved_begins_anew() -> None:
     before = timetable(a=plateau("x", 3))
     for value in (1.0, 1.0):
-        before.watched[0].look(value)
+        before.watched[0].observe(value)
     edited = timetable(a={"any": [plateau("x", 3), plateau("y", 3)]})
     edited.load_state_dict(before.state_dict())
     assert [(one.monitor, one.num_bad) for one in edited.watched] == [("x", 1), ("y", 0)]

@@ -114,8 +114,8 @@ def test_each_layer_watches_for_itself() -> None:
     make = parse_each({"plateau": PLATEAU}, "stages.x.each")
     (first,), (second,) = make("x.3").plateaus, make("x.2").plateaus
     for value in (1.0, 1.0, 1.0):
-        first.look(value)
-    second.look(2.0)
+        first.observe(value)
+    second.observe(2.0)
     assert (first.reached, second.reached, second.num_bad) == (True, False, 0)
     assert second.key == "stages.x.each.plateau.monitor"
 
@@ -127,7 +127,7 @@ def test_any_is_due_with_the_first_of_them_whichever_it_is() -> None:
     assert [trigger().due(clock(**now)) for now in ({}, {"epoch": 2}, {"step": 9})] == [False, True, True]
     by_metric = trigger()
     for value in (1.0, 1.0):
-        by_metric.plateaus[0].look(value)
+        by_metric.plateaus[0].observe(value)
     assert by_metric.due(clock())
 
 
