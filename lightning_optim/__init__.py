@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from .optim.decay import WeightDecay as WeightDecay
     from .schedule.factory import SchedulerFactory as SchedulerFactory
 
-_HOME = {
+    __version__: str
+
+_MODULES = {
     "ConfigError": "core.errors",
     "OptimizerFactory": "build.factory",
     "OptimizerMonitor": "callbacks.monitor",
@@ -61,10 +63,14 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    value: Any
+    if name == "__version__":
+        value = import_module(".core.version", __name__).VERSION
+    elif name in _MODULES:
+        module = import_module(f".{_MODULES[name]}", __name__)
+        value = module if name == _MODULES[name] else getattr(module, name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(f".{_HOME[name]}", __name__)
-    value = home if name == _HOME[name] else getattr(home, name)
     globals()[name] = value
     return value
 

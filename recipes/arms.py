@@ -1,7 +1,7 @@
 """Is it worth it? Four ways to use a backbone, over many seeds: `python -m recipes.arms`.
 
-From scratch, with the pretrained backbone frozen for good, all at once, and staged: the same data, network, optimizer
-and number of steps; mean test accuracy and its 95 % interval (Student's t) over the seeds.
+From scratch, with the pretrained backbone frozen throughout, all at once, and staged: the same data, network, optimizer
+and number of steps. Prints mean test accuracy and its 95 % interval (Student's t) over the seeds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from .finetune import finetune, pretrain, quiet
+from .finetune import finetune, pretrain, silence_warnings
 from .model import DigitsNet
 
-# Arm → (whether it starts from the pretrained backbone, what it changes in the recipe's config).
+# Arm → (whether it starts from the pretrained backbone, overrides of the recipe's config).
 ARMS: dict[str, tuple[bool, list[str]]] = {
     "from scratch": (False, ["unfreeze=none"]),
     "head only": (True, ["unfreeze.stages.backbone.at.epoch=1000000"]),
@@ -36,12 +36,12 @@ _T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run every arm with every seed and print the table."""
     parser = argparse.ArgumentParser(prog="python -m recipes.arms", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=10, choices=sorted(n + 1 for n in _T95), help="how many")
+    parser.add_argument("--seeds", type=int, default=10, choices=sorted(n + 1 for n in _T95), help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--split", choices=("test", "val"), default="test")
-    parser.add_argument("overrides", nargs="*", help="of the recipe's config, for all arms")
+    parser.add_argument("overrides", nargs="*", help="overrides of the recipe's config, for all arms")
     options = parser.parse_args(arguments)
-    quiet()
+    silence_warnings()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning")
@@ -49,23 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     accuracies: dict[str, list[float]] = {arm: [] for arm in ARMS}
     console = Console(stderr=True)
     for seed in track(range(options.first_seed, options.first_seed + options.seeds), "seeds", console=console):
-        pretrained = pretrain(_config(options.overrides, seed), None)
+        pretrained = pretrain(_compose(options.overrides, seed), None)
         for arm in ARMS:
-            accuracies[arm].append(_accuracy(arm, options.overrides, seed, pretrained, options.split))
-    print(_table(accuracies, options.split))
+            accuracies[arm].append(_measure_accuracy(arm, options.overrides, seed, pretrained, options.split))
+    print(_format_table(accuracies, options.split))
 
 
-def _accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: DigitsNet, split: str) -> float:
-    starts_pretrained, changes = ARMS[arm]
+def _measure_accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: DigitsNet, split: str) -> float:
+    starts_pretrained, arm_overrides = ARMS[arm]
     trainer, module, data = finetune(
-        _config([*overrides, *changes], seed), None, pretrained if starts_pretrained else None
+        _compose([*overrides, *arm_overrides], seed), None, pretrained if starts_pretrained else None
     )
     evaluate = trainer.test if split == "test" else trainer.validate
     (result,) = evaluate(module, data, verbose=False)
     return float(result[f"{split}/accuracy"])
 
 
-def _config(overrides: Sequence[str], seed: int) -> DictConfig:
+def _compose(overrides: Sequence[str], seed: int) -> DictConfig:
     with initialize_config_dir(str(Path(__file__).parent / "conf"), version_base="1.3"):
         return compose(
             "finetune",
@@ -79,12 +79,12 @@ def _config(overrides: Sequence[str], seed: int) -> DictConfig:
         )
 
 
-def _table(accuracies: dict[str, list[float]], split: str) -> str:
+def _format_table(accuracies: dict[str, list[float]], split: str) -> str:
     lines = [f"| arm | {split} accuracy | 95 % interval | seeds |", "| --- | ---: | ---: | ---: |"]
     for arm, values in accuracies.items():
         mean = statistics.mean(values)
-        half = _T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-        lines.append(f"| {arm} | {mean:.3f} | {mean - half:.3f} to {mean + half:.3f} | {len(values)} |")
+        half_width = _T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+        lines.append(f"| {arm} | {mean:.3f} | {mean - half_width:.3f} to {mean + half_width:.3f} | {len(values)} |")
     return "\n".join(lines)
 
 

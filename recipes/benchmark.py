@@ -1,6 +1,6 @@
-"""What things take, against what one would use instead: `python -m recipes.benchmark`.
+"""Times of this library's parts next to the usual alternatives: `python -m recipes.benchmark`.
 
-Each arm compares cases that take turns in this one process; a table of medians and quartiles, and the same as JSON.
+The cases of an arm run alternately in this process. Prints a table of medians and quartiles; `--json` writes the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightning_optim.core.errors import choices
+from lightning_optim.core.errors import format_choices
 
 from .benchmarks.arm import Arm
 from .benchmarks.measure import Timing, measure
@@ -32,7 +32,7 @@ ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE, "monitor": MONITOR
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A case as table and JSON show it."""
+    """A case, as the table and the JSON show it."""
 
     case: str
     median_ms: float
@@ -41,12 +41,12 @@ class Row:
     high_ms: float
     """The 75 % quantile."""
     ratio: float
-    """Its median to the reference's."""
+    """Its median divided by the reference's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What an arm has shown."""
+    """The measurements of one arm."""
 
     title: str
     device: str
@@ -62,12 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     results = {}
     for name in options.arms:
-        # A line, and no bar that moves: its thread would take its turns too.
+        # A line instead of a progress bar: the bar's thread would compete with what is timed.
         print(f"{name}: a warm-up and {options.repeats} repeats ...", file=sys.stderr, flush=True)
         results[name] = run(ARMS[name], device, options.repeats)
-        show(results[name], console)
+        print_result(results[name], console)
     if options.json:
-        text = json.dumps(as_json(results, options.repeats), indent=2, ensure_ascii=False)
+        text = json.dumps(to_json(results, options.repeats), indent=2, ensure_ascii=False)
         options.json.write_text(f"{text}\n", encoding="utf-8")
 
 
@@ -75,38 +75,40 @@ def run(arm: Arm, device: torch.device, repeats: int) -> Result:
     """Time an arm's cases."""
     if not arm.uses_device:
         device = torch.device("cpu")
-    timings = measure(arm.make_cases(device), repeats, synchronize=_waits_for(device))
+    timings = measure(arm.make_cases(device), repeats, synchronize=_get_synchronize(device))
     return Result(
         title=arm.title,
         device=device_name(device),
         reference=arm.reference,
-        rows=rows(timings, arm.reference),
+        rows=build_rows(timings, arm.reference),
         findings=arm.findings(timings),
     )
 
 
-def rows(timings: Mapping[str, Timing], reference: str) -> tuple[Row, ...]:
-    """The timings, with their ratios to one of them."""
-    unit = timings[reference].median_ms
-    return tuple(Row(case=name, **asdict(timing), ratio=timing.median_ms / unit) for name, timing in timings.items())
+def build_rows(timings: Mapping[str, Timing], reference: str) -> tuple[Row, ...]:
+    """A row per timing, with its ratio to the reference's."""
+    reference_ms = timings[reference].median_ms
+    return tuple(
+        Row(case=name, **asdict(timing), ratio=timing.median_ms / reference_ms) for name, timing in timings.items()
+    )
 
 
-def show(result: Result, console: Console) -> None:
-    """Print an arm's table, and below it what follows from it."""
+def print_result(result: Result, console: Console) -> None:
+    """Print an arm's table and its findings."""
     table = Table(title=f"{result.title}\n{result.device}", title_justify="left")
     table.add_column("case")
-    for head in ("median, ms", "25 % to 75 %, ms", f"ratio to {result.reference}"):
-        table.add_column(head, justify="right")
+    for header in ("median, ms", "25 % to 75 %, ms", f"ratio to {result.reference}"):
+        table.add_column(header, justify="right")
     for row in result.rows:
-        spread = f"{_shown(row.low_ms)} to {_shown(row.high_ms)}"
-        table.add_row(row.case, _shown(row.median_ms), spread, f"{row.ratio:.2f}")
+        spread = f"{_format_ms(row.low_ms)} to {_format_ms(row.high_ms)}"
+        table.add_row(row.case, _format_ms(row.median_ms), spread, f"{row.ratio:.2f}")
     console.print(table)
-    for what, value in result.findings.items():
-        console.print(f"{what}: {value:.2f}")
+    for finding, value in result.findings.items():
+        console.print(f"{finding}: {value:.2f}")
 
 
-def as_json(results: Mapping[str, Result], repeats: int) -> dict[str, Any]:
-    """All that the tables show, unrounded, and what it was measured with; nothing that names the machine."""
+def to_json(results: Mapping[str, Result], repeats: int) -> dict[str, Any]:
+    """The unrounded numbers of the tables and the software versions; nothing that identifies the machine."""
     return {
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -128,34 +130,34 @@ def device_name(device: torch.device) -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _waits_for(device: torch.device) -> Callable[[], object]:
-    """What returns once the device has done its work; on the CPU that is at once."""
+def _get_synchronize(device: torch.device) -> Callable[[], object]:
+    """A function that waits until the device is idle; on the CPU it returns at once."""
     return partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.benchmark", description=__doc__)
-    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"of {', '.join(ARMS)}; all where none is named")
+    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"one of {', '.join(ARMS)}; default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--repeats", type=int, default=15, help="that are counted, two or more")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there too")
+    parser.add_argument("--repeats", type=int, default=15, help="timed repeats after the warm-up, at least two")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     options = parser.parse_args(arguments)
     options.arms = list(dict.fromkeys(options.arms or ARMS))
     for name in options.arms:
         if name not in ARMS:
-            parser.error(f"there is no arm {name!r}.{choices(name, ARMS)}")
+            parser.error(f"there is no arm {name!r}.{format_choices(name, ARMS)}")
     if options.repeats < 2:
         parser.error(f"--repeats {options.repeats}: a spread needs two or more. Type for example --repeats 15")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here. Type --device cpu")
-    # Found now, not after minutes of measuring.
+    # Checked now instead of after minutes of measuring.
     if options.json and not options.json.parent.is_dir():
         parser.error(f"--json {options.json}: there is no folder {options.json.parent}. Make it first")
     return options
 
 
-def _shown(milliseconds: float) -> str:
-    """Three digits or more, whatever the magnitude."""
+def _format_ms(milliseconds: float) -> str:
+    """At least three significant digits, whatever the magnitude."""
     decimals = 3 if milliseconds < 1 else 2 if milliseconds < 10 else 1
     return f"{milliseconds:,.{decimals}f}"
 

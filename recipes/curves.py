@@ -1,7 +1,7 @@
-"""How a sick run looks in TensorBoard, beside a healthy one: `python -m recipes.curves`.
+"""Curves of a healthy run and of three with one mistake each: `python -m recipes.curves`.
 
-Four runs of the same network on the same clean digits from the same seed; three have one thing wrong. Each has its
-curves in a folder of its own, and a line for each param group in a table.
+Four runs of the same network on the same clean digits from the same seed. Each run writes its curves to its own folder
+and has one row per param group in the printed table.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from .finetune import FINETUNE, PRETRAIN, new_data, new_module, quiet
+from .finetune import FINETUNE, PRETRAIN, build_data, build_module, silence_warnings
 from .model import DigitsNet
 
-# Run → what is wrong with it, as changes to the recipe's config.
+# Run → its mistake, as overrides of the recipe's config.
 RUNS: dict[str, list[str]] = {
     "healthy": [],
     "lr_too_high": ["optimizer.lr=3"],
@@ -33,8 +33,8 @@ RUNS: dict[str, list[str]] = {
 
 GROUPS = ("backbone", "head")
 
-# No schedule and no decay: what moves in the curves is the gradients' doing.
-_COMMON = [
+# No schedule and no decay, so that only the gradients move the curves.
+_SHARED_OVERRIDES = [
     "unfreeze=none",
     "scheduler=constant",
     "scheduler.factor=1",
@@ -48,11 +48,11 @@ _COMMON = [
 ]
 
 _SIGNALS = ("ratio/update_param", "norm/param", "rms/exp_avg_sq")
-_STEPS_SHOWN = 10
+_NUM_STEPS_SHOWN = 10
 
 
 class SmallLossNet(DigitsNet):
-    """Its loss is divided by far too much; what it logs is the loss before that."""
+    """Divides its loss by 1e8; the loss that it logs is the one before the division."""
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """A hundred-millionth of the cross-entropy."""
@@ -62,27 +62,27 @@ class SmallLossNet(DigitsNet):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train all four and print the table."""
     parser = argparse.ArgumentParser(prog="python -m recipes.curves", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path("runs/curves"), help="where each run has its own")
+    parser.add_argument("--folder", type=Path, default=Path("runs/curves"), help="where each run gets a folder")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
-    parser.add_argument("overrides", nargs="*", help="of the recipe's config, for all runs")
+    parser.add_argument("overrides", nargs="*", help="overrides of the recipe's config, for all runs")
     options = parser.parse_args(arguments)
-    quiet()
+    silence_warnings()
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
     curves = {}
-    for name, wrong in RUNS.items():
-        print(f"{name}: {' '.join(wrong) or 'nothing is wrong'}")
+    for name, run_overrides in RUNS.items():
+        print(f"{name}: {' '.join(run_overrides) or 'nothing is wrong'}")
         curves[name] = train(name, options.folder, options.steps, options.overrides)
-    print(_table(curves))
+    print(_format_table(curves))
     print(f"See the runs: tensorboard --logdir {options.folder}")
 
 
 def train(name: str, folder: Path, steps: int, overrides: Sequence[str] = ()) -> dict[str, list[float]]:
-    """Train a run, its curves in `folder / name`; returns them by tag."""
-    config = _config([*RUNS[name], *overrides])
+    """Train a run with its curves in `folder / name`, and return them by tag."""
+    config = _compose([*RUNS[name], *overrides])
     run = folder / name
-    _forget(run)
+    _delete_event_files(run)
     seed_everything(config.seed, verbose=False)
     trainer = instantiate(
         config.trainer,
@@ -92,40 +92,42 @@ def train(name: str, folder: Path, steps: int, overrides: Sequence[str] = ()) ->
         logger=TensorBoardLogger(str(folder), name=name, version=""),
         enable_checkpointing=False,
     )
-    trainer.fit(new_module(config, FINETUNE), new_data(config, PRETRAIN))
-    return read(run)
+    trainer.fit(build_module(config, FINETUNE), build_data(config, PRETRAIN))
+    return read_curves(run)
 
 
-def read(run: Path) -> dict[str, list[float]]:
+def read_curves(run: Path) -> dict[str, list[float]]:
     """The curves in a run's folder, by tag."""
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def _config(overrides: Sequence[str]) -> DictConfig:
+def _compose(overrides: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(Path(__file__).parent / "conf"), version_base="1.3"):
-        return compose("finetune", [*_COMMON, *overrides])
+        return compose("finetune", [*_SHARED_OVERRIDES, *overrides])
 
 
-def _forget(run: Path) -> None:
-    # TensorBoard joins all the event files of a folder to one curve.
+def _delete_event_files(run: Path) -> None:
+    # TensorBoard joins all event files of a folder into one curve.
     for events in run.glob("events.out.tfevents.*"):
         events.unlink()
 
 
-def _table(curves: Mapping[str, Mapping[str, list[float]]]) -> str:
+def _format_table(curves: Mapping[str, Mapping[str, list[float]]]) -> str:
     columns = ["run", "group", *_SIGNALS, "train/loss", "val/accuracy"]
     lines = [f"| {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * (len(columns) - 2)}"]
-    for name, found in curves.items():
-        loss, accuracy = _first_and_last(found["train/loss"]), found.get("val/accuracy", [float("nan")])[-1]
+    for name, by_tag in curves.items():
+        loss, accuracy = _format_first_and_last(by_tag["train/loss"]), by_tag.get("val/accuracy", [float("nan")])[-1]
         for group in GROUPS:
-            own = [_first_and_last(found[f"optim/{signal}/{group}"]) for signal in _SIGNALS]
-            lines.append(f"| {name} | {group} | {' | '.join(own)} | {loss} | {accuracy:.2f} |")
-    return "\n".join([*lines, f"Medians of the first {_STEPS_SHOWN} steps → of the last {_STEPS_SHOWN}."])
+            cells = [_format_first_and_last(by_tag[f"optim/{signal}/{group}"]) for signal in _SIGNALS]
+            lines.append(f"| {name} | {group} | {' | '.join(cells)} | {loss} | {accuracy:.2f} |")
+    return "\n".join([*lines, f"Medians of the first {_NUM_STEPS_SHOWN} steps → of the last {_NUM_STEPS_SHOWN}."])
 
 
-def _first_and_last(values: Sequence[float]) -> str:
-    return " → ".join(f"{statistics.median(part):.2g}" for part in (values[:_STEPS_SHOWN], values[-_STEPS_SHOWN:]))
+def _format_first_and_last(values: Sequence[float]) -> str:
+    return " → ".join(
+        f"{statistics.median(part):.2g}" for part in (values[:_NUM_STEPS_SHOWN], values[-_NUM_STEPS_SHOWN:])
+    )
 
 
 if __name__ == "__main__":

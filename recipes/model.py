@@ -1,4 +1,4 @@
-"""A small convolutional backbone with BatchNorm, and a head: what the recipes train."""
+"""The network that the recipes train: a small convolutional backbone with BatchNorm, and a head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DigitsNet(LightningModule):
     """Classifies 8 × 8 images.
 
     Args:
-        width: channels of the first convolution; the next have twice and four times as many.
+        width: channels of the first convolution; the next two have twice and four times as many.
         dropout: between backbone and head.
         optimizer: builds the optimizer.
         scheduler: builds the schedule; None for a constant lr.
@@ -34,7 +34,9 @@ class DigitsNet(LightningModule):
             nn.AvgPool2d(4), nn.Flatten(),
         )  # fmt: skip
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(4 * width, CLASSES))
-        self.accuracy = nn.ModuleDict({part: MulticlassAccuracy(CLASSES, average="micro") for part in ("val", "test")})
+        self.accuracy = nn.ModuleDict(
+            {split: MulticlassAccuracy(CLASSES, average="micro") for split in ("val", "test")}
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """`(n, 1, 8, 8)` → logits `(n, 10)`."""
@@ -57,23 +59,23 @@ class DigitsNet(LightningModule):
         self._evaluate("test", batch)
 
     def configure_optimizers(self) -> Any:
-        """What the config says."""
+        """Optimizer and schedule as configured."""
         return configure_optimizers(self, self.hparams["optimizer"], self.hparams["scheduler"])
 
-    def _evaluate(self, part: str, batch: tuple[Tensor, Tensor]) -> None:
+    def _evaluate(self, split: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        accuracy = self.accuracy[part]
+        accuracy = self.accuracy[split]
         assert isinstance(accuracy, MulticlassAccuracy)
         accuracy(self(images), labels)
-        self.log(f"{part}/accuracy", accuracy, prog_bar=True)
+        self.log(f"{split}/accuracy", accuracy, prog_bar=True)
 
     @torch.no_grad()
-    def take_backbone(self, other: DigitsNet) -> None:
-        """Copy another's backbone, its running statistics too."""
+    def copy_backbone_from(self, other: DigitsNet) -> None:
+        """Copy the weights and running statistics of another network's backbone."""
         self.backbone.load_state_dict(other.backbone.state_dict())
 
 
 def _block(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    # Strides instead of max pooling, whose gradient is not deterministic on a GPU.
+    # Strides instead of max pooling: its gradient is not deterministic on a GPU.
     convolution = nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]

@@ -9,36 +9,36 @@ from lightning.pytorch import Callback
 
 
 class StopBetweenBatches(Callback):
-    """Takes the first Ctrl-C when the batch is done, a second one at once.
+    """Handles the first Ctrl-C when the current batch is done, and a second one at once.
 
-    Python raises KeyboardInterrupt wherever the main thread stands. Where that is in the queue of TensorBoard's writer,
-    which a monitor feeds at every step, the lock of the queue is never released, and closing the writer waits forever.
+    Python raises KeyboardInterrupt at whatever line the main thread is. If that is inside the queue of TensorBoard's
+    writer, which a monitor feeds at every step, its lock is never released and closing the writer waits forever.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._interrupted = False
 
     def on_train_start(self, *_: Any) -> None:
-        """Listen; Lightning puts every handler back after the fit."""
-        signal.signal(signal.SIGINT, self._ask)
+        """Install the handler; Lightning restores the previous one after the fit."""
+        signal.signal(signal.SIGINT, self._handle_sigint)
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Stop, if asked to."""
-        self._stop_if_asked()
+        """Stop before the batch if Ctrl-C was pressed."""
+        self._raise_if_interrupted()
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        """Stop, if asked to."""
-        self._stop_if_asked()
+        """Stop before the batch if Ctrl-C was pressed."""
+        self._raise_if_interrupted()
 
     def on_train_end(self, *_: Any) -> None:
-        """Stop, if asked to in the last batch."""
-        self._stop_if_asked()
+        """Stop if Ctrl-C was pressed in the last batch."""
+        self._raise_if_interrupted()
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+    def _handle_sigint(self, number: int, frame: Any) -> None:
+        if self._interrupted:
             signal.default_int_handler(number, frame)
-        self._asked = True
+        self._interrupted = True
 
-    def _stop_if_asked(self) -> None:
-        if self._asked:
+    def _raise_if_interrupted(self) -> None:
+        if self._interrupted:
             raise KeyboardInterrupt

@@ -1,9 +1,10 @@
-"""Mutation testing of lightning_optim/optim, by hand: one small change after the other, and whether a test sees it.
+"""Mutation testing of lightning_optim/optim: makes one small change at a time and reports whether a test fails.
 
     python -m tests.mutants [--sample N] [--seed S] [--jobs J] [--only FILE]
 
-A mutant that passes every test is printed with its line: either nobody can see what it changes, or a test is missing.
-Each runs in a fork of a process that has loaded torch, Lightning and pytest, but nothing of the package.
+Only the fast tests run. A mutant that passes all of them is printed with its line: either the change has no visible
+effect, or a fast test is missing. Each mutant runs in a fork of a process that has imported what the tests need of
+other packages, but nothing of this one.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import argparse
 import ast
 import contextlib
 import copy
+import gc
 import os
 import random
 import signal
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.machinery import SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -30,16 +34,19 @@ import torch
 TESTS = Path(__file__).parent
 MUTATED = TESTS.parent / "lightning_optim" / "optim"
 
-# What a mutant has to pass: what is fast first, then these. A member's is tried on the tests of its name before.
-LATER = (
-    ("optim/test_size.py", "optim/test_members.py", "optim/test_torch.py"),
-    ("test_implementation.py", "test_registry.py", "optim/test_convergence.py"),
-    (*sorted(f"optim/{path.name}" for path in TESTS.glob("optim/test_oracles*.py")), "-m", ""),
+# Tests of every member have its name in their ids. The tests of one file or member run first, then these.
+OF_MEMBERS = (
+    "optim/test_members.py",
+    *sorted(f"optim/{path.name}" for path in TESTS.glob("optim/test_oracles*.py")),
+    "optim/test_torch.py",
 )
-FIRST = {path.relative_to(TESTS).as_posix() for path in TESTS.glob("optim/test_*.py")}.difference(*LATER)
-PASSES = (tuple(sorted(FIRST)), *LATER)
-SECONDS = 300  # for each pass
-VERDICTS = {0: "survived", 5: "survived", -signal.SIGALRM: "timed out"}  # by exit code; 5: no test has the name
+SLOWEST = ("optim/test_convergence.py", "optim/test_size.py")
+OPTIM = tuple(sorted({f"optim/{path.name}" for path in TESTS.glob("optim/test_*.py")}.difference(OF_MEMBERS, SLOWEST)))
+OUTSIDE_OPTIM = ("build/test_implementation.py", "catalog/test_registry.py")
+PASSES = (OPTIM, (*OF_MEMBERS, *SLOWEST), OUTSIDE_OPTIM)
+"""Arguments of pytest; a mutant survives if it passes all of them."""
+TIMEOUT_S = 300  # for each pass
+VERDICTS = {0: "survived", 5: "survived", -signal.SIGALRM: "timed out"}  # by exit code; 5: no test was selected
 OPERATORS = ("Lt LtE", "Gt GtE", "Eq NotEq", "Is IsNot", "In NotIn", "And Or", "Add Sub", "Pow Mult", "Mult Div")
 METHODS = ("add sub", "add_ sub_", "mul div", "mul_ div_", "addcmul_ addcdiv_", "clamp_min_ clamp_max_", "gt ge")
 WORDS = ("l2 l1", "decoupled absolute", "relative corrected", "lr peak_lr", "foreach fused", "exp_avg exp_avg_sq")
@@ -52,7 +59,7 @@ CASTS = ("bool", "dict", "float", "list", "sorted", "str", "tuple")
 
 
 def changes(node: ast.AST) -> Iterator[ast.AST]:
-    """What a node is changed into."""
+    """The changed versions of a node."""
     match node:
         case ast.Compare(ops=[op, *others]):
             yield _altered(node, ops=[getattr(ast, OTHER_OPERATOR[type(op).__name__])(), *others])
@@ -85,7 +92,7 @@ def changes(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _changed_calls(node: ast.Call) -> Iterator[ast.AST]:
-    """Of another method or of none; without a keyword; with the first arguments in the other order."""
+    """Calls of another method or of none, without one keyword, or with the first two arguments swapped."""
     match node.func:
         case ast.Attribute(attr=name) if name in OTHER_METHOD:
             yield _altered(node, func=_altered(node.func, attr=OTHER_METHOD[name]))
@@ -94,7 +101,7 @@ def _changed_calls(node: ast.Call) -> Iterator[ast.AST]:
         case ast.Name(id=name) if name in CASTS and len(node.args) == 1:
             yield node.args[0]
         case ast.Name(id="zip"):
-            return  # what it is told with strict=True is an assertion
+            return  # strict=True is an assertion
     yield from (_altered(node, keywords=rest) for rest in _without_each(node.keywords))
     match node.args:
         case [first, second, *others] if ast.dump(first) != ast.dump(second):
@@ -108,12 +115,12 @@ def _altered(node: Any, **fields: Any) -> Any:
 
 
 def _without_each(items: Sequence[Any]) -> Iterator[list[Any]]:
-    return ([*items[:place], *items[place + 1 :]] for place in range(len(items)))
+    return ([*items[:index], *items[index + 1 :]] for index in range(len(items)))
 
 
 @dataclass(frozen=True, eq=False)
 class Mutant:
-    """One node of the tree of a file, at `holder[key]`, and what stands in its place."""
+    """A node in the tree of a file, at `holder[key]`, and the node that replaces it."""
 
     path: Path
     tree: ast.Module
@@ -124,7 +131,7 @@ class Mutant:
     new: ast.AST
 
     def __str__(self) -> str:
-        # A constant says little without what stands around it.
+        # A constant says little without its parent.
         within = isinstance(self.old, ast.Constant) and isinstance(self.parent, (ast.expr, ast.keyword))
         texts = []
         for node in (self.new, self.old):
@@ -134,7 +141,7 @@ class Mutant:
 
 
 def mutants_in(path: Path, tree: ast.Module, parent: ast.AST) -> Iterator[Mutant]:
-    """All below a node, without docstrings, types and messages. An `if` never taken stands for its `raise`."""
+    """All mutants below a node, except in docstrings, types and messages. An `if` never taken covers its `raise`."""
     for field, value in ast.iter_fields(parent):
         holder, keys = (value, range(len(value))) if isinstance(value, list) else (vars(parent), [field])
         for key in keys:
@@ -152,7 +159,7 @@ def mutants_in(path: Path, tree: ast.Module, parent: ast.AST) -> Iterator[Mutant
 
 
 class Mutated(SourceFileLoader):
-    """Finds and loads one module: its source is that of the file, its code that of the tree."""
+    """Finds and loads one module: with the source of the file, but the code of the tree."""
 
     def __init__(self, path: Path, tree: ast.Module) -> None:
         parts = path.relative_to(TESTS.parent).with_suffix("").parts
@@ -167,15 +174,15 @@ class Mutated(SourceFileLoader):
 
 
 def start(mutant: Mutant | None, arguments: Sequence[str]) -> int:
-    """A process that runs tests in silence, and leads a group; it ends as pytest does, or by its alarm."""
+    """Fork a process (a group of its own) that runs tests silently; it exits with pytest's status or by its alarm."""
     if pid := os.fork():
         return pid
     try:
         os.setpgid(0, 0)
-        signal.alarm(SECONDS)
+        signal.alarm(TIMEOUT_S)
         for stream in (1, 2):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # they take longer to load than most mutants live
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # loading them takes longer than most mutants run
         torch.set_num_threads(1)
         if mutant is not None:
             mutant.holder[mutant.key] = mutant.new
@@ -186,7 +193,7 @@ def start(mutant: Mutant | None, arguments: Sequence[str]) -> int:
 
 
 def wait() -> tuple[int, str]:
-    """The next process that ends, and what that says of its mutant."""
+    """The id of the next process that ends, and the verdict on its mutant."""
     pid, status = os.wait()
     end(pid)
     return pid, VERDICTS.get(os.waitstatus_to_exitcode(status), "killed")
@@ -197,12 +204,20 @@ def end(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def first_pass(mutant: Mutant) -> tuple[str, ...]:
+    """Arguments of pytest for the tests that are most likely to fail; empty if there are no special ones."""
+    if mutant.path.parent.name == "members":
+        # Members are called by their class or by the name that a config has: `class Lion(Member, name="lion")`.
+        classes = [node for node in mutant.tree.body if isinstance(node, ast.ClassDef)]
+        keywords = [keyword.value for node in classes for keyword in node.keywords if keyword.arg == "name"]
+        names = [node.name for node in classes] + [value.value for value in keywords if isinstance(value, ast.Constant)]
+        return (*OF_MEMBERS, "-k", " or ".join(names)) if keywords else OF_MEMBERS
+    return tuple(sorted(f"optim/{path.name}" for path in TESTS.glob(f"optim/test_{mutant.path.stem}*.py")))
+
+
 def verdicts(mutants: Sequence[Mutant], jobs: int) -> Iterator[tuple[Mutant, str]]:
-    """Each mutant with `killed`, `timed out` or `survived`, as they come."""
-    waiting: list[tuple[Mutant, list[tuple[str, ...]]]] = []
-    for mutant in reversed(mutants):
-        of_its_name = ("optim/test_torch.py", "optim/test_members.py", "-k", mutant.path.stem)
-        waiting.append((mutant, [of_its_name, *PASSES] if mutant.path.parent.name == "members" else [*PASSES]))
+    """Each mutant with `killed`, `timed out` or `survived`, as they finish."""
+    waiting = [(mutant, [*filter(None, [first_pass(mutant)]), *PASSES]) for mutant in reversed(mutants)]
     running: dict[int, tuple[Mutant, list[tuple[str, ...]]]] = {}
     try:
         while waiting or running:
@@ -231,24 +246,38 @@ def report(found: Sequence[tuple[Mutant, str]]) -> None:
         print(row.format(file, counts.total(), *(counts[kind] for kind in kinds), score))
 
 
-def main() -> None:
-    import lightning.pytorch.cli  # noqa: F401  # here, so that no fork has to
+def import_other_packages() -> None:
+    """Import what the tests import of other packages, so that no fork has to."""
+    code = "import pytest, sys; pytest.main(['-q', '--collect-only', sys.argv[1]]); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, TESTS / "optim"], capture_output=True, text=True, check=True)
+    for name in done.stdout.splitlines()[-1].split():
+        if name.split(".")[0] not in ("__main__", "hydra_plugins", "lightning_optim", "tests"):
+            with contextlib.suppress(ImportError):
+                import_module(name)
+    gc.freeze()  # a collection in a fork would copy all pages
 
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sample", type=int, default=sys.maxsize, help="that many mutants, drawn at random; else all")
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="how many run at once")
+    parser.add_argument(
+        "--sample", type=int, default=sys.maxsize, help="number of mutants, drawn at random; default: all"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of mutants that run at the same time")
     parser.add_argument("--only", default="*.py", help="the mutants of one file, for example members/adam.py")
     given = parser.parse_args()
     trees = {path: ast.parse(path.read_bytes()) for path in sorted(MUTATED.rglob("*.py")) if path.match(given.only)}
     mutants = [mutant for path, tree in trees.items() for mutant in mutants_in(path, tree, tree)]
     if not mutants:
-        parser.error(f"--only {given.only}: there is nothing to change")
+        parser.error(f"--only {given.only}: no mutants in such a file")
+    import_other_packages()
     drawn = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
     for arguments in PASSES:
         start(None, arguments)
         if wait()[1] != "survived":
-            raise SystemExit(f"tests fail as it is: python -m pytest {' '.join(f'tests/{each}' for each in arguments)}")
+            raise SystemExit(
+                f"tests fail without a mutant: python -m pytest {' '.join(f'tests/{each}' for each in arguments)}"
+            )
     found: dict[Mutant, str] = {}
     for mutant, verdict in verdicts(sorted(drawn, key=mutants.index), given.jobs):
         found[mutant] = verdict

@@ -1,1 +1,1 @@
-"""How Hydra finds the config groups; what is below `path` and `conf_package` is laid elsewhere by the build."""
+"""The Hydra integration: generated configs, and `path` and `conf_package`, which the build moves elsewhere."""

@@ -1,6 +1,6 @@
-"""Writes `conf/optimizer/<name>.yaml`, `conf/scheduler/<name>.yaml` and `optim/__init__.pyi` from the registries.
+"""Generates `conf/optimizer/<name>.yaml`, `conf/scheduler/<name>.yaml` and `optim/__init__.pyi` from the catalogs.
 
-`python -m lightning_optim._hydra.generate` writes the files; a test holds them equal to what it would write.
+`python -m lightning_optim._hydra.generate` writes the files; a test compares them with what it would write.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .stub import stub
 CONF = Path(__file__).parents[2] / "conf"
 STUB = Path(__file__).parents[1] / "optim" / "__init__.pyi"
 
-READY = {
+READY_CONFIGS = {
     "adamw_groups": (
         "adamw",
         "Adam with decoupled weight decay, and rules for param groups.",
@@ -27,7 +27,7 @@ READY = {
     ),
     "adamw_llrd": (
         "adamw",
-        "AdamW with layer-wise lr decay: the nearer a layer is to the input, the smaller its lr (arXiv:1801.06146).",
+        "AdamW with layer-wise lr decay: the closer a layer is to the input, the smaller its lr (arXiv:1801.06146).",
         ("no_decay", "layer_decay"),
         {},
     ),
@@ -44,11 +44,11 @@ READY = {
         {"lookahead": {"k": 6, "alpha": 0.5}},
     ),
 }
-"""Ready configs: the algorithm, what it is, presets out of `optimizer/groups`, and values of its own."""
+"""By name: the algorithm, a summary, presets from `optimizer/groups`, and values that differ from the defaults."""
 
-# With this default, a schedule is of use by epochs only.
+# Schedules that step once an epoch by default.
 _BY_EPOCH = ("reduce_on_plateau",)
-# What a schedule cannot do without has no default: these are starting points.
+# Values for required arguments, which have no default.
 _STARTING_POINTS = {
     "base_lr": 0.0,
     "gamma": 0.999,
@@ -67,72 +67,80 @@ _STARTING_LISTS = {
 }
 
 
-def configs() -> Iterator[tuple[Path, str]]:
-    """`(path below conf/, content)` of each generated file."""
+def generate_configs() -> Iterator[tuple[Path, str]]:
+    """`(path below conf/, content)` for each generated file."""
     for info in BUILT_IN.values():
-        yield Path("optimizer", f"{info.name}.yaml"), _optimizer(info)
-    for name, (algorithm, summary, presets, values) in READY.items():
-        yield Path("optimizer", f"{name}.yaml"), _ready(BUILT_IN[algorithm], summary, presets, values)
+        yield Path("optimizer", f"{info.name}.yaml"), _format_optimizer(info)
+    for name, (algorithm, summary, presets, values) in READY_CONFIGS.items():
+        yield Path("optimizer", f"{name}.yaml"), _format_ready_config(BUILT_IN[algorithm], summary, presets, values)
     for name, schedule in SCHEDULES.items():
-        if not schedule.function:
-            yield Path("scheduler", f"{name}.yaml"), _scheduler(schedule)
+        if not schedule.takes_function:
+            yield Path("scheduler", f"{name}.yaml"), _format_scheduler(schedule)
 
 
-def _optimizer(info: OptimizerInfo) -> str:
-    return _text(info.summary, [*_optimizer_lines(info, {}), "groups: {}"])
+def _format_optimizer(info: OptimizerInfo) -> str:
+    return _format_file(info.summary, [*_optimizer_lines(info, {}), "groups: {}"])
 
 
-def _ready(info: OptimizerInfo, summary: str, presets: Sequence[str], values: Mapping[str, object]) -> str:
+def _format_ready_config(
+    info: OptimizerInfo, summary: str, presets: Sequence[str], values: Mapping[str, object]
+) -> str:
     if not presets:
-        return _text(summary, [*_optimizer_lines(info, values), "groups: {}"])
+        return _format_file(summary, [*_optimizer_lines(info, values), "groups: {}"])
     defaults = ["defaults:", f"  - groups: [{', '.join(presets)}]", "  - _self_", ""]
-    return _text(summary, [*defaults, *_optimizer_lines(info, values)])
+    return _format_file(summary, [*defaults, *_optimizer_lines(info, values)])
 
 
 def _optimizer_lines(info: OptimizerInfo, values: Mapping[str, object]) -> list[str]:
-    head = ["_target_: lightning_optim.OptimizerFactory", _NO_PARTIAL, f"name: {info.name}"]
-    whose = "implementation: auto  # auto: torch's class where it can do what is asked, else ours; or: torch, own"
-    return [*head, whose, *_lines(info.hyperparameters, values)]
+    return [
+        "_target_: lightning_optim.OptimizerFactory",
+        _NOT_PARTIAL,
+        f"name: {info.name}",
+        "implementation: auto  # auto: torch's class if it supports the settings, else ours; or: torch, own",
+        *_hyperparameter_lines(info.hyperparameters, values),
+    ]
 
 
-def _scheduler(info: ScheduleInfo) -> str:
+def _format_scheduler(info: ScheduleInfo) -> str:
     lists = _STARTING_LISTS.get(info.name, {})
-    head = [
+    hyperparameters = {
+        key: spec for key, spec in info.hyperparameters.items() if key not in lists and key != "total_steps"
+    }
+    lines = [
         "_target_: lightning_optim.SchedulerFactory",
-        _NO_PARTIAL,
+        _NOT_PARTIAL,
         f"name: {info.name}",
         f"interval: {'epoch' if info.name in _BY_EPOCH else 'step'}",
         f"warmup_steps: {_STARTING_POINTS['warmup_steps'] if info.needs_warmup else 0}",
-        "total_steps: null  # null: the trainer's",
+        "total_steps: null  # null: the length of the run",
+        *(f"{key}: {value}" for key, value in lists.items()),
+        *_hyperparameter_lines(hyperparameters, _STARTING_POINTS),
     ]
-    rest = [f"{key}: {value}" for key, value in lists.items()]
-    others = {key: spec for key, spec in info.hyperparameters.items() if key not in lists and key != "total_steps"}
-    return _text(info.summary, [*head, *rest, *_lines(others, _STARTING_POINTS)])
+    return _format_file(info.summary, lines)
 
 
-def _lines(hyperparameters: Mapping[str, Hyperparameter], starting_points: Mapping[str, object]) -> list[str]:
+def _hyperparameter_lines(
+    hyperparameters: Mapping[str, Hyperparameter], starting_points: Mapping[str, object]
+) -> list[str]:
     lines = []
     for key, spec in hyperparameters.items():
-        value = starting_points[key] if key in starting_points and _open(spec) else spec.default
+        has_no_default = spec.required or (spec.optional and spec.default is None)
+        value = starting_points[key] if key in starting_points and has_no_default else spec.default
         lines.append(f"{key}: {to_yaml(value)}" + (f"  # {spec.help}" if spec.help else ""))
     return lines
 
 
-def _open(spec: Hyperparameter) -> bool:
-    return spec.required or (spec.optional and spec.default is None)
+_NOT_PARTIAL = "_partial_: false  # explicit: overrides a true in a config that this one is merged over"
 
 
-_NO_PARTIAL = "_partial_: false  # explicit: a block merged over must not leave it true"
-
-
-def _text(summary: str, lines: list[str]) -> str:
-    head = [f"# {summary}", "# Written by `python -m lightning_optim._hydra.generate`: edit the registry instead."]
+def _format_file(summary: str, lines: list[str]) -> str:
+    head = [f"# {summary}", "# Generated by `python -m lightning_optim._hydra.generate`: edit the catalog instead."]
     return "\n".join([*head, *lines]) + "\n"
 
 
 def main() -> None:
-    """Write them all."""
-    for path, content in configs():
+    """Write all generated files."""
+    for path, content in generate_configs():
         (CONF / path).parent.mkdir(parents=True, exist_ok=True)
         (CONF / path).write_text(content, encoding="utf-8")
     STUB.write_text(stub(), encoding="utf-8")

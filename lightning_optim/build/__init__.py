@@ -1,1 +1,1 @@
-"""From config to optimizer: the factory, whose class runs each algorithm, and loading by name."""
+"""From config to optimizer: the factory, the choice of the class that runs each algorithm, and loading by name."""

@@ -1,8 +1,8 @@
-"""Loading a state dict by the parameters' names, into an optimizer that a factory built."""
+"""Loading a state dict by parameter name into an optimizer that a factory built."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -10,50 +10,54 @@ from torch.optim import Optimizer
 from ..catalog.registry import optimizer_info
 from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import ALGORITHM
-from ..groups.loading import check_algorithm, check_saved, check_states, match
-from ..groups.merging import merged
-from ..schedule.by_group import is_scheduled_elsewhere, mark_moved_groups
+from ..groups.match_by_name import check_same_groups, match_groups
+from ..groups.merge_values import merge_values
+from ..groups.state_checks import check_buffers, check_saved_algorithm
+from ..schedule.optimizer_marks import is_scheduled_elsewhere, mark_moved_groups
 from .implementation import check_torch_can_resume
 
 
 def remap_before_load(
-    own: Mapping[str, bool], main: str, optimizer: Optimizer, state_dict: dict[str, Any]
+    uses_own_class: Mapping[str, bool], main: str, optimizer: Optimizer, state_dict: dict[str, Any]
 ) -> dict[str, Any]:
-    """For torch's hook before a load: the state dict in this run's groups, by name, and in its classes' words.
+    """The state dict in this run's groups and with the keys of its classes: torch's hook before a load.
 
     Args:
-        own: by algorithm: whether its class is ours.
-        main: the algorithm where the groups name none.
-        optimizer: what is loaded into.
-        state_dict: its source.
+        uses_own_class: by algorithm: whether this package's class runs it.
+        main: the algorithm of groups that name none.
+        optimizer: the one to load into.
+        state_dict: the one to load.
+
+    Raises:
+        ConfigError: a parameter or its state does not fit; or a scheduler or class of this run cannot continue with it.
     """
-    current, saved = optimizer.param_groups, state_dict["param_groups"]
+    saved, states = state_dict["param_groups"], state_dict["state"]
     if optimizer_info(main).single_group:
-        check_saved(current, saved)  # its state is one vector over all parameters
-    _check_scheduler_follows(optimizer, saved)
-    # Only what another program saved: ours says what was configured, and what differs comes from the config.
-    for theirs in saved:
-        name = theirs.get(ALGORITHM, main)
-        if "configured" not in theirs and not own.get(name, True):
-            check_torch_can_resume(optimizer_info(name), theirs)
-    found = match(current, state_dict)
+        check_same_groups(optimizer.param_groups, saved)  # its state is one vector over all parameters
+    _check_scheduler_can_follow(optimizer, saved)
+    for group in saved:
+        name = group.get(ALGORITHM, main)
+        # Our checkpoints record what was configured: where that differs, the config wins. Others are used as they are.
+        if "configured" not in group and not uses_own_class.get(name, True):
+            check_torch_can_resume(optimizer_info(name), group)
+    matches = match_groups(optimizer.param_groups, state_dict)
     groups = []
-    for each in found:
-        group = {**merged(each.now, each.sources), "params": list(each.places)}
-        name = each.now.get(ALGORITHM, main)
+    for match in matches:
+        group = {**merge_values(match.current, match.sources), "params": list(match.state_keys)}
+        name = match.current.get(ALGORITHM, main)
+        param_names: Sequence[str] = match.current.get("param_names") or ()
         info = optimizer_info(name)
-        check_algorithm(info, each, state_dict["state"])
-        if not own[name] and info.is_built_in:
-            places = [f"parameter {place}" for place in each.places]
-            check_states(info, group, each.now.get("param_names") or places, state_dict["state"])
+        check_saved_algorithm(info, param_names, match.sources, states)
+        if not uses_own_class[name] and info.is_built_in:
+            check_buffers(info, group, param_names or [f"parameter {key}" for key in match.state_keys], states)
             group = {key: value for key, value in group.items() if key not in info.own_only}
         groups.append(group)
-    mark_moved_groups(optimizer, [str(each.now.get("name")) for each in found if each.moved])
+    mark_moved_groups(optimizer, [str(match.current.get("name")) for match in matches if match.moved])
     return {**state_dict, "param_groups": groups}
 
 
-def _check_scheduler_follows(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:
-    """Whether the scheduler finds its groups again: torch's keep their lists by place."""
+def _check_scheduler_can_follow(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:
+    """Check that a scheduler of somebody else's gets the groups it was saved with: torch's store lrs by position."""
     if not is_scheduled_elsewhere(optimizer):
         return
     now, before = (
@@ -62,8 +66,8 @@ def _check_scheduler_follows(optimizer: Optimizer, saved: Iterable[Mapping[str, 
     if now != before and None not in {name for name, _ in (*now, *before)}:
         raise ConfigError(
             f"scheduler: the checkpoint's param groups are {_format_groups(before)}, this run's {_format_groups(now)}, "
-            "and a scheduler that no SchedulerFactory has built keeps their lrs by place. Build it with "
-            "lightning_optim.SchedulerFactory, or give the groups and lrs that it was saved under"
+            "and a scheduler that no SchedulerFactory built stores their lrs by position. Build it with "
+            "lightning_optim.SchedulerFactory, or use the groups and lrs that it was saved with"
         )
 
 

@@ -1,4 +1,4 @@
-"""Whether each algorithm of a plan takes the groups and parameters that the rules gave it."""
+"""`check_plan`: whether each algorithm of a plan takes its groups and parameters."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from ..groups.plan import Plan
 from ..optim.checks import check_matrices
 
 
-def check_takes(plan: Plan) -> None:
-    """Whether each algorithm of a plan takes its groups and parameters.
+def check_plan(plan: Plan) -> None:
+    """Check that each algorithm of a plan takes its groups and parameters.
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: an algorithm takes one group and gets several, or takes matrices only and gets other tensors.
     """
     for name in dict.fromkeys(group.algorithm for group in plan.groups):
-        _check_takes(optimizer_info(name), plan)
+        _check_algorithm(optimizer_info(name), plan)
 
 
-def _check_takes(info: OptimizerInfo, plan: Plan) -> None:
+def _check_algorithm(info: OptimizerInfo, plan: Plan) -> None:
     if info.single_group and len(plan.groups) > 1:
         names = ", ".join(group.name for group in plan.groups)
         raise ConfigError(
             f"groups: {info.name} takes one param group, the rules make {len(plan.groups)}: {names}. "
             "Remove them with groups: null"
         )
-    for group in plan.groups if info.matrices_only else ():
+    if not info.matrices_only:
+        return
+    for group in plan.groups:
         if group.algorithm != info.name:
             continue
         key = group.sources.get("optimizer", ("name",))[0]

@@ -1,4 +1,4 @@
-"""Lightning's scheduler dict for an optimizer of ours, and the check that both factories were instantiated."""
+"""Lightning's scheduler dict for an optimizer from a factory, and the check that config nodes were instantiated."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from ..schedule.factory import SchedulerFactory
 
 
 def scheduler_config(
-    optimizer: Optimizer, scheduler: SchedulerFactory | None, length: Callable[[str], int]
+    optimizer: Optimizer, scheduler: SchedulerFactory | None, run_length: Callable[[str], int]
 ) -> dict[str, Any] | None:
-    """Lightning's scheduler dict for an optimizer of ours; None where every lr is constant.
+    """Lightning's scheduler dict; None where every lr is constant.
 
     Args:
-        optimizer: what it drives.
-        scheduler: None for a constant lr, where no rule has a schedule of its own.
-        length: how many `step`s or `epoch`s the run has, for a schedule that needs to know.
+        optimizer: the optimizer to schedule.
+        scheduler: None for a constant lr in every group without a `schedule` of its own.
+        run_length: from an interval, `step` or `epoch`, to how many of them the run has; called only where the
+            schedule needs it.
 
     Raises:
-        ConfigError: what the scheduler's factory raises, or `length`.
+        ConfigError: from the scheduler's factory, or from `run_length`.
     """
     if scheduler is None:
         if all(SCHEDULE not in group for group in optimizer.param_groups):
             return None
         scheduler = SchedulerFactory("constant", factor=1.0)
     check_instantiated("scheduler", scheduler, SchedulerFactory)
-    total = length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
-    return scheduler.config(optimizer, total)
+    total_steps = run_length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
+    return scheduler.config(optimizer, total_steps)
 
 
 def check_instantiated(key: str, factory: Any, cls: type) -> None:
-    """Check that a config node was instantiated to the factory it describes.
+    """Check that a config node was instantiated, and to the right factory.
 
     Args:
         key: of the node.
-        factory: what was passed for it.
+        factory: the object passed for it.
         cls: `OptimizerFactory` or `SchedulerFactory`.
 
     Raises:

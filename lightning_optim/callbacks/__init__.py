@@ -1,1 +1,1 @@
-"""Lightning callbacks: thin hooks over the parts that do the work."""
+"""Lightning callbacks: thin hooks that call the rooms below."""

@@ -1,4 +1,4 @@
-"""`configure_optimizers`: where the factories meet a LightningModule."""
+"""`configure_optimizers`: builds the optimizer and the scheduler of a LightningModule from the factories."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..build.optimizer import build_optimizer
 from ..build.scheduler_config import check_instantiated, scheduler_config
 from ..core.errors import ConfigError
 from ..schedule.factory import SchedulerFactory
-from .announce import announce
 from .lightning_internals import attached_trainer
-from .run_length import run_length
-from .strategies import rebuild_reducer
+from .print_table import print_table
+from .run_length import get_run_length
+from .strategies import rebuild_ddp_reducer
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -24,20 +24,23 @@ def configure_optimizers(
     optimizer: OptimizerFactory,
     scheduler: SchedulerFactory | None = None,
 ) -> dict[str, Any]:
-    """All that a LightningModule's `configure_optimizers` has to return; prints the group table on rank zero.
+    """What a LightningModule's `configure_optimizers` has to return; prints the group table on rank zero.
 
-    A schedule that needs the length of the run gets it from the config, else from the trainer: the smaller of
+    A schedule that needs the length of the run takes it from its config, else from the trainer: the smaller of
     `max_steps` and `max_epochs` times the optimizer steps of an epoch. It is never read from
     `trainer.estimated_stepping_batches`, which breaks the mid-epoch resume of a stateful loader (Lightning #20550).
 
     Args:
-        module: attached to a trainer if the schedule needs one.
-        optimizer: called with `module`, so rules see names and classes.
+        module: the module to train; attached to a trainer if the schedule needs the length of the run.
+        optimizer: called with `module`, so that rules see names and classes.
         scheduler: None for a constant lr.
 
+    Returns:
+        Lightning's dict: `optimizer`, and `lr_scheduler` if there is a scheduler.
+
     Raises:
-        ConfigError: what the factories raise; the length of the run cannot be known; or the optimizer takes several
-            gradients a step, and the trainer would not give it as many of one batch.
+        ConfigError: a factory raises it; the length of the run is unknown; or the optimizer takes several gradients a
+            step, and the trainer would not compute all of them on the same batch.
 
     Example:
         >>> class Net(LightningModule):
@@ -45,32 +48,37 @@ def configure_optimizers(
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
     """
     check_instantiated("optimizer", optimizer, OptimizerFactory)
-    trainable = sum(p.requires_grad for p in module.parameters())
+    num_trainable = _count_trainable(module)
     plan = optimizer.plan(module)
     built = build_optimizer(plan)
     trainer = attached_trainer(module)
     if trainer is not None:
-        _check_evaluations(built, trainer)
-    announce(built, plan.table())
-    if trainable != sum(p.requires_grad for p in module.parameters()) and trainer is not None:
-        rebuild_reducer(trainer)
-    driving = scheduler_config(built, scheduler, lambda interval: run_length(module.trainer, interval))
-    return {"optimizer": built} if driving is None else {"optimizer": built, "lr_scheduler": driving}
+        _check_gradients_per_step(built, trainer)
+    print_table(built, plan.table())
+    # A `frozen: true` rule has changed what DDP has to average.
+    if num_trainable != _count_trainable(module) and trainer is not None:
+        rebuild_ddp_reducer(trainer)
+    config = scheduler_config(built, scheduler, lambda interval: get_run_length(module.trainer, interval))
+    return {"optimizer": built} if config is None else {"optimizer": built, "lr_scheduler": config}
 
 
-def _check_evaluations(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Whether a closure gives each of a step's gradients by itself."""
+def _count_trainable(module: LightningModule) -> int:
+    return sum(p.requires_grad for p in module.parameters())
+
+
+def _check_gradients_per_step(optimizer: Optimizer, trainer: Trainer) -> None:
+    """Raises where an optimizer calls its closure several times a step, and the trainer would mix up the gradients."""
     evaluations = getattr(optimizer, "evaluations", 1)
     if evaluations == 1:
         return
-    who = f"{type(optimizer).__name__} takes {evaluations} gradients a step"
+    prefix = f"{type(optimizer).__name__} takes {evaluations} gradients a step"
     if trainer.accumulate_grad_batches > 1:
         raise ConfigError(
-            f"trainer.accumulate_grad_batches: {who}, and while gradients accumulate the second would be added to the "
-            "first. Type trainer.accumulate_grad_batches=1, or take another optimizer"
+            f"trainer.accumulate_grad_batches: {prefix}, and under accumulation the second would be added to the "
+            "first. Type trainer.accumulate_grad_batches=1, or use another optimizer"
         )
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise ConfigError(
-            f"trainer.precision: {who}, and under a GradScaler Lightning gives it but one. Type "
-            "trainer.precision=bf16-mixed, or take another optimizer"
+            f"trainer.precision: {prefix}, and with a GradScaler Lightning computes only one. Type "
+            "trainer.precision=bf16-mixed, or use another optimizer"
         )

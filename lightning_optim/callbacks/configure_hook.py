@@ -1,4 +1,4 @@
-"""What callbacks do to one module's `configure_optimizers`: replace it, or be called just before it."""
+"""Replace a module's `configure_optimizers`, or run callbacks before it, for the duration of a fit."""
 
 from __future__ import annotations
 
@@ -10,45 +10,53 @@ if TYPE_CHECKING:
 
 
 class ConfigureOptimizersHook:
-    """Stands in for `configure_optimizers` on one instance, whichever callback came first, until it is undone."""
+    """Takes the place of `configure_optimizers` on one module instance; several callbacks may share it, in any order.
+
+    Use `install` to get it and `remove` to undo it.
+    """
 
     def __init__(self, module: LightningModule) -> None:
-        self._own = vars(module).get("configure_optimizers")
+        self.original: Callable[[], Any] | None = vars(module).get("configure_optimizers")
+        """The instance attribute that it replaces, if there was one."""
         self._configure: Callable[[], Any] = module.configure_optimizers
-        self._before: list[Callable[[], None]] = []
+        self._run_before: list[Callable[[], None]] = []
 
     @classmethod
-    def of(cls, module: LightningModule) -> ConfigureOptimizersHook:
-        """The one in force on this module, or a new one."""
-        bound = vars(module).get("configure_optimizers")
-        current = getattr(bound, "__self__", None)
-        if isinstance(current, cls):
-            return current
-        arrangement = cls(module)
-        # A bound method, since Lightning compares its __code__ to tell whether the hook is overridden.
-        module.configure_optimizers = arrangement.configure_optimizers  # type: ignore[method-assign]
-        return arrangement
+    def install(cls, module: LightningModule) -> ConfigureOptimizersHook:
+        """The hook of this module: the installed one, else a new one."""
+        installed = _find_installed(module)
+        if installed is not None:
+            return installed
+        hook = cls(module)
+        # A bound method: Lightning compares its __code__ to find out whether `configure_optimizers` is overridden.
+        module.configure_optimizers = hook.configure_optimizers  # type: ignore[method-assign]
+        return hook
+
+    @staticmethod
+    def remove(module: LightningModule) -> None:
+        """Restore the module's own `configure_optimizers`; does nothing if no hook is installed."""
+        hook = _find_installed(module)
+        if hook is not None:
+            del module.configure_optimizers
+            if hook.original is not None:
+                module.configure_optimizers = hook.original  # type: ignore[method-assign]
 
     def replace(self, configure: Callable[[], Any]) -> None:
-        """Call this instead of the module's own."""
+        """Call `configure` instead of the module's own `configure_optimizers`."""
         self._configure = configure
 
-    def before(self, hook: Callable[[], None]) -> None:
-        """Call this first."""
-        self._before.append(hook)
+    def run_before(self, callback: Callable[[], None]) -> None:
+        """Call `callback` before `configure_optimizers`."""
+        self._run_before.append(callback)
 
     def configure_optimizers(self) -> Any:
         """What Lightning calls."""
-        for hook in self._before:
-            hook()
+        for callback in self._run_before:
+            callback()
         return self._configure()
 
-    @staticmethod
-    def undo(module: LightningModule) -> None:
-        """Give the module its own hook back; harmless where there is nothing to undo."""
-        bound = vars(module).get("configure_optimizers")
-        arrangement = getattr(bound, "__self__", None)
-        if isinstance(arrangement, ConfigureOptimizersHook):
-            del module.configure_optimizers
-            if arrangement._own is not None:
-                module.configure_optimizers = arrangement._own  # type: ignore[method-assign]
+
+def _find_installed(module: LightningModule) -> ConfigureOptimizersHook | None:
+    bound = vars(module).get("configure_optimizers")
+    hook = getattr(bound, "__self__", None)
+    return hook if isinstance(hook, ConfigureOptimizersHook) else None

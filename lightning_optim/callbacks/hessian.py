@@ -1,4 +1,4 @@
-"""Sophia-G's estimates of the Hessian, made as Lightning trains."""
+"""SophiaHessian: estimates the Hessian for Sophia-G while Lightning trains."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,26 +15,26 @@ from ..core.hyperparameters import Number
 from ..optim.composite import Composite
 from ..optim.gauss_newton import LOSSES, SampledGradients
 from .lightning_internals import logger_step
-from .strategies import check_replicas
+from .rank_average import average_over_ranks
+from .strategies import check_strategy_for_hessian
 
 if TYPE_CHECKING:
     from ..optim import SophiaG
 
 
 class SophiaHessian(Callback):
-    """Feeds Sophia-G its estimate of the Hessian's diagonal before each n-th step, from the first one on.
+    """Gives Sophia-G an estimate of the Hessian's diagonal before every n-th step, starting with the first.
 
-    In the first batch of such a step, the loss that `training_step` computes is differentiated a second time, at labels
-    drawn from the model's own output (the Gauss-Newton-Bartlett estimator, arXiv:2305.14342, algorithms 2 and 3). So
-    such a step costs one more backward pass, and no forward pass. The labels depend on nothing but the step and the
-    rank: a run that resumes draws the same. An estimate that is not finite is left out.
+    In the first batch of such a step, the loss that `training_step` computes is differentiated a second time, with
+    labels sampled from the model's own output (the Gauss-Newton-Bartlett estimator, arXiv:2305.14342, algorithms 2 and
+    3). So such a step costs one more backward pass and no forward pass. The labels depend only on the step and the
+    rank, so a resumed run samples the same ones. An estimate that is not finite is dropped.
 
-    `training_step` calls one of `torch.nn.functional`'s cross_entropy, nll_loss, binary_cross_entropy_with_logits and
-    mse_loss, or `torch.nn`'s class of it; where there is another loss, call `update_hessian` of `optim.SophiaG`
-    yourself.
+    `training_step` must call one of `torch.nn.functional`'s cross_entropy, nll_loss, binary_cross_entropy_with_logits
+    and mse_loss, or the `torch.nn` class of it. With another loss, call `update_hessian` of `optim.SophiaG` yourself.
 
     Args:
-        every_n_steps: from one estimate to the next, in optimizer steps; the paper's k.
+        every_n_steps: optimizer steps from one estimate to the next; the paper's k.
 
     Raises:
         ConfigError: no optimizer is Sophia-G, the strategy shards parameters, or the loss is none of these.
@@ -44,107 +43,88 @@ class SophiaHessian(Callback):
         >>> callback = SophiaHessian(every_n_steps=10)
     """
 
-    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+    __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
     def __init__(self, every_n_steps: int = 10) -> None:
         steps = Number(default=10, low=1, integer=True)
         self.every_n_steps: int = steps.check(every_n_steps, "every_n_steps")
-        self._due = False
-        self._own: Any = None
-        """A training step that stood on the module itself, and not on its class."""
+        self._is_due = False
+        self._instance_training_step: Any = None
+        """The `training_step` that was set on the module instance rather than on its class, if any."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a strategy under which no rank has the whole gradient of a parameter."""
+        """Refuse a strategy under which no rank has a parameter's full gradient."""
         if stage == "fit":
-            check_replicas(trainer)
+            check_strategy_for_hessian(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look into each training step from here on."""
-        if not _sophias(trainer.optimizers):
+        """Wrap the module's `training_step`."""
+        if not _find_sophias(trainer.optimizers):
             raise ConfigError(
-                "SophiaHessian: no optimizer is Sophia-G. Type optimizer=sophia_g, or leave the callback out"
+                "SophiaHessian: no optimizer is Sophia-G. Type optimizer=sophia_g, or remove the callback"
             )
-        own = pl_module.training_step
+        original = pl_module.training_step
 
-        @wraps(own)
+        @wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
-            return self._look(trainer, lambda: own(*args, **kwargs))
+            return self._run_training_step(trainer, lambda: original(*args, **kwargs))
 
-        self._own = vars(pl_module).get("training_step")
+        self._instance_training_step = vars(pl_module).get("training_step")
         pl_module.training_step = training_step  # type: ignore[method-assign]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """An estimate is due in the first batch of a step."""
-        step = logger_step(trainer)
-        self._due = step % self.every_n_steps == 0 and batch_idx % trainer.accumulate_grad_batches == 0
+        """An estimate is due in the first batch of every n-th step."""
+        starts_step = batch_idx % trainer.accumulate_grad_batches == 0
+        self._is_due = starts_step and logger_step(trainer) % self.every_n_steps == 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look no more."""
-        self._undo(pl_module)
+        """Restore the module's `training_step`."""
+        self._restore_training_step(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same."""
-        self._undo(pl_module)
+        """Restore it after an error too."""
+        self._restore_training_step(pl_module)
 
-    def _undo(self, module: LightningModule) -> None:
-        if vars(module).pop("training_step", None) and self._own:
-            module.training_step = self._own  # type: ignore[method-assign]
+    def _restore_training_step(self, module: LightningModule) -> None:
+        if vars(module).pop("training_step", None) and self._instance_training_step:
+            module.training_step = self._instance_training_step  # type: ignore[method-assign]
 
-    def _look(self, trainer: Trainer, training_step: Callable[[], Any]) -> Any:
-        """A training step; where an estimate is due, with one."""
-        if not self._due:
+    def _run_training_step(self, trainer: Trainer, training_step: Callable[[], Any]) -> Any:
+        """Run `training_step`, and update the Hessian from its loss if an estimate is due."""
+        if not self._is_due:
             return training_step()
-        self._due = False
-        sophias = _sophias(trainer.optimizers)
+        self._is_due = False
+        sophias = _find_sophias(trainer.optimizers)
         params = [p for sophia in sophias for group in sophia.param_groups for p in group["params"] if p.requires_grad]
-        if not params:  # all frozen, as yet
+        if not params:  # all of them are still frozen
             return training_step()
-        step = logger_step(trainer)
         scaler = getattr(trainer.precision_plugin, "scaler", None)
 
-        def take(num_samples: float, grads: Mapping[Tensor, Tensor]) -> None:
-            num_samples, grads = _over_ranks(num_samples, grads, params)
+        def update_hessians(num_samples: float, grads: Mapping[Tensor, Tensor]) -> None:
+            num_samples, grads = average_over_ranks(num_samples, grads, params)
             if num_samples:
                 for sophia in sophias:
                     sophia.update_hessian(num_samples, grads)
 
         sampled = SampledGradients(
             params,
-            seed=step * trainer.world_size + trainer.global_rank,
+            seed=logger_step(trainer) * trainer.world_size + trainer.global_rank,
             scale=scaler.get_scale() if scaler else 1.0,
-            take=take,
+            on_sample=update_hessians,
         )
         with sampled:
             output = training_step()
-        if not sampled.taken and output is not None:  # else Lightning skips the batch
+        if not sampled.found_loss and output is not None:  # None: Lightning skips the batch
             raise ConfigError(
-                "SophiaHessian: training_step computes none of the losses that labels can be drawn for: "
+                "SophiaHessian: training_step computes none of the losses that labels can be sampled for: "
                 f"{', '.join(sorted(loss.__name__ for loss in LOSSES))} of torch.nn.functional. Compute one of them "
-                "there, or leave the callback out and call optimizer.update_hessian yourself (see optim.SophiaG)"
+                "there, or remove the callback and call optimizer.update_hessian yourself (see optim.SophiaG)"
             )
         return output
 
 
-def _sophias(optimizers: Sequence[Optimizer]) -> list[SophiaG]:
-    from ..optim import SophiaG  # a callback loads no optimizer before there is one
+def _find_sophias(optimizers: Sequence[Optimizer]) -> list[SophiaG]:
+    from ..optim import SophiaG  # importing a callback must not load the optimizers
 
-    every = [part for one in optimizers for part in (one.linked() if isinstance(one, Composite) else [one])]
-    return [optimizer for optimizer in every if isinstance(optimizer, SophiaG)]
-
-
-def _over_ranks(
-    num_samples: float, grads: Mapping[Tensor, Tensor], params: Sequence[Tensor]
-) -> tuple[float, Mapping[Tensor, Tensor]]:
-    """The gradients of the mean loss over all ranks' batches, and how many samples it is the mean over."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return num_samples, grads
-    counts = torch.tensor([num_samples, *(float(param in grads) for param in params)], device=params[0].device)
-    torch.distributed.all_reduce(counts)
-    num_samples, *uses = counts.tolist()
-    means = {}
-    for param, used in zip(params, uses, strict=True):
-        if used:
-            means[param] = grads[param] if param in grads else torch.zeros_like(param)
-            torch.distributed.all_reduce(means[param])
-            means[param] /= torch.distributed.get_world_size()
-    return num_samples, means
+    parts = [p for o in optimizers for p in (o.synced_children() if isinstance(o, Composite) else [o])]
+    return [optimizer for optimizer in parts if isinstance(optimizer, SophiaG)]

@@ -1,4 +1,4 @@
-"""A configured optimizer for a LightningModule that nobody may edit."""
+"""OptimizerOverride: a configured optimizer for a LightningModule whose code cannot be changed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class OptimizerOverride(Callback):
-    """Replaces the `configure_optimizers` of the module that is trained, while it is trained.
+    """Replaces the `configure_optimizers` of the trained module for the duration of a fit.
 
-    The module must have one, since Lightning asks for it before any callback; where the module is yours, write
-    `return configure_optimizers(self, ...)` in it instead.
+    The module must define one, since Lightning looks for it before it calls any callback. If you can change the module,
+    write `return configure_optimizers(self, ...)` in it instead.
 
     Args:
         optimizer: builds the optimizer from the module.
@@ -28,23 +28,23 @@ class OptimizerOverride(Callback):
         >>> callback = OptimizerOverride(OptimizerFactory("adamw", lr=3e-4))
     """
 
-    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+    __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
     def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put ours in place before the strategy asks for the optimizers."""
+        """Install the override before the strategy calls `configure_optimizers`."""
         if stage == "fit":
-            ConfigureOptimizersHook.of(pl_module).replace(
+            ConfigureOptimizersHook.install(pl_module).replace(
                 lambda: configure_optimizers(pl_module, self.optimizer, self.scheduler)
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the module's own back."""
-        ConfigureOptimizersHook.undo(pl_module)
+        """Restore the module's own `configure_optimizers`."""
+        ConfigureOptimizersHook.remove(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the module's own back: Lightning runs no teardown here."""
-        ConfigureOptimizersHook.undo(pl_module)
+        """Restore it after an error too: Lightning calls no teardown then."""
+        ConfigureOptimizersHook.remove(pl_module)

@@ -1,7 +1,7 @@
-"""ReduceLROnPlateau under Lightning: a step that a checkpoint comes before is made up for after the resume.
+"""Makes up for a ReduceLROnPlateau step that Lightning skips because a checkpoint was written just before it.
 
-Lightning steps it after it has written the checkpoint of that moment, and not at all at the end of the first epoch
-after a resume: the lr is then off its curve for good (Lightning #7877, #14702).
+Lightning steps such a scheduler after it has written the checkpoint of that moment, and not at all at the end of the
+first epoch after a resume: without this, the lr stays off its curve (Lightning #7877, #14702).
 """
 
 from __future__ import annotations
@@ -19,57 +19,56 @@ if TYPE_CHECKING:
 
 
 class PendingPlateauStep:
-    """Watches one scheduler's steps.
+    """Tracks whether a step of one ReduceLROnPlateau scheduler is due, and takes it if Lightning has not.
 
     Args:
-        config: Lightning's, of a scheduler that waits for a plateau.
-        trainer: every rank steps it with rank zero's metric: otherwise replicas would go on with lrs of their own.
+        config: Lightning's config of the scheduler.
+        trainer: every rank steps the scheduler with rank zero's metric: otherwise the replicas' lrs would diverge.
     """
 
     def __init__(self, config: LRSchedulerConfig, trainer: Trainer) -> None:
         self.config = config
         self.pending = False
-        """Whether it is due, and has not been taken."""
+        """Whether a step is due that has not been taken."""
         self._trainer = trainer
-        self._class = type(config.scheduler)
-        self._own_step: Any = self._class.step
-        # On the class, for torch's schedulers save whatever stands on the instance; it keeps its name.
-        tapped = type(self._class.__name__, (self._class,), {"step": self._step})
-        config.scheduler.__class__ = tapped
+        self._original_class = type(config.scheduler)
+        self._original_step: Any = self._original_class.step
+        # By a subclass of the same name: torch's schedulers save every attribute of the instance.
+        subclass = type(self._original_class.__name__, (self._original_class,), {"step": self._build_step()})
+        config.scheduler.__class__ = subclass
 
     def after_batch(self, batch_idx: int) -> None:
-        """What interval `step` owes after a batch; Lightning takes it a moment later."""
+        """With interval `step`, a step is due after this batch; Lightning takes it a moment later."""
         accumulating = is_accumulating(self._trainer)
         if self.config.interval == "step" and not accumulating and (batch_idx + 1) % self.config.frequency == 0:
             self.pending = True
 
     def after_epoch(self, epoch: int) -> None:
-        """What interval `epoch` owes after an epoch; Lightning takes it a moment later, or not at all."""
+        """With interval `epoch`, a step is due after this epoch; Lightning takes it a moment later, or never."""
         if self.config.interval == "epoch" and (epoch + 1) % self.config.frequency == 0:
             self.pending = True
 
     def flush(self, metrics: LoggedMetrics) -> None:
-        """Take the step that is owed.
+        """Take the pending step, if there is one.
 
         Raises:
-            ConfigError: nothing logs the metric.
+            ConfigError: nothing logs the scheduler's metric.
         """
         if not self.pending:
             return
         self.pending = False
         value = metrics.require(self._trainer, str(self.config.monitor), "scheduler.monitor")
         if value is not None:
-            self._own_step(self.config.scheduler, value)
+            self._original_step(self.config.scheduler, value)
 
     def close(self) -> None:
-        """Give the scheduler its class back."""
-        self.config.scheduler.__class__ = self._class
+        """Restore the scheduler's class."""
+        self.config.scheduler.__class__ = self._original_class
 
-    @property
-    def _step(self) -> Any:
+    def _build_step(self) -> Any:
         def step(scheduler: LRScheduler, metrics: Any = None, *args: Any) -> None:
             self.pending = False
             value = metrics if metrics is None else self._trainer.strategy.broadcast(float(metrics))
-            self._own_step(scheduler, value, *args)
+            self._original_step(scheduler, value, *args)
 
         return step

@@ -1,4 +1,4 @@
-"""Random generators that a checkpoint forgets, saved and restored."""
+"""RNGState: random generators that a checkpoint does not hold, saved and restored."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from .lightning_internals import create_epoch_iterator
+from .lightning_internals import create_epoch_iterator, is_between_epochs
 
 
 class RNGState(Callback):
     """Saves the python, numpy, torch and CUDA generators with every checkpoint, and restores them on resume.
 
-    Dropout, augmentation in the training process and shuffling then go on as though nothing had happened. What it
-    cannot do: put a loader without `state_dict` back into the middle of an epoch, or restore worker processes. The
-    checkpoint, which rank zero writes, holds every rank's.
+    Dropout, augmentation in the training process and shuffling then continue as in an uninterrupted run. It cannot put
+    a loader without `state_dict` back into the middle of an epoch, or restore worker processes. The checkpoint, which
+    rank zero writes, holds the generators of every rank.
 
     Example:
         >>> callback = RNGState()
     """
 
-    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+    __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
     def __init__(self) -> None:
-        self._pending: dict[str, Any] | None = None
+        self._loaded_state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget what an earlier `validate` or `test` loaded."""
-        self._pending = None
+        """Drop what an earlier `validate` or `test` has loaded."""
+        self._loaded_state = None
 
     def state_dict(self) -> dict[str, Any]:
         """Every rank's generators, in types that `torch.load(weights_only=True)` accepts; all ranks must call it."""
-        own = _generators()
+        own = _read_generators()
         ranks = [own]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             ranks = [own] * torch.distributed.get_world_size()
@@ -43,27 +43,27 @@ class RNGState(Callback):
         return {"ranks": ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep them until training starts: setting up and the sanity check draw numbers too."""
-        self._pending = state_dict
+        """Store the state until training starts: setup and the sanity check draw random numbers too."""
+        self._loaded_state = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore; at the start of an epoch, draw for its iterator too, which Lightning made before."""
-        if self._pending is None:
+        """Restore this rank's generators; between epochs, also draw what the next epoch's iterator had drawn."""
+        if self._loaded_state is None:
             return
-        ranks, self._pending = self._pending["ranks"], None
+        ranks, self._loaded_state = self._loaded_state["ranks"], None
         if len(ranks) != trainer.world_size:
             rank_zero_warn(
                 f"RNGState: the checkpoint holds the generators of {len(ranks)} ranks, and this run has "
-                f"{trainer.world_size}. It draws other numbers than the run that was saved"
+                f"{trainer.world_size}. It draws other random numbers than the saved run would have"
             )
             return
-        _restore(ranks[trainer.global_rank])
-        progress = trainer.fit_loop.epoch_loop.batch_progress
-        if progress.is_last_batch or not progress.current.ready:
+        _restore_generators(ranks[trainer.global_rank])
+        # Lightning has created the epoch's iterator before this hook.
+        if is_between_epochs(trainer):
             create_epoch_iterator(trainer)
 
 
-def _generators() -> dict[str, Any]:
+def _read_generators() -> dict[str, Any]:
     version, words, gauss = random.getstate()
     numpy: Any = np.random.get_state(legacy=False)
     return {
@@ -80,7 +80,7 @@ def _generators() -> dict[str, Any]:
     }
 
 
-def _restore(state: dict[str, Any]) -> None:
+def _restore_generators(state: dict[str, Any]) -> None:
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy = state["numpy"]

@@ -1,9 +1,10 @@
-"""Staged fine-tuning under Lightning: a backbone thaws stage by stage, on every scheduler, resume and rank."""
+"""StagedUnfreeze: staged fine-tuning under Lightning, exact with any scheduler, across resumes and on every rank."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +14,27 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, choices, format_names
-from ..groups.names import read_parameters
+from ..core.errors import ConfigError, format_choices, format_names
+from ..groups.parameters import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
-from ..stages.freezing import HeldLayers, set_trainable
+from ..stages.freezing import EvalModeLock, set_trainable
 from ..stages.scheduler_proxy import drives
 from ..stages.sharded import check_precision, reshard
-from ..stages.split import split
+from ..stages.split import split_by_stage
 from ..stages.staged import StagedOptimizer
-from ..stages.stages import Stage, check_unclaimed, claim, parse_stages
+from ..stages.stages import Stage, check_all_claimed, claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
-from .announce import announce
 from .configure_hook import ConfigureOptimizersHook
-from .lightning_internals import callback_state, logger_step
-from .plateau_metrics import PlateauTracker
-from .run_length import run_length
-from .strategies import check_strategy, rebuild_reducer
+from .lightning_internals import logger_step
+from .load_checkpoint_hook import LoadCheckpointHook
+from .plateau_tracker import PlateauTracker
+from .print_table import print_table
+from .run_length import get_run_length
+from .stage_claims import claim_trainable, drop_frozen_params
+from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 
 if TYPE_CHECKING:
     from ..build.factory import OptimizerFactory
@@ -40,26 +43,26 @@ _MODES = ("eval", "train")
 
 
 class StagedUnfreeze(Callback):
-    """Freezes what later stages claim, and thaws it when their triggers are reached.
+    """Freezes the parameters of later stages, and thaws each stage when its trigger is reached.
 
-    The optimizer and its schedulers are built over the whole model, by whatever `configure_optimizers` there is. Later
-    stages' groups are then taken out, and added as param groups of their own when they thaw, each at the lr that its
-    configured group has by then, times `lr_scale`. A frozen stage has no optimizer state and no gradient.
+    Any `configure_optimizers` builds the optimizer and its schedulers over the whole model. The groups of later stages
+    are then removed, and added as param groups of their own when they thaw, each at the lr that its configured group
+    has by then, times `lr_scale`. A frozen stage has no optimizer state and no gradient.
 
     Args:
-        stages: by name; a parameter belongs to the first that selects it. Each has selectors as in rules. `at` says
-            when it thaws: `{epoch: n}` (from 0), `{step: n}` (optimizer steps done), `{fraction: 0.3}` (of the run),
-            `{after: {epochs: n}}` or `{after: {steps: n}}` (since the stage above thawed), `{plateau: {monitor:
-            val/loss, patience: 2, mode: min, min_delta: 0}}` (watched since then), `{any: [...]}` of these, or in
-            Python a callable `(trainer, module) -> bool`; without, it is trained from the start. With `layers`,
-            `each: {epochs: n}`, `{steps: n}` or `{plateau: {...}}` thaws layer by layer from the last on. `lr_scale`
-            and `warmup_steps` (optimizer steps) shape its groups' curves; any hyperparameter of the optimizer holds
-            for them from the thaw on.
-        frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and leaves them alone.
-        frozen_dropout: `train`: dropout in a frozen part goes on.
+        stages: by name; a parameter belongs to the first stage that selects it. Selectors are those of rules. `at` says
+            when the stage thaws: `{epoch: n}` (from 0), `{step: n}` (optimizer steps done), `{fraction: 0.3}` (of the
+            run), `{after: {epochs: n}}` or `{after: {steps: n}}` (since the previous stage thawed), `{plateau:
+            {monitor: val/loss, patience: 2, mode: min, min_delta: 0}}` (counted since then), `{any: [...]}` of these,
+            or in Python a callable `(trainer, module) -> bool`; without `at`, it is trained from the start. With
+            `layers`, `each: {epochs: n}`, `{steps: n}` or `{plateau: {...}}` thaws layer by layer, starting with the
+            last. `lr_scale` and `warmup_steps` (optimizer steps) shape the lr curves of its groups; any hyperparameter
+            of the optimizer applies to them from the thaw on.
+        frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and does not update them.
+        frozen_dropout: `train`: dropout in a frozen part stays active.
 
     Raises:
-        ConfigError: the plan is wrong in itself. What needs the model is found before the first step.
+        ConfigError: the plan is wrong in itself. Errors that need the model are raised before the first step.
 
     Example:
         >>> callback = StagedUnfreeze(
@@ -67,53 +70,56 @@ class StagedUnfreeze(Callback):
         ... )
     """
 
-    __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
+    __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
     def __init__(self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train") -> None:
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
-                raise ConfigError(f"{key}: there is no mode {mode!r}.{choices(str(mode), _MODES)}")
-        self._given = to_plain(stages)
-        self.stages = parse_stages(self._given)
+                raise ConfigError(f"{key}: there is no mode {mode!r}.{format_choices(str(mode), _MODES)}")
+        self._config = to_plain(stages)
+        self._parsed_stages = parse_stages(self._config)
+        self.stages = self._parsed_stages
+        """With the parameters they claim, once a fit has started."""
         self.frozen_norm = frozen_norm
         self.frozen_dropout = frozen_dropout
-        self._configured = self.stages
         self._timetable = Timetable(self.stages)
         self._staged: list[StagedOptimizer] = []
-        self._waiting = PlateauTracker()
-        self._held = HeldLayers(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
+        self._plateaus = PlateauTracker()
+        self._eval_mode_lock = EvalModeLock(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
         self._clock = Clock()
-        self._asked_at: tuple[int, int] | None = None
-        self._loaded: dict[str, Any] | None = None
+        self._last_check: tuple[int, int] | None = None
+        """Epoch and batch at which triggers were last checked."""
+        self._loaded_state: dict[str, Any] | None = None
         self._trainer: Trainer | None = None
-        self._sharded: Any = None
         self._module: nn.Module | None = None
-        self._hooks: list[Any] = []
+        self._load_hook: LoadCheckpointHook | None = None
+        """For strategies that load the optimizers after setup: FSDP2's."""
+        self._step_hooks: list[Any] = []
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
-        """The plan for a model: what thaws when, at which peak lr. Nothing is changed.
+        """The plan for a model: what thaws when, and with which peak lr; changes nothing.
 
         Args:
             module: the model.
-            optimizer: a factory or a built optimizer, for the groups; without, there is one group a stage.
+            optimizer: a factory or a built optimizer, which gives the groups; without it, each stage is one group.
 
         Raises:
             ConfigError: the plan does not fit the model.
         """
         parameters = read_parameters(module)
-        claimed = claim(self._configured, parameters)
+        claimed = claim(self._parsed_stages, parameters)
         if isinstance(optimizer, Optimizer):
-            plan = Plan.of(optimizer, module)
+            plan = Plan.from_optimizer(optimizer, module)
         elif optimizer is not None:
             plan = optimizer.plan(parameters)
         else:
-            plan = Plan.whole(module)
-        check_unclaimed(claimed, parameters, but=frozenset(plan.frozen))
+            plan = Plan.from_module(module)
+        check_all_claimed(claimed, parameters, excluded=frozenset(plan.frozen))
         thaw_times = tuple((stage.name, str(stage.trigger)) for stage in claimed)
-        return split(plan, claimed).table(thaw_times)
+        return split_by_stage(plan, claimed).table(thaw_times)
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
-        """A built optimizer's groups by stage, those that wait among them, whether or not the fit has begun.
+        """The groups of a built optimizer, split by stage and including those still frozen; before or during a fit.
 
         Raises:
             ConfigError: the stages do not fit the model.
@@ -121,124 +127,114 @@ class StagedUnfreeze(Callback):
         for staged in self._staged:
             if staged.optimizer is optimizer:
                 return staged.plan
-        return split(Plan.of(optimizer, module), claim(self._configured, read_parameters(module)))
+        plan = Plan.from_optimizer(optimizer, module)
+        return split_by_stage(plan, claim(self._parsed_stages, read_parameters(module)))
 
-    # Before the optimizer is built: everything claimed is trainable, so it and its scheduler see the whole model.
+    # Before the optimizers are built: all claimed parameters are trainable, so they are built over the whole model.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make what the stages claim trainable, for the strategy's wrapper and for `configure_optimizers`."""
+        """Make all claimed parameters trainable, for the strategy's wrapper and for `configure_optimizers`."""
         if stage != "fit":
             return
-        check_strategy(trainer)
-        self._begin(trainer, pl_module)
-        # Modules made in `configure_model` are not there yet: what is missing is an error only later.
+        check_strategy_for_stages(trainer)
+        self._start_fit(trainer, pl_module)
+        # Modules created in `configure_model` do not exist yet, so for now a stage may claim nothing.
         if next(pl_module.parameters(), None) is not None:
-            self._free([replace(stage, allow_empty=True) for stage in self._configured], pl_module)
-        ConfigureOptimizersHook.of(pl_module).before(lambda: self._claim(pl_module))
+            claim_trainable([replace(stage, allow_empty=True) for stage in self._parsed_stages], pl_module)
+        ConfigureOptimizersHook.install(pl_module).run_before(lambda: self._claim(pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
-            self._read_stage_first(trainer.strategy)
+            self._load_hook = LoadCheckpointHook(trainer.strategy, self.state_key, self._load_sharded)
 
-    def _begin(self, trainer: Trainer, module: nn.Module) -> None:
-        """Go on where the last fit of this module ended; begin anew with another, whatever was loaded since."""
-        self._trainer, self._loaded, self._asked_at, self._waiting = trainer, None, None, PlateauTracker()
+    def _start_fit(self, trainer: Trainer, module: nn.Module) -> None:
+        """Continue where the last fit of this module ended; start over with another module."""
+        self._trainer, self._loaded_state, self._last_check = trainer, None, None
+        self._plateaus = PlateauTracker()
         if self._module is module:
             self._timetable.reset_thaw_times()
         else:
-            self._configured = parse_stages(self._given)
-            self._timetable, self._staged = Timetable(self._configured), []
+            self._parsed_stages = parse_stages(self._config)
+            self._timetable, self._staged = Timetable(self._parsed_stages), []
         self._module = module
 
     def _claim(self, module: nn.Module) -> None:
-        self.stages = self._free(self._configured, module)
+        self.stages = claim_trainable(self._parsed_stages, module)
 
-    def _free(self, stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, ...]:
-        """Make what they claim trainable."""
-        parameters = read_parameters(module)
-        claimed = claim(stages, parameters)
-        names = frozenset().union(*(stage.params for stage in claimed))
-        set_trainable([parameter.tensor for parameter in parameters if parameter.name in names], True)
-        return claimed
-
-    # Once it is built: split, withhold, follow.
+    # Once the optimizers are built: split their groups by stage, remove the later stages, follow the schedulers.
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the later stages out of the optimizers, freeze them, and put back those a checkpoint has passed."""
-        self._settle_claims(pl_module, trainer.optimizers)
-        self._timetable = self._timetable.with_claims(self.stages)
-        schedulers = _by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
-        before, self._staged = (
-            self._staged,
-            [
-                StagedOptimizer(optimizer, pl_module, self.stages, driving)
-                for optimizer, driving in zip(trainer.optimizers, schedulers, strict=True)
-            ],
-        )
-        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
+        """Remove the later stages from the optimizers and freeze them; add back those that a checkpoint has thawed."""
+        self.stages = drop_frozen_params(self.stages, pl_module, trainer.optimizers)
+        self._timetable = self._timetable.with_stages(self.stages)
+        previous, self._staged = self._staged, self._split_optimizers(trainer, pl_module)
+        self._start_clock(trainer, pl_module)
+        self._plateaus.take_over_schedulers(trainer)
+        self._restore(previous)
         for staged in self._staged:
-            announce(staged.optimizer, staged.plan.table(thaw_times), again=True)
-        self._look_ahead(trainer, pl_module)
-        self._waiting.take_over_schedulers(trainer)
-        self._restore(before)
-        for staged in self._staged:
-            self._hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
-            self._hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
-        if self._sharded:
+            self._step_hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
+            self._step_hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
+        if self._load_hook:
             check_precision(pl_module)
-        rebuild_reducer(trainer)
+        rebuild_ddp_reducer(trainer)
 
-    def _look_ahead(self, trainer: Trainer, module: LightningModule) -> None:
-        """How long the run is, where a stage asks; and which stages it is too short for."""
+    def _split_optimizers(self, trainer: Trainer, module: nn.Module) -> list[StagedOptimizer]:
+        """Split each optimizer's groups by stage, and print the plan."""
+        schedulers = _by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
+        optimizers = zip(trainer.optimizers, schedulers, strict=True)
+        split_optimizers = [StagedOptimizer(optimizer, module, self.stages, own) for optimizer, own in optimizers]
+        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
+        for staged in split_optimizers:
+            print_table(staged.optimizer, staged.plan.table(thaw_times), force=True)
+        return split_optimizers
 
-        def ask(function: Callable[..., Any]) -> bool:
+    def _start_clock(self, trainer: Trainer, module: LightningModule) -> None:
+        """Find out how long the run is, if a stage needs to know, and log which stages it is too short for."""
+
+        def evaluate(function: Callable[..., Any]) -> bool:
             decision = bool(function(trainer, module))
             return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
 
-        self._clock = Clock(ask=ask)
-        asking = next((stage for stage in self.stages if stage.trigger.needs_length), None)
-        if asking is not None:
-            instead = f"Type another trigger, for example {asking.key}.at: {{step: 500}}"
-            self._clock.total_steps = run_length(trainer, "step", asking.trigger.length_key, instead)
-        epochs, steps = (
-            math.inf if limit in (None, -1) else limit for limit in (trainer.max_epochs, trainer.max_steps)
-        )
-        if beyond := [stage.name for stage in self.stages if not stage.trigger.reachable(epochs, steps)]:
-            rank_zero_info(f"StagedUnfreeze: this run ends before {format_names(beyond)} can thaw")
+        self._clock = Clock(evaluate=evaluate)
+        stage = next((stage for stage in self.stages if stage.trigger.needs_length), None)
+        if stage is not None:
+            hint = f"Type another trigger, for example {stage.key}.at: {{step: 500}}"
+            self._clock.total_steps = get_run_length(trainer, "step", stage.trigger.length_key, hint)
+        limits = (trainer.max_epochs, trainer.max_steps)
+        epochs, steps = (math.inf if limit in (None, -1) else limit for limit in limits)
+        if unreachable := [stage.name for stage in self.stages if not stage.trigger.is_reachable(epochs, steps)]:
+            rank_zero_info(f"StagedUnfreeze: this run ends before {format_names(unreachable)} can thaw")
+
+    # During training: step pending plateau schedulers, follow the schedulers, thaw.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put frozen layers into the mode asked for; step what an epoch before the checkpoint still owes."""
-        self._waiting.on_train_start(trainer)
-        self._hold_frozen(pl_module)
-        self._waiting.step_schedulers("epoch")
+        """Put frozen layers into their mode; take scheduler steps that were pending in the checkpoint."""
+        self._plateaus.on_train_start(trainer)
+        self._lock_frozen_layers(pl_module)
+        self._plateaus.step_schedulers("epoch")
         for staged in self._staged:
-            staged.follow(reset=True)  # the optimizers have been loaded since
+            staged.sync(reset=True)  # the optimizers' states have been loaded since `on_fit_start`
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Step what the last epoch owes; look at its metrics."""
-        self._waiting.step_schedulers("epoch", "step")
-        self._waiting.look(trainer, self._timetable.watched)
+        """Take the scheduler steps and observe the metrics of the last epoch."""
+        self._plateaus.step_schedulers("epoch", "step")
+        self._plateaus.observe_metrics(trainer, self._timetable.watched)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Thaw what is due, before other callbacks look; hold frozen layers, which a module's own `train()` frees."""
-        self._hold_frozen(pl_module)
-        self._waiting.step_schedulers("epoch")
-        self._follow()
-        for config in trainer.lr_scheduler_configs:
-            if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
-                raise ConfigError(
-                    f"stages: a callback has put a {type(config.scheduler).__name__} of its own in the place of the "
-                    "scheduler, where late groups cannot follow it. Leave that callback or the unfreeze out"
-                )
-        self._waiting.look(trainer, self._timetable.watched)
+        """Thaw what is due before other callbacks run; lock frozen layers, which `module.train()` may have reset."""
+        self._lock_frozen_layers(pl_module)
+        self._plateaus.step_schedulers("epoch")
+        self._sync_groups()
+        self._check_schedulers(trainer)
+        self._plateaus.observe_metrics(trainer, self._timetable.watched)
         self._thaw_due(trainer, pl_module, 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The same for what is due within the epoch; follow the schedulers that step between batches."""
-        if self._waiting.any_scheduler:
-            self._waiting.step_schedulers("epoch", "step")
-            self._follow()
-        if self._sharded:
+        """Thaw what is due within the epoch; follow schedulers that step between batches."""
+        if self._plateaus.has_schedulers:
+            self._plateaus.step_schedulers("epoch", "step")
+            self._sync_groups()
+        if self._load_hook:
             reshard(pl_module)
-        self._waiting.look(trainer, self._timetable.watched)
+        self._plateaus.observe_metrics(trainer, self._timetable.watched)
         # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
         if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
             self._thaw_due(trainer, pl_module, batch_idx)
@@ -247,159 +243,143 @@ class StagedUnfreeze(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Follow the schedulers, which have just stepped, so that checkpoints hold the lr of the next step."""
-        self._waiting.after_batch(trainer, batch_idx)
-        self._follow()
+        self._plateaus.after_batch(trainer, batch_idx)
+        self._sync_groups()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note what metrics there are."""
-        self._waiting.before_validation(trainer)
+        """Remember the metrics before the validation."""
+        self._plateaus.before_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See which metrics that a stage waits for are new."""
+        """Mark the metrics that stages wait for and that this validation has logged."""
         if not trainer.sanity_checking:
-            self._waiting.after_validation(trainer, self._timetable.watched)
+            self._plateaus.after_validation(trainer, self._timetable.watched)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The same, for what training logs."""
-        self._waiting.after_epoch(trainer, self._timetable.watched)
+        """Mark the metrics that stages wait for and that training logs."""
+        self._plateaus.after_epoch(trainer, self._timetable.watched)
 
-    def _follow(self) -> None:
+    def _sync_groups(self) -> None:
         for staged in self._staged:
-            staged.follow()
+            staged.sync()
+
+    def _check_schedulers(self, trainer: Trainer) -> None:
+        """Raises if a callback has replaced a scheduler by one that drives an optimizer directly."""
+        for config in trainer.lr_scheduler_configs:
+            if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
+                raise ConfigError(
+                    f"stages: a callback has replaced the scheduler by its own {type(config.scheduler).__name__}, "
+                    "which groups that join later cannot follow. Remove that callback, or train without stages"
+                )
 
     def _thaw_due(self, trainer: Trainer, module: LightningModule, batch_idx: int) -> None:
-        # Once for each batch: a callable may count how often it is asked. A resumed epoch may have had no start.
-        if self._asked_at == (trainer.current_epoch, batch_idx):
+        # Once per batch: a callable may count how often it is called. A resumed epoch may have no `epoch_start`.
+        position = (trainer.current_epoch, batch_idx)
+        if self._last_check == position:
             return
-        self._asked_at = (trainer.current_epoch, batch_idx)
+        self._last_check = position
         self._clock.epoch, self._clock.step = trainer.current_epoch, trainer.global_step
-        due = self._timetable.due(self._clock)
+        due = self._timetable.thaw_due(self._clock)
         for stage in due:
             self._set_trainable(stage, True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
-            self._announce(trainer, stage, [group.name for group in groups])
+            self._log_thaw(trainer, stage, [group.name for group in groups])
         if due:
-            self._hold_frozen(module)
-            rebuild_reducer(trainer)
+            self._lock_frozen_layers(module)
+            rebuild_ddp_reducer(trainer)
 
-    def _announce(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
-        said = (
-            f"epoch {trainer.current_epoch}, step {trainer.global_step}: '{stage.name}' thaws ({format_names(groups)})"
-        )
-        rank_zero_info(f"StagedUnfreeze: {said}")
-        write_text(trainer.loggers, "optim/thaw", said, logger_step(trainer))
+    def _log_thaw(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
+        position = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
+        text = f"{position}: '{stage.name}' thaws ({format_names(groups)})"
+        rank_zero_info(f"StagedUnfreeze: {text}")
+        write_text(trainer.loggers, "optim/thaw", text, logger_step(trainer))
 
-    def _hold_frozen(self, module: LightningModule) -> None:
-        self._held.hold(module, frozenset().union(*(stage.params for stage in self._timetable.waiting)))
-
-    def _settle_claims(self, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-        """Leave to `frozen: true` rules what they took, and see that nothing else is without optimizer or stage."""
-        held = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-        parameters = read_parameters(module)
-        loose = {parameter.name: parameter.tensor for parameter in parameters if id(parameter.tensor) not in held}
-        # All claimed were trainable a moment ago: what is not any more, a rule has frozen.
-        missing = {name for name, tensor in loose.items() if tensor.requires_grad}
-        settled = []
-        for stage in self.stages:
-            if without := [p.name for p in parameters if p.name in stage.params & missing] if missing else ():
-                raise ConfigError(
-                    f"{stage.key}: no optimizer holds {len(without)} of the parameters it claims: "
-                    f"{format_names(without, 3)}. "
-                    "Give configure_optimizers the whole model: optimizer(self.parameters())"
-                )
-            settled.append(replace(stage, params=stage.params - loose.keys()))
-        self.stages = tuple(settled)
-        check_unclaimed(self.stages, parameters)
-
-    # Saved and restored.
-
-    def state_dict(self) -> dict[str, Any]:
-        """The stages that have thawed, what the schedulers made of the groups as configured, and what is still due."""
-        plateaus = [plateau for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
-        return {
-            **self._timetable.state_dict(),
-            "optimizers": [staged.state_dict() for staged in self._staged],
-            "waiting": self._waiting.state_dict(self._trainer, {plateau.monitor for plateau in plateaus}),
-        }
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Where metrics decide something: run the end of the epoch that Lightning would pass over."""
-        if state := checkpoint["callbacks"].get(self.state_key):
-            self._waiting.on_load_checkpoint(checkpoint, state["waiting"])
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take all that from a checkpoint, once the optimizers are there."""
-        if self._sharded:
-            return  # it was read first
-        self._loaded = state_dict
-
-    def _read_stage_first(self, strategy: Any) -> None:
-        """Have the stage restored before this strategy loads the optimizers, which it does with the weights."""
-        load = strategy.load_checkpoint
-
-        def load_checkpoint(checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-            path = strategy.broadcast(checkpoint_path)
-            self._loaded = callback_state(path, self.state_key, weights_only)
-            self._restore([])
-            for staged in self._staged:
-                staged.paused = True
-            loaded = load(checkpoint_path, weights_only=weights_only)
-            for staged in self._staged:
-                staged.paused = False
-            return loaded
-
-        strategy.load_checkpoint = load_checkpoint
-        self._sharded = strategy
-
-    def _restore(self, before: Sequence[StagedOptimizer]) -> None:
-        if self._loaded is not None:
-            self._timetable.load_state_dict(self._loaded)
-            self._waiting.load_state_dict(self._loaded["waiting"])
-        for staged in self._staged:
-            staged.activate_stages(self._timetable.thawed)
-        for stage in self.stages:
-            self._set_trainable(stage, stage.name in self._timetable.thawed)
-        if self._loaded is not None:
-            saved = self._loaded["optimizers"]
-            if len(saved) != len(self._staged):
-                raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
-            for staged, state in zip(self._staged, saved, strict=True):
-                staged.load_state_dict(state)
-        elif before:  # another fit of the same module
-            for staged, last in zip(self._staged, before, strict=True):
-                staged.resume_from(last)
-        self._loaded = None
+    def _lock_frozen_layers(self, module: LightningModule) -> None:
+        frozen = frozenset().union(*(stage.params for stage in self._timetable.waiting))
+        self._eval_mode_lock.lock(module, frozen)
 
     def _set_trainable(self, stage: Stage, trainable: bool) -> None:
         for staged in self._staged:
             set_trainable(staged.tensors(stage.name), trainable)
 
-    # Put back.
+    # Saving and restoring.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The thawed stages, the groups that the schedulers drive, and what the plateaus wait for."""
+        plateaus = [plateau for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
+        return {
+            **self._timetable.state_dict(),
+            "optimizers": [staged.state_dict() for staged in self._staged],
+            "plateaus": self._plateaus.state_dict(self._trainer, {plateau.monitor for plateau in plateaus}),
+        }
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
+        if state := checkpoint["callbacks"].get(self.state_key):
+            self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
+        if self._load_hook is None:
+            self._loaded_state = state_dict
+
+    @contextmanager
+    def _load_sharded(self, state: dict[str, Any] | None) -> Iterator[None]:
+        """Restore the stage first, since the checkpoint is loaded into the groups that it has; pause step hooks."""
+        self._loaded_state = state
+        self._restore([])
+        for staged in self._staged:
+            staged.ignore_steps = True
+        yield
+        for staged in self._staged:
+            staged.ignore_steps = False
+
+    def _restore(self, previous: Sequence[StagedOptimizer]) -> None:
+        """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
+        state, self._loaded_state = self._loaded_state, None
+        if state is not None:
+            self._timetable.load_state_dict(state)
+            self._plateaus.load_state_dict(state["plateaus"])
+        for staged in self._staged:
+            staged.activate_stages(self._timetable.thawed)
+        for stage in self.stages:
+            self._set_trainable(stage, stage.name in self._timetable.thawed)
+        if state is not None:
+            saved = state["optimizers"]
+            if len(saved) != len(self._staged):
+                raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
+            for staged, own in zip(self._staged, saved, strict=True):
+                staged.load_state_dict(own)
+        elif previous:
+            for staged, last in zip(self._staged, previous, strict=True):
+                staged.resume_from(last)
+
+    # Cleaning up.
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the optimizers and of the module's hook."""
-        self._detach(pl_module)
+        """Remove all hooks and release the trainer."""
+        self._close(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """The same: Lightning runs no teardown here."""
-        self._detach(pl_module)
+        """Clean up after an error too: Lightning calls no teardown then."""
+        self._close(pl_module)
 
-    def _detach(self, module: LightningModule) -> None:
-        ConfigureOptimizersHook.undo(module)
-        self._held.close()
-        self._waiting.close()
-        for hook in self._hooks:
+    def _close(self, module: LightningModule) -> None:
+        ConfigureOptimizersHook.remove(module)
+        self._eval_mode_lock.release()
+        self._plateaus.close()
+        for hook in self._step_hooks:
             hook.remove()
-        if self._sharded:
-            del self._sharded.load_checkpoint
-        self._sharded = None
-        self._hooks, self._trainer, self._clock = [], None, Clock()
+        if self._load_hook:
+            self._load_hook.remove()
+        self._load_hook = None
+        self._step_hooks, self._trainer, self._clock = [], None, Clock()
 
 
 def _by_optimizer(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> list[list[Any]]:
-    """The schedulers that drive each optimizer; one that seems to drive none goes to the first, which refuses it."""
-    sorted_out: list[list[Any]] = [[] for _ in optimizers]
+    """The schedulers that drive each optimizer; one that drives none goes to the first, whose proxy refuses it."""
+    result: list[list[Any]] = [[] for _ in optimizers]
     for scheduler in schedulers:
         driven = [index for index, optimizer in enumerate(optimizers) if drives(scheduler, optimizer)]
-        sorted_out[driven[0] if driven else 0].append(scheduler)
-    return sorted_out
+        result[driven[0] if driven else 0].append(scheduler)
+    return result

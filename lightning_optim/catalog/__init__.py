@@ -1,1 +1,1 @@
-"""The optimizers there are, as data: `torch_only`, `both`, and ours by family; `registry.py` reads it."""
+"""The catalog of optimizers: what each one computes and accepts, as data; torch is imported only for a class."""

@@ -1,4 +1,4 @@
-"""Every optimizer that this package ships, by name."""
+"""The catalog: every optimizer that this package ships, by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers for games, as GANs are: by the gradient of the step before, or by one that is taken ahead."""
+"""Optimizers for games such as GANs: optimistic ones and extragradient."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from typing import Any
 
 from ..core.hyperparameters import Flag
 from .common import AMSGRAD, MOMENTS, OPTIMIZED_UPDATE, V_HAT, beta, betas, eps, lr, weight_decay
-from .entry import ours
+from .entry import native_entry
 
 
-def _taken_back_conflict(values: Mapping[str, Any]) -> str | None:
+def _find_optimistic_conflict(values: Mapping[str, Any]) -> str | None:
     if values["cautious_update"]:
-        return "cautious_update: the next step takes back what of this one was left out and never taken. Remove it"
+        return "cautious_update: the next step subtracts the whole of this one, the masked part included. Remove it"
     return None
 
 
-def _nesterov_conflict(values: Mapping[str, Any]) -> str | None:
+def _find_nesterov_conflict(values: Mapping[str, Any]) -> str | None:
     return "nesterov: true needs momentum > 0" if values["nesterov"] and values["momentum"] <= 0 else None
 
 
 GAME_OPTIMIZERS = (
-    ours(
+    native_entry(
         "omd",
         "OMD",
-        summary="Gradient descent by twice the gradient less the one before; for games, as GANs are.",
+        summary="Gradient descent by twice the gradient minus the previous one; for games such as GANs.",
         paper="arXiv:1711.00141",
         equations=("p ← p - 2 lr g_t + lr g_{t-1}, with g_0 = 0",),
         hyperparameters={"lr": lr(1e-3), "weight_decay": weight_decay()},
         buffers={"previous": ""},
-        own_conflict=_taken_back_conflict,
+        own_conflict=_find_optimistic_conflict,
     ),
-    ours(
+    native_entry(
         "optimistic_adam",
         "OptimisticAdam",
-        summary="Adam that takes each step twice and the one before it back; for games, as GANs are.",
+        summary="Adam that doubles each step and subtracts the previous one; for games such as GANs.",
         paper="arXiv:1711.00141",
         equations=(
             MOMENTS,
@@ -50,12 +50,12 @@ GAME_OPTIMIZERS = (
             "amsgrad": AMSGRAD,
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "previous": "", "max_exp_avg_sq": "amsgrad"},
-        own_conflict=_taken_back_conflict,
+        own_conflict=_find_optimistic_conflict,
     ),
-    ours(
+    native_entry(
         "extra_sgd",
         "ExtraSGD",
-        summary="SGD by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
+        summary="SGD by the gradient at an extrapolated point: two evaluations a step; for games such as GANs.",
         paper="arXiv:1802.10551",
         equations=(
             "q = p - lr d(∇f(p));  p ← p - lr d(∇f(q))",
@@ -63,20 +63,23 @@ GAME_OPTIMIZERS = (
         ),
         hyperparameters={
             "lr": lr(1e-3),
-            "momentum": beta(0.0, "factor of the running sum of gradients; 0: none is kept"),
+            "momentum": beta(0.0, "momentum factor; 0: no momentum buffer"),
             "weight_decay": weight_decay(),
-            "nesterov": Flag(default=False, help="Nesterov's momentum"),
+            "nesterov": Flag(default=False, help="Nesterov momentum"),
         },
         buffers={"origin": "", "momentum_buffer": "momentum"},
         evaluations=2,
-        own_conflict=_nesterov_conflict,
+        own_conflict=_find_nesterov_conflict,
     ),
-    ours(
+    native_entry(
         "extra_adam",
         "ExtraAdam",
-        summary="Adam by the gradient where a first step leads to: two evaluations a step; for games, as GANs are.",
+        summary="Adam by the gradient at an extrapolated point: two evaluations a step; for games such as GANs.",
         paper="arXiv:1802.10551",
-        equations=("q = p - Adam's step by ∇f(p);  p ← p - Adam's step by ∇f(q)", "Adam's moments and t take both"),
+        equations=(
+            "q = p - Adam's step by ∇f(p);  p ← p - Adam's step by ∇f(q)",
+            "Adam's moments and t count both gradients",
+        ),
         hyperparameters={
             "lr": lr(1e-3),
             "betas": betas(),

@@ -1,4 +1,4 @@
-"""What the registry holds of one optimizer."""
+"""`OptimizerInfo`: everything the registry knows about one optimizer."""
 
 from __future__ import annotations
 
@@ -8,65 +8,78 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..core.hyperparameters import Choice, Hyperparameter
-from .common import OPTIONS
-from .decay import DECAYS
-from .modifiers import evaluations_conflict
+from .common import SHARED_OPTIONS
+from .decay import DECAY_MODES
+from .modifiers import find_evaluations_conflict
 
 if TYPE_CHECKING:
     import torch
 
-# What ours cannot do, and what they say by another word.
-REFUSED_BY_OURS = ("capturable", "differentiable")
+UNSUPPORTED_FLAGS = ("capturable", "differentiable")
+"""Flags of torch's classes that native classes refuse."""
 DECOUPLED_KEY = "decoupled_weight_decay"
-TORCH_ONLY = (*REFUSED_BY_OURS, DECOUPLED_KEY)
+"""A flag of torch's classes that native classes translate to `weight_decay_mode`."""
+TORCH_ONLY_KEYS = (*UNSUPPORTED_FLAGS, DECOUPLED_KEY)
+
+_FindConflict = Callable[[Mapping[str, Any]], str | None]
+
+
+def _no_conflict(values: Mapping[str, Any]) -> None:
+    del values
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerInfo:
-    """What the registry knows of one optimizer."""
+    """Everything the registry knows about one optimizer.
+
+    An optimizer may have a torch class (`path`), a native class of this package (`own`), or both with the same update
+    rule. Where there is only a native class, `path` and `own` are the same.
+    """
 
     name: str
-    """What a config writes: `name: adamw`."""
+    """Its name in configs: `name: adamw`."""
     summary: str
-    """One line: what it does."""
+    """What it does, in one line."""
     path: str
-    """Where the class is, `package.module:Class`; imported when it is first needed."""
+    """The class, as `package.module:Class`; imported when it is first needed."""
     own: str = ""
-    """Where our own class of the same rule is, if there is one."""
+    """The native class with the same update rule, if there is one."""
     paper: str
-    """Where the algorithm comes from."""
+    """The source of the algorithm."""
     equations: tuple[str, ...]
-    """The step in plain text, a line each; `weight_decay_mode` says where the decay stands."""
+    """The update rule in plain text, a line each; `weight_decay_mode` says where weight decay comes in."""
     hyperparameters: Mapping[str, Hyperparameter]
-    """Every key the config may set, in the order of the class's signature."""
+    """Every key a config may set, in the order of the class's signature."""
     own_only: frozenset[str] = frozenset()
-    """Those that our own class alone takes; at their default, torch's does the same."""
+    """The keys that only the native class accepts; at their defaults, torch's class computes the same."""
     buffers: Mapping[str, str]
-    """State tensors of the parameter's shape, by their key in `optimizer.state[p]`, each with the hyperparameter that
-    must be set for it to be there; '' where it always is."""
+    """The state tensors by their key in `optimizer.state[p]`, each with the hyperparameter that must be set for it to
+    exist, or '' where it always does. They have the parameter's shape, except for those in `reduced`."""
     reduced: frozenset[str] = frozenset()
-    """Those of them that are smaller than the parameter: a number for each tensor, or for each block of it."""
+    """The buffers that are smaller than the parameter: one number for the tensor or for each block of it."""
     decay: str = "l2"
-    """What `weight_decay` means by default: a mode of `WeightDecay`, or `none` where there is none."""
+    """What `weight_decay` means by default: a mode of `WeightDecay`, or `none` where there is no weight decay."""
     fused: bool = False
     """Whether the class has a fused kernel."""
     factored: bool = False
-    """Whether the buffers are smaller than the parameter."""
+    """Whether the buffers are a factored second moment, smaller than the parameter."""
     evaluations: int = 1
-    """How many gradients a step takes: so often it calls its closure."""
+    """The number of gradients that a step takes, and so of calls of its closure."""
     single_group: bool = False
-    """Whether it takes one param group only."""
+    """Whether it accepts only one param group."""
     matrices_only: bool = False
-    """Whether it takes 2-D parameters only."""
-    conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
-    """What is wrong with a combination of values that are each allowed, or None."""
-    own_conflict: Callable[[Mapping[str, Any]], str | None] = lambda values: None
-    """The same, of what our own class refuses too."""
+    """Whether it accepts only 2-D parameters."""
+    conflict: _FindConflict = _no_conflict
+    """Returns what is wrong with a combination of values that are each allowed, or None."""
+    own_conflict: _FindConflict = _no_conflict
+    """The same, for what only the native class refuses."""
     cls: type[torch.optim.Optimizer] | None = None
-    """A class that was registered as it is."""
+    """The class itself, where a user registered one."""
+
+    # Which classes there are
 
     def load(self, *, own: bool = False) -> type[torch.optim.Optimizer]:
-        """The class itself; our own one if asked."""
+        """The optimizer class: the native one with `own`, else the one at `path`."""
         if self.cls is not None:
             return self.cls
         module, _, name = (self.own if own else self.path).partition(":")
@@ -74,73 +87,80 @@ class OptimizerInfo:
         return cls
 
     @property
-    def defaults(self) -> dict[str, Any]:
-        """Every hyperparameter's default."""
-        return {key: spec.default for key, spec in self.hyperparameters.items()}
-
-    @property
-    def is_ours(self) -> bool:
-        """Whether there is our own class only."""
-        return self.own == self.path
-
-    @property
     def is_built_in(self) -> bool:
-        """Whether it is of this package's catalog, and not registered by somebody else."""
+        """Whether it belongs to this package's catalog; False where a user registered it."""
         return self.cls is None
 
     @property
-    def is_torchs(self) -> bool:
-        """Whether torch has a class of it."""
+    def is_native_only(self) -> bool:
+        """Whether the native class is the only one."""
+        return self.own == self.path
+
+    @property
+    def has_torch_class(self) -> bool:
+        """Whether torch has a class for it."""
         return self.path.startswith("torch.")
 
     @property
-    def stands_alone(self) -> bool:
-        """Whether a step evaluates the model again, so that no other optimizer can stand beside it."""
+    def is_exclusive(self) -> bool:
+        """Whether a step evaluates the model again, so that no other optimizer can be used together with it."""
         return self.single_group or self.evaluations > 1
+
+    # What they accept
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The default of every hyperparameter."""
+        return {key: spec.default for key, spec in self.hyperparameters.items()}
 
     @property
     def torch_only(self) -> frozenset[str]:
-        """The hyperparameters that torch's class alone takes; `decoupled_weight_decay` is a mode of ours."""
-        return frozenset(REFUSED_BY_OURS) & set(self.hyperparameters) if self.own else frozenset()
+        """The keys that only torch's class accepts; not `decoupled_weight_decay`, which the native class translates."""
+        return frozenset(UNSUPPORTED_FLAGS) & set(self.hyperparameters) if self.own else frozenset()
 
-    @property
-    def decay_modes(self) -> tuple[str, ...]:
-        """What `weight_decay` can mean."""
-        mode = self.hyperparameters.get("weight_decay_mode")
-        if isinstance(mode, Choice):
-            return mode.options
-        return (self.decay,) if self.decay in DECAYS else ()
+    def signature(self, *, own: bool) -> dict[str, Any]:
+        """The names and defaults that the constructor of the native class, or else of torch's class, takes."""
+        excluded = TORCH_ONLY_KEYS if own else self.own_only if not self.is_native_only else ()
+        return {key: default for key, default in self.defaults.items() if key not in excluded}
+
+    def positional_names(self) -> list[str]:
+        """The arguments that the native class also takes by position, as torch's does: those before any option."""
+        names = list(self.signature(own=True))
+        return names[: min(names.index(option) for option in SHARED_OPTIONS)]
 
     def find_conflict(self, values: Mapping[str, Any]) -> str | None:
-        """What is wrong with values that are each allowed, or None."""
+        """What is wrong with a combination of values that are each allowed, or None."""
         return (
-            evaluations_conflict(values, self.name, self.evaluations)
+            find_evaluations_conflict(values, self.name, self.evaluations)
             or self.own_conflict(values)
             or self.conflict(values)
         )
 
-    def signature(self, *, own: bool) -> dict[str, Any]:
-        """Names and defaults that our class, or else torch's, takes."""
-        other = TORCH_ONLY if own else self.own_only if not self.is_ours else ()
-        return {key: default for key, default in self.defaults.items() if key not in other}
+    # Weight decay
 
-    def positional_names(self) -> list[str]:
-        """What our class takes by place as well, as torch's does: the hyperparameters that come before every option."""
-        names = list(self.signature(own=True))
-        return names[: min(names.index(option) for option in OPTIONS)]
+    @property
+    def decay_modes(self) -> tuple[str, ...]:
+        """The modes of weight decay that a config may choose from."""
+        mode = self.hyperparameters.get("weight_decay_mode")
+        if isinstance(mode, Choice):
+            return mode.options
+        return (self.decay,) if self.decay in DECAY_MODES else ()
 
-    def with_decay_mode(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """These values with the weight decay's mode in force, where it is left to `decoupled_weight_decay`."""
+    def resolve_decay_mode(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with a null `weight_decay_mode` replaced by what `decoupled_weight_decay` makes of it."""
         if "weight_decay_mode" not in values or DECOUPLED_KEY not in values:
             return dict(values)
         mode = values["weight_decay_mode"] or ("decoupled" if values[DECOUPLED_KEY] else self.decay)
         return {**values, "weight_decay_mode": mode}
 
-    def buffers_under(self, values: Mapping[str, Any]) -> list[str]:
-        """The buffers there are under these hyperparameters."""
-        return [name for name, needed in self.buffers.items() if not needed or values.get(needed)]
+    # State
+
+    def active_buffers(self, values: Mapping[str, Any]) -> list[str]:
+        """The buffers that exist with these hyperparameters."""
+        return [name for name, condition in self.buffers.items() if not condition or values.get(condition)]
 
     def state_bytes(self, values: Mapping[str, Any]) -> int | None:
-        """Bytes of state for each float32 parameter under these hyperparameters; None where it depends on shapes."""
-        whole = [name for name in self.buffers_under(values) if name not in self.reduced]
-        return None if self.factored or self.single_group else 4 * len(whole)
+        """Bytes of state per float32 parameter with these hyperparameters; None where it depends on shapes."""
+        if self.factored or self.single_group:
+            return None
+        return 4 * sum(name not in self.reduced for name in self.active_buffers(values))

@@ -1,4 +1,4 @@
-"""What any optimizer of ours takes around its rule, as data."""
+"""The modifiers that every native optimizer accepts, as data: they change the gradient, the update or the weights."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ LOOKAHEAD = Fields(
     optional=True,
     default=None,
     items={
-        "k": Number(default=5, low=1, integer=True, help="steps from one synchronization to the next"),
-        "alpha": Number(default=0.5, low=0, high=1, open_low=True, help="how far the slow weights follow"),
+        "k": Number(default=5, low=1, integer=True, help="steps between two synchronizations"),
+        "alpha": Number(default=0.5, low=0, high=1, open_low=True, help="step size of the slow weights"),
     },
     help="every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)",
 )
 
 MODIFIERS: dict[str, Hyperparameter] = {
     "skip_nonfinite": Flag(
-        default=False, help="a step with a gradient that is not finite changes nothing; the state counts it"
+        default=False, help="skip a step with a gradient that is not finite; the state counts skipped steps"
     ),
     "centralize_gradients": Flag(default=False, help="subtract each row's mean from the gradient (arXiv:2004.01461)"),
     "adaptive_clip": Number(
@@ -27,18 +27,20 @@ MODIFIERS: dict[str, Hyperparameter] = {
         optional=True,
         low=0,
         open_low=True,
-        help="clip each row's gradient to this part of the row's norm (arXiv:2102.06171)",
+        help="clip each row's gradient to this fraction of the row's norm (arXiv:2102.06171)",
     ),
-    "cautious_update": Flag(default=False, help="step only where the gradient agrees (arXiv:2411.16085)"),
+    "cautious_update": Flag(
+        default=False, help="apply the update only where its sign agrees with the gradient's (arXiv:2411.16085)"
+    ),
     "lookahead": LOOKAHEAD,
-    "master_weights": Flag(default=False, help="16-bit parameters are steered by float32 copies of them"),
+    "master_weights": Flag(default=False, help="update float32 copies of 16-bit parameters"),
 }
-"""Each may be set for a param group of its own."""
+"""Each may differ between param groups."""
 
 
-def evaluations_conflict(values: Mapping[str, Any], who: str, evaluations: int) -> str | None:
-    """What is wrong with modifiers that count steps by gradients, or leave one out, where a step takes several."""
+def find_evaluations_conflict(values: Mapping[str, Any], optimizer: str, evaluations: int) -> str | None:
+    """Why a modifier cannot be used with an optimizer of this many gradient evaluations per step, or None."""
     for key in ("skip_nonfinite", "lookahead"):
         if evaluations > 1 and values.get(key):
-            return f"{key}: {who} takes {evaluations} gradients a step, which {key} does not go with. Remove it"
+            return f"{key}: {optimizer} takes {evaluations} gradients a step, which {key} does not support. Remove it"
     return None

@@ -1,4 +1,4 @@
-"""What the registry holds of a class that somebody else wrote: read from its signature (no torch)."""
+"""Describes a registered optimizer class by its signature (torch is imported only where a class is described)."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Hyperparameter, Number, SameTypeAsDefault
-from .common import OPTIONS, USUAL
+from .common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
 from .decay import decay_options
 from .info import OptimizerInfo
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-OF_ITS_OWN = "its own"
-"""What `weight_decay` means where nobody said."""
+UNDECLARED_DECAY = "its own"
+"""The `decay` of a registered class that has `weight_decay` but does not declare a mode."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-# In USUAL as well, but with bounds that another's rule need not have.
+# Arguments of these names get a lower bound; other optimizers may use the other common names differently.
 _BOUNDED = ("lr", "eps", "weight_decay")
 
 
-class TakesOwnOptions:
-    """Base of the classes that take what every optimizer of ours does: `AdaptiveOptimizer` derives from it.
+class SharedOptionsMixin:
+    """Marks classes that accept the options of every native optimizer: the base of `AdaptiveOptimizer`.
 
-    It stands here so that a class can be described without importing the family.
+    It is defined here so that a class can be described without importing the optimizers.
     """
 
     hyperparameters: ClassVar[Mapping[str, Hyperparameter]] = {}
-    """The values that hyperparameters may have; what is neither here nor usual is taken as it is."""
+    """The allowed values of hyperparameters; those that are neither here nor common are not checked."""
     default_mode: ClassVar[str] = "l2"
-    """The `weight_decay_mode` where nothing else is said."""
+    """The default `weight_decay_mode`."""
 
 
 def check_name(name: Any) -> None:
-    """Whether an optimizer may be called so.
+    """Check the name of an optimizer.
 
     Raises:
-        ConfigError: it may not.
+        ConfigError: it has other characters than lowercase letters, digits and `_`, or does not start with a letter.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise ConfigError(f"name: got {name!r}. An optimizer's name is of small letters, digits and _, like adam_mini")
+        raise ConfigError(
+            f"name: got {name!r}. An optimizer's name must be lowercase letters, digits or _, like adam_mini"
+        )
 
 
 def describe_class(
@@ -54,52 +56,55 @@ def describe_class(
     paper: str = "",
     decay: str = "",
 ) -> OptimizerInfo:
-    """What a config may set of a class: what its constructor takes, of the kind of its defaults.
+    """The registry entry of a class: a config may set what its constructor takes, with values of the defaults' types.
 
-    A subclass of `AdaptiveOptimizer` also takes what every optimizer of ours does.
+    A subclass of `AdaptiveOptimizer` also accepts the options of every native optimizer.
 
     Args:
         name: its name in configs.
         cls: a subclass of `torch.optim.Optimizer`.
-        hyperparameters: bounds for some of them.
-        summary: one line; by default its docstring's first.
-        paper: where the algorithm comes from.
+        hyperparameters: bounds for some of its arguments.
+        summary: what it does, in one line; by default the first line of its docstring.
+        paper: the source of the algorithm.
         decay: what its `weight_decay` means: a mode of `WeightDecay`.
 
     Raises:
-        ConfigError: it is no optimizer, or bounds are given for what it does not take.
+        ConfigError: it is not an optimizer class, or bounds are given for an argument that it does not take.
     """
     from torch.optim import Optimizer
 
     if not isinstance(cls, type) or not issubclass(cls, Optimizer):
-        raise ConfigError(f"{name}: got {cls!r}, which is no subclass of torch.optim.Optimizer. Give the class itself")
-    specs = _from_signature(cls)
-    own = issubclass(cls, TakesOwnOptions)
-    if issubclass(cls, TakesOwnOptions):
+        raise ConfigError(
+            f"{name}: got {cls!r}, which is not a subclass of torch.optim.Optimizer. Give the class itself"
+        )
+    specs = _read_signature(cls)
+    is_native = issubclass(cls, SharedOptionsMixin)
+    if issubclass(cls, SharedOptionsMixin):
         decay = decay or cls.default_mode
         specs |= {key: spec for key, spec in cls.hyperparameters.items() if key in specs}
-        specs = {**specs, "weight_decay": USUAL["weight_decay"], **specs, **OPTIONS, **decay_options(decay)}
+        specs.setdefault("weight_decay", COMMON_HYPERPARAMETERS["weight_decay"])
+        specs |= {**SHARED_OPTIONS, **decay_options(decay)}
     for key, spec in (hyperparameters or {}).items():
         if key not in specs:
             raise ConfigError(f"hyperparameters: {cls.__name__} takes no {key!r}. It takes {', '.join(specs)}")
         specs[key] = spec
     path = f"{cls.__module__}:{cls.__qualname__}"
-    first = (inspect.getdoc(cls) or "").strip().splitlines()
+    doc_lines = (inspect.getdoc(cls) or "").strip().splitlines()
     return OptimizerInfo(
         name=name,
-        summary=summary or (first[0] if first else f"{cls.__name__} of {cls.__module__.partition('.')[0]}."),
+        summary=summary or (doc_lines[0] if doc_lines else f"{cls.__name__} of {cls.__module__.partition('.')[0]}."),
         path=path,
-        own=path if own else "",
+        own=path if is_native else "",
         paper=paper,
         equations=(),
         hyperparameters=specs,
         buffers={},
-        decay=decay or (OF_ITS_OWN if "weight_decay" in specs else "none"),
+        decay=decay or (UNDECLARED_DECAY if "weight_decay" in specs else "none"),
         cls=cls,
     )
 
 
-def _from_signature(cls: type) -> dict[str, Hyperparameter]:
+def _read_signature(cls: type) -> dict[str, Hyperparameter]:
     """The constructor's arguments after the parameters."""
     specs: dict[str, Hyperparameter] = {}
     _, *arguments = inspect.signature(cls).parameters.values()
@@ -107,9 +112,9 @@ def _from_signature(cls: type) -> dict[str, Hyperparameter]:
         if argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
             continue
         default = Hyperparameter.REQUIRED if argument.default is argument.empty else argument.default
-        usual = USUAL.get(argument.name) if argument.name in _BOUNDED else None
-        if isinstance(usual, Number) and isinstance(default, (int, float)) and not isinstance(default, bool):
-            specs[argument.name] = Number(default=float(default), low=usual.low, help=usual.help)
+        common = COMMON_HYPERPARAMETERS.get(argument.name) if argument.name in _BOUNDED else None
+        if isinstance(common, Number) and isinstance(default, (int, float)) and not isinstance(default, bool):
+            specs[argument.name] = Number(default=float(default), low=common.low, help=common.help)
         else:
             specs[argument.name] = SameTypeAsDefault(default=default, optional=default is None)
     return specs

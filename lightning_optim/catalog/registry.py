@@ -1,4 +1,4 @@
-"""Looking an optimizer up by name, and registering one; torch is imported only with a class that is asked for."""
+"""Looks optimizers up by name and registers new ones; torch is imported only when a class is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import ConfigError, choices
+from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Hyperparameter
 from .built_in import BUILT_IN
 from .info import OptimizerInfo
@@ -23,7 +23,7 @@ _ENTRY_POINT_GROUP = "lightning_optim.optimizers"
 _described: dict[str, OptimizerInfo] = {}
 """Registered classes whose signature has been read."""
 _pending: dict[str, Callable[[], OptimizerInfo]] = {}
-"""Registered by path: imported and described when they are first asked for."""
+"""Classes registered by path: imported and described when they are first needed."""
 
 
 def register_optimizer(
@@ -35,22 +35,22 @@ def register_optimizer(
     paper: str = "",
     decay: str = "",
 ) -> None:
-    """Let configs have an optimizer by name: `name: soap`, `optimizer: soap` in a rule.
+    """Make an optimizer available to configs by name: `name: soap`, or `optimizer: soap` in a rule.
 
-    What they may set is read from the constructor's signature: each value must be of its default's kind, and a
-    misspelt key is refused also where the class would swallow it. A package may register its classes without being
-    imported, by the entry-point group `lightning_optim.optimizers`.
+    The hyperparameters are read from the constructor's signature. Each value must have the type of its default, and a
+    misspelt key is refused even where the constructor takes `**kwargs`. A package can register its classes without
+    being imported, through the entry-point group `lightning_optim.optimizers`.
 
     Args:
         name: lowercase letters, digits and `_`.
-        cls: a subclass of `torch.optim.Optimizer`, or where it is, `package.module:Class`, imported when first needed.
+        cls: a subclass of `torch.optim.Optimizer`, or its path `package.module:Class`, imported when first needed.
         hyperparameters: bounds for some of its arguments, as in `optimizer_info("adamw").hyperparameters`.
-        summary: one line for `lightning-optim list`; by default its docstring's first.
-        paper: where the algorithm comes from.
+        summary: one line for `lightning-optim list`; by default the first line of its docstring.
+        paper: the source of the algorithm.
         decay: what its `weight_decay` means, if it is a mode of `WeightDecay`.
 
     Raises:
-        ConfigError: the name is taken or none, or the class is no optimizer.
+        ConfigError: the name is taken or not allowed, or the class is not an optimizer.
 
     Example:
         >>> import torch
@@ -63,7 +63,7 @@ def register_optimizer(
     """
     check_name(name)
     if name in BUILT_IN:
-        raise ConfigError(f"name: there is an optimizer {name!r} already. Give yours another name")
+        raise ConfigError(f"name: there is already an optimizer {name!r}. Give yours another name")
     given: dict[str, Any] = {"hyperparameters": hyperparameters, "summary": summary, "paper": paper, "decay": decay}
     if isinstance(cls, str):
         _described.pop(name, None)
@@ -74,7 +74,7 @@ def register_optimizer(
 
 
 def list_optimizers(pattern: str = "*") -> list[str]:
-    """The names of all optimizers that match a glob, sorted; registered ones included.
+    """The sorted names of all optimizers, registered ones included, that match a glob.
 
     Example:
         >>> list_optimizers("nadam*")
@@ -85,10 +85,10 @@ def list_optimizers(pattern: str = "*") -> list[str]:
 
 
 def optimizer_info(name: str) -> OptimizerInfo:
-    """All that is known of one optimizer: hyperparameters with bounds, equations, paper, state.
+    """Everything the registry knows about one optimizer: hyperparameters with bounds, equations, paper, state.
 
     Raises:
-        ConfigError: no optimizer has that name, or the registered class cannot be imported.
+        ConfigError: no optimizer has this name, or the registered class cannot be imported.
 
     Example:
         >>> optimizer_info("adamw").hyperparameters["weight_decay"].default
@@ -97,16 +97,16 @@ def optimizer_info(name: str) -> OptimizerInfo:
     info = find_optimizer(name)
     if info is None:
         raise ConfigError(
-            f"name: there is no optimizer {name!r}.{choices(str(name), list_optimizers())}. "
+            f"name: there is no optimizer {name!r}.{format_choices(str(name), list_optimizers())}. "
             "See them with: lightning-optim list"
         )
     return info
 
 
 def find_optimizer(name: Any) -> OptimizerInfo | None:
-    """The same, or None where no optimizer has that name.
+    """As `optimizer_info`, but None where no optimizer has this name.
 
-    Entry points of installed packages are read only for a name that is not known otherwise.
+    The entry points of installed packages are read only for a name that is not known otherwise.
 
     Raises:
         ConfigError: the registered class cannot be imported.
@@ -123,23 +123,23 @@ def find_optimizer(name: Any) -> OptimizerInfo | None:
     return _described.get(name)
 
 
-def name_of(cls: type) -> str | None:
+def find_optimizer_name(cls: type) -> str | None:
     """The name under which a class is registered, or None."""
     for info in (*BUILT_IN.values(), *_described.values()):
         if info.cls is cls:
             return info.name
         for path in (info.path, info.own):
-            package, _, wanted = path.partition(":")
-            if cls.__name__ == wanted and f"{cls.__module__}.".startswith(f"{package}."):
+            package, _, class_name = path.partition(":")
+            if cls.__name__ == class_name and f"{cls.__module__}.".startswith(f"{package}."):
                 return info.name
     return None
 
 
 def algorithms_with(hyperparameter: str) -> list[str]:
-    """The optimizers that have a hyperparameter of this name.
+    """The names of the optimizers that have a hyperparameter of this name.
 
-    Registered classes that are not imported yet are, one by one, only where no other optimizer has it; those that
-    cannot be imported are passed over.
+    Only if no other optimizer has it, classes registered by path are imported, one by one, until one does. Those that
+    cannot be imported are ignored.
     """
     found = [info.name for info in (*BUILT_IN.values(), *_described.values()) if hyperparameter in info.hyperparameters]
     if found:
@@ -149,7 +149,7 @@ def algorithms_with(hyperparameter: str) -> list[str]:
         try:
             info = optimizer_info(name)
         except ConfigError:
-            continue  # whoever asks for that optimizer by name is told
+            continue  # reported when that optimizer is looked up by name
         if hyperparameter in info.hyperparameters:
             return [name]
     return []
@@ -168,11 +168,11 @@ def _import_and_describe(name: str, path: str, **given: Any) -> OptimizerInfo:
 
 @cache
 def _read_entry_points() -> None:
-    """Register, once in a process, what installed packages offer; a broken entry is named and left out."""
+    """Register the optimizers of installed packages, once per process; warn about entries that are not valid."""
     for entry in entry_points(group=_ENTRY_POINT_GROUP):
         try:
             register_optimizer(entry.name, f"{entry.module}:{entry.attr}")
         except ConfigError as error:
             warnings.warn(
-                f"entry point {entry.name} = {entry.value} of {_ENTRY_POINT_GROUP} is left out: {error}", stacklevel=2
+                f"entry point {entry.name} = {entry.value} of {_ENTRY_POINT_GROUP} is ignored: {error}", stacklevel=2
             )

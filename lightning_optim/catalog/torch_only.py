@@ -1,4 +1,4 @@
-"""Optimizers that torch keeps and we have no rule for: they run by torch's class."""
+"""Optimizers that run by torch's class: there is no native one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from ..core.hyperparameters import Choice, Flag, Number, Numbers
-from .common import MAXIMIZE, MOMENTS, betas, eps, execution, lr, weight_decay
+from .common import MAXIMIZE, MOMENTS, betas, eps, execution_flags, lr, weight_decay
 from .info import OptimizerInfo
 
 
-def _nesterov_conflict(values: Mapping[str, Any]) -> str | None:
+def _find_nesterov_conflict(values: Mapping[str, Any]) -> str | None:
     if values["nesterov"] and (values["momentum"] <= 0 or values["dampening"] != 0):
         return "nesterov: true needs momentum > 0 and dampening: 0"
     return None
@@ -20,7 +20,7 @@ def _nesterov_conflict(values: Mapping[str, Any]) -> str | None:
 TORCH = (
     OptimizerInfo(
         name="sgd",
-        summary="Stochastic gradient descent, with momentum if asked.",
+        summary="Stochastic gradient descent, with optional momentum.",
         path="torch.optim:SGD",
         paper="Robbins & Monro 1951; Sutskever et al. 2013 (momentum)",
         equations=(
@@ -33,17 +33,17 @@ TORCH = (
             "momentum": Number(default=0.0, low=0, help="momentum factor"),
             "dampening": Number(default=0.0, help="dampening of the momentum"),
             "weight_decay": weight_decay(),
-            "nesterov": Flag(default=False, help="Nesterov's momentum"),
+            "nesterov": Flag(default=False, help="Nesterov momentum"),
             "maximize": MAXIMIZE,
-            **execution("foreach", "differentiable", "fused"),
+            **execution_flags("foreach", "differentiable", "fused"),
         },
         buffers={"momentum_buffer": "momentum"},
         fused=True,
-        conflict=_nesterov_conflict,
+        conflict=_find_nesterov_conflict,
     ),
     OptimizerInfo(
         name="asgd",
-        summary="SGD that also keeps the running average of the iterates.",
+        summary="SGD that also averages the iterates.",
         path="torch.optim:ASGD",
         paper="Polyak & Juditsky 1992",
         equations=(
@@ -57,9 +57,9 @@ TORCH = (
             "alpha": Number(default=0.75, low=0, help="power of the step-size update"),
             "t0": Number(default=1e6, low=0, help="step at which averaging starts"),
             "weight_decay": weight_decay(),
-            **execution("foreach"),
+            **execution_flags("foreach"),
             "maximize": MAXIMIZE,
-            **execution("differentiable", "capturable"),
+            **execution_flags("differentiable", "capturable"),
         },
         buffers={"ax": ""},
     ),
@@ -87,9 +87,9 @@ TORCH = (
                 items=(Number(default=1e-6, low=0), Number(default=50.0, low=0)),
                 help="smallest and largest step size",
             ),
-            **execution("capturable", "foreach"),
+            **execution_flags("capturable", "foreach"),
             "maximize": MAXIMIZE,
-            **execution("differentiable"),
+            **execution_flags("differentiable"),
         },
         buffers={"prev": "", "step_size": ""},
         decay="none",
@@ -106,10 +106,12 @@ TORCH = (
         hyperparameters={
             "lr": lr(1.0),
             "max_iter": Number(default=20, low=1, integer=True, help="iterations per step"),
-            "max_eval": Number(default=None, low=1, integer=True, optional=True, help="evaluations per step"),
-            "tolerance_grad": Number(default=1e-7, low=0, help="stop at this gradient"),
-            "tolerance_change": Number(default=1e-9, low=0, help="stop at this change"),
-            "history_size": Number(default=100, low=1, integer=True, help="updates kept"),
+            "max_eval": Number(
+                default=None, low=1, integer=True, optional=True, help="evaluations per step; null: 1.25 max_iter"
+            ),
+            "tolerance_grad": Number(default=1e-7, low=0, help="stop when the largest gradient entry is below it"),
+            "tolerance_change": Number(default=1e-9, low=0, help="stop when the loss or the parameters change by less"),
+            "history_size": Number(default=100, low=1, integer=True, help="number of past updates stored"),
             "line_search_fn": Choice(default=None, options=("strong_wolfe",), optional=True, help="line search"),
         },
         buffers={},
@@ -118,7 +120,7 @@ TORCH = (
     ),
     OptimizerInfo(
         name="sparse_adam",
-        summary="Adam for sparse gradients: only the moments of rows that occur are updated.",
+        summary="Adam for sparse gradients: only the moments of rows with a gradient are updated.",
         path="torch.optim:SparseAdam",
         paper="arXiv:1412.6980",
         equations=(
@@ -126,7 +128,7 @@ TORCH = (
             MOMENTS,
             "p ← p - lr √(1 - β2^t) / (1 - β1^t) · m / (√v + ε)",
         ),
-        # torch refuses 0 for these two.
+        # torch refuses lr = 0 and eps = 0.
         hyperparameters={
             "lr": replace(lr(1e-3), open_low=True),
             "betas": betas(),
@@ -138,7 +140,7 @@ TORCH = (
     ),
     OptimizerInfo(
         name="muon",
-        summary="Momentum orthogonalised by Newton-Schulz; for the 2-D parameters of hidden layers.",
+        summary="Momentum orthogonalized by Newton-Schulz; for the 2-D parameters of hidden layers.",
         path="torch.optim:Muon",
         paper="Jordan et al. 2024; arXiv:2502.16982",
         equations=(
@@ -150,7 +152,7 @@ TORCH = (
             "lr": lr(1e-3),
             "weight_decay": weight_decay(0.1),
             "momentum": Number(default=0.95, low=0, help="momentum factor"),
-            "nesterov": Flag(default=True, help="Nesterov's momentum"),
+            "nesterov": Flag(default=True, help="Nesterov momentum"),
             "ns_coefficients": Numbers(
                 default=(3.4445, -4.775, 2.0315),
                 items=(Number(default=3.4445), Number(default=-4.775), Number(default=2.0315)),
@@ -162,7 +164,7 @@ TORCH = (
                 default=None,
                 options=("original", "match_rms_adamw"),
                 optional=True,
-                help="how lr follows the parameter's shape; null: original",
+                help="how lr is adjusted to the parameter's shape; null: original",
             ),
         },
         buffers={"momentum_buffer": ""},
@@ -185,11 +187,11 @@ TORCH = (
             "eps": Numbers(
                 default=(None, 1e-3),
                 items=(Number(default=None, low=0, optional=True), Number(default=1e-3, low=0)),
-                help="regularisers of the squared gradient and of the parameter's scale",
+                help="regularization constants of the squared gradient and of the parameter's scale",
             ),
             "d": Number(default=1.0, low=1, help="clipping threshold of the update's RMS"),
             "weight_decay": weight_decay(),
-            **execution("foreach"),
+            **execution_flags("foreach"),
             "maximize": MAXIMIZE,
         },
         buffers={"row_var": "", "col_var": "", "variance": ""},

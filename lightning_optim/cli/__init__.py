@@ -1,4 +1,4 @@
-"""`lightning-optim`: what optimizers there are, what a config would do to a model, and what a checkpoint holds."""
+"""`lightning-optim`: the available optimizers, what a config does to a model, and what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from ..core.errors import ConfigError
+from ..core.version import VERSION
 
 _WIDTH = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, or 2 where something has to be mended first."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; returns the exit status: 0, or 2 if the config or an argument has to be corrected."""
+    options = _build_parser().parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
     try:
         options.run(options, console)
@@ -26,11 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lightning-optim", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="the optimizers there are")
+    command = commands.add_parser("list", help="the available optimizers")
     command.add_argument("pattern", nargs="?", default="*", help="a glob on the name, such as 'adam*'")
     command.set_defaults(run=_list)
 
@@ -41,29 +43,27 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_show)
 
     command = commands.add_parser(
-        "explain", help="the group table and the unfreeze plan of a Hydra config; trains nothing"
+        "explain", help="the param groups and the unfreeze plan of a Hydra config, without training"
     )
     command.add_argument("--config-dir", required=True, type=Path, help="the folder of your configs")
     command.add_argument("--config-name", required=True, help="the primary config, such as train")
-    command.add_argument(
-        "--module", required=True, metavar="KEY", help="where in the config the model is, such as model"
-    )
-    command.add_argument("--why", metavar="PARAMETER", help="which rule set which value of this parameter")
+    command.add_argument("--module", required=True, metavar="KEY", help="the model's key in the config, such as model")
+    command.add_argument("--why", metavar="PARAMETER", help="show which rule set which value of this parameter")
     command.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw each group's lr over the run, thaws marked: png, svg or pdf"
     )
-    command.add_argument("--steps-per-epoch", type=int, metavar="N", help="for --plot: the optimizer steps of an epoch")
+    command.add_argument("--steps-per-epoch", type=int, metavar="N", help="with --plot: optimizer steps in an epoch")
     command.add_argument(
-        "--node", metavar="KEY", help="for --plot: which optimizer; by default the one nearest the top of the config"
+        "--node", metavar="KEY", help="with --plot: the optimizer's key; by default the one nearest the top level"
     )
     command.add_argument("overrides", nargs="*", help="Hydra overrides, such as optimizer.lr=3e-4")
     command.set_defaults(run=_explain)
 
     command = commands.add_parser(
-        "inspect", help="what a checkpoint's optimizers hold, group by group; the difference of two checkpoints"
+        "inspect", help="what a checkpoint's optimizers hold, by group; or the difference of two checkpoints"
     )
-    command.add_argument("checkpoint", type=Path, metavar="CKPT", help="Lightning's, or a file of torch.save")
-    command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="what to compare it with")
+    command.add_argument("checkpoint", type=Path, metavar="CKPT", help="a Lightning checkpoint or a torch.save file")
+    command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="a checkpoint to compare it with")
     command.set_defaults(run=_inspect)
     return parser
 
@@ -84,20 +84,20 @@ def _show(options: argparse.Namespace, console: Console) -> None:
 
 
 def _explain(options: argparse.Namespace, console: Console) -> None:
-    from .config import composed
+    from .compose import compose_config
     from .explain import print_plans
 
-    about_plot = (options.plot, options.steps_per_epoch, options.node)
-    if any(option is not None for option in about_plot):
+    plot_options = (options.plot, options.steps_per_epoch, options.node)
+    if any(option is not None for option in plot_options):
         from .plot import check_options
 
-        check_options(*about_plot)
-    with composed(options.config_dir, options.config_name, options.overrides) as config:
+        check_options(*plot_options)
+    with compose_config(options.config_dir, options.config_name, options.overrides) as config:
         module = print_plans(console, config, options.config_name, options.module, options.why)
         if options.plot is not None:
             from .plot import plot
 
-            plot(console, config, module, *about_plot)
+            plot(console, config, module, *plot_options)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""`python -m lightning_optim.cli` is `lightning-optim`."""
+"""`python -m lightning_optim.cli`: the same as `lightning-optim`."""
 
 import sys
 

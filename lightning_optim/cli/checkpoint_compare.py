@@ -1,4 +1,4 @@
-"""Two optimizers of two checkpoints, compared by the names of their parameters, however they are grouped."""
+"""The difference of two optimizers in checkpoints, with parameters matched by name whatever their groups."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 from torch import Tensor
 
-from ..telemetry.state_leaves import leaves
-from .checkpoint_measure import STEP, describe, difference, norm, same
+from ..telemetry.state_leaves import state_leaves
+from .checkpoint_measure import STEP, describe_value, difference, is_bitwise_equal, norm
 from .checkpoint_reader import SavedGroup, SavedOptimizer
 
-Pair = tuple[tuple[str, ...], tuple[str, ...]]
+NamePair = tuple[tuple[str, ...], tuple[str, ...]]
+_Leaves = dict[str, Tensor | float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
-    """A hyperparameter that a group of this name has otherwise in the other file."""
+class HyperparameterChange:
+    """A hyperparameter that differs between a group and its counterpart in the other file."""
 
     group: str
     key: str
@@ -28,8 +29,8 @@ class Setting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
-    """Parameters that are in a group of another name in the other file."""
+class MovedParameters:
+    """Parameters whose group has another name in the other file."""
 
     first: str
     second: str
@@ -38,7 +39,7 @@ class Move:
 
 @dataclass(frozen=True, kw_only=True)
 class Mismatch:
-    """A part of the state that is of another dtype or shape in the other file, or is not there."""
+    """A value in the state that has another dtype or shape in the other file, or is missing there."""
 
     buffer: str
     first: str
@@ -47,19 +48,19 @@ class Mismatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """How far the states of the parameters in a group of the first file are from the second file's."""
+class GroupDifference:
+    """How much the states of the parameters in a group of the first file differ from those in the second."""
 
     group: str
     num_equal: int
-    """State tensors, to the bit; a number counts as one."""
+    """The values that are equal bit by bit, numbers included."""
     num_differing: int
     step: tuple[float | None, float | None] | None
-    """The largest of each file, where they differ."""
+    """The largest step count in each file; None if they are the same."""
     largest: float | None
-    """The largest absolute difference in anything but `step`; None where nothing could be subtracted."""
+    """The largest absolute difference in anything but `step`; None if nothing that can be compared differs."""
     where: str
-    """The parameter that it stands in, and the buffer."""
+    """The parameter and buffer of the largest difference."""
     relative: float | None
     """The norm of the difference over the norm of the first."""
 
@@ -70,32 +71,32 @@ class Comparison:
 
     keys: tuple[str, str]
     by_name: bool
-    """Whether parameters were matched by name; by place where one file has no names."""
-    groups_only: Pair
-    """Names of groups that are in one alone."""
-    params_only: Pair
-    """Parameters that are in one alone."""
-    settings: tuple[Setting, ...]
-    moves: tuple[Move, ...]
+    """Whether parameters were matched by name; by position if a file has no names."""
+    groups_only: NamePair
+    """The names of groups that only one file has."""
+    params_only: NamePair
+    """The parameters that only one file has."""
+    hyperparameters: tuple[HyperparameterChange, ...]
+    moved: tuple[MovedParameters, ...]
     mismatches: tuple[Mismatch, ...]
-    rows: tuple[Row, ...]
+    groups: tuple[GroupDifference, ...]
 
     @property
     def num_equal(self) -> int:
-        """State tensors that are equal to the bit."""
-        return sum(row.num_equal for row in self.rows)
+        """The values in the state that are equal bit by bit."""
+        return sum(group.num_equal for group in self.groups)
 
     @property
-    def same(self) -> bool:
+    def is_identical(self) -> bool:
         """Whether there is no difference at all."""
-        found = (*self.groups_only, *self.params_only, self.settings, self.moves, self.mismatches)
-        return not any(found) and not any(row.num_differing for row in self.rows)
+        differences = (*self.groups_only, *self.params_only, self.hyperparameters, self.moved, self.mismatches)
+        return not any(differences) and not any(group.num_differing for group in self.groups)
 
 
-def pair(
+def pair_optimizers(
     first: tuple[SavedOptimizer, ...], second: tuple[SavedOptimizer, ...]
 ) -> Iterator[tuple[SavedOptimizer | None, SavedOptimizer | None]]:
-    """The optimizers of two files side by side: by key where both have the same keys, else in their order."""
+    """Pairs of optimizers from two files: by key if both have the same keys, else by position."""
     if {saved.key for saved in first} == {saved.key for saved in second}:
         by_key = {saved.key: saved for saved in second}
         yield from ((saved, by_key[saved.key]) for saved in first)
@@ -105,139 +106,150 @@ def pair(
 
 
 def compare(first: SavedOptimizer, second: SavedOptimizer) -> Comparison:
-    """The difference of two optimizers that were read.
+    """The difference of two optimizers.
 
     Args:
-        first: its groups are the rows.
-        second: what it is compared with.
+        first: from `read_checkpoint`; its groups are the rows.
+        second: the one to compare it with.
 
     Example:
         >>> import torch
         >>> from lightning_optim.cli.checkpoint_reader import SavedGroup, SavedOptimizer
         >>> def saved(lr):
         ...     group = SavedGroup(name="default", params=("w",), hyperparameters={"lr": lr})
-        ...     return SavedOptimizer(key="optimizer", groups=(group,), state={"w": {"m": torch.ones(2)}}, named=True)
+        ...     state = {"w": {"m": torch.ones(2)}}
+        ...     return SavedOptimizer(key="optimizer", groups=(group,), state=state, has_names=True)
         >>> found = compare(saved(0.1), saved(0.2))
-        >>> found.num_equal, found.settings
-        (1, (Setting(group='default', key='lr', first='0.1', second='0.2'),))
+        >>> found.num_equal, found.hyperparameters
+        (1, (HyperparameterChange(group='default', key='lr', first='0.1', second='0.2'),))
     """
-    by_name = first.named and second.named
+    by_name = first.has_names and second.has_names
     if not by_name:
-        first, second = first.nameless(), second.nameless()
-    here, there = ({name: group.name for group in saved.groups for name in group.params} for saved in (first, second))
-    moved = Counter((here[name], there[name]) for name in here if name in there and here[name] != there[name])
-    groups, others = ({group.name: group for group in saved.groups} for saved in (first, second))
+        first, second = first.by_position(), second.by_position()
+    first_group_of, second_group_of = (
+        {name: group.name for group in saved.groups for name in group.params} for saved in (first, second)
+    )
+    shared = [name for name in first_group_of if name in second_group_of]
+    moved = Counter(
+        (first_group_of[name], second_group_of[name])
+        for name in shared
+        if first_group_of[name] != second_group_of[name]
+    )
     return Comparison(
         keys=(first.key, second.key),
         by_name=by_name,
-        groups_only=_only(groups, others),
-        params_only=_only(here, there),
-        settings=tuple(
-            setting
+        groups_only=_unshared_names(*({group.name: group for group in saved.groups} for saved in (first, second))),
+        params_only=_unshared_names(first_group_of, second_group_of),
+        hyperparameters=tuple(
+            change
             for group in first.groups
-            if (other := _partner(group, second))
-            for setting in _settings(group, other)
+            if (other := _find_counterpart(group, second))
+            for change in _compare_hyperparameters(group, other)
         ),
-        moves=tuple(Move(first=old, second=new, num_tensors=count) for (old, new), count in moved.items()),
-        mismatches=tuple(_mismatches(first, second, [name for name in here if name in there])),
-        rows=tuple(
-            _row(
+        moved=tuple(MovedParameters(first=old, second=new, num_tensors=count) for (old, new), count in moved.items()),
+        mismatches=tuple(_find_mismatches(first, second, shared)),
+        groups=tuple(
+            _compare_states(
                 group.name,
-                {name: (_leaves(first, name), _leaves(second, name)) for name in group.params if name in there},
+                {
+                    name: (_leaves(first, name), _leaves(second, name))
+                    for name in group.params
+                    if name in second_group_of
+                },
             )
             for group in first.groups
         ),
     )
 
 
-def _only(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pair:
+def _unshared_names(first: Mapping[str, Any], second: Mapping[str, Any]) -> NamePair:
     return tuple(name for name in first if name not in second), tuple(name for name in second if name not in first)
 
 
-def _partner(group: SavedGroup, other: SavedOptimizer) -> SavedGroup | None:
-    """The group of that name in the other file, else the one that has the same parameters."""
+def _find_counterpart(group: SavedGroup, other: SavedOptimizer) -> SavedGroup | None:
+    """The group of the same name in the other file, else the one with the same parameters."""
     for candidate in other.groups:
         if candidate.name == group.name:
             return candidate
-    return next((each for each in other.groups if set(each.params) == set(group.params)), None)
+    return next((candidate for candidate in other.groups if set(candidate.params) == set(group.params)), None)
 
 
-def _settings(first: SavedGroup, second: SavedGroup) -> Iterator[Setting]:
-    for key, ours, theirs in _unlike(first.hyperparameters, second.hyperparameters):
-        yield Setting(group=first.name, key=key, first=ours, second=theirs)
+def _compare_hyperparameters(first: SavedGroup, second: SavedGroup) -> Iterator[HyperparameterChange]:
+    for key, old, new in _find_changes(first.hyperparameters, second.hyperparameters):
+        yield HyperparameterChange(group=first.name, key=key, first=old, second=new)
 
 
-def _unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    """`(key, in the first, in the second)` of what differs; of dicts in both, the keys in them."""
+def _find_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """`(key, first value, second value)` of what differs; in dicts that both have, key by key."""
     for key in dict.fromkeys((*first, *second)):
-        ours, theirs = first.get(key), second.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            yield from ((f"{key}.{below}", old, new) for below, old, new in _unlike(ours, theirs))
+        first_value, second_value = first.get(key), second.get(key)
+        if isinstance(first_value, dict) and isinstance(second_value, dict):
+            yield from ((f"{key}.{subkey}", old, new) for subkey, old, new in _find_changes(first_value, second_value))
             continue
-        old, new = (_said(side[key]) if key in side else "nothing" for side in (first, second))
+        old, new = (_format_value(side[key]) if key in side else "missing" for side in (first, second))
         if old != new:
             yield str(key), old, new
 
 
-def _said(value: Any) -> str:
-    """A hyperparameter as one reads it: exact, a list like a tuple, a tensor as its value, a dict by its keys."""
+def _format_value(value: Any) -> str:
+    """A hyperparameter in full precision; a tuple like a list, a tensor as its value, a dict by its keys."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_said, value))}]"
+        return f"[{', '.join(map(_format_value, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(map(str, value))}}}"
     return str(value)
 
 
-def _leaves(saved: SavedOptimizer, name: str) -> dict[str, Tensor | float]:
-    return dict(leaves(saved.state.get(name, {})))
+def _leaves(saved: SavedOptimizer, name: str) -> _Leaves:
+    return dict(state_leaves(saved.state.get(name, {})))
 
 
-def _mismatches(first: SavedOptimizer, second: SavedOptimizer, names: list[str]) -> Iterator[Mismatch]:
-    found: dict[tuple[str, str, str], list[str]] = {}
+def _find_mismatches(first: SavedOptimizer, second: SavedOptimizer, names: list[str]) -> Iterator[Mismatch]:
+    params: dict[tuple[str, str, str], list[str]] = {}
     for name in names:
-        ours, theirs = _leaves(first, name), _leaves(second, name)
-        for key in dict.fromkeys((*ours, *theirs)):
-            kinds = describe(ours.get(key)), describe(theirs.get(key))
-            if kinds[0] != kinds[1]:
-                found.setdefault((key, *kinds), []).append(name)
-    for (key, old, new), params in found.items():
-        yield Mismatch(buffer=key, first=old, second=new, params=tuple(params))
+        first_leaves, second_leaves = _leaves(first, name), _leaves(second, name)
+        for key in dict.fromkeys((*first_leaves, *second_leaves)):
+            old, new = describe_value(first_leaves.get(key)), describe_value(second_leaves.get(key))
+            if old != new:
+                params.setdefault((key, old, new), []).append(name)
+    for (key, old, new), of_mismatch in params.items():
+        yield Mismatch(buffer=key, first=old, second=new, params=tuple(of_mismatch))
 
 
-def _row(group: str, states: Mapping[str, tuple[dict[str, Tensor | float], dict[str, Tensor | float]]]) -> Row:
+def _compare_states(group: str, states: Mapping[str, tuple[_Leaves, _Leaves]]) -> GroupDifference:
     num_equal = num_differing = 0
     largest, where = None, ""
-    apart, whole = list[float](), list[float]()
+    difference_norms, first_norms = list[float](), list[float]()
     steps = list[float](), list[float]()
-    for name, (ours, theirs) in states.items():
-        for key in dict.fromkeys((*ours, *theirs)):
-            old, new = ours.get(key), theirs.get(key)
-            for side, value in zip(steps, (old, new), strict=True):
+    for name, (first_leaves, second_leaves) in states.items():
+        for key in dict.fromkeys((*first_leaves, *second_leaves)):
+            old, new = first_leaves.get(key), second_leaves.get(key)
+            for side_steps, value in zip(steps, (old, new), strict=True):
                 if key == STEP and value is not None:
-                    side.append(float(value))
+                    side_steps.append(float(value))
             if old is None or new is None:
                 num_differing += 1
                 continue
-            equal = same(old, new)
-            num_equal, num_differing = num_equal + equal, num_differing + (not equal)
+            is_equal = is_bitwise_equal(old, new)
+            num_equal, num_differing = num_equal + is_equal, num_differing + (not is_equal)
             if key == STEP or _shape(old) != _shape(new):
                 continue
-            at, length = (0.0, 0.0) if equal else difference(old, new)
-            apart.append(length)
-            whole.append(norm(old) if isinstance(old, Tensor) else abs(old))
-            if not equal and (largest is None or _rank(at) > _rank(largest)):
-                largest, where = at, f"{name}: {key}"
-    last = max(steps[0], default=None), max(steps[1], default=None)
-    return Row(
+            distance, distance_norm = (0.0, 0.0) if is_equal else difference(old, new)
+            difference_norms.append(distance_norm)
+            first_norms.append(norm(old) if isinstance(old, Tensor) else abs(old))
+            if not is_equal and (largest is None or _nan_as_inf(distance) > _nan_as_inf(largest)):
+                largest, where = distance, f"{name}: {key}"
+    last_steps = max(steps[0], default=None), max(steps[1], default=None)
+    return GroupDifference(
         group=group,
         num_equal=num_equal,
         num_differing=num_differing,
-        step=None if last[0] == last[1] else last,
+        step=None if last_steps[0] == last_steps[1] else last_steps,
         largest=largest,
         where=where,
-        relative=_ratio(math.hypot(*apart), math.hypot(*whole)) if largest is not None else None,
+        relative=None if largest is None else _ratio(math.hypot(*difference_norms), math.hypot(*first_norms)),
     )
 
 
@@ -245,10 +257,11 @@ def _shape(value: Tensor | float) -> tuple[int, ...]:
     return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
-def _rank(value: float) -> float:
-    """NaN is the largest difference of all."""
+def _nan_as_inf(value: float) -> float:
+    """For comparing differences: NaN is the largest."""
     return math.inf if math.isnan(value) else value
 
 
-def _ratio(apart: float, whole: float) -> float:
-    return apart / whole if whole else (math.inf if apart else 0.0)
+def _ratio(numerator: float, denominator: float) -> float:
+    """The quotient; 0/0 is 0."""
+    return numerator / denominator if denominator else (math.inf if numerator else 0.0)

@@ -1,4 +1,4 @@
-"""One optimizer of a checkpoint, measured: a row for each group, and every value that is not finite."""
+"""The measures of one optimizer in a checkpoint: a row for each group, and all NaN and infinite values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..telemetry.state_leaves import is_float, leaves
+from ..telemetry.state_leaves import is_float_tensor, state_leaves
 from .checkpoint_measure import STEP, norm, num_bytes, num_nonfinite
 from .checkpoint_reader import SavedOptimizer
 
@@ -19,30 +19,30 @@ ALL = "all"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A group, or all of them."""
+    """A group, or all groups together."""
 
     group: str
     algorithm: str | None
-    """For groups that say."""
+    """As the group has it; None if it has none."""
     num_tensors: int
-    """Parameters that are tensors of the model, whether they have a state or not."""
+    """The parameters, as tensors of the model, with or without state."""
     num_parameters: int
-    """Their elements, as far as the state tells."""
+    """Their number of elements, as far as the shapes in the state determine it."""
     num_unknown: int
-    """Tensors among them whose size no state tells."""
+    """The tensors whose number of elements is unknown."""
     lr: float | None
     weight_decay: float | None
     step: float | None
-    """The largest."""
+    """The largest step count."""
     norms: Mapping[str, float]
     """The L2 norm of each buffer over the group."""
     num_bytes: int
-    """Of state."""
+    """The size of the state."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class NonFinite:
-    """A part of a parameter's state with values that are NaN or infinite."""
+    """A value in a parameter's state with NaN or infinite elements."""
 
     parameter: str
     buffer: str
@@ -56,24 +56,25 @@ class Report:
 
     key: str
     rows: tuple[Row, ...]
-    """The last is that of `all`."""
+    """One for each group; the last is that of `all`."""
     buffers: tuple[str, ...]
-    """Found, not listed: every floating tensor of the state but its scalars."""
+    """Found, not listed: every floating-point tensor of the state except scalars."""
     nonfinite: tuple[NonFinite, ...]
 
 
-def report(saved: SavedOptimizer) -> Report:
-    """Measure an optimizer that was read.
+def build_report(saved: SavedOptimizer) -> Report:
+    """The measures of an optimizer.
 
     Args:
-        saved: what `read` gave.
+        saved: from `read_checkpoint`.
 
     Example:
         >>> import torch
         >>> from lightning_optim.cli.checkpoint_reader import SavedGroup, SavedOptimizer
         >>> group = SavedGroup(name="default", params=("w",), hyperparameters={"lr": 0.1})
         >>> state = {"w": {"momentum_buffer": torch.tensor([3.0, 4.0])}}
-        >>> report(SavedOptimizer(key="optimizer", groups=(group,), state=state, named=True)).rows[0].norms
+        >>> saved = SavedOptimizer(key="optimizer", groups=(group,), state=state, has_names=True)
+        >>> build_report(saved).rows[0].norms
         {'momentum_buffer': 5.0}
     """
     buffers = tuple(
@@ -81,25 +82,25 @@ def report(saved: SavedOptimizer) -> Report:
             key
             for name in saved.params
             for key, value in saved.state.get(name, {}).items()
-            if key != STEP and is_float(value) and value.ndim
+            if key != STEP and is_float_tensor(value) and value.ndim
         )
     )
     rows = [
-        _row(
+        _build_row(
             group.name,
             [saved.state.get(name, {}) for name in group.params],
             buffers,
             algorithm=group.hyperparameters.get("algorithm"),
-            lr=_number(group.hyperparameters.get("lr")),
-            weight_decay=_number(group.hyperparameters.get("weight_decay")),
+            lr=_to_number(group.hyperparameters.get("lr")),
+            weight_decay=_to_number(group.hyperparameters.get("weight_decay")),
         )
         for group in saved.groups
     ]
-    rows.append(_row(ALL, [saved.state.get(name, {}) for name in saved.params], buffers))
-    return Report(key=saved.key, rows=tuple(rows), buffers=buffers, nonfinite=tuple(_nonfinite(saved)))
+    rows.append(_build_row(ALL, [saved.state.get(name, {}) for name in saved.params], buffers))
+    return Report(key=saved.key, rows=tuple(rows), buffers=buffers, nonfinite=tuple(_find_nonfinite(saved)))
 
 
-def _row(
+def _build_row(
     group: str,
     states: Sequence[Mapping[str, Any]],
     buffers: Iterable[str],
@@ -108,14 +109,14 @@ def _row(
     lr: float | None = None,
     weight_decay: float | None = None,
 ) -> Row:
-    sizes = [_num_elements(state, buffers) for state in states]
+    sizes = [_find_size(state, buffers) for state in states]
     norms = {}
     for buffer in buffers:
-        # A scalar parameter's is a scalar too: it counts where others have a buffer of that name.
-        held = [norm(state[buffer]) for state in states if is_float(state.get(buffer))]
-        if held:
-            norms[buffer] = math.hypot(*held)
-    steps = [step for state in states if (step := _number(state.get(STEP))) is not None]
+        # The state of a scalar parameter counts too, if other parameters have a buffer of that name.
+        tensor_norms = [norm(state[buffer]) for state in states if is_float_tensor(state.get(buffer))]
+        if tensor_norms:
+            norms[buffer] = math.hypot(*tensor_norms)
+    steps = [step for state in states if (step := _to_number(state.get(STEP))) is not None]
     return Row(
         group=group,
         algorithm=algorithm,
@@ -126,13 +127,13 @@ def _row(
         weight_decay=weight_decay,
         step=max(steps, default=None),
         norms=norms,
-        num_bytes=sum(num_bytes(leaf) for state in states for _, leaf in leaves(state)),
+        num_bytes=sum(num_bytes(leaf) for state in states for _, leaf in state_leaves(state)),
     )
 
 
-def _num_elements(state: Mapping[str, Any], buffers: Iterable[str]) -> int | None:
-    """A parameter's, from the shape that its buffers have or, where they are rows and columns, span."""
-    shapes = [state[buffer].shape for buffer in buffers if is_float(state.get(buffer))]
+def _find_size(state: Mapping[str, Any], buffers: Iterable[str]) -> int | None:
+    """A parameter's number of elements: from the shape of its buffers, or the one that rows and columns span."""
+    shapes = [state[buffer].shape for buffer in buffers if is_float_tensor(state.get(buffer))]
     if not shapes:
         return None
     try:
@@ -141,15 +142,15 @@ def _num_elements(state: Mapping[str, Any], buffers: Iterable[str]) -> int | Non
         return None
 
 
-def _nonfinite(saved: SavedOptimizer) -> Iterable[NonFinite]:
+def _find_nonfinite(saved: SavedOptimizer) -> Iterable[NonFinite]:
     for name in saved.params:
-        for key, leaf in leaves(saved.state.get(name, {})):
+        for key, leaf in state_leaves(saved.state.get(name, {})):
             if count := num_nonfinite(leaf):
                 size = leaf.numel() if isinstance(leaf, Tensor) else 1
                 yield NonFinite(parameter=name, buffer=key, count=count, size=size)
 
 
-def _number(value: Any) -> float | None:
+def _to_number(value: Any) -> float | None:
     if isinstance(value, Tensor):
         return float(value) if value.numel() == 1 else None
     return value if isinstance(value, (int, float)) else None

@@ -1,7 +1,7 @@
-"""The lr of each group at each optimizer step of a run that is not run.
+"""Each group's lr at each optimizer step of a run, without running it.
 
 The optimizer, its schedulers and the stages over them are the real ones, over parameters that have the model's names
-and shapes and nothing in them; the loop steps what Lightning and `StagedUnfreeze` would step, when they would.
+and shapes but no values. The loop steps them where Lightning and `StagedUnfreeze` would.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ..core.errors import ConfigError, prefix_errors
 from ..groups.plan import Plan
 from ..schedule.factory import SchedulerFactory
 from ..stages.staged import StagedOptimizer
-from ..stages.stages import Stage, check_unclaimed
+from ..stages.stages import Stage, check_all_claimed
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock, Trigger
-from .length import Length
+from .run_length import RunLength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,28 +40,28 @@ class Curve:
     stage: str | None
     """The stage that thaws it, if there are stages."""
     lr: NDArray[np.float64]
-    """By optimizer steps done; nan while it is frozen."""
+    """`(num_steps,)`; NaN while the group is frozen."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Simulation:
-    """What can be known of a run before it is run."""
+    """What is known of a run before it is run."""
 
     curves: tuple[Curve, ...]
-    """In the order of the table."""
-    length: Length
+    """In the order of the group table."""
+    length: RunLength
     thaws: Mapping[str, int]
-    """By stage that thaws within the run: after how many optimizer steps."""
+    """For each stage that thaws within the run: after how many optimizer steps."""
     unpredictable: Mapping[str, str]
-    """By stage of which nobody can know when it thaws: its trigger in words."""
-    plateau_of: str | None = None
-    """The metric of a ReduceLROnPlateau, which is taken to stay at the lr it begins with."""
+    """For each stage whose thaw cannot be predicted: its trigger in words."""
+    plateau_metric: str | None = None
+    """The metric of a ReduceLROnPlateau, whose lr is taken to stay at its first value."""
 
 
-class _Never(Trigger):
-    """Of a stage that cannot be predictable."""
+class _NeverTrigger(Trigger):
+    """Replaces a trigger that cannot be predicted."""
 
-    def due(self, clock: Clock) -> bool:
+    def is_due(self, clock: Clock) -> bool:
         return False
 
 
@@ -71,18 +71,18 @@ def simulate(
     scheduler: SchedulerFactory | None = None,
     stages: Sequence[Stage] = (),
     *,
-    length: Length,
+    length: RunLength,
     key: str = "scheduler",
 ) -> Simulation:
-    """The lr of each group at each optimizer step, bitwise as a run has it; nothing of the model is changed.
+    """Each group's lr at each optimizer step, bitwise as in a run; the model is not changed.
 
     Args:
         module: the model.
-        optimizer: its config.
+        optimizer: its optimizer.
         scheduler: None for a constant lr.
-        stages: of `StagedUnfreeze`, with their claims.
-        length: how long the run is; checked with these.
-        key: where in the config the scheduler is, for errors.
+        stages: of `StagedUnfreeze`, with the parameters they claim.
+        length: of the run; it has been checked with this scheduler and these stages.
+        key: the scheduler's key in the config, for errors.
 
     Raises:
         ConfigError: as at the start of the run.
@@ -90,67 +90,68 @@ def simulate(
     plan, skeleton = _without_storage(optimizer.plan(module))
     built = build_optimizer(plan)
     with prefix_errors(key):
-        scheduling = scheduler_config(built, scheduler, length.total) or {}
+        scheduler_dict = scheduler_config(built, scheduler, length.total) or {}
     unpredictable = {stage.name: str(stage.trigger) for stage in Timetable(stages).unpredictable}
-    timetable = Timetable([_prepared(stage, predictable=stage.name not in unpredictable) for stage in stages])
+    timetable = Timetable([_simulated(stage, is_predictable=stage.name not in unpredictable) for stage in stages])
     staged = None
     if stages:
-        check_unclaimed(stages, module, but=frozenset(plan.frozen))
-        staged = StagedOptimizer(built, skeleton, timetable.stages, [scheduling["scheduler"]] if scheduling else [])
+        check_all_claimed(stages, module, excluded=frozenset(plan.frozen))
+        schedulers = [scheduler_dict["scheduler"]] if scheduler_dict else []
+        staged = StagedOptimizer(built, skeleton, timetable.stages, schedulers)
     groups = plan.groups if staged is None else staged.plan.groups
     curves = {
         group.name: Curve(group=group.name, stage=group.stage, lr=np.full(length.total("step"), math.nan))
         for group in groups
     }
     with prefix_errors(key):
-        thaws = _step(built, staged, timetable, scheduling, length, curves)
+        thaws = _run(built, staged, timetable, scheduler_dict, length, curves)
     return Simulation(
         curves=tuple(curves.values()),
         length=length,
         thaws=thaws,
         unpredictable=unpredictable,
-        plateau_of=scheduling.get("monitor"),
+        plateau_metric=scheduler_dict.get("monitor"),
     )
 
 
-def _prepared(stage: Stage, *, predictable: bool) -> Stage:
-    # Nothing here has a gradient.
-    return replace(stage, allow_unused=True, trigger=stage.trigger if predictable else _Never())
+def _simulated(stage: Stage, *, is_predictable: bool) -> Stage:
+    # Unused parameters are allowed, as nothing has a gradient here.
+    return replace(stage, allow_unused=True, trigger=stage.trigger if is_predictable else _NeverTrigger())
 
 
 def _without_storage(plan: Plan) -> tuple[Plan, nn.Module]:
-    """A plan over parameters that take no memory, and a module that holds them under the same names."""
+    """The plan over parameters that take no memory, and a module that holds them under the same names."""
     root = nn.Module()
     tensors: dict[str, nn.Parameter] = {}
     for name, tensor in plan.tensors.items():
-        one = torch.zeros((), dtype=tensor.dtype, device=tensor.device)
-        tensors[name] = nn.Parameter(one.expand(tensor.shape), requires_grad=False)
-        around = root
+        scalar = torch.zeros((), dtype=tensor.dtype, device=tensor.device)
+        tensors[name] = nn.Parameter(scalar.expand(tensor.shape), requires_grad=False)
+        parent = root
         *path, leaf = name.split(".")
         for segment in path:
-            # Not by setattr: a container of the user's may have any word for a key.
-            below = around._modules.setdefault(segment, nn.Module())
-            assert below is not None
-            around = below
-        around._parameters[leaf] = tensors[name]
+            # Not with setattr: a container may have any word as a key, such as `forward`.
+            child = parent._modules.setdefault(segment, nn.Module())
+            assert child is not None
+            parent = child
+        parent._parameters[leaf] = tensors[name]
     return replace(plan, tensors=tensors), root
 
 
-def _step(
+def _run(
     optimizer: Optimizer,
     staged: StagedOptimizer | None,
     timetable: Timetable,
-    scheduling: Mapping[str, Any],
-    length: Length,
+    scheduler_dict: Mapping[str, Any],
+    length: RunLength,
     curves: Mapping[str, Curve],
 ) -> dict[str, int]:
-    """Go through the run and note each live group's lr; returns after how many steps which stage thaws.
+    """Step through the run and record each live group's lr; returns after how many steps each stage thaws.
 
     Args:
         optimizer: the real one.
-        staged: the stages over it, if there are.
+        staged: the stages over it, if there are any.
         timetable: of these stages.
-        scheduling: Lightning's scheduler dict; empty where every lr is constant.
+        scheduler_dict: Lightning's scheduler dict; empty if every lr is constant.
         length: of the run.
         curves: by group, to be filled.
     """
@@ -158,37 +159,37 @@ def _step(
     thaws = {}
     if staged is not None:
         staged.activate_stages(timetable.thawed)
-    if scheduling.get("reduce_on_plateau"):
-        _hold(scheduling["scheduler"])
+    if scheduler_dict.get("reduce_on_plateau"):
+        _disable_reduction(scheduler_dict["scheduler"])
     with warnings.catch_warnings():
-        # torch looks for a step of the optimizer before each.
+        # torch expects a step of the optimizer before each of the scheduler.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         for step in range(total):
             epoch = length.epoch_of(step)
             if staged is not None:
-                for stage in timetable.due(Clock(epoch=epoch, step=step, total_steps=total)):
+                for stage in timetable.thaw_due(Clock(epoch=epoch, step=step, total_steps=total)):
                     staged.thaw(stage.name)
                     thaws[stage.name] = step
-                staged.follow()
+                staged.sync()
             for group in optimizer.param_groups:
                 curves[group["name"]].lr[step] = group["lr"]
             if staged is not None:
                 staged.after_step()
-            if scheduling and (scheduling["interval"] == "step" or length.ends_epoch(step)):
-                _step_scheduler(scheduling, step)
+            if scheduler_dict and (scheduler_dict["interval"] == "step" or length.ends_epoch(step)):
+                _step_scheduler(scheduler_dict, step)
     return thaws
 
 
-def _hold(scheduler: Any) -> None:
-    """Keep a scheduler that waits for a plateau from ever finding one."""
-    for one in (scheduler, *getattr(scheduler, "_schedulers", ())):
-        if isinstance(one, ReduceLROnPlateau):
-            one.patience = math.inf  # type: ignore[assignment]
+def _disable_reduction(scheduler: Any) -> None:
+    """Keep a ReduceLROnPlateau from ever reducing the lr."""
+    for item in (scheduler, *getattr(scheduler, "_schedulers", ())):
+        if isinstance(item, ReduceLROnPlateau):
+            item.patience = math.inf  # type: ignore[assignment]
 
 
-def _step_scheduler(scheduling: Mapping[str, Any], step: int) -> None:
-    metric = (0.0,) if scheduling.get("reduce_on_plateau") else ()
+def _step_scheduler(scheduler_dict: Mapping[str, Any], step: int) -> None:
+    metric = (0.0,) if scheduler_dict.get("reduce_on_plateau") else ()
     try:
-        scheduling["scheduler"].step(*metric)
-    except ValueError as error:  # torch's OneCycleLR, past its end
+        scheduler_dict["scheduler"].step(*metric)
+    except ValueError as error:  # from torch's OneCycleLR, past its end
         raise ConfigError(f"total_steps: after {step + 1} optimizer steps of the run: {error}") from error

@@ -1,1 +1,1 @@
-"""What everything stands on: errors and what a config value may be; imports neither torch nor anything of ours."""
+"""Errors, config values and hyperparameter checks that every other package builds on; imports no torch."""

@@ -1,4 +1,4 @@
-"""Config values: written as YAML for messages, and converted to plain Python types."""
+"""Config values: formatted as YAML for messages, and converted to plain Python types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .errors import ConfigError
 
 
 def to_yaml(value: Any) -> str:
-    """A value as one writes it in YAML."""
+    """The value as it would be written in a YAML config."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -19,21 +19,23 @@ def to_yaml(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {to_yaml(item)}' for key, item in value.items())}}}"
     if isinstance(value, float):
-        # YAML 1.1 reads a float without a point (1e-08) as text; OmegaConf does not, others do.
+        # YAML 1.1 reads a float without a decimal point (1e-08) as a string; OmegaConf does not, other parsers do.
         text = repr(value)
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     return str(value)
 
 
 def to_plain(value: Any, key: str = "") -> Any:
-    """A config value as str, number, bool, list or dict: OmegaConf's, numpy's, tuples and mappings are converted.
+    """A copy of a config value made of str, number, bool, list and dict only.
+
+    OmegaConf containers, numpy arrays and scalars, tuples and other mappings are converted.
 
     Args:
-        value: of a config.
-        key: where it stands, for errors.
+        value: the config value.
+        key: its config key, for error messages.
 
     Raises:
-        ConfigError: a value in it is missing (`???`), or an interpolation leads nowhere.
+        ConfigError: a value in it is missing (`???`), or an interpolation cannot be resolved.
     """
     if type(value).__module__.startswith("omegaconf"):
         return _from_omegaconf(value, key)
@@ -42,7 +44,7 @@ def to_plain(value: Any, key: str = "") -> Any:
     if isinstance(value, Mapping):
         return {str(name): to_plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item, f"{key}[{place}]") for place, item in enumerate(value)]
+        return [to_plain(item, f"{key}[{index}]") for index, item in enumerate(value)]
     return value
 
 
@@ -54,7 +56,7 @@ def _from_omegaconf(value: Any, key: str) -> Any:
         return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         first_line = str(error).splitlines()[0]
-        # OmegaConf counts from the root of the app's config.
-        below = str(error.full_key).removeprefix(value._get_full_key(None) or "").removeprefix(".")
-        where = f"{key}{'' if below.startswith('[') or not key else '.'}{below}"
-        raise ConfigError(f"{where}: {first_line}. Give it a value") from None
+        # OmegaConf reports the key from the root of the app's config; ours is relative to `value`.
+        subkey = str(error.full_key).removeprefix(value._get_full_key(None) or "").removeprefix(".")
+        full_key = f"{key}{'' if subkey.startswith('[') or not key else '.'}{subkey}"
+        raise ConfigError(f"{full_key}: {first_line}. Give it a value") from None

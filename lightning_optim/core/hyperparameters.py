@@ -1,4 +1,4 @@
-"""What values a hyperparameter takes: its default, its bounds, and the check of one given value (no torch)."""
+"""What values a hyperparameter accepts: its type, default and bounds, and the check of a given value (no torch)."""
 
 from __future__ import annotations
 
@@ -9,66 +9,70 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .config_values import to_yaml
-from .errors import ConfigError, choices, did_you_mean
+from .errors import ConfigError, did_you_mean, format_choices
+
+_INVALID = object()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameter(ABC):
-    """One hyperparameter of an algorithm or a schedule; the subclasses say what values it takes."""
+    """A hyperparameter of an optimizer or a schedule; each subclass accepts one type of value."""
 
     REQUIRED: ClassVar[object] = object()
 
     default: Any = REQUIRED
-    """The value where the config says nothing; `REQUIRED` where it must."""
+    """The value used where the config gives none; `REQUIRED` where it must give one."""
     optional: bool = False
-    """Whether `null` is a value."""
+    """Whether `null` is allowed."""
     per_group: bool = True
-    """Whether each param group may have its own."""
+    """Whether param groups may have different values."""
     help: str = ""
-    """One line for `lightning-optim show`."""
+    """One line for `lightning-optim show`, YAML comments and docstrings."""
 
     @property
     def required(self) -> bool:
-        """Whether the config must give it."""
+        """Whether the config must give a value."""
         return self.default is Hyperparameter.REQUIRED
 
     def check(self, value: Any, key: str) -> Any:
-        """The value as the algorithm takes it.
+        """The value, converted to the type that the algorithm uses.
+
+        Args:
+            value: a config value.
+            key: its config key; the error message starts with it.
 
         Raises:
-            ConfigError: it is of another type or out of bounds; the message begins with `key`.
+            ConfigError: the value has another type or is out of bounds.
         """
         if value is None and self.optional:
             return None
-        checked = self._convert(value)
-        if checked is _WRONG:
+        converted = self._convert(value)
+        if converted is _INVALID:
             raise ConfigError(f"{key}: got {value!r}, which is not {self.describe()}.{self._advice(value, key)}")
-        return checked
+        return converted
 
     def describe(self) -> str:
-        """The allowed values in words, e.g. 'a number >= 0'."""
+        """The allowed values in words, e.g. 'a finite number >= 0 or null'."""
         return self._describe() + (" or null" if self.optional else "")
 
     def _advice(self, value: Any, key: str) -> str:
+        """What to type instead, with a leading space."""
         if self.required or self.default is None:
             return ""
         return f" Type for example {key.rsplit('.', 1)[-1]}: {to_yaml(self.default)}"
 
     @abstractmethod
     def _convert(self, value: Any) -> Any:
-        """The value as the algorithm takes it, or `_WRONG`."""
+        """The value in the type that the algorithm uses, or `_INVALID`."""
 
     @abstractmethod
     def _describe(self) -> str:
-        """What it takes, in words."""
-
-
-_WRONG = object()
+        """The allowed values other than null."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Number(Hyperparameter):
-    """A finite number; an `open` bound is itself excluded."""
+    """A finite number, or an integer; a bound that is `open` is itself excluded."""
 
     low: float | None = None
     high: float | None = None
@@ -78,13 +82,13 @@ class Number(Hyperparameter):
 
     def _convert(self, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
-            return _WRONG
+            return _INVALID
         if self.low is not None and (value < self.low or (self.open_low and value == self.low)):
-            return _WRONG
+            return _INVALID
         if self.high is not None and (value > self.high or (self.open_high and value == self.high)):
-            return _WRONG
+            return _INVALID
         if self.integer:
-            return int(value) if int(value) == value else _WRONG
+            return int(value) if int(value) == value else _INVALID
         return float(value)
 
     def _describe(self) -> str:
@@ -93,15 +97,15 @@ class Number(Hyperparameter):
             bounds.append(f"{'>' if self.open_low else '>='} {self.low:g}")
         if self.high is not None:
             bounds.append(f"{'<' if self.open_high else '<='} {self.high:g}")
-        return " ".join([f"{'a whole' if self.integer else 'a finite'} number", " and ".join(bounds)]).strip()
+        return " ".join(["an integer" if self.integer else "a finite number", " and ".join(bounds)]).strip()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flag(Hyperparameter):
-    """true or false."""
+    """True or false."""
 
     def _convert(self, value: Any) -> Any:
-        return value if isinstance(value, bool) else _WRONG
+        return value if isinstance(value, bool) else _INVALID
 
     def _describe(self) -> str:
         return "true or false"
@@ -109,7 +113,7 @@ class Flag(Hyperparameter):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Hyperparameter):
-    """One of a few words."""
+    """One of a few strings."""
 
     options: tuple[str, ...]
 
@@ -117,7 +121,7 @@ class Choice(Hyperparameter):
         return did_you_mean(str(value), self.options) or super()._advice(value, key)
 
     def _convert(self, value: Any) -> Any:
-        return value if isinstance(value, str) and value in self.options else _WRONG
+        return value if isinstance(value, str) and value in self.options else _INVALID
 
     def _describe(self) -> str:
         return f"one of {', '.join(self.options)}"
@@ -125,29 +129,29 @@ class Choice(Hyperparameter):
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Hyperparameter):
-    """Any non-empty text."""
+    """Any non-empty string."""
 
     def _convert(self, value: Any) -> Any:
-        return value if isinstance(value, str) and value else _WRONG
+        return value if isinstance(value, str) and value else _INVALID
 
     def _describe(self) -> str:
-        return "a text"
+        return "a non-empty string"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers(Hyperparameter):
-    """A list of as many numbers as there are `items`; a tuple once checked."""
+    """A list of numbers, one for each of `items`; converted to a tuple."""
 
     items: tuple[Number, ...]
 
     def _convert(self, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) != len(self.items):
-            return _WRONG
+            return _INVALID
         converted = tuple(
             None if item.optional and given is None else item._convert(given)
             for item, given in zip(self.items, value, strict=True)
         )
-        return _WRONG if any(given is _WRONG for given in converted) else converted
+        return _INVALID if any(number is _INVALID for number in converted) else converted
 
     def _describe(self) -> str:
         return f"a list of {len(self.items)}: {'; '.join(item.describe() for item in self.items)}"
@@ -155,31 +159,37 @@ class Numbers(Hyperparameter):
 
 @dataclass(frozen=True, kw_only=True)
 class IncreasingIntegers(Hyperparameter):
-    """A growing list of positive whole numbers, of any length."""
+    """A strictly increasing list of positive integers, of any length but zero."""
 
     def _convert(self, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not value:
-            return _WRONG
+            return _INVALID
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in value):
-            return _WRONG
-        return list(value) if sorted(set(value)) == list(value) else _WRONG
+            return _INVALID
+        return list(value) if sorted(set(value)) == list(value) else _INVALID
 
     def _describe(self) -> str:
-        return "a growing list of positive whole numbers"
+        return "an increasing list of positive integers"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fields(Hyperparameter):
-    """A mapping of a few keys, each with a default; all of them once checked."""
+    """A mapping with a fixed set of keys; keys that are not given get their default."""
 
     items: Mapping[str, Hyperparameter]
 
     def check(self, value: Any, key: str) -> Any:
-        """The mapping, with the defaults of what it does not have."""
+        """The mapping with all keys, each value checked.
+
+        Raises:
+            ConfigError: it is not a mapping, a key is unknown, or a value is not allowed.
+        """
         if isinstance(value, Mapping):
             for name in value:
                 if name not in self.items:
-                    raise ConfigError(f"{key}.{name}: there is no {name!r} in it.{choices(str(name), self.items)}")
+                    raise ConfigError(
+                        f"{key}.{name}: {key} has no key {name!r}.{format_choices(str(name), self.items)}"
+                    )
             return {
                 name: spec.check(value[name], f"{key}.{name}") if name in value else spec.default
                 for name, spec in self.items.items()
@@ -190,7 +200,7 @@ class Fields(Hyperparameter):
         return f" Type for example {key.rsplit('.', 1)[-1]}: {to_yaml({n: s.default for n, s in self.items.items()})}"
 
     def _convert(self, value: Any) -> Any:
-        return _WRONG
+        return _INVALID
 
     def _describe(self) -> str:
         return f"a mapping of {' and '.join(f'{name} ({spec.describe()})' for name, spec in self.items.items())}"
@@ -198,22 +208,22 @@ class Fields(Hyperparameter):
 
 @dataclass(frozen=True, kw_only=True)
 class SameTypeAsDefault(Hyperparameter):
-    """What is of the default's kind, passed on as it is; anything where the default is null.
+    """Any value of the default's type, passed on unchanged; anything where the default is null.
 
-    For optimizers of which nothing but the signature is known.
+    For optimizers of which only the signature is known.
     """
 
     def _convert(self, value: Any) -> Any:
         if self.required or self.default is None:
             return value
         if isinstance(self.default, bool) or isinstance(value, bool):
-            return value if isinstance(value, bool) and isinstance(self.default, bool) else _WRONG
+            return value if isinstance(value, bool) and isinstance(self.default, bool) else _INVALID
         if isinstance(self.default, (int, float)):
-            return value if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max else _WRONG
+            return value if isinstance(value, (int, float)) and abs(value) <= sys.float_info.max else _INVALID
         if isinstance(self.default, (list, tuple)):
-            alike = isinstance(value, (list, tuple)) and len(value) == len(self.default)
-            return type(self.default)(value) if alike else _WRONG
-        return value if isinstance(value, type(self.default)) else _WRONG
+            same_length = isinstance(value, (list, tuple)) and len(value) == len(self.default)
+            return type(self.default)(value) if same_length else _INVALID
+        return value if isinstance(value, type(self.default)) else _INVALID
 
     def _describe(self) -> str:
         if self.required or self.default is None:

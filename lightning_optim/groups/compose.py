@@ -1,136 +1,155 @@
-"""How the rules that match one parameter compose: field by field, scales multiplied, or refused."""
+"""`compose_rules`: the settings of a group from the rules that match it, field by field, with scales multiplied."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.config_values import to_yaml
 from ..core.errors import ConfigError, format_names
 from .layers import Layer
-from .rules import EFFECTS, SCALES, Rule, Spec
+from .rules import EFFECTS, SCALES, AlgorithmSpec, Rule
 
-Matched = Sequence[tuple[Rule, Layer | None]]
+MatchedRules = Sequence[tuple[Rule, Layer | None]]
 """Rules that match, sorted by name, each with the layer where it has layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Composed:
-    """All that holds for the parameters of one group."""
+class GroupSettings:
+    """Everything that the rules set for the parameters of one group."""
 
-    spec: Spec
-    """Their algorithm."""
+    spec: AlgorithmSpec
+    """The group's algorithm."""
     hyperparameters: Mapping[str, Any]
-    """Every one of it; `lr` is the peak."""
+    """Every hyperparameter of the algorithm; `lr` is the peak."""
     frozen: bool = False
     schedule: Mapping[str, Any] | None = None
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By field: the keys of the config that made its value, `groups.head.lr`; none where it is a default."""
+    """By field: the config keys that set or scaled it, as `groups.head.lr`; empty where it is a default."""
 
 
-def compose(matched: Matched, top: Spec, names: Sequence[str]) -> Composed:
-    """What all these rules say together, on top of what holds where no rule says otherwise.
+def compose_rules(matched: MatchedRules, top: AlgorithmSpec, names: Sequence[str]) -> GroupSettings:
+    """The combined settings of the rules, on top of the top level of the config.
 
     Args:
         matched: the rules that match.
-        top: the top of the config.
-        names: the parameters, for errors.
+        top: the top level of the config.
+        names: the parameters' names, for errors.
 
     Raises:
-        ConfigError: two rules of one priority set a field to different values; a rule sets what the algorithm does not
-            have; or the values do not go together.
+        ConfigError: two rules of the same priority set a field to different values; a rule sets a hyperparameter that
+            the algorithm does not have; or the values cannot be combined.
     """
     rules = [rule for rule, _ in matched]
-    by = _winners(rules, EFFECTS, names)
-    spec = (by["optimizer"][0].spec if "optimizer" in by else None) or top
-    # What a rule says in the words of its own algorithm is void where another rule's algorithm has won.
-    speaking = [rule for rule in rules if rule.algorithm in (None, spec.algorithm)]
-    by |= _winners(speaking, spec.hyperparameters, names)
-    _check_words(rules, speaking, by, spec, names)
+    setters = _find_setters(rules, EFFECTS, names)
+    spec = (setters["optimizer"][0].spec if "optimizer" in setters else None) or top
+    # A rule's hyperparameters are for its own algorithm: they are ignored where another rule's algorithm wins.
+    applicable = [rule for rule in rules if rule.algorithm in (None, spec.algorithm)]
+    setters |= _find_setters(applicable, spec.hyperparameters, names)
+    _check_algorithm_has_fields(rules, applicable, setters, spec, names)
 
     values = dict(spec.hyperparameters)
     sources: dict[str, tuple[str, ...]] = {key: ((key,) if spec is top and key in spec.given else ()) for key in values}
-    for key, winners in by.items():
-        keys = tuple(f"{rule.key}.{key}" for rule in winners)
-        if key in values:
-            values[key] = spec.info.hyperparameters[key].check(winners[0].effects[key], keys[0])
-        sources[key] = keys
+    for effect, winners in setters.items():
+        keys = tuple(f"{rule.key}.{effect}" for rule in winners)
+        if effect in values:
+            values[effect] = spec.info.hyperparameters[effect].check(winners[0].effects[effect], keys[0])
+        sources[effect] = keys
     for rule, layer in matched:
         for scale, target in SCALES.items():
             if scale in rule.effects:
                 exponent = layer.depth if scale == "layer_decay" and layer else 1
-                values[target] = _scaled(values[target], rule, scale, exponent)
+                values[target] = _scale_value(values[target], rule, scale, exponent)
                 power = f" ** {exponent}" if exponent != 1 else ""
                 sources[target] += (f"{rule.key}.{scale}{power}",)
-    frozen = by["frozen"][0].effects["frozen"] if "frozen" in by else False
-    if not frozen and (wrong := spec.info.find_conflict(values)):
-        blamed = [rule for rule in speaking if not spec.info.find_conflict({**values, **_without(rule, spec)})] or rules
-        where = blamed[0].key if blamed else "top level"
-        raise ConfigError(f"{where}: {wrong} (for {_some(names)})")
-    return Composed(
+    frozen = setters["frozen"][0].effects["frozen"] if "frozen" in setters else False
+    if not frozen:
+        _check_combination(values, rules, applicable, spec, names)
+    return GroupSettings(
         spec=spec,
-        hyperparameters=spec.info.with_decay_mode(values),
+        hyperparameters=spec.info.resolve_decay_mode(values),
         frozen=frozen,
-        schedule=by["schedule"][0].effects["schedule"] if "schedule" in by else None,
+        schedule=setters["schedule"][0].effects["schedule"] if "schedule" in setters else None,
         sources=sources,
     )
 
 
-def _scaled(value: float, rule: Rule, scale: str, exponent: int) -> float:
-    scaled: float = value * rule.effects[scale] ** exponent
-    if not math.isfinite(scaled):
-        raise ConfigError(f"{rule.key}.{scale}: {to_yaml(rule.effects[scale])} times {value:g} is no finite number")
-    return scaled
-
-
-def _winners(
-    rules: Sequence[Rule], fields: Sequence[str] | Mapping[str, Any], names: Sequence[str]
-) -> dict[str, list[Rule]]:
-    """By field: the rules of the highest priority that sets it; they agree."""
-    winners: dict[str, list[Rule]] = {}
+def _find_setters(rules: Sequence[Rule], fields: Collection[str], names: Sequence[str]) -> dict[str, list[Rule]]:
+    """By field: the rules of the highest priority that sets it; they agree on its value."""
+    setters: dict[str, list[Rule]] = {}
     for rule in sorted(rules, key=lambda rule: -rule.priority):
         for effect, value in rule.effects.items():
             if effect in SCALES or effect not in fields:
                 continue
-            first = winners.setdefault(effect, [rule])[0]
+            first = setters.setdefault(effect, [rule])[0]
             if first.priority == rule.priority and first.effects[effect] != value:
-                raise ConfigError(_conflict(first, rule, effect, names))
+                raise ConfigError(_format_conflict(first, rule, effect, names))
             if first.priority == rule.priority and first is not rule:
-                winners[effect].append(rule)
-    return winners
+                setters[effect].append(rule)
+    return setters
 
 
-def _check_words(
-    rules: Sequence[Rule], speaking: Sequence[Rule], by: Mapping[str, Sequence[Rule]], spec: Spec, names: Sequence[str]
+def _check_algorithm_has_fields(
+    rules: Sequence[Rule],
+    applicable: Sequence[Rule],
+    setters: Mapping[str, Sequence[Rule]],
+    spec: AlgorithmSpec,
+    names: Sequence[str],
 ) -> None:
-    """Whether the algorithm has all that the rules set or scale."""
+    """Check that the algorithm has every hyperparameter that the rules set or scale."""
     for rule in rules:
         for effect in rule.effects:
-            needed = SCALES.get(effect, effect)
-            void = rule not in speaking and effect not in SCALES
-            if void or needed in spec.hyperparameters or (effect in EFFECTS and effect not in SCALES):
+            target = SCALES.get(effect, effect)
+            is_ignored = rule not in applicable and effect not in SCALES
+            if is_ignored or target in spec.hyperparameters or (effect in EFFECTS and effect not in SCALES):
                 continue
-            whose = f"{by['optimizer'][0].key}.optimizer: {spec.algorithm}" if "optimizer" in by else spec.algorithm
+            algorithm = spec.algorithm
+            if "optimizer" in setters:
+                algorithm = f"{setters['optimizer'][0].key}.optimizer: {algorithm}"
             raise ConfigError(
-                f"{rule.key}.{effect}: it matches {_some(names)}, which go by {whose}, and {spec.algorithm} has no "
-                f"{needed}. Narrow the selectors of {rule.key}, or remove {effect}"
+                f"{rule.key}.{effect}: it matches {_format_parameters(names)}, which use {algorithm}, and "
+                f"{spec.algorithm} has no {target}. Narrow the selectors of {rule.key}, or remove {effect}"
             )
 
 
-def _without(rule: Rule, spec: Spec) -> dict[str, Any]:
+def _scale_value(value: float, rule: Rule, scale: str, exponent: int) -> float:
+    scaled: float = value * rule.effects[scale] ** exponent
+    if not math.isfinite(scaled):
+        raise ConfigError(f"{rule.key}.{scale}: {to_yaml(rule.effects[scale])} times {value:g} is not a finite number")
+    return scaled
+
+
+def _check_combination(
+    values: Mapping[str, Any],
+    rules: Sequence[Rule],
+    applicable: Sequence[Rule],
+    spec: AlgorithmSpec,
+    names: Sequence[str],
+) -> None:
+    """Check that the values can be combined; the error names a rule without which they could."""
+    conflict = spec.info.find_conflict(values)
+    if not conflict:
+        return
+    culprits = [rule for rule in applicable if not spec.info.find_conflict({**values, **_reset(rule, spec)})] or rules
+    key = culprits[0].key if culprits else "top level"
+    raise ConfigError(f"{key}: {conflict} (for {_format_parameters(names)})")
+
+
+def _reset(rule: Rule, spec: AlgorithmSpec) -> dict[str, Any]:
+    """The hyperparameters that a rule sets, as they are without it."""
     return {effect: spec.hyperparameters[effect] for effect in rule.effects if effect in spec.hyperparameters}
 
 
-def _conflict(first: Rule, second: Rule, effect: str, names: Sequence[str]) -> str:
+def _format_conflict(first: Rule, second: Rule, effect: str, names: Sequence[str]) -> str:
     first, second = sorted((first, second), key=lambda rule: rule.name)
     return (
         f"{first.key}.{effect}: {to_yaml(first.effects[effect])}, but {second.key}.{effect}: "
-        f"{to_yaml(second.effects[effect])}, and both rules match {_some(names)}. "
+        f"{to_yaml(second.effects[effect])}, and both rules match {_format_parameters(names)}. "
         f"Say which one wins: {second.key}.priority: {first.priority + 1} (the default is 0, higher wins)"
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _format_parameters(names: Sequence[str]) -> str:
     return f"{len(names)} parameter{'s' if len(names) != 1 else ''}: {format_names(names, 3)}"

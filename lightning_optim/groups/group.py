@@ -1,4 +1,4 @@
-"""One group of a plan: a param group that is to be, with the config keys that made each of its values."""
+"""`Group`: a param group as planned, with the config keys that set each of its values."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DEFAULT = "default"
-"""The name of a group that no rule or stage names."""
+"""The name of the group whose parameters no rule matches."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """A row of the table, a param group, a curve in TensorBoard, a key in the checkpoint."""
+    """A row of the group table, a param group, a curve in TensorBoard and a key in the checkpoint."""
 
     name: str
-    """Legal as a segment of a tag in every logger."""
+    """Valid as a segment of a tag in every logger."""
     params: tuple[str, ...]
     """Clean names, in the model's order."""
     algorithm: str
-    """The optimizer's name in the registry, or its class's where it is in none."""
+    """The optimizer's registry name, or its class's name where it is not registered."""
     hyperparameters: Mapping[str, Any]
-    """Every effect applied; `lr` is the peak."""
+    """Every hyperparameter, with the rules applied; `lr` is the peak."""
     made_by: tuple[str, ...] = ()
-    """The rules, sorted."""
+    """The names of the rules that match its parameters, sorted."""
     schedule: Mapping[str, Any] | None = None
-    """How its schedule differs from the run's."""
+    """Its schedule override: the `schedule:` of a rule."""
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
-    """By hyperparameter: the keys of the config that made its value; none where it is the algorithm's default."""
+    """By hyperparameter: the config keys that set or scaled its value; empty where it is the algorithm's default."""
     stage: str | None = None
-    """The stage that thaws it, if a plan has stages."""
+    """The stage that thaws it, where the plan is split by stages."""
     lr_scale: float = 1.0
-    """On its parent group's curve."""
+    """Multiplies the lr of its parent group."""
     warmup_steps: int = 0
-    """Optimizer steps after the thaw in which its lr climbs to the curve."""
+    """Optimizer steps after the thaw over which its lr rises to the scaled lr of its parent."""
     parent: str | None = None
-    """The group as configured that it follows, once a plan is split by stages."""
+    """The configured group that it is a part of and follows, where the plan is split by stages."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    """What its stage has set of the hyperparameters."""
+    """The hyperparameters that its stage sets."""

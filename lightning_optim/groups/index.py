@@ -1,4 +1,4 @@
-"""A model's parameters, indexed for what selectors ask: ten thousand names meet fifty rules before training starts."""
+"""`ParameterIndex`: a model's parameters by name, kind and class, so that many rules on many names are fast."""
 
 from __future__ import annotations
 
@@ -8,55 +8,62 @@ from functools import cached_property
 from torch import nn
 
 from .kinds import kinds_of
-from .names import Parameter, Use
+from .parameters import Occurrence, Parameter
 
 
-class Index:
-    """Every use of every parameter, by its place; a tied parameter has several.
+class ParameterIndex:
+    """Every occurrence of every parameter. Selectors work on sets of positions in `occurrences`.
 
     Args:
-        parameters: what `read_parameters` gave.
+        parameters: the result of `read_parameters`.
     """
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.parameters = parameters
-        self.uses: list[Use] = [use for parameter in parameters for use in parameter.uses]
-        self.holders: list[int] = [place for place, parameter in enumerate(parameters) for _ in parameter.uses]
-        """The place in `parameters` of each use's."""
-        self.names: list[str] = [use.name for use in self.uses]
-        self.roles: dict[int, str] = {place: use.role for place, use in enumerate(self.uses) if use.role != use.name}
-        """Those of parametrized tensors, which also go by the name of what they make."""
+        self.occurrences: list[Occurrence] = [o for parameter in parameters for o in parameter.occurrences]
+        self.parameter_of: list[int] = [
+            position for position, parameter in enumerate(parameters) for _ in parameter.occurrences
+        ]
+        """By occurrence: the position of its parameter in `parameters`."""
+        self.names: list[str] = [occurrence.name for occurrence in self.occurrences]
+        self.effective_names: dict[int, str] = {
+            position: occurrence.effective_name
+            for position, occurrence in enumerate(self.occurrences)
+            if occurrence.effective_name != occurrence.name
+        }
+        """By occurrence, for parametrized tensors only: the other name that they can be selected by."""
 
     @cached_property
     def by_kind(self) -> dict[str, set[int]]:
-        """The uses of each kind."""
+        """By kind: its occurrences."""
         found: dict[str, set[int]] = {}
-        for place, use in enumerate(self.uses):
-            for kind in kinds_of(use.role, self.parameters[self.holders[place]].tensor.ndim, use.owner):
-                found.setdefault(kind, set()).add(place)
+        for position, occurrence in enumerate(self.occurrences):
+            ndim = self.parameters[self.parameter_of[position]].tensor.ndim
+            for kind in kinds_of(occurrence.effective_name, ndim, occurrence.owner):
+                found.setdefault(kind, set()).add(position)
         return found
 
     @cached_property
     def by_class(self) -> dict[type[nn.Module], set[int]]:
-        """The uses by modules of each class."""
+        """By class of the owner module: its occurrences."""
         found: dict[type[nn.Module], set[int]] = {}
-        for place, use in enumerate(self.uses):
-            if use.owner is not None:
-                found.setdefault(type(use.owner), set()).add(place)
+        for position, occurrence in enumerate(self.occurrences):
+            if occurrence.owner is not None:
+                found.setdefault(type(occurrence.owner), set()).add(position)
         return found
 
-    def kinds(self, wanted: Iterable[str]) -> set[int]:
-        """The uses of any of these kinds."""
-        return set().union(*(self.by_kind.get(kind, ()) for kind in wanted))
+    def with_kinds(self, kinds: Iterable[str]) -> set[int]:
+        """The occurrences of any of these kinds."""
+        return set().union(*(self.by_kind.get(kind, ()) for kind in kinds))
 
-    def classes(self, wanted: Sequence[str]) -> set[int]:
-        """The uses by modules of any of these classes, by name or dotted name; subclasses count."""
-        of_them = (places for cls, places in self.by_class.items() if any(_is_a(cls, name) for name in wanted))
-        return set().union(*of_them)
+    def with_classes(self, names: Sequence[str]) -> set[int]:
+        """The occurrences whose owner is of any of these classes, by name or dotted name; subclasses count."""
+        matching = (found for cls, found in self.by_class.items() if any(_is_subclass(cls, name) for name in names))
+        return set().union(*matching)
 
 
-def _is_a(cls: type, wanted: str) -> bool:
-    package, _, name = wanted.rpartition(".")
+def _is_subclass(cls: type, dotted_name: str) -> bool:
+    package, _, name = dotted_name.rpartition(".")
     return any(
         base.__name__ == name and (not package or f"{base.__module__}.".startswith(f"{package}."))
         for base in cls.__mro__

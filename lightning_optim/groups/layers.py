@@ -1,4 +1,4 @@
-"""Layers: modules counted by the number in their path, and the stem that comes before them."""
+"""Layers: modules ordered by the number in their path, and the stem that comes before them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..core.errors import ConfigError
-from .index import Index
-from .patterns import layer_matcher
+from .index import ParameterIndex
+from .patterns import compile_layer_pattern
 
 STEM = "stem"
 
@@ -17,75 +17,79 @@ class Layer:
     """One of a rule's layers."""
 
     label: str
-    """Its number in the model, or `stem`: what it is called in the group's name."""
+    """Its number in the model, or `stem`: its part of a group's name."""
     depth: int
-    """How far it is from the output: 1 for the last layer, n for the first of n, n + 1 for the stem."""
+    """Its distance from the output: 1 for the last layer, n for the first of n, n + 1 for the stem."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layers:
-    """The layers of a rule in one model."""
+    """The layers of a rule in one model. Occurrences are positions in `ParameterIndex.occurrences`."""
 
     numbers: Mapping[int, int] = field(default_factory=dict)
-    """By use: the number of the layer it is in."""
+    """By occurrence: the number of its layer."""
     depths: Mapping[int, int] = field(default_factory=dict)
-    """By number: how far that layer is from the output."""
+    """By number: the layer's distance from the output."""
 
     @classmethod
-    def find(cls, patterns: Sequence[str], index: Index, among: Iterable[int], key: str) -> Layers:
-        """Every use among these that is in a layer.
+    def find(cls, patterns: Sequence[str], index: ParameterIndex, occurrences: Iterable[int], key: str) -> Layers:
+        """The layers of those occurrences that are in one.
 
         Args:
-            patterns: globs on module paths with one `{i}`; each match with all below it is a layer.
-            index: the model.
-            among: uses.
-            key: where the patterns stand in the config.
+            patterns: globs on module paths with one `{i}`; each match, with all modules below it, is a layer.
+            index: the model's parameters.
+            occurrences: the ones to look at.
+            key: the config key of the patterns.
 
         Raises:
-            ConfigError: one layer stands inside another.
+            ConfigError: a layer is inside another one.
         """
-        number_of = _Numbers(patterns, key)
+        number_of = _LayerNumbers(patterns, key)
         numbers = {}
-        for use in among:
-            number = number_of[index.names[use].rpartition(".")[0]]
+        for occurrence in occurrences:
+            number = number_of[index.names[occurrence].rpartition(".")[0]]
             if number is not None:
-                numbers[use] = number
+                numbers[occurrence] = number
         ordered = sorted(set(numbers.values()))
         return cls(numbers=numbers, depths={number: len(ordered) - rank for rank, number in enumerate(ordered)})
 
-    def layer(self, use: int) -> Layer | None:
-        """The layer that a use is in."""
-        number = self.numbers.get(use)
+    def find_layer(self, occurrence: int) -> Layer | None:
+        """The layer that an occurrence is in."""
+        number = self.numbers.get(occurrence)
         return None if number is None else Layer(str(number), self.depths[number])
 
     def stem(self) -> Layer:
-        """What comes before the first layer."""
+        """The stem as a layer: one deeper than the first."""
         return Layer(STEM, len(self.depths) + 1)
 
-    def before(self, index: Index) -> set[int]:
-        """The uses that share a layer's first segment and come before the first such layer."""
-        first: dict[str, int] = {}
-        for use in self.numbers:
-            segment = index.names[use].partition(".")[0]
-            first[segment] = min(index.uses[use].place, first.get(segment, index.uses[use].place))
-        return {place for place, use in enumerate(index.uses) if use.place < first.get(use.name.partition(".")[0], -1)}
+    def default_stem(self, index: ParameterIndex) -> set[int]:
+        """The occurrences that share the first segment of a layer's path and come before the first such layer."""
+        first_layer: dict[str, int] = {}
+        for position in self.numbers:
+            segment, order = index.names[position].partition(".")[0], index.occurrences[position].order
+            first_layer[segment] = min(order, first_layer.get(segment, order))
+        return {
+            position
+            for position, occurrence in enumerate(index.occurrences)
+            if occurrence.order < first_layer.get(occurrence.name.partition(".")[0], -1)
+        }
 
 
-class _Numbers(dict[str, int | None]):
-    """By module path: the number of the layer it is in."""
+class _LayerNumbers(dict[str, int | None]):
+    """By module path: the number of the layer it is in. Filled in on look-up."""
 
     def __init__(self, patterns: Sequence[str], key: str) -> None:
         super().__init__({"": None})
-        self._matchers = [layer_matcher(pattern) for pattern in patterns]
+        self._matchers = [compile_layer_pattern(pattern) for pattern in patterns]
         self._key = key
 
     def __missing__(self, path: str) -> int | None:
-        above = self[path.rpartition(".")[0]]
+        outer = self[path.rpartition(".")[0]]
         found = next((match for matcher in self._matchers if (match := matcher(path))), None)
-        if found and above is not None:
+        if found and outer is not None:
             raise ConfigError(
-                f"{self._key}: {path} is a layer inside layer {above}. Write the path out as far as {{i}}, with no * "
-                "that reaches into a layer"
+                f"{self._key}: {path} is a layer inside layer {outer}. Write the path out up to {{i}}, without a * "
+                "that also matches inside a layer"
             )
-        self[path] = number = int(found["i"]) if found else above
+        self[path] = number = int(found["i"]) if found else outer
         return number

@@ -1,4 +1,4 @@
-"""Patterns on names: globs, regexes, and globs in which a layer's number stands."""
+"""Patterns on names: globs, regexes, and globs with the placeholder `{i}` for a layer's number."""
 
 from __future__ import annotations
 
@@ -9,63 +9,64 @@ from collections.abc import Callable
 from ..core.errors import ConfigError
 
 MAX_REGEX_LENGTH = 200
-NUMBER = "{i}"
+LAYER_NUMBER = "{i}"
 
-_REGEX = "re:"
-_MAGIC = re.compile(r"[*?\[]")
+_REGEX_PREFIX = "re:"
+_WILDCARD = re.compile(r"[*?\[]")
 
 
-def matcher(pattern: str) -> Callable[[str], object]:
-    """A test of one clean name: a glob matched whole, which means all beneath it too; a full match after `re:`.
+def compile_pattern(pattern: str) -> Callable[[str], object]:
+    """A predicate on one clean name.
 
-    `*` crosses dots. `head` is `head.*`, and never `decode_head.weight` or `head2.weight`.
+    A glob must match the whole name or the name of a module above it; `*` crosses dots. So `head` means `head.*`, and
+    never `decode_head.weight` or `head2.weight`. After `re:`, a regex must match the whole name.
     """
-    if pattern.startswith(_REGEX):
-        return re.compile(pattern.removeprefix(_REGEX)).fullmatch
-    if not _MAGIC.search(pattern):
-        beneath = f"{pattern}."
-        return lambda name: name == pattern or name.startswith(beneath)
-    return re.compile(rf"(?:{_translated(pattern)})(?:\..*)?", re.DOTALL).fullmatch
+    if pattern.startswith(_REGEX_PREFIX):
+        return re.compile(pattern.removeprefix(_REGEX_PREFIX)).fullmatch
+    if not _WILDCARD.search(pattern):
+        module_prefix = f"{pattern}."
+        return lambda name: name == pattern or name.startswith(module_prefix)
+    return re.compile(rf"(?:{_translate_glob(pattern)})(?:\..*)?", re.DOTALL).fullmatch
 
 
-def layer_matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """A full match of a module path with the number of its layer as the group `i`."""
+def compile_layer_pattern(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    """A function from a module path to its full match, in which group `i` is the layer's number."""
     return _layer_regex(pattern).fullmatch
 
 
 def check_pattern(pattern: str, key: str) -> None:
-    """Whether it is a pattern on names.
+    """Check a pattern on names.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is too long, or not a regular expression.
     """
     if len(pattern) > MAX_REGEX_LENGTH:
-        raise ConfigError(f"{key}: a pattern of {len(pattern)} characters; at most {MAX_REGEX_LENGTH} are taken")
+        raise ConfigError(f"{key}: the pattern has {len(pattern)} characters; at most {MAX_REGEX_LENGTH} are allowed")
     try:
-        matcher(pattern)
+        compile_pattern(pattern)
     except (re.error, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{key}: {pattern!r} is no regular expression: {error}") from None
+        raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from None
 
 
 def check_layer_pattern(pattern: str, key: str) -> None:
-    """Whether it is a glob on module paths with one `{i}`.
+    """Check a glob on module paths with one `{i}`.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is something else.
     """
     check_pattern(pattern, key)
-    whole = not pattern.startswith(_REGEX) and pattern.count(NUMBER) == 1
-    if not whole or "i" not in _layer_regex(pattern).groupindex:  # as in `[{i}]`
+    has_one_number = not pattern.startswith(_REGEX_PREFIX) and pattern.count(LAYER_NUMBER) == 1
+    if not has_one_number or "i" not in _layer_regex(pattern).groupindex:  # as in `[{i}]`
         raise ConfigError(
-            f"{key}: {pattern!r} is not a glob with one {NUMBER}, which stands where the layer's number does. "
-            f"Type for example {key}: backbone.encoder.layer.{NUMBER}"
+            f"{key}: {pattern!r} is not a glob with one {LAYER_NUMBER} in place of the layer's number. "
+            f"Type for example {key}: backbone.encoder.layer.{LAYER_NUMBER}"
         )
 
 
 def _layer_regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(_translated(pattern).replace(re.escape(NUMBER), "(?P<i>[0-9]+)"), re.DOTALL)
+    return re.compile(_translate_glob(pattern).replace(re.escape(LAYER_NUMBER), "(?P<i>[0-9]+)"), re.DOTALL)
 
 
-def _translated(glob: str) -> str:
-    """As `fnmatch.translate`, without the anchor at its end."""
+def _translate_glob(glob: str) -> str:
+    """`fnmatch.translate` without the anchor at the end."""
     return fnmatch.translate(glob).removesuffix(r"\Z").removesuffix(r"\z")

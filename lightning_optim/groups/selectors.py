@@ -1,4 +1,4 @@
-"""Which parameters a rule or a stage means: globs on names, classes of owners, kinds, layers."""
+"""Selectors: which parameters a rule or a stage matches, by name, class of the owner module, kind and layer."""
 
 from __future__ import annotations
 
@@ -7,155 +7,159 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import ConfigError, choices, did_you_mean, format_names, nearest
-from .index import Index
+from ..core.errors import ConfigError, did_you_mean, find_nearest, format_choices, format_names
+from .index import ParameterIndex
 from .kinds import KINDS
 from .layers import Layers
-from .patterns import NUMBER, check_layer_pattern, check_pattern, matcher
+from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern
 
 SELECTORS = ("params", "classes", "kinds", "layers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selector:
-    """A conjunction of selectors; a list inside one is an or."""
+    """Selectors of which all must match; of several values of one selector, any may match."""
 
     params: tuple[str, ...] = ()
-    """Globs on the clean name, matched whole, `*` crosses dots; one that names a module means all beneath it; a
-    full-match regex after `re:`."""
+    """Globs on the clean name: matched whole, `*` crosses dots, a module's name includes all below it. After `re:`, a
+    regex that must match the whole name."""
     classes: tuple[str, ...] = ()
-    """Classes of the owning module, by name or dotted name; subclasses count."""
+    """Classes of the owner module, by name or dotted name; subclasses count."""
     kinds: tuple[str, ...] = ()
-    """Labels out of `KINDS`."""
+    """Labels from `KINDS`."""
     layers: tuple[str, ...] = ()
-    """Globs on module paths with one `{i}`; each match with all below it is a layer."""
+    """Globs on module paths with one `{i}`; each match, with all modules below it, is a layer."""
     key: str = "groups"
-    """Where it stands in the config."""
+    """Its config key."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any], key: str) -> Selector:
-        """The selectors in a rule's or stage's config.
+        """The selectors in the config of a rule or a stage.
 
         Raises:
-            ConfigError: there is none, or one is wrong.
+            ConfigError: there is none, or one is invalid.
         """
-        found = {name: texts(given[name], f"{key}.{name}") for name in SELECTORS if given.get(name) is not None}
+        found = {name: parse_strings(given[name], f"{key}.{name}") for name in SELECTORS if given.get(name) is not None}
         if not found:
             raise ConfigError(
-                f"{key}: it selects nothing.{_meant(given)} Give it at least one of {', '.join(SELECTORS)}, "
-                "for example params: backbone"
+                f"{key}: it has no selector.{_hint_misspelt_selector(given)} Give it at least one of "
+                f"{', '.join(SELECTORS)}, for example params: backbone"
             )
         for kind in found.get("kinds", ()):
             if kind not in KINDS:
-                raise ConfigError(f"{key}.kinds: there is no kind {kind!r}.{choices(kind, KINDS)}")
+                raise ConfigError(f"{key}.kinds: there is no kind {kind!r}.{format_choices(kind, KINDS)}")
         for pattern in found.get("params", ()):
             check_pattern(pattern, f"{key}.params")
         for pattern in found.get("layers", ()):
             check_layer_pattern(pattern, f"{key}.layers")
         return cls(**found, key=key)
 
-    def uses(self, index: Index) -> set[int]:
-        """The uses that fulfil every selector but `layers`."""
-        found = self._named(index)
-        if self.classes:
-            found &= index.classes(self.classes)
-        if self.kinds:
-            found &= index.kinds(self.kinds)
-        return found
-
-    def find_layers(self, index: Index) -> Layers:
-        """The layers in a model: those that `params` allows, since a layer without a bias is a layer too.
+    def select_parameters(self, index: ParameterIndex) -> set[int]:
+        """The positions in `index.parameters` of the parameters it matches, under any of their names.
 
         Raises:
-            ConfigError: one layer stands inside another.
+            ConfigError: a layer is inside another one.
         """
-        return Layers.find(self.layers, index, sorted(self._named(index)), f"{self.key}.layers")
-
-    def select(self, index: Index) -> set[int]:
-        """The places of the parameters it means, under any of their names.
-
-        Raises:
-            ConfigError: one layer stands inside another.
-        """
-        found = self.uses(index)
+        found = self.select_occurrences(index)
         if self.layers:
             found &= self.find_layers(index).numbers.keys()
-        return {index.holders[use] for use in found}
+        return {index.parameter_of[occurrence] for occurrence in found}
+
+    def select_occurrences(self, index: ParameterIndex) -> set[int]:
+        """The occurrences that match every selector but `layers`."""
+        found = self._select_names(index)
+        if self.classes:
+            found &= index.with_classes(self.classes)
+        if self.kinds:
+            found &= index.with_kinds(self.kinds)
+        return found
+
+    def find_layers(self, index: ParameterIndex) -> Layers:
+        """The layers among the names that `params` matches; `kinds` and `classes` do not change how many there are.
+
+        Raises:
+            ConfigError: a layer is inside another one.
+        """
+        return Layers.find(self.layers, index, sorted(self._select_names(index)), f"{self.key}.layers")
 
     def needs_modules(self) -> bool:
-        """Whether names alone cannot answer."""
+        """Whether names alone are not enough to match."""
         return bool(self.classes)
 
-    def explain_miss(self, index: Index) -> str:
-        """Why it matched nothing, and what is near."""
-        if self.params and not self._named(index):
-            return f"params {no_such_name(self.params, index.names)}"
-        if self.classes and not index.classes(self.classes):
+    def explain_miss(self, index: ParameterIndex) -> str:
+        """Why it matches nothing, and the nearest names."""
+        if self.params and not self._select_names(index):
+            return f"params {format_no_match(self.params, index.names)}"
+        if self.classes and not index.with_classes(self.classes):
             known = sorted({cls.__name__ for cls in index.by_class})
-            return f"classes {format_names(self.classes)} own no parameter.{choices(self.classes[0].rpartition('.')[2], known)}."
-        if self.kinds and not index.kinds(self.kinds):
-            return f"kinds {format_names(self.kinds)}: the model's parameters are of the kinds {format_names(sorted(index.by_kind))}."
+            choices = format_choices(self.classes[0].rpartition(".")[2], known)
+            return f"classes {format_names(self.classes)} own no parameter.{choices}."
+        if self.kinds and not index.with_kinds(self.kinds):
+            known = sorted(index.by_kind)
+            return f"kinds {format_names(self.kinds)} match no parameter. Kinds in the model: {format_names(known)}."
         if self.layers and not self.find_layers(index).numbers:
-            return f"layers {format_names(map(repr, self.layers))} matches no module.{_near_layers(self.layers, index.names)}"
-        return "each of its selectors matches something, but none matches all of them."
+            near = _hint_layers(self.layers, index.names)
+            return f"layers {format_names(map(repr, self.layers))} matches no module.{near}"
+        return "each of its selectors matches some parameters, but no parameter matches all of them."
 
-    def _named(self, index: Index) -> set[int]:
+    def _select_names(self, index: ParameterIndex) -> set[int]:
         if not self.params:
             return set(range(len(index.names)))
-        return uses_named(self.params, index)
+        return match_names(self.params, index)
 
 
-def uses_named(patterns: Iterable[str], index: Index) -> set[int]:
-    """The uses whose name, or role in a parametrization, any of the patterns matches."""
+def match_names(patterns: Iterable[str], index: ParameterIndex) -> set[int]:
+    """The occurrences whose name, or effective name in a parametrization, any of the patterns matches."""
     found: set[int] = set()
     for pattern in patterns:
-        matches = matcher(pattern)
-        found.update(use for use, name in enumerate(index.names) if matches(name))
-        found.update(use for use, role in index.roles.items() if matches(role))
+        matches = compile_pattern(pattern)
+        found.update(position for position, name in enumerate(index.names) if matches(name))
+        found.update(position for position, name in index.effective_names.items() if matches(name))
     return found
 
 
-def texts(given: Any, key: str) -> tuple[str, ...]:
-    """A text or a list of texts, as a tuple.
+def parse_strings(given: Any, key: str) -> tuple[str, ...]:
+    """A string or a non-empty list of strings, as a tuple.
 
     Raises:
-        ConfigError: it is neither, or there is none in it.
+        ConfigError: it is something else, or a string is empty.
     """
     values = [given] if isinstance(given, str) else given
     if not isinstance(values, (list, tuple)) or not values or not all(isinstance(v, str) and v for v in values):
         raise ConfigError(
-            f"{key}: got {given!r}, which is not a text or a list of texts. Type for example {key}: [a, b]"
+            f"{key}: got {given!r}, which is not a string or a list of strings. Type for example {key}: [a, b]"
         )
     return tuple(values)
 
 
-def no_such_name(patterns: Sequence[str], names: Iterable[str]) -> str:
-    """That none of the patterns matches a name, and which ones are near."""
+def format_no_match(patterns: Sequence[str], names: Iterable[str]) -> str:
+    """That no name matches any of the patterns, with the nearest names."""
     names = list(names)
-    return f"{format_names(map(repr, patterns))} matches none of {len(names)} names.{_near(patterns, names)}"
+    return f"{format_names(map(repr, patterns))} matches none of {len(names)} names.{_hint_names(patterns, names)}"
 
 
-def _meant(given: Iterable[Any]) -> str:
-    """The selector that a misspelt key was to be."""
-    return next(filter(None, (did_you_mean(str(word), SELECTORS) for word in given if word not in SELECTORS)), "")
+def _hint_misspelt_selector(given: Iterable[Any]) -> str:
+    return next(filter(None, (did_you_mean(str(key), SELECTORS) for key in given if key not in SELECTORS)), "")
 
 
-def _near(patterns: Iterable[str], names: Sequence[str]) -> str:
+def _hint_names(patterns: Iterable[str], names: Sequence[str]) -> str:
     paths = {path for name in names for path in _prefixes(name)}
-    found = list(dict.fromkeys(near for pattern in patterns for near in nearest(pattern.removesuffix(".*"), paths)))
-    near = f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
+    near = _hint_nearest([pattern.removesuffix(".*") for pattern in patterns], paths)
     return f"{near} Top-level names: {format_names(dict.fromkeys(name.partition('.')[0] for name in names))}."
 
 
-def _near_layers(patterns: Iterable[str], names: Sequence[str]) -> str:
-    """The paths in the model in which a number stands, with `{i}` in its place, the nearest first."""
+def _hint_layers(patterns: Iterable[str], names: Sequence[str]) -> str:
+    """The numbered module paths of the model, written with `{i}`, the nearest first."""
     modules = dict.fromkeys(path for name in names for path in _prefixes(name)[:-1])
-    numbered = list(dict.fromkeys(re.sub(r"\d+$", NUMBER, path) for path in modules if path[-1].isdigit()))
+    numbered = list(dict.fromkeys(re.sub(r"\d+$", LAYER_NUMBER, path) for path in modules if path[-1].isdigit()))
     if not numbered:
         return " No module path of the model ends with a number."
-    found = list(dict.fromkeys(near for pattern in patterns for near in nearest(pattern, numbered)))
-    near = f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
-    return f"{near} Numbered modules: {format_names(numbered, 6)}."
+    return f"{_hint_nearest(patterns, numbered)} Numbered modules: {format_names(numbered, 6)}."
+
+
+def _hint_nearest(patterns: Iterable[str], known: Iterable[str]) -> str:
+    found = list(dict.fromkeys(near for pattern in patterns for near in find_nearest(pattern, known)))
+    return f" Did you mean {' or '.join(map(repr, found[:3]))}?" if found else ""
 
 
 def _prefixes(name: str) -> list[str]:

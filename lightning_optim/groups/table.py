@@ -1,4 +1,4 @@
-"""The group table: what `explain` prints before anything is trained."""
+"""`Table`: the groups of a plan as rows, printed by `explain` before training."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from ..core.config_values import to_yaml
 from ..schedule.override import format_override
 from .group import Group
 
-_ALWAYS = ("lr", "weight_decay")
+_ALWAYS_SHOWN = ("lr", "weight_decay")
 _WIDTH = 120
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A plan's groups as rows: printable with `print` and with rich, as Markdown and as JSON.
+    """A plan's groups as rows, for `print`, rich, Markdown and JSON.
 
     Example:
         >>> from torch import nn
@@ -35,33 +35,33 @@ class Table:
 
     groups: tuple[Group, ...]
     frozen: tuple[str, ...]
-    """Parameters that a `frozen: true` rule took."""
+    """Parameters frozen by a `frozen: true` rule."""
     sizes: Mapping[str, int] = field(repr=False)
-    """The number of elements of each parameter."""
+    """By parameter: its number of elements."""
     thaw_times: tuple[tuple[str, str], ...] = ()
     """`(stage, when it thaws)`, where the plan is split by stages."""
 
     def rows(self) -> list[dict[str, Any]]:
-        """One row a group, then the frozen parameters, then the sum."""
-        rows = [self._row(group, self._varying) for group in self.groups]
-        held = [name for group in self.groups for name in group.params]
+        """One row for each group, then the frozen parameters, then the total."""
+        rows = [self._row(group) for group in self.groups]
+        trained = [name for group in self.groups for name in group.params]
         if self.frozen:
             rows.append({"group": "(frozen)", **self._sizes(self.frozen), "rules": "frozen: true"})
-        rows.append({"group": "all", **self._sizes((*held, *self.frozen))})
+        rows.append({"group": "all", **self._sizes((*trained, *self.frozen))})
         return rows
 
     def columns(self) -> list[str]:
         """The keys of a row."""
         staged = ["thaws", "lr_scale"] if self.thaw_times else []
         schedule = ["schedule"] if any(group.schedule for group in self.groups) else []
-        sizes = ["tensors", "parameters"]
-        return ["group", *staged[:1], "algorithm", *sizes, *staged[1:], *self._varying, *schedule, "rules"]
+        values = [*staged[1:], *self._shown_hyperparameters, *schedule]
+        return ["group", *staged[:1], "algorithm", "tensors", "parameters", *values, "rules"]
 
     def markdown(self) -> str:
         """The table in Markdown."""
         columns = self.columns()
         lines = [columns, ["---:" if self._is_number(column) else "---" for column in columns]]
-        lines += [[_cell(row.get(column)) for column in columns] for row in self.rows()]
+        lines += [[_format_cell(row.get(column)) for column in columns] for row in self.rows()]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def json(self) -> str:
@@ -72,12 +72,11 @@ class Table:
 
     def __rich__(self) -> RichTable:
         table = RichTable(title="Unfreeze plan" if self.thaw_times else "Param groups", title_justify="left")
-        for column in self.columns():
+        columns, rows = self.columns(), self.rows()
+        for column in columns:
             table.add_column(column, justify="right" if self._is_number(column) else "left", no_wrap=column == "group")
-        rows = self.rows()
-        columns = self.columns()
         for row in rows:
-            table.add_row(*(_cell(row.get(column)) for column in columns), end_section=row is rows[-2])
+            table.add_row(*(_format_cell(row.get(column)) for column in columns), end_section=row is rows[-2])
         return table
 
     def __str__(self) -> str:
@@ -85,12 +84,13 @@ class Table:
         Console(file=text, width=_WIDTH, color_system=None).print(self)
         return text.getvalue().rstrip()
 
-    def _row(self, group: Group, varying: Sequence[str]) -> dict[str, Any]:
+    def _row(self, group: Group) -> dict[str, Any]:
         row: dict[str, Any] = {"group": group.name}
         if self.thaw_times:
             row |= {"thaws": dict(self.thaw_times)[str(group.stage)], "lr_scale": group.lr_scale}
         row |= {"algorithm": group.algorithm, **self._sizes(group.params)}
-        row |= {name: group.hyperparameters.get(name) for name in varying if name in group.hyperparameters}
+        values = group.hyperparameters
+        row |= {name: values[name] for name in self._shown_hyperparameters if name in values}
         if self.thaw_times and "lr" in row:
             row["lr"] *= group.lr_scale
         if group.schedule:
@@ -101,21 +101,21 @@ class Table:
         return {"tensors": len(names), "parameters": sum(self.sizes[name] for name in names)}
 
     @cached_property
-    def _varying(self) -> list[str]:
-        """lr and weight decay, and whatever else is not the same in every group of one algorithm."""
+    def _shown_hyperparameters(self) -> list[str]:
+        """lr, weight decay, and every hyperparameter that differs between groups of the same algorithm."""
         names = dict.fromkeys(name for group in self.groups for name in group.hyperparameters)
         first: dict[str, Group] = {}
-        differ = set(_ALWAYS)
+        shown = set(_ALWAYS_SHOWN)
         for group in self.groups:
-            usual = first.setdefault(group.algorithm, group).hyperparameters
-            differ.update(name for name, value in group.hyperparameters.items() if value != usual.get(name))
-        return [name for name in names if name in differ]
+            reference = first.setdefault(group.algorithm, group).hyperparameters
+            shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
+        return [name for name in names if name in shown]
 
     def _is_number(self, column: str) -> bool:
         return column not in ("group", "thaws", "algorithm", "schedule", "rules")
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,4 +1,4 @@
-"""The adaptive family: its base, and a class for each algorithm.
+"""The native optimizers: their base class, and one class per algorithm.
 
 Example:
     >>> from torch import nn
@@ -12,8 +12,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-# A class is imported when it is first asked for: a callback or another class does not load the whole family.
-_HOMES = {
+# Each class is imported when it is first used, so that a callback or another class does not load all of them.
+_MODULES = {
     "ADOPT": "members.adopt",
     "AMSBound": "members.adabound",
     "AMSGrad": "members.adam",
@@ -61,13 +61,13 @@ _HOMES = {
     "Yogi": "members.yogi",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
 

@@ -1,15 +1,52 @@
 """Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from .base import AdaptiveOptimizer as AdaptiveOptimizer
 from .base import ParamsT
 from .decay import WeightDecay as WeightDecay
 from .members.member import Member
 from .update import Update as Update
+
+_DecayMode: TypeAlias = Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"]
+_DecayModeOrUpdate: TypeAlias = _DecayMode | Literal["update"]
+
+class _Options(TypedDict, total=False):
+    """Options that every class accepts; by default they are False or None."""
+
+    cautious_decay: bool
+    """decay only where the update does not oppose it (arXiv:2510.12402); not with l2, l1, update"""
+
+    skip_nonfinite: bool
+    """skip a step with a gradient that is not finite; the state counts skipped steps"""
+
+    centralize_gradients: bool
+    """subtract each row's mean from the gradient (arXiv:2004.01461)"""
+
+    adaptive_clip: float | None
+    """clip each row's gradient to this fraction of the row's norm (arXiv:2102.06171)"""
+
+    cautious_update: bool
+    """apply the update only where its sign agrees with the gradient's (arXiv:2411.16085)"""
+
+    lookahead: Mapping[str, float] | None
+    """every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)"""
+
+    master_weights: bool
+    """update float32 copies of 16-bit parameters"""
+
+    maximize: bool
+    """ascend instead of descend"""
+
+    foreach: bool | None
+    """run over lists of tensors; None: where that is faster"""
+
+    fused: bool | None
+    """one kernel for the whole step; None: where there is one"""
 
 class AdaBelief(Member):
     def __init__(
@@ -23,17 +60,8 @@ class AdaBelief(Member):
         rectify: bool = True,
         degenerate_to_sgd: bool = True,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdaBound(Member):
@@ -48,17 +76,8 @@ class AdaBound(Member):
         weight_decay: float | WeightDecay = 0.0,
         amsbound: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdaBoundW(Member):
@@ -73,17 +92,8 @@ class AdaBoundW(Member):
         weight_decay: float | WeightDecay = 0.0,
         amsbound: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "absolute",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "absolute",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adadelta(Member):
@@ -95,17 +105,8 @@ class Adadelta(Member):
         eps: float = 1e-06,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adagrad(Member):
@@ -118,17 +119,8 @@ class Adagrad(Member):
         initial_accumulator_value: float = 0.0,
         eps: float = 1e-10,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adai(Member):
@@ -140,17 +132,8 @@ class Adai(Member):
         eps: float = 0.001,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adam(Member):
@@ -163,18 +146,9 @@ class Adam(Member):
         weight_decay: float | WeightDecay = 0.0,
         amsgrad: bool = False,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
         optimized_update: bool = False,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdamMini(Member):
@@ -187,17 +161,8 @@ class AdamMini(Member):
         weight_decay: float | WeightDecay = 0.0,
         num_blocks: float | None = 1,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adamax(Member):
@@ -209,17 +174,8 @@ class Adamax(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdaMod(Member):
@@ -232,17 +188,8 @@ class AdaMod(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdamP(Member):
@@ -257,17 +204,8 @@ class AdamP(Member):
         wd_ratio: float = 0.1,
         nesterov: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdamW(Member):
@@ -280,18 +218,9 @@ class AdamW(Member):
         weight_decay: float | WeightDecay = 0.01,
         amsgrad: bool = False,
         *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
         optimized_update: bool = False,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Adan(Member):
@@ -303,17 +232,8 @@ class Adan(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AdEMAMix(Member):
@@ -328,17 +248,8 @@ class AdEMAMix(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class ADOPT(Member):
@@ -351,17 +262,8 @@ class ADOPT(Member):
         weight_decay: float | WeightDecay = 0.0,
         clip: bool = True,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AMSBound(Member):
@@ -375,17 +277,8 @@ class AMSBound(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class AMSGrad(Member):
@@ -398,17 +291,8 @@ class AMSGrad(Member):
         weight_decay: float | WeightDecay = 0.0,
         optimized_update: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class DiffGrad(Member):
@@ -420,17 +304,8 @@ class DiffGrad(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class EFSGD(Member):
@@ -443,17 +318,8 @@ class EFSGD(Member):
         comp: Literal["scaled_sign", "sign"] = "scaled_sign",
         memory: bool = True,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class ExtraAdam(Member):
@@ -467,17 +333,8 @@ class ExtraAdam(Member):
         amsgrad: bool = False,
         optimized_update: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class ExtraSGD(Member):
@@ -489,17 +346,8 @@ class ExtraSGD(Member):
         weight_decay: float | WeightDecay = 0.0,
         nesterov: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class LAMB(Member):
@@ -511,17 +359,8 @@ class LAMB(Member):
         eps: float = 1e-06,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayModeOrUpdate = "update",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class LaProp(Member):
@@ -533,17 +372,8 @@ class LaProp(Member):
         eps: float = 1e-15,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class LARS(Member):
@@ -555,17 +385,8 @@ class LARS(Member):
         trust_coefficient: float = 0.001,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayModeOrUpdate = "update",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Lion(Member):
@@ -576,17 +397,8 @@ class Lion(Member):
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class MADGRAD(Member):
@@ -598,17 +410,8 @@ class MADGRAD(Member):
         weight_decay: float | WeightDecay = 0.0,
         eps: float = 1e-06,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class MARS(Member):
@@ -621,17 +424,8 @@ class MARS(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class NAdam(Member):
@@ -644,17 +438,8 @@ class NAdam(Member):
         weight_decay: float | WeightDecay = 0.0,
         momentum_decay: float = 0.004,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class NAdamW(Member):
@@ -667,17 +452,8 @@ class NAdamW(Member):
         weight_decay: float | WeightDecay = 0.01,
         momentum_decay: float = 0.004,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class NovoGrad(Member):
@@ -690,17 +466,8 @@ class NovoGrad(Member):
         weight_decay: float | WeightDecay = 0.0,
         grad_averaging: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected", "update"] = "update",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayModeOrUpdate = "update",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class OMD(Member):
@@ -710,17 +477,8 @@ class OMD(Member):
         lr: float | Tensor = 0.001,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class OptimisticAdam(Member):
@@ -733,17 +491,8 @@ class OptimisticAdam(Member):
         weight_decay: float | WeightDecay = 0.0,
         amsgrad: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Padam(Member):
@@ -757,17 +506,8 @@ class Padam(Member):
         weight_decay: float | WeightDecay = 0.0,
         amsgrad: bool = True,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Prodigy(Member):
@@ -785,17 +525,8 @@ class Prodigy(Member):
         bias_correction: bool = False,
         safeguard_warmup: bool = False,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class QHAdam(Member):
@@ -808,17 +539,8 @@ class QHAdam(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class RAdam(Member):
@@ -830,20 +552,11 @@ class RAdam(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
         amsgrad: bool = False,
         degenerate_to_sgd: bool = True,
         optimized_update: bool = True,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] | None = None,
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode | None = None,
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class RMSprop(Member):
@@ -857,17 +570,8 @@ class RMSprop(Member):
         momentum: float = 0.0,
         centered: bool = False,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        fused: bool | None = None,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Signum(Member):
@@ -878,17 +582,8 @@ class Signum(Member):
         momentum: float = 0.9,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class SophiaG(Member):
@@ -901,17 +596,8 @@ class SophiaG(Member):
         eps: float = 1e-15,
         weight_decay: float | WeightDecay = 0.1,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
     def update_hessian(self, num_samples: float, grads: Mapping[Tensor, Tensor] | None = None) -> None: ...
 
@@ -924,17 +610,8 @@ class StableAdamW(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.2,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "decoupled",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class STORM(Member):
@@ -946,17 +623,8 @@ class STORM(Member):
         c: float = 100.0,
         weight_decay: float | WeightDecay = 0.0,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...
 
 class Yogi(Member):
@@ -969,15 +637,6 @@ class Yogi(Member):
         weight_decay: float | WeightDecay = 0.0,
         initial_accumulator_value: float = 1e-06,
         *,
-        weight_decay_mode: Literal["l2", "l1", "decoupled", "absolute", "relative", "corrected"] = "l2",
-        cautious_decay: bool = False,
-        skip_nonfinite: bool = False,
-        centralize_gradients: bool = False,
-        adaptive_clip: float | None = None,
-        cautious_update: bool = False,
-        lookahead: Mapping[str, float] | None = None,
-        master_weights: bool = False,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
     ) -> None: ...

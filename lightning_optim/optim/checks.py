@@ -1,4 +1,4 @@
-"""The hyperparameters of a param group, checked: names, values, and what goes together."""
+"""Checks of a param group: names and values of its hyperparameters, their combination, and its gradients."""
 
 from __future__ import annotations
 
@@ -8,57 +8,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..catalog.common import OPTIONS
-from ..catalog.decay import IN_PROPORTION
-from ..catalog.info import REFUSED_BY_OURS
+from ..catalog.common import SHARED_OPTIONS
+from ..catalog.decay import PEAK_LR_MODES
+from ..catalog.info import UNSUPPORTED_FLAGS
 from ..catalog.registry import algorithms_with
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, choices, leftover_hint
+from ..core.errors import ConfigError, format_choices, leftover_hint
 from ..core.hyperparameters import Hyperparameter, Number
 from ..core.param_group_keys import GROUP_METADATA
 from .decay import WeightDecay
 
-# What torch's schedulers keep in a param group: a group copied from another brings it along.
-_OF_SCHEDULERS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
-# What a param group may hold besides hyperparameters.
-KNOWN_GROUP_KEYS = (*GROUP_METADATA, *_OF_SCHEDULERS)
+# What torch's schedulers store in a param group: a group copied from another one brings it along.
+_SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
+# What a param group may have besides hyperparameters.
+KNOWN_GROUP_KEYS = (*GROUP_METADATA, *_SCHEDULER_KEYS)
 
 
-def checked(
-    given: Mapping[str, Any], specs: Mapping[str, Hyperparameter], known: Collection[str], who: str, where: str = ""
+def parse_hyperparameters(
+    given: Mapping[str, Any], specs: Mapping[str, Hyperparameter], known: Collection[str], cls_name: str, prefix: str
 ) -> dict[str, Any]:
-    """The values as the algorithm takes them, a `WeightDecay` among them as its keys.
+    """The values as the algorithm takes them; a `WeightDecay` is replaced by its keys.
 
     Args:
         given: hyperparameters by name, at the top or in one group.
-        specs: what is known of their values; one that is not here is taken as it is.
-        known: every name there may be.
-        who: the optimizer's name, for the message.
-        where: what the key is prefixed with.
+        specs: the allowed values by name; a value without a spec is taken as it is.
+        known: every allowed name.
+        cls_name: the optimizer's name, for the message.
+        prefix: comes before the key in the message.
 
     Raises:
         ConfigError: a name is unknown, or a value out of bounds.
     """
     values = dict(given)
-    for key in REFUSED_BY_OURS:
+    for key in UNSUPPORTED_FLAGS:
         if values.pop(key, False):
-            raise ConfigError(f"{where}{key}: torch's classes alone take it. Remove it, or type implementation: torch")
+            raise ConfigError(f"{prefix}{key}: only torch's classes take it. Remove it, or type implementation: torch")
     if isinstance(decay := values.get("weight_decay"), WeightDecay):
-        carried = decay.keys()
-        for key in carried:
+        keys = decay.keys()
+        for key in keys:
             if key != "weight_decay" and values.get(key) is not None:
-                raise ConfigError(f"{where}{key}: the WeightDecay says it already. Remove {key}")
-        values.update(carried)
+                raise ConfigError(f"{prefix}{key}: the WeightDecay already sets it. Remove {key}")
+        values.update(keys)
     for key in values:
         if key not in known:
             raise ConfigError(
-                f"{where}{key}: {who} has no hyperparameter {key!r}."
-                f"{leftover_hint(key, algorithms_with(key))}{choices(str(key), sorted(known))}"
+                f"{prefix}{key}: {cls_name} has no hyperparameter {key!r}."
+                f"{leftover_hint(key, algorithms_with(key))}{format_choices(str(key), sorted(known))}"
             )
-    return {key: _value(value, specs.get(key), f"{where}{key}") for key, value in values.items()}
+    return {key: _parse_value(value, specs.get(key), f"{prefix}{key}") for key, value in values.items()}
 
 
-def _value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
+def _parse_value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
     if spec is None:
         return value
     if isinstance(value, Tensor) and key.rsplit(".", 1)[-1] == "lr":
@@ -69,14 +69,14 @@ def _value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
     return spec.check(to_plain(value), key)
 
 
-def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool, takes_lists: bool) -> None:
-    """Whether the values of one group go together.
+def check_combination(group: Mapping[str, Any], prefix: str, *, needs_peak_lr: bool, supports_foreach: bool) -> None:
+    """Check that the values of one group go together.
 
     Args:
         group: all of its values.
-        where: what a key is prefixed with.
-        needs_peak_lr: whether the rule divides by it.
-        takes_lists: whether the rule runs over lists.
+        prefix: comes before a key in the message.
+        needs_peak_lr: whether the rule divides by `peak_lr`.
+        supports_foreach: whether the rule runs over lists.
 
     Raises:
         ConfigError: they do not.
@@ -84,80 +84,80 @@ def check_together(group: Mapping[str, Any], where: str, *, needs_peak_lr: bool,
     try:
         decay = WeightDecay.of(group)
     except ConfigError as error:
-        raise ConfigError(f"{where}{error}") from None
-    Number(default=0.0, low=0).check(group["peak_lr"], f"{where}peak_lr")
+        raise ConfigError(f"{prefix}{error}") from None
+    Number(default=0.0, low=0).check(group["peak_lr"], f"{prefix}peak_lr")
     if group["fused"]:
-        raise ConfigError(f"{where}fused: there is no fused kernel of this optimizer's own. Type fused: null")
-    if group["foreach"] and not takes_lists:
+        raise ConfigError(f"{prefix}fused: our class of this optimizer has no fused kernel. Type fused: null")
+    if group["foreach"] and not supports_foreach:
         raise ConfigError(
-            f"{where}foreach: this optimizer's step_param takes one tensor at a time. Type foreach: null, or declare "
+            f"{prefix}foreach: this optimizer's step_param takes one tensor at a time. Type foreach: null, or declare "
             "buffers, coefficients and update"
         )
-    by_decay = decay.weight_decay > 0 and decay.mode in IN_PROPORTION
-    if (needs_peak_lr or by_decay) and not group["peak_lr"] > 0:
-        reason = f"weight_decay_mode: {decay.mode}" if by_decay else "the rule"
+    decay_divides = decay.weight_decay > 0 and decay.mode in PEAK_LR_MODES
+    if (needs_peak_lr or decay_divides) and not group["peak_lr"] > 0:
+        reason = f"weight_decay_mode: {decay.mode}" if decay_divides else "the rule"
         raise ConfigError(
-            f"{where}peak_lr: got {group['peak_lr']:g}, and {reason} divides by it. Build the optimizer with the lr "
-            "of the schedule's peak; a scheduler may take it to 0 afterwards"
+            f"{prefix}peak_lr: got {group['peak_lr']:g}, and {reason} divides by it. Build the optimizer with the lr "
+            "of the schedule's peak; a scheduler may set it to 0 afterwards"
         )
 
 
-def check_same(
-    group: Mapping[str, Any], others: Iterable[Mapping[str, Any]], specs: Mapping[str, Hyperparameter], where: str
+def check_shared_values(
+    group: Mapping[str, Any], others: Iterable[Mapping[str, Any]], specs: Mapping[str, Hyperparameter], prefix: str
 ) -> None:
-    """Whether what no group may have for itself is as in the other groups; how a step is executed is its own affair.
+    """Check that values which all groups must share are the same as in the other groups; execution flags may differ.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: they are not.
     """
-    for key, other in [(key, other) for other in others for key in specs if key not in OPTIONS]:
+    for key, other in [(key, other) for other in others for key in specs if key not in SHARED_OPTIONS]:
         if not specs[key].per_group and group.get(key) != other.get(key):
             raise ConfigError(
-                f"{where}{key}: got {group[key]}, and {other[key]} in the first group: it is one for the whole "
-                f"optimizer. Type {key} at the top alone"
+                f"{prefix}{key}: got {group[key]}, but {other[key]} in the first group: all groups share one value. "
+                f"Type {key} only at the top"
             )
 
 
-def check_matrices(who: str, params: Iterable[tuple[str, Tensor]], where: str, advice: str) -> None:
-    """Whether an optimizer of matrices takes these.
+def check_matrices(cls_name: str, params: Iterable[tuple[str, Tensor]], prefix: str, advice: str) -> None:
+    """Check that an optimizer of matrices can take these parameters.
 
     Raises:
-        ConfigError: one is not of two dimensions.
+        ConfigError: one does not have two dimensions.
     """
     for name, tensor in params:
         if tensor.ndim != 2:
             raise ConfigError(
-                f"{where}: {who} takes 2-D parameters only; {name} has the shape {list(tensor.shape)}. {advice}"
+                f"{prefix}: {cls_name} takes 2-D parameters only; {name} has the shape {list(tensor.shape)}. {advice}"
             )
 
 
-def check_gradients(group: Mapping[str, Any], index: int, who: str, *, allow_complex: bool) -> None:
-    """Whether the rule takes the gradients of a group.
+def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *, allow_complex: bool) -> None:
+    """Check that the rule can take the gradients of a group.
 
     Raises:
-        ConfigError: one is sparse, or of complex numbers for a rule written in real ones.
+        ConfigError: one is sparse, or complex where the rule is written for real numbers.
     """
-    for place, param in enumerate(group["params"]):
+    for index, param in enumerate(group["params"]):
         if param.grad is None:
             continue
         if param.grad.layout != torch.strided:
             raise ConfigError(
-                f"{_name(group, index, place)}: its gradient is sparse, which {who} does not take. Build the embedding "
-                "with sparse=False, or take torch.optim.SparseAdam (name: sparse_adam)"
+                f"{_param_name(group, group_index, index)}: its gradient is sparse, which {cls_name} does not take. "
+                "Build the embedding with sparse=False, or use torch.optim.SparseAdam (name: sparse_adam)"
             )
         if param.is_complex() and not allow_complex:
             raise ConfigError(
-                f"{_name(group, index, place)}: it is complex, and {who}.step_param is not told so. "
-                "Declare buffers, coefficients and update"
+                f"{_param_name(group, group_index, index)}: it is complex, which {cls_name}.step_param is not written "
+                "for. Declare buffers, coefficients and update"
             )
         for key in ("centralize_gradients", "adaptive_clip"):
             if param.is_complex() and group[key]:
                 raise ConfigError(
-                    f"{_name(group, index, place)}: it is complex, and {key} is of rows of real numbers. Give it a "
-                    f"group without {key}"
+                    f"{_param_name(group, group_index, index)}: it is complex, and {key} works on rows of real "
+                    f"numbers. Put it in a group without {key}"
                 )
 
 
-def _name(group: Mapping[str, Any], index: int, place: int) -> str:
+def _param_name(group: Mapping[str, Any], group_index: int, index: int) -> str:
     names = group.get("param_names")
-    return str(names[place]) if names else f"param_groups[{index}]['params'][{place}]"
+    return str(names[index]) if names else f"param_groups[{group_index}]['params'][{index}]"

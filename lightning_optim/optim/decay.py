@@ -1,4 +1,4 @@
-"""Weight decay: a policy around the rule, never through `p.grad`."""
+"""Weight decay: a policy around the rule, never applied through `p.grad`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..catalog.decay import DECAYS, IN_PROPORTION, TO_GRADIENT, nothing_to_mask
-from ..core.errors import ConfigError, choices
+from ..catalog.decay import DECAY_MODES, GRADIENT_MODES, PEAK_LR_MODES, find_cautious_conflict
+from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Number
-from .update import Update
+from .update import Update, sum_of_steps
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class WeightDecay:
     | `corrected` | p ← p (1 - λ lr² / peak_lr)              | arXiv:2506.02285                                 |
     | `update`    | inside the rule (LAMB, LARS, NovoGrad)   | arXiv:1904.00962, algorithm 2                    |
 
-    `lr` is the one in force, warm-up and schedule included; `peak_lr` is the param group's, its configured lr.
+    `lr` is the current one, warm-up and schedule included; `peak_lr` is the param group's configured lr.
 
     Args:
         weight_decay: λ >= 0.
         mode: one of the above.
-        cautious: with a mode that shrinks the parameter itself: only where the update does not oppose the shrinking,
+        cautious: for modes that shrink the parameter itself: only where the update does not oppose the shrinking,
             direction · p >= 0 (arXiv:2510.12402, algorithm 1).
 
     Raises:
@@ -52,18 +52,20 @@ class WeightDecay:
 
     def __post_init__(self) -> None:
         Number(default=0.0, low=0).check(self.weight_decay, "weight_decay")
-        if self.mode not in DECAYS:
-            raise ConfigError(f"weight_decay_mode: there is no {self.mode!r}.{choices(str(self.mode), DECAYS)}")
-        if self.cautious and (wrong := nothing_to_mask(self.mode)):
+        if self.mode not in DECAY_MODES:
+            raise ConfigError(
+                f"weight_decay_mode: there is no {self.mode!r}.{format_choices(str(self.mode), DECAY_MODES)}"
+            )
+        if self.cautious and (wrong := find_cautious_conflict(self.mode)):
             raise ConfigError(wrong)
 
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> WeightDecay:
-        """The policy that a param group carries; a schedule may have put a tensor or a numpy number there."""
+        """The policy of a param group; a schedule may have put a tensor or a numpy number there."""
         return cls(float(group["weight_decay"]), group["weight_decay_mode"], group["cautious_decay"])
 
     def keys(self) -> dict[str, Any]:
-        """The param group's keys that carry it, as `of` reads them: plain data, so that checkpoints hold it."""
+        """The param group's keys for this policy, which `of` reads: plain data, so that checkpoints can hold it."""
         return {
             "weight_decay": self.weight_decay,
             "weight_decay_mode": self.mode,
@@ -71,20 +73,20 @@ class WeightDecay:
         }
 
     def add_to_gradient(self, g: Any, p: Any) -> Any:
-        """The gradient that the rule sees: `g` itself or a new tensor of its shape."""
-        if self.weight_decay == 0 or self.mode not in TO_GRADIENT:
+        """The gradient with L2 or L1 decay: `g` itself or a new tensor of its shape."""
+        if self.weight_decay == 0 or self.mode not in GRADIENT_MODES:
             return g
         return g.add(p if self.mode == "l2" else p.sign(), alpha=self.weight_decay)
 
-    def amount(self, lr: float, peak_lr: float) -> float:
-        """By which part the parameter itself shrinks in a step.
+    def shrinkage(self, lr: float, peak_lr: float) -> float:
+        """The fraction of itself that the parameter loses in a step.
 
         Args:
-            lr: in force.
+            lr: the current one.
             peak_lr: the configured one.
 
         Raises:
-            ConfigError: lr is so far above `peak_lr` that the decay would turn the parameter's sign.
+            ConfigError: lr is so far above `peak_lr` that the decay would flip the parameter's sign.
         """
         if self.weight_decay == 0 or lr == 0:
             return 0.0
@@ -92,48 +94,45 @@ class WeightDecay:
             return lr * self.weight_decay
         if self.mode == "absolute":
             return self.weight_decay
-        if self.mode not in IN_PROPORTION:
+        if self.mode not in PEAK_LR_MODES:
             return 0.0
         ratio = lr / peak_lr if peak_lr else float("inf")
-        amount = self.weight_decay * (ratio if self.mode == "relative" else lr * ratio)
-        if amount > 1:
+        shrinkage = self.weight_decay * (ratio if self.mode == "relative" else lr * ratio)
+        if shrinkage > 1:
             raise ConfigError(
-                f"weight_decay_mode: {self.mode} with lr {lr:g} over peak_lr {peak_lr:g} would turn the sign of the "
+                f"weight_decay_mode: {self.mode} with lr {lr:g} over peak_lr {peak_lr:g} would flip the sign of the "
                 "parameters. Build the optimizer with the lr of the schedule's peak"
             )
-        return amount
+        return shrinkage
 
-    def shrink(self, p: Any, amount: float, updates: tuple[Update, ...]) -> None:
-        """Shrink the parameter by `amount` of itself.
+    def shrink(self, p: Any, shrinkage: float, updates: tuple[Update, ...]) -> None:
+        """Shrink the parameter.
 
         Args:
             p: written in place.
-            amount: what `amount` gave.
-            updates: what the rule is about to do; read for `cautious`, and for what is left of the decay.
+            shrinkage: what `shrinkage` returned.
+            updates: what the rule is about to apply. `cautious` compares with it, and it may scale the decay.
         """
-        left = updates[0].decay if updates else 1.0
-        part: Any = None
-        if isinstance(left, float):
-            amount *= left
+        scale = updates[0].decay if updates else 1.0
+        factor: Any = None  # a tensor on the shrinkage, where it is not the same for all elements
+        if isinstance(scale, float):
+            shrinkage *= scale
         else:
-            part = left
-        if amount == 0:
+            factor = scale
+        if shrinkage == 0:
             return
         if self.cautious:
             mask = _not_opposed(p, updates)
-            part = mask if part is None else mask.mul_(part)
-        if part is None:
-            p.mul_(1 - amount)
+            factor = mask if factor is None else mask.mul_(factor)
+        if factor is None:
+            p.mul_(1 - shrinkage)
         else:
-            p.addcmul_(p, part, value=-amount)
+            p.addcmul_(p, factor, value=-shrinkage)
 
 
 def _not_opposed(p: Any, updates: tuple[Update, ...]) -> Any:
-    """1 where the step's sign is that of `p` or either is zero, else 0."""
-    plain = len(updates) == 1 and updates[0].size > 0
-    steps: list[Any] = [update.direction if plain else update.whole() for update in updates]
-    step = steps[0]
-    for other in steps[1:]:
-        step = step + other
-    # The product of signs, as the product itself may underflow. (1 + s) clamped at 1: 0 for s = -1, else 1.
+    """1 where the step has the sign of `p` or either is zero, else 0."""
+    one_direction = len(updates) == 1 and updates[0].size > 0
+    step: Any = updates[0].direction if one_direction else sum_of_steps(updates)
+    # The product of signs, because the product itself may underflow. (1 + s) clamped at 1: 0 for s = -1, else 1.
     return step.sign().mul_(p.sign()).add_(1.0).clamp_max_(1.0)

@@ -1,4 +1,4 @@
-"""Whether a step is left out because a gradient is not finite."""
+"""Whether to skip a step because a gradient is not finite."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from torch.distributed.tensor import DTensor
 
 
 def skips_nonfinite(group: Mapping[str, Any]) -> bool:
-    """Whether a param group leaves such steps out."""
+    """Whether a param group skips steps with a non-finite gradient."""
     return bool(group.get("skip_nonfinite"))
 
 
 def should_skip(groups: Iterable[Mapping[str, Any]]) -> bool:
-    """Whether these groups leave this step out, all of them or none.
+    """Whether these groups skip this step: all of them, or none.
 
-    Waits for the device. Where parameters are sharded, every rank must call it, and all find the same.
+    Waits for the device. Where parameters are sharded, every rank must call it; all get the same answer.
     """
     return not all_finite(p.grad for group in groups for p in group["params"] if p.grad is not None)
 
 
 @torch.no_grad()
 def all_finite(grads: Iterable[Any]) -> bool:
-    """Whether every element is; waits for the device, and for the other ranks where gradients are sharded."""
-    alike: dict[Any, list[Tensor]] = {}
+    """Whether every element is finite; waits for the device and, where gradients are sharded, for the other ranks."""
+    by_kind: dict[Any, list[Tensor]] = {}
     for grad in grads:
         dense = grad.coalesce().values() if grad.is_sparse else grad
-        alike.setdefault((dense.device, dense.dtype, isinstance(dense, DTensor)), []).append(dense)
-    # All of them, whatever the first say: other ranks wait.
-    found = [_are_finite(tensors) for tensors in alike.values()]
-    return all(found)
+        by_kind.setdefault((dense.device, dense.dtype, isinstance(dense, DTensor)), []).append(dense)
+    # Check all kinds, even after one was not finite: other ranks wait for each of them.
+    results = [_are_finite(tensors) for tensors in by_kind.values()]
+    return all(results)
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
     wide = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
     norms = full_tensor(torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide)))
-    # A norm may be too large for its type where no element is.
+    # A norm can overflow although every element is finite.
     return bool(norms.isfinite().all()) or all(full_tensor(tensor.isfinite().all()) for tensor in tensors)
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor with what the other ranks have of it, where it is sharded; then every rank must call it."""
+    """The whole tensor where it is sharded, in which case every rank must call it; else the tensor itself."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,11 +1,11 @@
-"""Keys of a parameter's state that stand beside those of its rule."""
+"""Keys that modifiers store in a parameter's state, next to those of its rule."""
 
 from __future__ import annotations
 
 MASTER = "master"
-"""The float32 copy that steers a 16-bit parameter."""
+"""The float32 copy that a 16-bit parameter is rounded from."""
 SLOW = "slow"
-"""lookahead's slow weights."""
+"""The slow weights of lookahead."""
 SKIPPED = "skipped"
-"""How many steps were left out because a gradient was not finite."""
-AROUND = (MASTER, SLOW, SKIPPED)
+"""The number of steps that were skipped because a gradient was not finite."""
+MODIFIER_KEYS = (MASTER, SLOW, SKIPPED)

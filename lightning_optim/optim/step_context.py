@@ -1,4 +1,4 @@
-"""What stands around a rule in one param group: the sign of the gradient, its dtype, and the weight decay."""
+"""What happens around a rule in one param group: gradient transforms before it; decay, mask and write after it."""
 
 from __future__ import annotations
 
@@ -10,69 +10,70 @@ from typing import Any
 import torch
 
 from .decay import WeightDecay
-from .modifiers import cautious, centralized, clipped, each
+from .modifiers import centralize, clip_by_param_norm, map_tensors, mask_disagreeing
 from .update import Update, restore_start
 
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """The steps of the base before and after the rule, for a tensor or a `TensorList`."""
+    """The steps of the base class before and after a rule, for a tensor or a `TensorList`."""
 
     decay: WeightDecay
-    amount: float
-    """By which part the parameter itself shrinks."""
+    shrinkage: float
+    """The fraction of itself that the parameter loses to weight decay in this step."""
     maximize: bool
     dtype: torch.dtype | None
-    """That of the state where it is fixed: the rule runs in it, and rounds once, into the parameter."""
-    centralizes: bool = False
-    clip: float | None = None
+    """The common dtype of the buffers, if declared: the rule runs in it and rounds once, into the parameter."""
+    centralize: bool = False
+    clip_ratio: float | None = None
     cautious: bool = False
 
     @classmethod
-    def of(cls, group: Mapping[str, Any], dtype: torch.dtype | None) -> StepContext:
-        """As a param group says, whose `lr` is a number.
+    def from_group(cls, group: Mapping[str, Any], dtype: torch.dtype | None) -> StepContext:
+        """The context that a param group asks for; its `lr` must be a number.
 
         Raises:
             ConfigError: its weight decay cannot be applied.
         """
         decay = WeightDecay.of(group)
-        amount = decay.amount(group["lr"], group["peak_lr"])
+        shrinkage = decay.shrinkage(group["lr"], group["peak_lr"])
         modifiers = group["centralize_gradients"], group["adaptive_clip"], group["cautious_update"]
-        return cls(decay, amount, group["maximize"], dtype, *modifiers)
+        return cls(decay, shrinkage, group["maximize"], dtype, *modifiers)
 
-    def gradient(self, p: Any, g: Any) -> Any:
-        """The gradient that the rule sees: `g` itself, or new."""
+    def transform_gradient(self, p: Any, g: Any) -> Any:
+        """The gradient that the rule gets: `g` itself or new tensors, never `g` modified."""
         g = -g if self.maximize else g
         g = g if self.dtype is None else g.to(self.dtype)
-        if self.centralizes:
-            g = each(centralized, g)
-        if self.clip is not None:
-            g = each(partial(clipped, part=self.clip), g, p)
+        if self.centralize:
+            g = map_tensors(centralize, g)
+        if self.clip_ratio is not None:
+            g = map_tensors(partial(clip_by_param_norm, ratio=self.clip_ratio), g, p)
         return self.decay.add_to_gradient(g, p)
 
-    def take(self, p: Any, g: Any, updates: tuple[Update, ...]) -> None:
-        """Write a rule's step into the parameter, and the decay.
+    def apply(self, p: Any, g: Any, updates: tuple[Update, ...]) -> None:
+        """Apply the decay and a rule's updates to the parameter.
 
         Args:
             p: written in place.
-            g: the gradient that the rule has seen.
-            updates: its step.
+            g: the gradient that the rule got.
+            updates: what the rule returned.
         """
         if self.cautious and updates:
-            updates = cautious(updates, g)
+            updates = mask_disagreeing(updates, g)
         restore_start(p, updates)
-        self.decay.shrink(p, self.amount, updates)
+        self.decay.shrink(p, self.shrinkage, updates)
         for update in updates:
-            update.take(p)
+            update.apply_to(p)
 
-    def hook(self, step: Callable[[], None], p: Any, g: Any) -> None:
-        """The same for a step that writes the parameter itself."""
+    def apply_hook(self, step: Callable[[], None], p: Any, g: Any) -> None:
+        """As `apply`, for a `step` that writes the parameter itself."""
         if not self.decay.cautious and not self.cautious:
-            self.take(p, g, ())
+            self.apply(p, g, ())
             step()
             return
+        # The masks need the step before it is applied: take it on the parameter, read it off, undo it.
         before = p.clone()
         step()
         taken = Update(before - p)
         p.copy_(before)
-        self.take(p, g, (taken,))
+        self.apply(p, g, (taken,))

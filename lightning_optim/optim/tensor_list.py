@@ -1,4 +1,4 @@
-"""Tensors that answer to a tensor's methods together, so that a rule written for one runs over many."""
+"""A list of tensors with the methods of a tensor, so that a rule written for one tensor runs over many."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.nn import Parameter
 
 
 class TensorList:
-    """Several tensors that take a method of `torch.Tensor` all at once.
+    """Several tensors on which a method of `torch.Tensor` is called at once.
 
-    A method is the `torch._foreach_*` of its name (few kernels on a GPU); where there is none, each tensor takes it in
-    turn. Other `TensorList`s among the arguments give each tensor its own. A method that ends in `_` works in place and
-    returns the list, any other returns a new one.
+    A method is the `torch._foreach_*` of the same name (few kernels on a GPU) or, where there is none, a loop. Other
+    `TensorList`s among the arguments are matched by position. A method whose name ends in `_` works in place and
+    returns the list; any other returns a new one.
 
-    It is no `list`: there `+` and `+=` would mean something else, in silence.
+    It is not a `list`, for which `+` and `+=` would silently mean something else.
 
     Args:
-        tensors: of any shapes; of one device and dtype where it should be fast.
+        tensors: of any shapes; fast only with the same device and dtype.
 
     Example:
         >>> import torch
@@ -36,13 +36,13 @@ class TensorList:
 
     def __getattr__(self, name: str) -> Callable[..., TensorList]:
         if not callable(getattr(Tensor, name, None)) or name.startswith("_"):
-            raise AttributeError(f"a TensorList has the methods of a tensor; {name!r} is none of them")
+            raise AttributeError(f"a TensorList has the methods of a tensor, and {name!r} is not one")
 
-        def together(*args: Any, **kwargs: Any) -> TensorList:
-            results = _call(name, self.tensors, args, kwargs)
+        def call_on_all(*args: Any, **kwargs: Any) -> TensorList:
+            results = _call_method(name, self.tensors, args, kwargs)
             return self if name.endswith("_") else TensorList(results)
 
-        return together
+        return call_on_all
 
     def __repr__(self) -> str:
         return f"TensorList({self.tensors!r})"
@@ -75,20 +75,20 @@ class TensorList:
 
     def _refuse(self, *_: Any) -> NoReturn:
         raise TypeError(
-            "a TensorList is many tensors: a rule branches on bool coefficients only, compares through clamp and sign, "
-            "and writes in place with the methods that end in _"
+            "a TensorList is many tensors: a rule may branch only on bool coefficients, compare with clamp and sign, "
+            "and write in place with the methods that end in _"
         )
 
     __bool__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
     __iadd__ = __isub__ = __imul__ = __itruediv__ = _refuse
 
 
-def _call(name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call_method(name: str, tensors: list[Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     foreach = getattr(torch, f"_foreach_{name}", None)
-    # Of two tensors, `max` and `min` are element by element; torch's foreach has them of one only. DTensor has no
+    # With two tensors, `max` and `min` are elementwise; torch's foreach has only the reductions. DTensor has no
     # `_foreach_copy_` (torch 2.13).
-    whole = (name in ("max", "min") and args) or (name == "copy_" and type(tensors[0]) not in (Tensor, Parameter))
-    if foreach is None or whole or (name == "mul_" and _rounds_the_factor(tensors)):
+    unsupported = (name in ("max", "min") and args) or (name == "copy_" and type(tensors[0]) not in (Tensor, Parameter))
+    if foreach is None or unsupported or (name == "mul_" and _rounds_the_factor(tensors)):
         return [
             getattr(tensor, name)(*(arg.tensors[i] if isinstance(arg, TensorList) else arg for arg in args), **kwargs)
             for i, tensor in enumerate(tensors)

@@ -1,4 +1,4 @@
-"""State dicts that cross over between a member and torch's class of the same rule, and keep their dtypes."""
+"""State dicts that load into our class or torch's class of the same rule, with the dtypes they were saved in."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY
+from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY_KEYS
 from ..core.errors import ConfigError
 from ..core.param_group_keys import EXECUTION_FLAGS, GROUP_METADATA
-from ..groups.loading import remap
+from ..groups.match_by_name import remap_state_dict
 from .bucket import real, scalar
-from .state_keys import AROUND, MASTER
+from .state_keys import MASTER, MODIFIER_KEYS
 
-# What a checkpoint of torch's own class lacks.
-_OF_OURS = tuple(key for key in GROUP_METADATA if key not in ("params", "param_names"))
+# What a checkpoint of torch's class does not have.
+_ONLY_OURS = tuple(key for key in GROUP_METADATA if key not in ("params", "param_names"))
 
 
 class AdaptedOptimizer(Protocol):
-    """What is asked of an optimizer; `AdaptiveOptimizer` says what each is."""
+    """What the adapter needs of an optimizer; see `AdaptiveOptimizer`."""
 
     defaults: dict[str, Any]
     param_groups: list[dict[str, Any]]
@@ -31,107 +31,109 @@ class AdaptedOptimizer(Protocol):
     _torch_keys: ClassVar[Sequence[str]]
     _possible_buffers: ClassVar[Sequence[str]]
 
-    def dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
-        """The buffers."""
+    def buffer_dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
+        """The buffers with their dtypes; None stands for the parameter's."""
 
     def shapes(self, group: Mapping[str, Any], param: Tensor) -> Mapping[str, Sequence[int]]:
-        """Those of the buffers that have not the parameter's."""
+        """Shapes of the buffers that do not have the parameter's."""
 
     def scalars(self, group: Mapping[str, Any]) -> Mapping[str, float]:
-        """The numbers."""
+        """The numbers in a parameter's state."""
 
 
 class TorchStateDictAdapter:
-    """One save or load of an optimizer."""
+    """Adapts one save or one load of an optimizer."""
 
     def __init__(self, optimizer: AdaptedOptimizer) -> None:
         self.optimizer = optimizer
-        self._saved: dict[str, Any] = {}
+        self._loaded: dict[str, Any] = {}
 
     def to_torch(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """A state dict of ours with the keys that torch's class would take a default for, if they were missing."""
+        """Our state dict, with the keys for which torch's class would otherwise use a default."""
         for group in state_dict["param_groups"]:
             for key in self.optimizer._torch_keys:
                 group[key] = key == DECOUPLED_KEY and group["weight_decay_mode"] == "decoupled"
         return state_dict
 
     def from_torch(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """For torch's hook before a load: groups in our words, each with every key.
+        """A hook before a load: the state dict with param groups that have our keys, all of them.
 
         Raises:
-            ConfigError: the state of a parameter is another optimizer's, or of another shape; or the names that both
-                sides have are not the same.
+            ConfigError: the state of a parameter belongs to another optimizer or has another shape; or both sides have
+                names and they differ.
         """
-        names, saved = (
+        names, saved_names = (
             [g.get("param_names") for g in groups] for groups in (optimizer.param_groups, state_dict["param_groups"])
         )
-        if all(names) and all(saved) and names != saved:
-            state_dict = remap(optimizer.param_groups, state_dict)
+        if all(names) and all(saved_names) and names != saved_names:
+            state_dict = remap_state_dict(optimizer.param_groups, state_dict)
         groups = [
-            self._group(saved, now)
-            for saved, now in zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
+            self._convert_group(saved, current)
+            for saved, current in zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
         ]
-        if len(groups) == len(state_dict["param_groups"]):  # else torch says so
-            for group, now in zip(groups, optimizer.param_groups, strict=True):
-                self._check_state(group, now["params"], state_dict["state"])
+        if len(groups) == len(state_dict["param_groups"]):  # else torch raises
+            for group, current in zip(groups, optimizer.param_groups, strict=True):
+                self._check_state(group, current["params"], state_dict["state"])
             state_dict = {**state_dict, "param_groups": groups}
-        self._saved = state_dict
+        self._loaded = state_dict
         return state_dict
 
-    def restore(self, _: torch.optim.Optimizer) -> None:
-        """For torch's hook after a load, which has cast buffers to the parameter's dtype: their own dtypes again."""
+    def restore_dtypes(self, _: torch.optim.Optimizer) -> None:
+        """A hook after a load, in which torch has cast buffers to the parameter's dtype: restore their own dtypes."""
         optimizer = self.optimizer
-        indices = chain.from_iterable(group["params"] for group in self._saved["param_groups"])
+        indices = chain.from_iterable(group["params"] for group in self._loaded["param_groups"])
         for group in optimizer.param_groups:
             for param in group["params"]:
                 index = next(indices)
-                if index not in self._saved["state"]:
+                if index not in self._loaded["state"]:
                     continue
-                state, saved = optimizer.state[param], self._saved["state"][index]
-                # A fused or capturable optimizer of torch's had it on the device; old ones had a number, as hooks may.
-                if optimizer.dtypes(group) or isinstance(saved["step"], Tensor):
+                state, saved = optimizer.state[param], self._loaded["state"][index]
+                # torch's fused and capturable classes had it on the device; old versions and hooks have a number.
+                if optimizer.buffer_dtypes(group) or isinstance(saved["step"], Tensor):
                     state["step"] = scalar(float(saved["step"]))
                 for name in optimizer.scalars(group):
                     state[name] = float(saved[name])
-                for name, dtype in optimizer.dtypes(group).items():
+                for name, dtype in optimizer.buffer_dtypes(group).items():
                     if dtype is not None:
                         state[name] = saved[name].to(device=param.device, dtype=dtype)
-                # All else has the master's type; and of what hooks keep nobody knows better.
-                if MASTER in saved or not optimizer.dtypes(group):
+                # With a master, everything else has its dtype; what hooks have stored keeps the dtype it was saved in.
+                if MASTER in saved or not optimizer.buffer_dtypes(group):
                     tensors = {key: value for key, value in saved.items() if isinstance(value, Tensor)}
                     state.update({key: value.to(param.device) for key, value in tensors.items() if key != "step"})
 
-    def _group(self, saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-        group = {key: value for key, value in saved.items() if key not in TORCH_ONLY}
+    def _convert_group(self, saved: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
+        """A saved group of either class, with our keys and this run's execution flags."""
+        group = {key: value for key, value in saved.items() if key not in TORCH_ONLY_KEYS}
         mode = self.optimizer.default_mode
         if DECOUPLED_KEY in saved and DECOUPLED_KEY in self.optimizer._torch_keys:
             mode = "decoupled" if saved[DECOUPLED_KEY] else "l2"
         group.setdefault("weight_decay_mode", mode)
-        # Of what torch's class does not know, its checkpoint says nothing.
-        for key in (*self.optimizer.defaults, *_OF_OURS):
-            if key in now:
-                group.setdefault(key, now[key])
-        return group | {key: now[key] for key in EXECUTION_FLAGS} | dict(self.optimizer._fixed)
+        # A checkpoint of torch's class says nothing about options that torch's class lacks.
+        for key in (*self.optimizer.defaults, *_ONLY_OURS):
+            if key in current:
+                group.setdefault(key, current[key])
+        return group | {key: current[key] for key in EXECUTION_FLAGS} | dict(self.optimizer._fixed)
 
     def _check_state(self, group: Mapping[str, Any], params: Sequence[Tensor], states: Mapping[Any, Any]) -> None:
-        buffers, scalars = self.optimizer.dtypes(group), self.optimizer.scalars(group)
+        buffers, scalars = self.optimizer.buffer_dtypes(group), self.optimizer.scalars(group)
         needed = ("step", *buffers, *scalars)
-        known = (*needed, *AROUND, *self.optimizer._possible_buffers)
+        known = (*needed, *MODIFIER_KEYS, *self.optimizer._possible_buffers)
         names = group.get("param_names") or [f"parameter {index}" for index in group["params"]]
-        for name, index, param in zip(names, group["params"], params, strict=False):  # torch says if there are others
+        cls_name = type(self.optimizer).__name__
+        cause = "it was saved by another optimizer, or with other options"
+        for name, index, param in zip(names, group["params"], params, strict=False):  # torch checks the lengths
             state = states.get(index)
             if state is None:
                 continue
-            who, advice = type(self.optimizer).__name__, "it was saved by another optimizer, or under other options"
             for key in needed:
                 if key not in state:
-                    raise ConfigError(f"the checkpoint's state of {name} has no {key}, which {who} needs: {advice}")
+                    raise ConfigError(f"the checkpoint's state of {name} has no {key}, which {cls_name} needs: {cause}")
             shapes = self.optimizer.shapes(group, real(param))
             for key, value in state.items():
-                # A rule of hooks alone keeps whatever it likes.
+                # A class without buffers has hooks, which may store anything.
                 if buffers and key not in known:
                     raise ConfigError(
-                        f"the checkpoint's state of {name} has {key}, which {who} does not know: {advice}"
+                        f"the checkpoint's state of {name} has {key}, which {cls_name} does not know: {cause}"
                     )
                 if key in buffers and value.shape != torch.Size(shapes.get(key, param.shape)):
                     raise ConfigError(

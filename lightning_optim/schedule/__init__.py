@@ -1,1 +1,1 @@
-"""Learning-rate schedules: the factory, the curves of our own, and the ledger that late groups follow."""
+"""Learning-rate schedules: the factory, our own curves, and curves that differ by param group."""

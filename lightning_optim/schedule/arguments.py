@@ -1,4 +1,4 @@
-"""Arguments of schedules that depend on the run, or on the optimizer they drive."""
+"""Schedule arguments whose values depend on the length of the run or on the optimizer."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch.optim import Optimizer
 from ..core.errors import ConfigError
 
 
-def curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:
-    """What one of our curves takes, with the defaults that depend on the run's length or on the warm-up.
+def resolve_curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:
+    """The arguments of one of our curves, with the defaults that depend on the run's length or on the warm-up.
 
     Args:
         name: of the schedule.
-        arguments: as the config has them.
-        warmup_steps: before the peak.
+        arguments: from the config, with `total_steps` set where the curve has it.
+        warmup_steps: steps before the peak.
 
     Raises:
-        ConfigError: the parts are longer than the run.
+        ConfigError: warm-up and decay together are longer than the run.
     """
     if name == "warmup_stable_decay":
         decay_steps = arguments["decay_steps"] or max(1, arguments["total_steps"] // 10)
@@ -34,12 +34,14 @@ def curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> 
     return arguments
 
 
-def peak_arguments(optimizer: Optimizer, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Each group's own lr as its maximum, where torch's scalar `max_lr` would give all groups one lr, silently.
+def resolve_cycle_arguments(optimizer: Optimizer, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """`max_lr` and `cycle_momentum` for `one_cycle` and `cyclic`: each group's own lr is its maximum.
+
+    torch's scalar `max_lr` would silently give all groups one lr.
 
     Args:
-        optimizer: that is driven; its momentum is cycled where it has one.
-        arguments: as the config has them.
+        optimizer: whose groups are driven; its momentum is cycled if it has one.
+        arguments: from the config.
 
     Raises:
         ConfigError: a group's lr is below `base_lr`, or there is no momentum to cycle.

@@ -1,52 +1,52 @@
-"""The schedules there are, as data: torch's by name in snake_case without `lr`, and the curves of ours (no torch)."""
+"""The schedules as data: torch's, in snake_case without `lr`, and our own curves. This module does not import torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..core.errors import ConfigError, choices
+from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Choice, Flag, Hyperparameter, IncreasingIntegers, Number, Text
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleInfo:
-    """What is known of one schedule."""
+    """One entry of the catalog."""
 
     name: str
     summary: str
     path: str
-    """Where the class is, `package.module:Class`."""
+    """Import path of the class, `package.module:Class`."""
     hyperparameters: Mapping[str, Hyperparameter] = field(default_factory=dict)
-    length: str | None = None
-    """The argument that takes the run's number of steps where the config leaves it open."""
+    length_argument: str | None = None
+    """The argument that is set to the length of the run unless the config sets it."""
     needs_warmup: bool = False
-    """Whether it is nothing without a warm-up."""
-    own_warmup: bool = False
-    """Whether its class takes `warmup_steps`."""
-    wrappable: bool = True
-    """Whether a warm-up, or `sequential`, may stand before it."""
-    multiplies: bool = False
-    """Whether each step multiplies the lr by a factor, so that it may stand in `chained`."""
-    blocks: bool = False
-    """Whether it is made of others, under `schedulers`."""
-    function: bool = False
-    """Whether it takes a function, which a config cannot hold."""
+    """Whether `warmup_steps` must be > 0."""
+    takes_warmup_steps: bool = False
+    """Whether the class itself takes `warmup_steps`."""
+    composable: bool = True
+    """Whether it may follow a warm-up, and be a block of `sequential`."""
+    chainable: bool = False
+    """Whether each step multiplies the lr by a factor, so that it may be a block of `chained`."""
+    takes_blocks: bool = False
+    """Whether it is built from other schedules, given under `schedulers`."""
+    takes_function: bool = False
+    """Whether it takes a Python function, which a config cannot hold."""
 
 
 def schedule_info(name: str) -> ScheduleInfo:
-    """What is known of one schedule.
+    """The catalog's entry for a schedule.
 
     Raises:
         ConfigError: no schedule has that name.
     """
     if not isinstance(name, str) or name not in SCHEDULES:
-        raise ConfigError(f"name: there is no schedule {name!r}.{choices(str(name), sorted(SCHEDULES))}")
+        raise ConfigError(f"name: there is no schedule {name!r}.{format_choices(str(name), sorted(SCHEDULES))}")
     return SCHEDULES[name]
 
 
 def schedules_with(argument: str) -> list[str]:
-    """The schedules that have an argument of this name."""
+    """The names of the schedules that have this argument."""
     return [name for name, info in SCHEDULES.items() if argument in info.hyperparameters]
 
 
@@ -64,45 +64,45 @@ def _steps(default: object, low: int = 0, *, optional: bool = False, help: str) 
 
 _GAMMA = Number(default=0.1, low=0, open_low=True, help="factor")
 _ETA_MIN = Number(default=0.0, low=0, help="lowest lr, the same for every group")
-_CYCLE_MOMENTUM = Flag(default=None, optional=True, help="cycle momentum or beta1 too; null: where a group has it")
-_FINAL_SCALE = Number(default=0.0, low=0, high=1, help="the last lr, as a part of the peak")
-_BASE_MOMENTUM = Number(default=0.85, low=0, high=1, help="momentum at the peak of lr")
-_MAX_MOMENTUM = Number(default=0.95, low=0, high=1, help="momentum at the foot of lr")
+_CYCLE_MOMENTUM = Flag(default=None, optional=True, help="also cycle momentum or beta1; null: where a group has it")
+_FINAL_SCALE = Number(default=0.0, low=0, high=1, help="final lr as a fraction of the peak")
+_BASE_MOMENTUM = Number(default=0.85, low=0, high=1, help="momentum at the peak lr")
+_MAX_MOMENTUM = Number(default=0.95, low=0, high=1, help="momentum at the lowest lr")
 
 SCHEDULES: dict[str, ScheduleInfo] = {
     info.name: info
     for info in (
         ScheduleInfo(
             name="constant",
-            multiplies=True,
+            chainable=True,
             summary="lr × factor for total_iters steps, then lr.",
             path=_torch("ConstantLR"),
             hyperparameters={
-                "factor": Number(default=1 / 3, low=0, high=1, help="factor at first"),
-                "total_iters": _steps(5, help="steps until lr is whole"),
+                "factor": Number(default=1 / 3, low=0, high=1, help="initial factor"),
+                "total_iters": _steps(5, help="steps at lr × factor"),
             },
         ),
         ScheduleInfo(
             name="linear",
-            multiplies=True,
-            summary="lr × a factor that goes in a line from start_factor to end_factor.",
+            chainable=True,
+            summary="lr × a factor that changes linearly from start_factor to end_factor.",
             path=_torch("LinearLR"),
             hyperparameters={
-                "start_factor": Number(default=1 / 3, low=0, high=1, open_low=True, help="factor at first"),
-                "end_factor": Number(default=1.0, low=0, high=1, help="factor at last"),
-                "total_iters": _steps(5, help="steps from one to the other"),
+                "start_factor": Number(default=1 / 3, low=0, high=1, open_low=True, help="initial factor"),
+                "end_factor": Number(default=1.0, low=0, high=1, help="final factor"),
+                "total_iters": _steps(5, help="steps from start_factor to end_factor"),
             },
         ),
         ScheduleInfo(
             name="exponential",
-            multiplies=True,
+            chainable=True,
             summary="lr × gamma at every step.",
             path=_torch("ExponentialLR"),
             hyperparameters={"gamma": Number(low=0, open_low=True, help="factor")},
         ),
         ScheduleInfo(
             name="step",
-            multiplies=True,
+            chainable=True,
             summary="lr × gamma every step_size steps.",
             path=_torch("StepLR"),
             hyperparameters={
@@ -112,14 +112,14 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="multi_step",
-            multiplies=True,
+            chainable=True,
             summary="lr × gamma at each milestone.",
             path=_torch("MultiStepLR"),
             hyperparameters={"milestones": IncreasingIntegers(help="steps at which lr drops"), "gamma": _GAMMA},
         ),
         ScheduleInfo(
             name="polynomial",
-            multiplies=True,
+            chainable=True,
             summary="lr × (1 - t / total_iters) ** power.",
             path=_torch("PolynomialLR"),
             hyperparameters={
@@ -129,28 +129,28 @@ SCHEDULES: dict[str, ScheduleInfo] = {
         ),
         ScheduleInfo(
             name="cosine_annealing",
-            multiplies=True,
+            chainable=True,
             summary="Half a cosine from lr to eta_min, over T_max steps.",
             path=_torch("CosineAnnealingLR"),
             hyperparameters={
                 "T_max": _steps(None, 1, optional=True, help="steps; null: the whole run"),
                 "eta_min": _ETA_MIN,
             },
-            length="T_max",
+            length_argument="T_max",
         ),
         ScheduleInfo(
             name="cosine_annealing_warm_restarts",
-            summary="Half a cosine, again and again, each T_mult times as long as the last.",
+            summary="Half a cosine, restarted at its end, each T_mult times as long as the one before.",
             path=_torch("CosineAnnealingWarmRestarts"),
             hyperparameters={
-                "T_0": Number(low=1, integer=True, help="steps of the first"),
-                "T_mult": _steps(1, 1, help="factor on the length"),
+                "T_0": Number(low=1, integer=True, help="steps until the first restart"),
+                "T_mult": _steps(1, 1, help="factor on the length at each restart"),
                 "eta_min": _ETA_MIN,
             },
         ),
         ScheduleInfo(
             name="cyclic",
-            summary="Between base_lr and each group's own lr, up and down.",
+            summary="Up and down between base_lr and each group's own lr.",
             path=_torch("CyclicLR"),
             hyperparameters={
                 "base_lr": Number(low=0, help="lowest lr, the same for every group"),
@@ -160,117 +160,117 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "gamma": Number(default=1.0, low=0, open_low=True, help="factor of exp_range"),
                 "scale_mode": Choice(default="cycle", options=("cycle", "iterations")),
                 "cycle_momentum": _CYCLE_MOMENTUM,
-                "base_momentum": Number(default=0.8, low=0, high=1, help="momentum at the peak of lr"),
-                "max_momentum": Number(default=0.9, low=0, high=1, help="momentum at the foot of lr"),
+                "base_momentum": Number(default=0.8, low=0, high=1, help="momentum at the peak lr"),
+                "max_momentum": Number(default=0.9, low=0, high=1, help="momentum at the lowest lr"),
             },
-            wrappable=False,
+            composable=False,
         ),
         ScheduleInfo(
             name="one_cycle",
-            summary="Up to each group's own lr and far down again, once.",
+            summary="Up to each group's own lr, then down to far below the first lr.",
             path=_torch("OneCycleLR"),
             hyperparameters={
-                "pct_start": Number(default=0.3, low=0, high=1, help="part of the run that climbs"),
+                "pct_start": Number(default=0.3, low=0, high=1, help="fraction of the run in which lr increases"),
                 "anneal_strategy": Choice(default="cos", options=("cos", "linear")),
                 "cycle_momentum": _CYCLE_MOMENTUM,
                 "base_momentum": _BASE_MOMENTUM,
                 "max_momentum": _MAX_MOMENTUM,
                 "div_factor": Number(default=25.0, low=0, open_low=True, help="the first lr is peak / div_factor"),
                 "final_div_factor": Number(
-                    default=1e4, low=0, open_low=True, help="the last is first / final_div_factor"
+                    default=1e4, low=0, open_low=True, help="the last lr is the first / final_div_factor"
                 ),
-                "three_phase": Flag(default=False, help="down to the first lr before the last phase"),
+                "three_phase": Flag(default=False, help="return to the first lr before the last phase"),
             },
-            length="total_steps",
-            wrappable=False,
+            length_argument="total_steps",
+            composable=False,
         ),
         ScheduleInfo(
             name="reduce_on_plateau",
-            summary="lr × factor when the monitored metric stops getting better.",
+            summary="lr × factor when the monitored metric stops improving.",
             path=_torch("ReduceLROnPlateau"),
             hyperparameters={
-                "monitor": Text(default=None, optional=True, help="the metric, as the module logs it: val/loss"),
+                "monitor": Text(default=None, optional=True, help="name of a logged metric, for example val/loss"),
                 "mode": Choice(default="min", options=("min", "max")),
                 "factor": Number(default=0.1, low=0, high=1, open_high=True, help="factor"),
-                "patience": _steps(10, help="steps without progress that are let pass"),
-                "threshold": Number(default=1e-4, low=0, help="what counts as progress"),
+                "patience": _steps(10, help="steps without improvement that are tolerated"),
+                "threshold": Number(default=1e-4, low=0, help="smallest change that counts as an improvement"),
                 "threshold_mode": Choice(default="rel", options=("rel", "abs")),
                 "cooldown": _steps(0, help="steps to wait after a drop"),
                 "min_lr": Number(default=0.0, low=0, help="lowest lr, the same for every group"),
-                "eps": Number(default=1e-8, low=0, help="smallest drop"),
+                "eps": Number(default=1e-8, low=0, help="smallest change of lr that is applied"),
             },
-            wrappable=False,
+            composable=False,
         ),
         ScheduleInfo(
             name="lambda",
             summary="lr × lr_lambda(t). From Python only.",
             path=_torch("LambdaLR"),
-            function=True,
+            takes_function=True,
         ),
         ScheduleInfo(
             name="multiplicative",
-            multiplies=True,
+            chainable=True,
             summary="lr × the product of lr_lambda(1..t). From Python only.",
             path=_torch("MultiplicativeLR"),
-            function=True,
+            takes_function=True,
         ),
         ScheduleInfo(
             name="sequential",
-            summary="One schedule after another, changing at the milestones.",
+            summary="One schedule after another; the next begins at each milestone.",
             path=_torch("SequentialLR"),
-            hyperparameters={"milestones": IncreasingIntegers(help="steps at which the next begins")},
-            blocks=True,
+            hyperparameters={"milestones": IncreasingIntegers(help="steps at which the next schedule begins")},
+            takes_blocks=True,
         ),
         ScheduleInfo(
             name="chained",
-            summary="Several schedules at once: their factors multiply.",
+            summary="Several schedules at once: their factors are multiplied.",
             path=_torch("ChainedScheduler"),
-            blocks=True,
-            wrappable=False,
+            takes_blocks=True,
+            composable=False,
         ),
         ScheduleInfo(
             name="warmup_cosine",
             summary="Linear warm-up, then half a cosine to final_scale × peak.",
             path=_curve("WarmupCosine"),
             hyperparameters={"final_scale": _FINAL_SCALE},
-            length="total_steps",
-            own_warmup=True,
+            length_argument="total_steps",
+            takes_warmup_steps=True,
         ),
         ScheduleInfo(
             name="warmup_linear",
-            summary="Linear warm-up, then a line to final_scale × peak.",
+            summary="Linear warm-up, then linear decay to final_scale × peak.",
             path=_curve("WarmupLinear"),
             hyperparameters={"final_scale": _FINAL_SCALE},
-            length="total_steps",
-            own_warmup=True,
+            length_argument="total_steps",
+            takes_warmup_steps=True,
         ),
         ScheduleInfo(
             name="warmup_stable_decay",
-            summary="Linear warm-up, the peak, and a fall over the last decay_steps.",
+            summary="Linear warm-up, constant at the peak, then a decay over the last decay_steps.",
             path=_curve("WarmupStableDecay"),
             hyperparameters={
-                "decay_steps": _steps(None, 1, optional=True, help="steps of the fall; null: a tenth of the run"),
+                "decay_steps": _steps(None, 1, optional=True, help="steps of the decay; null: a tenth of the run"),
                 "decay_shape": Choice(default="linear", options=("linear", "cosine", "sqrt")),
                 "final_scale": _FINAL_SCALE,
             },
-            length="total_steps",
-            own_warmup=True,
+            length_argument="total_steps",
+            takes_warmup_steps=True,
         ),
         ScheduleInfo(
             name="noam",
-            summary="Linear warm-up to the peak, then the inverse square root (arXiv:1706.03762).",
+            summary="Linear warm-up to the peak, then inverse square root decay (arXiv:1706.03762).",
             path=_curve("Noam"),
             needs_warmup=True,
-            own_warmup=True,
+            takes_warmup_steps=True,
         ),
         ScheduleInfo(
             name="inverse_sqrt",
-            summary="Linear warm-up to the peak, then an inverse square root of its own timescale.",
+            summary="Linear warm-up to the peak, then inverse square root decay with a timescale.",
             path=_curve("InverseSqrt"),
             hyperparameters={
-                "timescale": _steps(None, 1, optional=True, help="steps; null: warmup_steps, or 10000 without"),
+                "timescale": _steps(None, 1, optional=True, help="steps; null: warmup_steps, or 10000 if that is 0"),
             },
-            own_warmup=True,
+            takes_warmup_steps=True,
         ),
     )
 }

@@ -1,7 +1,7 @@
-"""Learning-rate curves of our own: factors on a group's peak, by the number of steps already done.
+"""Our own learning-rate curves: the factor on a group's peak lr as a function of `t`, the number of steps done.
 
-They are plain objects for `torch.optim.lr_scheduler.LambdaLR`, which keeps their fields in its state dict. The warm-up
-counts from one, so that no step is taken at lr 0, and reaches the peak at its last step.
+They are plain objects for `torch.optim.lr_scheduler.LambdaLR`, which saves their fields in its state dict. A warm-up
+starts at 1 / warmup_steps, so that no step is taken with lr 0, and reaches the peak at its last step.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 
 
 def warmup(t: int, steps: int) -> float:
-    """The factor (t + 1) / steps, until it is 1."""
+    """The warm-up factor at step `t`: (t + 1) / steps, at most 1."""
     return min(1.0, (t + 1) / steps) if steps > 0 else 1.0
 
 
 def progress(t: int, start: int, end: int) -> float:
-    """How far `t` is from `start` to `end`, within [0, 1]: nothing climbs back after the end."""
+    """The fraction of the way from `start` to `end` at step `t`, clamped to [0, 1]."""
     return min(1.0, max(0.0, (t - start) / max(1, end - start)))
 
 
 @dataclass
 class Warmup:
-    """Linear climb to the peak, which it keeps."""
+    """Linear warm-up, then constant at the peak."""
 
     warmup_steps: int
 
@@ -46,7 +46,7 @@ class WarmupCosine:
 
 @dataclass
 class WarmupLinear:
-    """Linear warm-up, then a line from the peak to `final_scale` of it."""
+    """Linear warm-up, then linear decay from the peak to `final_scale` of it."""
 
     warmup_steps: int
     total_steps: int
@@ -59,7 +59,7 @@ class WarmupLinear:
 
 @dataclass
 class WarmupStableDecay:
-    """Linear warm-up, the peak, and over the last `decay_steps` a fall to `final_scale` of it (arXiv:2404.06395)."""
+    """Linear warm-up, constant at the peak, then `decay_steps` down to `final_scale` of it (arXiv:2404.06395)."""
 
     warmup_steps: int
     total_steps: int
@@ -69,13 +69,13 @@ class WarmupStableDecay:
 
     def __call__(self, t: int) -> float:
         done = progress(t, self.total_steps - self.decay_steps, self.total_steps)
-        left = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "sqrt": 1 - math.sqrt(done)}
-        return warmup(t, self.warmup_steps) * (self.final_scale + (1 - self.final_scale) * left[self.decay_shape])
+        remaining = {"linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2, "sqrt": 1 - math.sqrt(done)}
+        return warmup(t, self.warmup_steps) * (self.final_scale + (1 - self.final_scale) * remaining[self.decay_shape])
 
 
 @dataclass
 class Noam:
-    """The schedule of arXiv:1706.03762, section 5.3, scaled to reach the group's own lr at its peak.
+    """The schedule of arXiv:1706.03762, section 5.3, scaled so that its peak is the group's own lr.
 
     The paper's peak is `d_model ** -0.5 * warmup_steps ** -0.5`.
     """

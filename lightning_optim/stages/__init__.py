@@ -1,1 +1,1 @@
-"""Staged unfreezing for plain torch: stages, their triggers, and an optimizer that follows them."""
+"""Staged unfreezing for plain torch: stages, their triggers, and an optimizer to which stages are added."""

@@ -1,4 +1,4 @@
-"""Freezing parameters and the modules that hold them."""
+"""Freeze parameters, and keep the layers of a frozen part in evaluation mode."""
 
 from __future__ import annotations
 
@@ -9,75 +9,82 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from ..groups.names import clean_modules, read_parameters
+from ..groups.parameters import read_parameters
+from ..groups.wrappers import clean_named_modules
 
 
 def set_trainable(tensors: Iterable[Tensor], trainable: bool) -> None:
-    """Switch gradients on, or off and drop those there are."""
+    """Set `requires_grad` of each tensor; where it becomes False, drop the gradient."""
     for tensor in tensors:
         tensor.requires_grad_(trainable)
         if not trainable:
             tensor.grad = None
 
 
-class HeldLayers:
-    """Norm layers and dropouts of a frozen part, held in evaluation mode.
+class EvalModeLock:
+    """Keeps norm layers and dropouts of a frozen part in evaluation mode.
 
     Args:
-        norms: whether norm layers with running statistics are held.
-        dropouts: whether dropouts are.
+        norms: whether to lock norm layers with running statistics.
+        dropouts: whether to lock dropouts.
     """
 
     def __init__(self, *, norms: bool, dropouts: bool) -> None:
-        self._which = {"norms": norms, "dropouts": dropouts}
-        self._held: list[tuple[nn.Module, bool]] = []
+        self._kinds = {"norms": norms, "dropouts": dropouts}
+        self._locked: list[tuple[nn.Module, bool]] = []
 
-    def hold(self, module: nn.Module, frozen: Collection[str]) -> None:
-        """Hold those in the part that these parameters, by clean name, are; let go of the others."""
-        layers = frozen_modules(module, frozen, **self._which)
-        self.close()
-        self._held = [(layer, layer.training) for layer in layers]
+    def lock(self, module: nn.Module, frozen: Collection[str]) -> None:
+        """Put the layers of the frozen part into evaluation mode, and restore the mode of all others.
+
+        Args:
+            module: the model.
+            frozen: clean names of the frozen parameters.
+        """
+        layers = find_frozen_layers(module, frozen, **self._kinds)
+        self.release()
+        self._locked = [(layer, layer.training) for layer in layers]
         for layer in layers:
             layer.training = False
 
-    def close(self) -> None:
-        """Put all back into the mode in which they were."""
-        for layer, training in self._held:
+    def release(self) -> None:
+        """Restore the mode that each locked layer had before."""
+        for layer, training in self._locked:
             layer.training = training
-        self._held = []
+        self._locked = []
 
 
-def frozen_modules(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:
-    """The norm layers with running statistics, and the dropouts, that lie in a frozen part of a model.
+def find_frozen_layers(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:
+    """The norm layers with running statistics, and the dropouts, that are in a frozen part of a model.
 
-    Attention layers count as dropouts, since theirs is a function. What a module of the user's own does in its
-    `forward` by `self.training`, and the dropout between the layers of an RNN, cannot be found.
+    A layer is in a frozen part if the innermost module that contains it and has parameters has only frozen ones. It
+    counts as containing itself.
 
-    A layer lies in it when the nearest module around it that holds parameters holds frozen ones only.
+    Attention layers count as dropouts, because they call dropout as a function. What a user's module does in `forward`
+    depending on `self.training`, and the dropout between the layers of an RNN, cannot be found.
 
     Args:
         module: the model.
         frozen: clean names of the frozen parameters.
-        norms: whether norm layers are asked for.
-        dropouts: whether dropouts are.
+        norms: whether to find norm layers.
+        dropouts: whether to find dropouts.
     """
     kinds = (*((_NormBase,) if norms else ()), *((_DropoutNd, nn.MultiheadAttention) if dropouts else ()))
-    below: Counter[str] = Counter()
-    thawed_below: Counter[str] = Counter()
+    num_parameters: Counter[str] = Counter()
+    num_thawed: Counter[str] = Counter()
     for parameter in read_parameters(module):
         for name in parameter.names:
-            below.update(_paths_around(name))
-            thawed_below.update(_paths_around(name) if parameter.name not in frozen else ())
+            num_parameters.update(_parent_paths(name))
+            num_thawed.update(_parent_paths(name) if parameter.name not in frozen else ())
 
     def is_frozen(path: str) -> bool:
-        around = next(place for place in (path, *_paths_around(path)) if below[place])
-        return thawed_below[around] == 0
+        innermost = next(parent for parent in (path, *_parent_paths(path)) if num_parameters[parent])
+        return num_thawed[innermost] == 0
 
-    return [part for path, part in clean_modules(module) if isinstance(part, kinds) and is_frozen(path)]
+    return [layer for path, layer in clean_named_modules(module) if isinstance(layer, kinds) and is_frozen(path)]
 
 
-def _paths_around(name: str) -> Iterator[str]:
-    """The paths of the modules around a name, from the innermost out to the root."""
+def _parent_paths(name: str) -> Iterator[str]:
+    """The paths of the modules that contain a name, from the innermost to the root."""
     while name:
         name = name.rpartition(".")[0]
         yield name

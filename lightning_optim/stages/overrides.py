@@ -1,4 +1,4 @@
-"""The hyperparameters that a stage may set on the groups it thaws."""
+"""The check of the hyperparameters that a stage sets on the groups it thaws."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from typing import Any
 from ..catalog.built_in import BUILT_IN
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import algorithms_with, optimizer_info
-from ..core.errors import ConfigError, choices
+from ..core.errors import ConfigError, format_choices
 
 
-def check_known(given: Mapping[str, Any], key: str, words: Sequence[str]) -> None:
-    """Whether these are hyperparameters of some optimizer, and such as a param group may have for itself.
+def check_hyperparameters(given: Mapping[str, Any], key: str, stage_keys: Sequence[str]) -> None:
+    """Check that some optimizer has each of these hyperparameters, and that they can differ by param group.
+
+    Args:
+        given: the hyperparameters of a stage.
+        key: of the stage in the config.
+        stage_keys: the other keys of a stage, listed in the error.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: a hyperparameter is unknown, holds for the whole optimizer, or is null where that is no value.
     """
     for name, value in given.items():
         specs = [optimizer_info(algorithm).hyperparameters[name] for algorithm in algorithms_with(name)]
         if not specs:
-            every = dict.fromkeys((*words, *(known for info in BUILT_IN.values() for known in _per_group(info))))
-            raise ConfigError(f"{key}.{name}: a stage has no key {name!r}.{choices(name, every)}")
+            known = dict.fromkeys((*stage_keys, *(name for info in BUILT_IN.values() for name in _per_group(info))))
+            raise ConfigError(f"{key}.{name}: a stage has no key {name!r}.{format_choices(name, known)}")
         if not any(spec.per_group for spec in specs):
             raise ConfigError(f"{key}.{name}: {name} holds for the whole optimizer. Set it there")
         if value is None and not any(spec.optional for spec in specs):

@@ -1,7 +1,8 @@
-"""The proxy: param groups as configured, which schedulers go on driving while live groups come, go and follow.
+"""A stand-in for the optimizer that schedulers drive: it always has all configured groups, thawed or not.
 
-A scheduler keeps lists with one entry per group and most of them break, or leave their curve, when a group joins late.
-So none joins: every scheduler is handed the proxy in place of the optimizer and sees the same groups for ever.
+A scheduler keeps lists with one entry per group. If a group is added later, most schedulers raise an error or give it a
+wrong lr. So no group is ever added to what the scheduler sees: it drives the proxy, whose groups never change, and the
+optimizer's groups take their values from there.
 """
 
 from __future__ import annotations
@@ -13,85 +14,87 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.errors import ConfigError
-from ..groups.merging import has_moved, merged
-from ..schedule.by_group import GroupView, mark_moved_groups
-from ..schedule.param_group_values import copied
+from ..groups.merge_values import has_moved, merge_values
+from ..schedule.group_view import GroupView
+from ..schedule.optimizer_marks import mark_moved_groups
+from ..schedule.param_group_values import copy_group
 
 
 class SchedulerProxy:
-    """A stand-in for an optimizer: its groups, without the means to step.
+    """The configured param groups of an optimizer, as an optimizer that schedulers can drive but nobody can step.
 
     Args:
-        optimizer: its param groups are copied as they stand; values that schedulers write go to the copies only.
+        optimizer: its param groups are copied; what schedulers write goes to the copies only.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        self.param_groups: list[dict[str, Any]] = [copied(group) for group in optimizer.param_groups]
+        self.param_groups: list[dict[str, Any]] = [copy_group(group) for group in optimizer.param_groups]
         self.defaults = optimizer.defaults
         self.state: dict[Any, Any] = {}
-        # LearningRateMonitor names curves by class: these beside those of the live groups, which keep the optimizer's.
+        # LearningRateMonitor names its curves by class. The live groups keep the optimizer's name, these get their own.
         self.__class__ = type(f"{type(optimizer).__name__}AsConfigured", (SchedulerProxy,), {})
-        # torch's schedulers warn unless a step of the optimizer, wrapped by them, came first.
+        # torch's schedulers warn unless the optimizer was stepped first, through a `step` that they have wrapped.
         self._opt_called = True
 
     def step(self, closure: Callable[[], Any] | None = None) -> None:
-        """Nothing to step here."""
+        """Raises RuntimeError: only the optimizer itself can step."""
         raise RuntimeError("a proxy of param groups cannot step; step the optimizer itself")
 
     step._wrapped_by_lr_sched = True  # type: ignore[attr-defined]
 
     def retarget(self, scheduler: Any, optimizer: Optimizer) -> None:
-        """Make a scheduler, and all schedulers in it, drive this proxy instead of `optimizer`.
+        """Make a scheduler, and all schedulers inside it, drive this proxy instead of `optimizer`.
 
         Raises:
-            ConfigError: no reference to the optimizer can be found in it.
+            ConfigError: no reference to the optimizer was found in the scheduler.
         """
-        references = _references(scheduler, optimizer)
+        references = _find_references(scheduler, optimizer)
         if not references:
             raise ConfigError(
-                f"scheduler: no reference to the optimizer can be found in {type(scheduler).__name__}, so a stage "
-                "cannot join its curve. Take a torch.optim.lr_scheduler"
+                f"scheduler: no reference to the optimizer found in {type(scheduler).__name__}, so groups that thaw "
+                "later cannot follow it. Use a torch.optim.lr_scheduler"
             )
-        for holder, attribute in references:
-            setattr(holder, attribute, self)
+        for owner, attribute in references:
+            setattr(owner, attribute, self)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What schedulers made of each group's hyperparameters."""
+        """The values of each group as the schedulers have set them, without parameters."""
         return [{key: value for key, value in group.items() if key != "params"} for group in self.param_groups]
 
     def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
-        """Take the hyperparameters back, each group's from those that its parameters were in.
+        """Restore the values of each group from the saved groups that had its parameters.
 
         Raises:
-            ConfigError: they do not say the parameters' names, and are of another number of groups.
+            ConfigError: the groups have no parameter names, and their number differs.
         """
         moved = []
-        for group, sources in zip(self.param_groups, self._sources(state), strict=True):
+        for group, sources in zip(self.param_groups, self._match_saved(state), strict=True):
             if sources and has_moved(group, sources):
                 moved.append(str(group["name"]))
-            group.update(merged(group, sources))
+            group.update(merge_values(group, sources))
         mark_moved_groups(self, moved)
 
-    def _sources(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    def _match_saved(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """The saved groups that held each group's parameters: by name, or by position without names."""
         if all("param_names" in group for group in (*state, *self.param_groups)):
-            held = {name: group for group in state for name in group["param_names"]}
-            found = [[held[name] for name in group["param_names"] if name in held] for group in self.param_groups]
+            saved = {name: group for group in state for name in group["param_names"]}
+            found = [[saved[name] for name in group["param_names"] if name in saved] for group in self.param_groups]
             return [list({id(source): source for source in sources}.values()) for sources in found]
         if len(state) != len(self.param_groups):
             raise ConfigError(
                 f"the checkpoint's optimizer was configured with {len(state)} param groups, this run's with "
-                f"{len(self.param_groups)}. Give the groups that the checkpoint was saved under."
+                f"{len(self.param_groups)}. Use the groups that the checkpoint was saved with."
             )
         return [[group] for group in state]
 
 
 def drives(scheduler: Any, optimizer: Optimizer) -> bool:
-    """Whether a scheduler, or one in it, holds a reference to this optimizer."""
-    return bool(_references(scheduler, optimizer))
+    """Whether a scheduler, or one inside it, has a reference to this optimizer."""
+    return bool(_find_references(scheduler, optimizer))
 
 
-def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
-    """`(object, attribute)` wherever the optimizer stands in a scheduler or in the schedulers it holds."""
+def _find_references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
+    """`(object, attribute)` of each reference to the optimizer in a scheduler and in the schedulers inside it."""
     found = []
     for attribute, value in vars(scheduler).items():
         if value is optimizer:
@@ -99,7 +102,7 @@ def _references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:
         elif isinstance(value, (list, tuple)):
             for item in value:
                 if isinstance(item, LRScheduler):
-                    found += _references(item, optimizer)
+                    found += _find_references(item, optimizer)
         elif isinstance(value, (LRScheduler, GroupView)):
-            found += _references(value, optimizer)
+            found += _find_references(value, optimizer)
     return found

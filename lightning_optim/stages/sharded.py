@@ -1,4 +1,4 @@
-"""Stages under FSDP2: its units, and what they cannot do."""
+"""FSDP2 under stages: the check of its mixed-precision policy, and resharding between steps."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from ..core.errors import ConfigError
 
 
 def check_precision(module: nn.Module) -> None:
-    """Whether every unit computes in the type that its parameters have.
+    """Check that every FSDP2 unit computes in the dtype of its parameters.
 
-    A unit settles its types when it is first used, by what is trainable then: thawed later, its gradients have another
-    type than it expects, which is an error at best (pytorch#186998).
+    A unit fixes its dtypes when it is first used, by what is trainable then. If it thaws later, its gradients have
+    another dtype than it expects, which is an error at best (pytorch#186998).
 
     Raises:
-        ConfigError: one does not.
+        ConfigError: a unit's MixedPrecisionPolicy has another dtype.
     """
     for name, unit in _units(module):
         policy = unit._get_fsdp_state()._mp_policy
-        types = {parameter.dtype for parameter in unit.parameters()}
+        dtypes = {parameter.dtype for parameter in unit.parameters()}
         for option in ("param_dtype", "reduce_dtype"):
-            wanted = getattr(policy, option)
-            if wanted is not None and types - {wanted}:
+            dtype = getattr(policy, option)
+            if dtype is not None and dtypes - {dtype}:
                 raise ConfigError(
-                    f"stages: {name or 'the module'} is sharded with MixedPrecisionPolicy({option}={wanted}), under "
-                    "which a unit that thaws later does not train right (pytorch#186998). Type trainer.precision: "
-                    "bf16-mixed or bf16-true in its place, or leave the unfreeze out: unfreeze=none"
+                    f"stages: {name or 'the module'} is sharded with MixedPrecisionPolicy({option}={dtype}), under "
+                    "which a unit that thaws later does not train correctly (pytorch#186998). Type trainer.precision: "
+                    "bf16-mixed or bf16-true instead, or train without stages: unfreeze=none"
                 )
 
 
 def reshard(module: nn.Module) -> None:
-    """Put every unit's sharded parameters in place.
+    """Put the sharded parameters of every FSDP2 unit back into the module.
 
-    Without a common root, a frozen unit's stay gathered after a step: other tensors, whose gradients nobody sees.
+    Without a common root, a frozen unit stays gathered after a step: the module then has other tensors, whose gradients
+    the optimizer never sees.
     """
     for _, unit in _units(module):
         unit.reshard()

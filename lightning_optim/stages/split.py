@@ -1,4 +1,4 @@
-"""A plan's groups split by stage, with the hyperparameters that each stage sets on them."""
+"""Split the groups of a plan by stage, with the hyperparameters that each stage sets."""
 
 from __future__ import annotations
 
@@ -17,48 +17,54 @@ from .stages import Stage
 _LR = Number(default=1e-3, low=0)
 
 
-def split(plan: Plan, stages: Sequence[Stage]) -> Plan:
-    """A plan's groups × stages, with what each stage sets; an lr becomes a part of the peak, to stay on its curve.
+def split_by_stage(plan: Plan, stages: Sequence[Stage]) -> Plan:
+    """A plan with one group for each group × stage, and with the hyperparameters that the stages set.
+
+    A stage's `lr` becomes an `lr_scale` relative to the group's peak, so that the group stays on its curve.
 
     Raises:
-        ConfigError: a stage sets what the algorithm of one of its groups does not have, or not such a value.
+        ConfigError: a stage sets a hyperparameter or value that the algorithm of one of its groups does not accept.
     """
     by_name = {stage.name: stage for stage in stages}
     parts = plan.split(stages)
-    groups = [_overridden(group, by_name[str(group.stage)], peaks=plan.peaks) for group in parts.groups]
+    groups = [
+        _apply_hyperparameters(group, by_name[str(group.stage)], peaks=plan.knows_peaks) for group in parts.groups
+    ]
     return replace(parts, groups=tuple(groups))
 
 
-def _overridden(group: Group, stage: Stage, *, peaks: bool) -> Group:
+def _apply_hyperparameters(group: Group, stage: Stage, *, peaks: bool) -> Group:
     if not stage.hyperparameters or not group.hyperparameters:
         return group
     key = stage.key
-    known = find_optimizer(group.algorithm)
+    info = find_optimizer(group.algorithm)
     values: dict[str, Any] = {}
     for name, value in stage.hyperparameters.items():
-        words = group.hyperparameters if known is None else group.hyperparameters.keys() & known.hyperparameters.keys()
-        if name not in words:
-            ours = known is not None and name in known.own_only
-            remedy = "Type implementation: own in the optimizer's config, or remove it" if ours else "Remove it"
+        known = group.hyperparameters if info is None else group.hyperparameters.keys() & info.hyperparameters.keys()
+        if name not in known:
+            own_only = info is not None and name in info.own_only
+            remedy = "Type implementation: own in the optimizer's config, or remove it" if own_only else "Remove it"
             raise ConfigError(
-                f"{key}.{name}: it claims {format_names(group.params, 3)}, which go by {group.algorithm}, and "
-                f"{'this' if ours else group.algorithm} has no {name}. {remedy}, or narrow the selectors of {key}"
+                f"{key}.{name}: the stage claims {format_names(group.params, 3)}, optimized by {group.algorithm}, and "
+                f"{'this implementation' if own_only else group.algorithm} has no {name}. {remedy}, or narrow the "
+                f"selectors of {key}"
             )
-        values[name] = known.hyperparameters[name].check(value, f"{key}.{name}") if known else value
+        values[name] = info.hyperparameters[name].check(value, f"{key}.{name}") if info else value
     if "lr" in values:
-        group = replace(group, lr_scale=group.lr_scale * _part_of_peak(group, values.pop("lr"), key, peaks=peaks))
-    if known and (wrong := known.find_conflict({**known.defaults, **group.hyperparameters, **values})):
-        raise ConfigError(f"{key}: {wrong} (for {format_names(group.params, 3)})")
+        scale = _fraction_of_peak(group, values.pop("lr"), key, peaks=peaks)
+        group = replace(group, lr_scale=group.lr_scale * scale)
+    if info and (conflict := info.find_conflict({**info.defaults, **group.hyperparameters, **values})):
+        raise ConfigError(f"{key}: {conflict} (for {format_names(group.params, 3)})")
     return replace(group, hyperparameters={**group.hyperparameters, **values}, overrides=values)
 
 
-def _part_of_peak(group: Group, lr: Any, key: str, *, peaks: bool) -> float:
+def _fraction_of_peak(group: Group, lr: Any, key: str, *, peaks: bool) -> float:
     lr = _LR.check(lr, f"{key}.lr")
     peak = group.hyperparameters["lr"]
     if not peaks or not peak:
-        why = "its lr is 0" if peaks else "no OptimizerFactory has built it, so the peak of its lr is not known"
+        reason = "its lr is 0" if peaks else "no OptimizerFactory has built it, so the peak of its lr is not known"
         raise ConfigError(
-            f"{key}.lr: got {to_yaml(lr)} for param group '{group.parent}', and {why}. Type a part of it: "
+            f"{key}.lr: got {to_yaml(lr)} for param group '{group.parent}', and {reason}. Type a fraction of it: "
             f"{key}.lr_scale: 0.1"
         )
     return float(lr / peak)

@@ -1,4 +1,4 @@
-"""An optimizer whose groups join stage by stage, each on the curve its configured group has always followed."""
+"""An optimizer to which stages are added as they thaw, each on the lr curve of the group it was configured in."""
 
 from __future__ import annotations
 
@@ -12,237 +12,244 @@ from torch.optim import Optimizer
 from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import GROUP_METADATA
 from ..groups.group import Group
-from ..groups.loading import check_saved
+from ..groups.match_by_name import check_same_groups
 from ..groups.plan import Plan
 from ..schedule.curves import warmup
-from ..schedule.param_group_values import assign, copied
+from ..schedule.param_group_values import copy_group, set_value
 from .scheduler_proxy import SchedulerProxy
-from .split import split
+from .split import split_by_stage
 from .stages import Stage
 
-# What schedulers cycle besides lr.
-_COPIED = ("momentum", "betas")
-# A unit of FSDP2 may have its first gradient and no other.
-_GUARDED_STEPS = 2
+# Besides lr, what schedulers change in a group.
+_CYCLED_KEYS = ("momentum", "betas")
+# The steps after a thaw in which gradients are checked. One is too few: a unit of FSDP2 may have a gradient in its
+# first step and none afterwards.
+_NUM_CHECKED_STEPS = 2
 
 
 @dataclass
-class _Part:
-    """A group of the split plan and its parent in the proxy."""
+class _StagedGroup:
+    """A group of the plan split by stage, and its parent: the group of the proxy it was split from."""
 
     group: Group
     parent: dict[str, Any]
     tensors: list[Tensor]
     allow_unused: bool
-    steps: int = 0
-    """How often it has been stepped."""
+    copied_keys: tuple[str, ...] = ()
+    """What it copies from its parent besides lr."""
+    num_steps: int = 0
+    """Number of optimizer steps since the thaw."""
     lr: Any = None
-    """What `follow` has set."""
+    """The lr that `sync` has set."""
     parent_lr: Any = None
-    """What it has set it from; None until the warm-up is over."""
-    copied: tuple[str, ...] = ()
-    """What else it takes from its parent."""
+    """The parent's lr that it was computed from; None during the warm-up, to compute it at each step."""
 
-    def follow(self, group: dict[str, Any]) -> None:
-        """Bring a live group to where its parent is; at most steps, nothing has changed."""
+    def sync(self, group: dict[str, Any]) -> None:
+        """Update the live group from its parent. At most steps nothing has changed, so this is cheap."""
         parent = self.parent
         lr = parent["lr"]
-        # A tensor may be the same and hold another value.
+        # The same tensor may have another value.
         if lr is not self.parent_lr or isinstance(lr, Tensor):
-            climbing = self.steps < self.group.warmup_steps
-            factor = self.group.lr_scale * warmup(self.steps, self.group.warmup_steps)
+            in_warmup = self.num_steps < self.group.warmup_steps
+            factor = self.group.lr_scale * warmup(self.num_steps, self.group.warmup_steps)
             self.lr = lr if factor == 1.0 else lr * factor
-            self.parent_lr = None if climbing else lr
-            assign(group, "lr", self.lr)
-        for key in self.copied:
+            self.parent_lr = None if in_warmup else lr
+            set_value(group, "lr", self.lr)
+        for key in self.copied_keys:
             group[key] = parent[key]
 
 
 class StagedOptimizer:
-    """Splits an optimizer's groups by stage, takes the later stages out, and adds them back when they thaw.
+    """Splits an optimizer's groups by stage, removes the later stages, and adds each back when it thaws.
 
     Args:
-        optimizer: built over the whole model, its schedulers too; it keeps its identity.
-        module: where the parameters' names come from.
-        stages: with their claims.
-        schedulers: those that drive this optimizer; they drive the proxy from now on.
+        optimizer: built over the whole model, as are its schedulers; it stays the same object.
+        module: gives the parameters their names.
+        stages: with the parameters they claim.
+        schedulers: those that drive this optimizer; from now on they drive the proxy.
 
     Raises:
-        ConfigError: a parameter of the optimizer belongs to no stage, or the optimizer takes one group only.
+        ConfigError: a parameter of the optimizer belongs to no stage, or the optimizer takes one param group only.
     """
 
     def __init__(
         self, optimizer: Optimizer, module: nn.Module, stages: Sequence[Stage], schedulers: Iterable[Any] = ()
     ) -> None:
         if "max_iter" in optimizer.defaults and "history_size" in optimizer.defaults:
-            raise ConfigError("stages: lbfgs takes one param group for ever, so no stage can join it. Take name: adamw")
-        configured = Plan.of(optimizer, module)
+            raise ConfigError(
+                "stages: lbfgs takes one param group, so no stage can be added. Use another optimizer, for example "
+                "name: adamw"
+            )
+        configured = Plan.from_optimizer(optimizer, module)
         self.optimizer = optimizer
-        self.plan = split(configured, stages)
+        self.plan = split_by_stage(configured, stages)
         self.proxy = SchedulerProxy(optimizer)
         for scheduler in schedulers:
             self.proxy.retarget(scheduler, optimizer)
         parents = dict(zip((g.name for g in configured.groups), self.proxy.param_groups, strict=True))
         unused = {stage.name for stage in stages if stage.allow_unused}
-        self._parts = [
-            _Part(
+        self._groups = [
+            _StagedGroup(
                 group=group,
                 parent=parents[str(group.parent)],
                 tensors=[configured.tensors[name] for name in group.params],
                 allow_unused=group.stage in unused,
-                copied=tuple(k for k in _COPIED if k in parents[str(group.parent)] and k not in group.overrides),
+                copied_keys=tuple(
+                    key for key in _CYCLED_KEYS if key in parents[str(group.parent)] and key not in group.overrides
+                ),
             )
             for group in self.plan.groups
         ]
-        _check_all_claimed(configured, self.plan)
-        self._live: list[_Part] = []
-        self.paused = False
-        """Whether steps are none of the training: loading a sharded state takes one, with lrs of 0, to make a state."""
+        _check_no_unclaimed(configured, self.plan)
+        self._live: list[_StagedGroup] = []
+        self.ignore_steps = False
+        """Whether the step hooks do nothing: loading a sharded state takes a step with lr 0 to create the state."""
 
     def tensors(self, stage: str) -> list[Tensor]:
-        """A stage's parameters, as the optimizer holds them: a sharded module's own may be others for a while."""
-        return [tensor for part in self._parts if part.group.stage == stage for tensor in part.tensors]
+        """The parameters of a stage as the optimizer has them; a sharded module may have others for a while."""
+        return [tensor for staged in self._groups if staged.group.stage == stage for tensor in staged.tensors]
 
     def activate_stages(self, stages: Sequence[str]) -> None:
-        """Leave just these stages in the optimizer, in the order in which they thawed; drop other stages' state."""
-        self._live = [part for stage in stages for part in self._parts if part.group.stage == stage]
-        self.optimizer.param_groups[:] = [self._param_group(part) for part in self._live]
-        for part in self._parts:
-            if part not in self._live:
-                for tensor in part.tensors:
+        """Keep only these stages in the optimizer, in the order in which they thawed; drop the others' state."""
+        self._live = [staged for stage in stages for staged in self._groups if staged.group.stage == stage]
+        self.optimizer.param_groups[:] = [self._build_param_group(staged) for staged in self._live]
+        for staged in self._groups:
+            if staged not in self._live:
+                for tensor in staged.tensors:
                     self.optimizer.state.pop(tensor, None)
-        self.follow(reset=True)
+        self.sync(reset=True)
 
     def thaw(self, stage: str) -> list[Group]:
-        """Add a stage's groups to the optimizer, on their curves from the first step; returns them."""
-        joined = [part for part in self._parts if part.group.stage == stage]
-        for part in joined:
-            group = self._param_group(part)
+        """Add the groups of a stage to the optimizer, each on its lr curve from its first step; returns them."""
+        added = [staged for staged in self._groups if staged.group.stage == stage]
+        for staged in added:
+            group = self._build_param_group(staged)
             names = group.pop("param_names", None)
             if names is not None:
-                group["params"] = list(zip(names, part.tensors, strict=True))
-            # Optimizers of ours refuse keys that they do not know, and any scheduler may have put its own there.
+                group["params"] = list(zip(names, staged.tensors, strict=True))
+            # Our optimizers refuse unknown keys, and any scheduler may have stored its own in the group.
             defaults_of = getattr(self.optimizer, "defaults_of", lambda group: self.optimizer.defaults)
             self.optimizer.add_param_group(
                 {key: group[key] for key in group if key in (*defaults_of(group), *GROUP_METADATA)}
             )
             self.optimizer.param_groups[-1].update({key: group[key] for key in group if key != "params"})
-        self._live += joined
-        self.follow(reset=True)
-        return [part.group for part in joined]
+        self._live += added
+        self.sync(reset=True)
+        return [staged.group for staged in added]
 
-    def follow(self, *, reset: bool = False) -> None:
-        """Bring every live group to its parent's lr × `lr_scale` × warm-up, and to its momentum and betas.
+    def sync(self, *, reset: bool = False) -> None:
+        """Set each live group to its parent's lr × `lr_scale` × warm-up, and to its parent's momentum and betas.
 
         Args:
-            reset: whether the groups are other ones than at the last time, as after a load.
+            reset: whether the groups may have changed since the last call, as after a load.
         """
-        for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
+        for staged, group in zip(self._live, self.optimizer.param_groups, strict=True):
             if reset:
-                part.parent_lr = None
-                if "configured" not in group:  # loading by name goes by what was configured; torch by the checkpoint
-                    group.update(part.group.overrides)
-            part.follow(group)
+                staged.parent_lr = None
+                if "configured" not in group:  # torch took these from the checkpoint; a load by name has merged them
+                    group.update(staged.group.overrides)
+            staged.sync(group)
 
     def before_step(self, *_: Any) -> None:
-        """For torch's hook before a step: follow once more, whoever has stepped a scheduler since.
+        """For torch's hook before a step: sync again, in case a scheduler was stepped since.
 
         Raises:
-            ConfigError: something else has set a live group's lr: following would undo it.
+            ConfigError: something else has set the lr of a live group, which the sync would overwrite.
         """
-        if self.paused:
+        if self.ignore_steps:
             return
-        for part, group in zip(self._live, self.optimizer.param_groups, strict=True):
+        for staged, group in zip(self._live, self.optimizer.param_groups, strict=True):
             lr = group["lr"]
-            # Not for a tensor lr: to look at it would make the host wait for the device.
-            if lr is not part.lr and not isinstance(lr, Tensor) and lr != part.lr:
+            # A tensor lr is not compared: reading its value would make the host wait for the device.
+            if lr is not staged.lr and not isinstance(lr, Tensor) and lr != staged.lr:
                 raise ConfigError(
-                    f"stages.{part.group.stage}: something other than a scheduler has set the lr of group "
-                    f"'{part.group.name}' to {float(lr):g}, where its curve has {float(part.lr):g}, and "
-                    "following the curve would undo it. Put it into a scheduler, or leave the unfreeze out"
+                    f"stages.{staged.group.stage}: something other than a scheduler has set the lr of group "
+                    f"'{staged.group.name}' to {float(lr):g}, but its curve gives {float(staged.lr):g} and would "
+                    "overwrite it. Change the lr with a scheduler, or train without stages"
                 )
-        self.follow()
+        self.sync()
 
     def after_step(self, *_: Any) -> None:
-        """For torch's hook after a step: warm-ups go on, and a stage that has just thawed shows its gradients.
+        """For torch's hook after a step: advance the warm-ups, and check the gradients of stages that just thawed.
 
         Raises:
-            ConfigError: a parameter had none in one of its stage's first two steps, so it does not train.
+            ConfigError: a parameter had no gradient in one of its stage's first two steps, so it does not train.
         """
-        if self.paused:
+        if self.ignore_steps:
             return
-        for part in self._live:
-            part.steps += 1
-            if part.steps <= _GUARDED_STEPS and not part.allow_unused:
-                _check_gradients(part)
+        for staged in self._live:
+            staged.num_steps += 1
+            if staged.num_steps <= _NUM_CHECKED_STEPS and not staged.allow_unused:
+                _check_gradients(staged)
 
     def state_dict(self) -> dict[str, Any]:
-        """The proxy, how far each group is, and what is in it, in types that `weights_only` accepts."""
+        """The groups of the proxy, the steps of each group, and the live groups, in types `weights_only` accepts."""
         return {
             "scheduler_groups": self.proxy.state_dict(),
-            "steps": {part.group.name: part.steps for part in self._parts},
-            "live": [{"name": part.group.name, "param_names": list(part.group.params)} for part in self._live],
+            "num_steps": {staged.group.name: staged.num_steps for staged in self._groups},
+            "live_groups": [{"name": s.group.name, "param_names": list(s.group.params)} for s in self._live],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take it back, through edited rules too: a group has as many steps behind it as its first parameter.
+        """Restore it, also under edited rules: a group takes the number of steps of its first parameter.
 
         Raises:
-            ConfigError: other parameters are live in it, or other groups where a state is loaded by place.
+            ConfigError: other parameters were live; or other groups, where the optimizer loads by position.
         """
         if not all("configured" in group for group in self.proxy.param_groups):
-            # No factory built it, so its state is loaded by place.
-            live_groups = [{"name": part.group.name, "param_names": part.group.params} for part in self._live]
-            check_saved(live_groups, state["live"])
-        before = {name: saved["name"] for saved in state["live"] for name in saved["param_names"]}
-        live = [name for part in self._live for name in part.group.params]
-        if odd := sorted(before.keys() ^ set(live)):
+            # The optimizer was not built by a factory, so its state is loaded by position.
+            live_groups = [{"name": staged.group.name, "param_names": staged.group.params} for staged in self._live]
+            check_same_groups(live_groups, state["live_groups"])
+        saved_group = {name: group["name"] for group in state["live_groups"] for name in group["param_names"]}
+        live = [name for staged in self._live for name in staged.group.params]
+        if different := sorted(saved_group.keys() ^ set(live)):
             raise ConfigError(
-                f"stages: {len(odd)} parameters are live in the checkpoint or in this run, and not in both: "
-                f"{format_names(odd, 3)}. Give the stages that the checkpoint was saved under"
+                f"stages: {len(different)} parameters have thawed either in the checkpoint or in this run, but not in "
+                f"both: {format_names(different, 3)}. Use the stages that the checkpoint was saved with"
             )
         self.proxy.load_state_dict(state["scheduler_groups"])
-        for part in self._parts:
-            part.steps = int(state["steps"].get(before.get(part.group.params[0], part.group.name), 0))
-        self.follow(reset=True)
+        for staged in self._groups:
+            name = saved_group.get(staged.group.params[0], staged.group.name)
+            staged.num_steps = int(state["num_steps"].get(name, 0))
+        self.sync(reset=True)
 
-    def resume_from(self, last: StagedOptimizer) -> None:
-        """Take over how often the groups of another fit's optimizer were stepped."""
-        steps = {part.group.name: part.steps for part in last._parts}
-        for part in self._parts:
-            part.steps = steps.get(part.group.name, 0)
-        self.follow(reset=True)
+    def resume_from(self, previous: StagedOptimizer) -> None:
+        """Take over the number of steps of each group from the optimizer of a previous fit."""
+        num_steps = {staged.group.name: staged.num_steps for staged in previous._groups}
+        for staged in self._groups:
+            staged.num_steps = num_steps.get(staged.group.name, 0)
+        self.sync(reset=True)
 
-    def _param_group(self, part: _Part) -> dict[str, Any]:
-        """A param group as its parent is now, with its own name and parameters."""
-        group = copied(part.parent) | {"params": list(part.tensors), "name": part.group.name}
+    def _build_param_group(self, staged: _StagedGroup) -> dict[str, Any]:
+        """A param group with the current values of its parent, and its own name and parameters."""
+        group = copy_group(staged.parent) | {"params": list(staged.tensors), "name": staged.group.name}
         if "param_names" in group:
-            group["param_names"] = list(part.group.params)
+            group["param_names"] = list(staged.group.params)
         if "peak_lr" in group:
-            group["peak_lr"] = part.parent["peak_lr"] * part.group.lr_scale
-        group |= part.group.overrides
+            group["peak_lr"] = staged.parent["peak_lr"] * staged.group.lr_scale
+        group |= staged.group.overrides
         if "configured" in group:
-            group["configured"] = {**group["configured"], **part.group.overrides}
+            group["configured"] = {**group["configured"], **staged.group.overrides}
         return group
 
 
-def _check_all_claimed(configured: Plan, split: Plan) -> None:
-    """Whether each parameter of the optimizer has a stage: of the module's own, others have seen to that."""
+def _check_no_unclaimed(configured: Plan, split: Plan) -> None:
+    """Check that each parameter of the optimizer has a stage; for the module's own, `check_all_claimed` has."""
     claimed = {name for group in split.groups for name in group.params}
-    left = [name for group in configured.groups for name in group.params if name not in claimed]
-    if left:
+    missing = [name for group in configured.groups for name in group.params if name not in claimed]
+    if missing:
         raise ConfigError(
-            f"stages: the optimizer holds {len(left)} parameters that belong to no stage: "
-            f"{format_names(left, 3)}. A stage "
-            "claims parameters of the module by name: make these some of its own, or leave them out of this optimizer"
+            f"stages: the optimizer holds {len(missing)} parameters that belong to no stage: "
+            f"{format_names(missing, 3)}. A stage claims parameters of the module by name: register these in the "
+            "module, or leave them out of this optimizer"
         )
 
 
-def _check_gradients(part: _Part) -> None:
-    without = [name for name, tensor in zip(part.group.params, part.tensors, strict=True) if tensor.grad is None]
-    if without:
-        stage = f"stages.{part.group.stage}"
+def _check_gradients(staged: _StagedGroup) -> None:
+    missing = [name for name, tensor in zip(staged.group.params, staged.tensors, strict=True) if tensor.grad is None]
+    if missing:
+        stage = f"stages.{staged.group.stage}"
         raise ConfigError(
-            f"{stage}: {len(without)} of its parameters had no gradient in step {part.steps} after the thaw: "
-            f"{format_names(without, 3)}. If they may go unused, type {stage}.allow_unused: true"
+            f"{stage}: {len(missing)} of its parameters had no gradient in step {staged.num_steps} after the thaw: "
+            f"{format_names(missing, 3)}. If they may have none, type {stage}.allow_unused: true"
         )

@@ -1,4 +1,4 @@
-"""Stages: which parameters thaw together, when, and at which part of their lr."""
+"""Stages: which parameters thaw together, when, and with which lr and hyperparameters."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from torch import nn
 
 from ..core.errors import ConfigError, format_names
 from ..core.hyperparameters import Flag, Number
-from ..groups.index import Index
-from ..groups.names import Parameter, read_parameters
+from ..groups.index import ParameterIndex
+from ..groups.parameters import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
-from .overrides import check_known
-from .triggers import Trigger, parse_each, parse_trigger
+from .overrides import check_hyperparameters
+from .trigger_config import parse_each, parse_trigger
+from .triggers import Trigger
 
 _OPTIONS = {
     "lr_scale": Number(default=0.1, low=0),
@@ -27,37 +28,38 @@ _OPTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One entry of `stages`."""
+    """One entry of `stages`, or one layer of an entry with `each`."""
 
     name: str
-    """`top`; where it thaws layer by layer, each layer is a stage of its own: `top.11`."""
+    """The name in the config; of a layer, with its number: `top.11`."""
     selector: Selector
     trigger: Trigger
     each: Callable[[str], Trigger] | None = None
-    """For a stage that thaws layer by layer: the trigger of each layer but the last, from the name of that before."""
+    """With `each`: gives the trigger of a layer from the name of the previous one."""
     lr_scale: float = 1.0
-    """On the curve of the group as configured."""
+    """Factor on the lr of the configured group."""
     warmup_steps: int = 0
-    """Optimizer steps after the thaw in which lr climbs to that curve."""
+    """Optimizer steps after the thaw in which the lr rises to its curve."""
     allow_unused: bool = False
-    """Whether its parameters may go without a gradient."""
+    """Whether its parameters may have no gradient."""
     allow_empty: bool = False
+    """Whether it may claim no parameter."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    """What its groups have from the thaw on instead of what was configured."""
+    """Hyperparameters of its groups from the thaw on; they override the configured ones."""
     params: frozenset[str] = field(default_factory=frozenset)
-    """Clean names of what it claims, once `claim` has seen the model."""
+    """Clean names of the parameters it claims; set by `claim`."""
 
     @property
     def key(self) -> str:
-        """Where it stands in the config."""
+        """Its key in the config."""
         return f"stages.{self.name.partition('.')[0]}"
 
 
 def parse_stages(given: Any) -> tuple[Stage, ...]:
-    """The stages of a config, in the order in which they stand.
+    """The stages of a config, in its order.
 
     Raises:
-        ConfigError: a stage is wrong in itself; what needs the model is found by `claim`.
+        ConfigError: a stage is wrong in itself. Errors that need the model are raised by `claim`.
     """
     if not isinstance(given, Mapping) or not given:
         raise ConfigError(
@@ -67,49 +69,60 @@ def parse_stages(given: Any) -> tuple[Stage, ...]:
     stages = tuple(_parse_stage(str(name), given[name]) for name in given if given[name] is not None)
     if not any(stage.trigger.from_start for stage in stages):
         first = stages[0].name if stages else "head"
-        raise ConfigError(f"stages: none is trained from the start. Leave out the trigger of one: {first}.at: null")
+        raise ConfigError(f"stages: no stage is trained from the start. Remove the trigger of one: {first}.at: null")
     return stages
 
 
 def claim(stages: Sequence[Stage], params: nn.Module | list[Parameter]) -> tuple[Stage, ...]:
-    """The stages with the parameters they claim; one belongs to the first stage that claims it.
+    """The stages with the parameters they claim; a parameter belongs to the first stage that selects it.
+
+    A stage with `each` becomes one stage per layer.
 
     Args:
-        stages: as parsed.
-        params: the model, or what `read_parameters` has made of it.
+        stages: from `parse_stages`.
+        params: the model, or the result of `read_parameters`.
 
     Raises:
-        ConfigError: a stage claims nothing.
+        ConfigError: a stage without `allow_empty` claims no parameter.
     """
     parameters = read_parameters(params)
-    index = Index(parameters)
-    free = {parameter.name: parameter for parameter in parameters}
-    claimed: list[Stage] = []
+    index = ParameterIndex(parameters)
+    unclaimed = {parameter.name: parameter for parameter in parameters}
+    result: list[Stage] = []
     for stage in stages:
-        matched = [parameters[place] for place in sorted(stage.selector.select(index))]
-        mine = frozenset(parameter.name for parameter in matched if parameter.name in free)
-        if not mine and not stage.allow_empty:
-            raise ConfigError(f"{stage.key}: {_why_nothing(stage, matched, index)}")
-        for name in mine:
-            del free[name]
-        claimed += [replace(stage, params=mine)] if stage.each is None else _by_layer(stage, mine, parameters, index)
-    return tuple(claimed)
+        matched = [parameters[position] for position in sorted(stage.selector.select_parameters(index))]
+        claimed = frozenset(parameter.name for parameter in matched if parameter.name in unclaimed)
+        if not claimed and not stage.allow_empty:
+            raise ConfigError(f"{stage.key}: {_explain_empty(stage, matched, index)}")
+        for name in claimed:
+            del unclaimed[name]
+        if stage.each is None:
+            result.append(replace(stage, params=claimed))
+        else:
+            result += _split_by_layer(stage, claimed, parameters, index)
+    return tuple(result)
 
 
-def check_unclaimed(
-    stages: Sequence[Stage], params: nn.Module | list[Parameter], but: frozenset[str] = frozenset()
+def check_all_claimed(
+    stages: Sequence[Stage], params: nn.Module | list[Parameter], excluded: frozenset[str] = frozenset()
 ) -> None:
-    """Whether every parameter that is trained belongs to a stage, but for those that a rule freezes.
+    """Check that every parameter that requires a gradient belongs to a stage.
+
+    Args:
+        stages: from `claim`.
+        params: the model, or the result of `read_parameters`.
+        excluded: clean names of the parameters that `frozen: true` rules take.
 
     Raises:
-        ConfigError: one does not: nobody has said when it is trained.
+        ConfigError: no stage claims a parameter, so it is not known when to train it.
     """
-    taken = but.union(*(stage.params for stage in stages))
-    left = [p.name for p in read_parameters(params) if p.tensor.requires_grad and p.name not in taken]
-    if left:
+    taken = excluded.union(*(stage.params for stage in stages))
+    missing = [p.name for p in read_parameters(params) if p.tensor.requires_grad and p.name not in taken]
+    if missing:
+        module = missing[0].partition(".")[0]
         raise ConfigError(
-            f"stages: {len(left)} parameters that require a gradient belong to no stage: {format_names(left, 3)}. "
-            f"Add a stage for them, for example {left[0].partition('.')[0]}: {{params: {left[0].partition('.')[0]}}}"
+            f"stages: {len(missing)} parameters that require a gradient belong to no stage: "
+            f"{format_names(missing, 3)}. Add a stage for them, for example {module}: {{params: {module}}}"
         )
 
 
@@ -120,9 +133,9 @@ def _parse_stage(name: str, given: Any) -> Stage:
         raise ConfigError(
             f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}"
         )
-    words = (*SELECTORS, "at", "each", *_OPTIONS)
-    hyperparameters = {str(word): value for word, value in given.items() if word not in words}
-    check_known(hyperparameters, key, words)
+    stage_keys = (*SELECTORS, "at", "each", *_OPTIONS)
+    hyperparameters = {str(entry): value for entry, value in given.items() if entry not in stage_keys}
+    check_hyperparameters(hyperparameters, key, stage_keys)
     options = {
         option: spec.check(given[option], f"{key}.{option}")
         for option, spec in _OPTIONS.items()
@@ -131,7 +144,7 @@ def _parse_stage(name: str, given: Any) -> Stage:
     each = given.get("each")
     if each is not None and given.get("layers") is None:
         raise ConfigError(
-            f"{key}.each: it thaws layer by layer, and there are none. Type for example "
+            f"{key}.each: it thaws layer by layer, and the stage has no layers. Type for example "
             f'{key}.layers: "{name}.layer.{{i}}"'
         )
     return Stage(
@@ -144,27 +157,29 @@ def _parse_stage(name: str, given: Any) -> Stage:
     )
 
 
-def _by_layer(stage: Stage, mine: frozenset[str], parameters: Sequence[Parameter], index: Index) -> Iterator[Stage]:
-    """A stage for each of its layers, from the last on; one that stages above have claimed whole is left out."""
-    members: dict[int, set[str]] = {}
-    left = set(mine)
+def _split_by_layer(
+    stage: Stage, claimed: frozenset[str], parameters: Sequence[Parameter], index: ParameterIndex
+) -> Iterator[Stage]:
+    """A stage for each layer, the last layer first; layers without a claimed parameter are left out."""
+    layers: dict[int, set[str]] = {}
+    unassigned = set(claimed)
     for use, number in sorted(stage.selector.find_layers(index).numbers.items()):
-        name = parameters[index.holders[use]].name
-        if name in left:
-            left.remove(name)
-            members.setdefault(number, set()).add(name)
+        name = parameters[index.parameter_of[use]].name
+        if name in unassigned:
+            unassigned.remove(name)
+            layers.setdefault(number, set()).add(name)
     previous = None
-    for number in sorted(members, reverse=True):
+    for number in sorted(layers, reverse=True):
         trigger = stage.trigger if previous is None or stage.each is None else stage.each(previous)
         previous = f"{stage.name}.{number}"
-        yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(members[number]))
+        yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(layers[number]))
 
 
-def _why_nothing(stage: Stage, matched: Sequence[Parameter], index: Index) -> str:
+def _explain_empty(stage: Stage, matched: Sequence[Parameter], index: ParameterIndex) -> str:
     if matched:
         return (
             f"all {len(matched)} parameters it matches belong to a stage above it: "
             f"{format_names((p.name for p in matched), 3)}. "
             "A parameter belongs to the first stage that claims it: put the narrower stage first"
         )
-    return f"{stage.selector.explain_miss(index)} If that may be so here, type {stage.key}.allow_empty: true"
+    return f"{stage.selector.explain_miss(index)} If this is intended, type {stage.key}.allow_empty: true"

@@ -1,116 +1,129 @@
-"""Which stages have thawed, when, and which are due."""
+"""Which stages have thawed, when, and which thaw next."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..core.errors import ConfigError, choices
+from ..core.errors import ConfigError, format_choices
 from .plateau import Plateau
 from .stages import Stage
 from .triggers import Clock
 
 
 class Timetable:
-    """The stages of a plan in their order, and the moments at which they thawed.
+    """The stages of a plan in its order, and the epoch and step at which each has thawed.
 
     Args:
-        stages: with their claims.
+        stages: of the plan.
     """
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self.stages = tuple(stages)
-        self._thaw({stage.name: (0, 0) for stage in stages if stage.trigger.from_start})
+        self._set_thaw_times({stage.name: (0, 0) for stage in stages if stage.trigger.from_start})
 
     @property
     def thawed(self) -> list[str]:
-        """The names of those that have, in the order in which they did."""
-        return list(self._thawed)
+        """The names of the stages that have thawed, in the order in which they did."""
+        return list(self._thaw_times)
 
     @property
     def waiting(self) -> list[Stage]:
-        """Those that have not."""
+        """The stages that have not thawed."""
         return self._waiting
 
     @property
+    def watched(self) -> list[Plateau]:
+        """The plateaus of stages that can thaw next; their metrics must be observed."""
+        return self._watched
+
+    @property
     def unpredictable(self) -> list[Stage]:
-        """Those of which nobody can know before the run when they thaw."""
-        found, known = [], True
+        """The stages whose thaw cannot be predicted before the run."""
+        found, predictable = [], True
         for stage in self.stages:
-            known = stage.trigger.is_predictable(known)
-            if not known:
+            predictable = stage.trigger.is_predictable(predictable)
+            if not predictable:
                 found.append(stage)
         return found
 
-    def with_claims(self, stages: Sequence[Stage]) -> Timetable:
-        """The same for another reading of the plan: of this model, a moment later, or in another fit."""
+    def with_stages(self, stages: Sequence[Stage]) -> Timetable:
+        """A timetable of other stages, which keeps the thaw times and the plateaus of those with the same name."""
         other = Timetable(stages)
-        known = {stage.name for stage in stages}
-        other._thaw(other._thawed | {name: moment for name, moment in self._thawed.items() if name in known})
-        other._watch_on({stage.name: [one.state_dict() for one in stage.trigger.plateaus] for stage in self.stages})
+        names = {stage.name for stage in stages}
+        other._set_thaw_times(other._thaw_times | {n: time for n, time in self._thaw_times.items() if n in names})
+        other._load_plateaus({stage.name: _plateau_states(stage) for stage in self.stages})
         return other
 
     def reset_thaw_times(self) -> None:
-        """Count what is counted from a thaw from now on: another fit counts its epochs and steps from 0."""
-        self._thaw(dict.fromkeys(self._thawed, (0, 0)))
+        """Set all thaw times to 0, for another fit, which counts its epochs and steps from 0."""
+        self._set_thaw_times(dict.fromkeys(self._thaw_times, (0, 0)))
 
-    def due(self, clock: Clock) -> list[Stage]:
-        """Those that thaw now; they count as thawed from here on.
+    def thaw_due(self, clock: Clock) -> list[Stage]:
+        """The stages that are due now, recorded as thawed.
 
         Args:
-            clock: of the run; `since` is seen to here.
+            clock: position in the run; its `previous_thaw` is set here for each stage.
         """
-        found = []
-        for stage, clock.since in self._next:
-            if stage.trigger.due(clock):
-                found.append(stage)
-        if found:
-            self._thaw(self._thawed | {stage.name: (clock.epoch, clock.step) for stage in found})
-        return found
-
-    @property
-    def watched(self) -> list[Plateau]:
-        """The metrics that decide something from here on."""
-        return self._watched
+        due = []
+        for stage, clock.previous_thaw in self._candidates:
+            if stage.trigger.is_due(clock):
+                due.append(stage)
+        if due:
+            self._set_thaw_times(self._thaw_times | {stage.name: (clock.epoch, clock.step) for stage in due})
+        return due
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments of the thaws, and what was seen of the metrics that others wait for."""
-        watches = {stage.name: [one.state_dict() for one in stage.trigger.plateaus] for stage in self.waiting}
+        """The thawed stages, their thaw times, and the plateaus of the stages that wait."""
+        plateaus = {stage.name: _plateau_states(stage) for stage in self.waiting}
         return {
             "thawed": self.thawed,
-            "moments": {name: list(moment) for name, moment in self._thawed.items()},
-            "watches": {name: states for name, states in watches.items() if states},
+            "thaw_times": {name: list(time) for name, time in self._thaw_times.items()},
+            "stage_plateaus": {name: states for name, states in plateaus.items() if states},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the stage from a checkpoint: it, and not the epoch, says where the run is.
+        """Restore which stages have thawed: the checkpoint decides, not the current epoch.
 
         Raises:
-            ConfigError: the checkpoint has a stage that this plan has not.
+            ConfigError: a stage that has thawed in the checkpoint is not in this plan.
         """
         known = {stage.name: stage for stage in self.stages}
         for name in state["thawed"]:
             if name not in known:
                 raise ConfigError(
-                    f"stages: the checkpoint has thawed '{name}', which is no stage of this plan.{choices(name, known)}"
+                    f"stages: the checkpoint has thawed '{name}', which is not a stage of this plan."
+                    f"{format_choices(name, known)}"
                 )
-        self._thaw({name: (epoch, step) for name, (epoch, step) in state["moments"].items()})
-        self._watch_on(state["watches"])
+        self._set_thaw_times({name: (epoch, step) for name, (epoch, step) in state["thaw_times"].items()})
+        self._load_plateaus(state["stage_plateaus"])
 
-    def _watch_on(self, states: Mapping[str, Sequence[dict[str, Any]]]) -> None:
+    def _load_plateaus(self, states: Mapping[str, Sequence[dict[str, Any]]]) -> None:
         for stage in self.waiting:
-            for plateau, saved in zip(stage.trigger.plateaus, states.get(stage.name, ()), strict=False):
-                plateau.load_state_dict(saved)
+            for plateau, state in zip(stage.trigger.plateaus, states.get(stage.name, ()), strict=False):
+                plateau.load_state_dict(state)
 
-    def _thaw(self, moments: dict[str, tuple[int, int]]) -> None:
-        """Settle what has thawed, and which stages can be next: of hundreds of layers, few are asked at each batch."""
-        self._thawed = moments
-        self._waiting = [stage for stage in self.stages if stage.name not in moments]
-        before = zip(self.stages, (None, *self.stages)[: len(self.stages)], strict=True)
-        since = {stage.name: moments.get(above.name) if above else (0, 0) for stage, above in before}
-        self._next = [
-            (stage, since[stage.name])
+    def _set_thaw_times(self, thaw_times: dict[str, tuple[int, int]]) -> None:
+        """Set the thaw times, and find the stages that can thaw next.
+
+        With hundreds of layers that is a few stages, so that each batch checks few triggers.
+        """
+        self._thaw_times = thaw_times
+        self._waiting = [stage for stage in self.stages if stage.name not in thaw_times]
+        pairs = zip(self.stages, (None, *self.stages)[: len(self.stages)], strict=True)
+        previous_thaws = {stage.name: thaw_times.get(above.name) if above else (0, 0) for stage, above in pairs}
+        self._candidates = [
+            (stage, previous_thaws[stage.name])
             for stage in self._waiting
-            if since[stage.name] is not None or not stage.trigger.relative
+            if previous_thaws[stage.name] is not None or not stage.trigger.is_relative
         ]
-        self._watched = [one for stage, since in self._next if since is not None for one in stage.trigger.plateaus]
+        self._watched = [
+            plateau
+            for stage, previous_thaw in self._candidates
+            if previous_thaw is not None
+            for plateau in stage.trigger.plateaus
+        ]
+
+
+def _plateau_states(stage: Stage) -> list[dict[str, Any]]:
+    return [plateau.state_dict() for plateau in stage.trigger.plateaus]

@@ -1,1 +1,1 @@
-"""What an optimizer step leaves to see: scalars, norms, tags, and how TensorBoard is written."""
+"""Telemetry of optimizer steps: settings, norms of tensors, tags, and writing to loggers."""

@@ -1,4 +1,4 @@
-"""Each group's hyperparameters on the loggers' pages of them."""
+"""Each group's hyperparameters, as the loggers' hyperparameter pages show them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..groups.plan import Plan
 _KEYS = ("lr", "weight_decay", "momentum", "eps")
 
 
-def hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
-    """`optim/<group>/lr`, `optim/<group>/beta1`, ...: what each group is configured with; `lr` is its peak."""
-    found: dict[str, Any] = {}
+def collect_hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
+    """`optim/<group>/lr`, `optim/<group>/beta1`, ...: each group's configured values; `lr` is its peak."""
+    collected: dict[str, Any] = {}
     for group in plan.groups:
         values: Mapping[str, Any] = group.hyperparameters
-        given = {"algorithm": group.algorithm, **{key: values[key] for key in _KEYS if key in values}}
-        if "lr" in given:
-            given["lr"] *= group.lr_scale
-        given |= {f"beta{number}": beta for number, beta in enumerate(values.get("betas") or (), start=1)}
-        found |= {f"{root}/{group.name}/{key}": _plain(value) for key, value in given.items()}
-    return found
+        shown = {"algorithm": group.algorithm, **{key: values[key] for key in _KEYS if key in values}}
+        if "lr" in shown:
+            shown["lr"] *= group.lr_scale
+        shown |= {f"beta{number}": beta for number, beta in enumerate(values.get("betas") or (), start=1)}
+        collected |= {f"{root}/{group.name}/{key}": _to_plain(value) for key, value in shown.items()}
+    return collected
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):  # adafactor has two eps
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):  # adafactor's eps is a pair
         return str(list(value))
     return value if value is None or isinstance(value, (str, bool, int, float)) else float(value)

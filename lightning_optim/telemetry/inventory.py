@@ -1,4 +1,4 @@
-"""What there is to measure of an optimizer, looked up where it has changed, and checked where it has not."""
+"""The tensors of an optimizer that a logged step measures, cached until one of them is replaced."""
 
 from __future__ import annotations
 
@@ -11,84 +11,87 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..groups.plan import Plan
-from .bundle import Bundle
-from .reading import Samples, State, is_second_moment, parameters, state
+from .reading import SignalTensors, StateTensors, is_second_moment, read_params, read_state
+from .tensor_batch import TensorBatch
 
 
-class Collection:
-    """Samples, and their tensors one after the other.
+class SignalBatch:
+    """Tensors of several signals and groups that are reduced together.
 
     Args:
-        samples: by signal and group.
+        signals: the tensors by signal and group.
     """
 
-    def __init__(self, samples: Sequence[Samples]) -> None:
-        self.samples = samples
-        self.bundle = Bundle([tensor for each in samples for tensor in each.tensors])
-        sizes = iter(self.bundle.sizes)
-        self.sizes = [list(islice(sizes, len(each.tensors))) for each in samples]
-        """Of each of the samples, the elements of its tensors."""
+    def __init__(self, signals: Sequence[SignalTensors]) -> None:
+        self.signals = signals
+        self.tensors = TensorBatch([tensor for signal in signals for tensor in signal.tensors])
+        sizes = iter(self.tensors.sizes)
+        self.sizes = [list(islice(sizes, len(signal.tensors))) for signal in signals]
+        """For each of the signals, the number of elements of each of its tensors."""
 
 
-class Look(NamedTuple):
-    """What is there now."""
+class Contents(NamedTuple):
+    """The tensors that an optimizer holds."""
 
-    params: list[Samples]
-    state: State
-    plain: Collection
-    """Parameters, and state but second moments."""
-    second: Collection
-    """Second moments."""
-    steps: Collection
+    params: list[SignalTensors]
+    state: StateTensors
+    params_and_buffers: SignalBatch
+    """Parameters, and state buffers except second moments."""
+    second_moments: SignalBatch
+    steps: SignalBatch
     """`state.steps`."""
 
 
 class Inventory:
-    """A look through an optimizer's groups and state, kept as long as it holds.
+    """The contents of an optimizer, cached for as long as its parameters and state are the same tensors.
 
     Args:
-        optimizer: whose.
+        optimizer: the optimizer to measure.
         plan: its groups.
     """
 
     def __init__(self, optimizer: Optimizer, plan: Plan) -> None:
         self.optimizer, self.plan = optimizer, plan
-        self._look: Look | None = None
-        self._seen: list[Any] = []
+        self._contents: Contents | None = None
+        # What the cache is valid for: every object in groups and state, and the memory addresses of the tensors.
+        self._objects: list[Any] = []
         self._tensors: list[Tensor] = []
-        self._places: list[int] = []
+        self._addresses: list[int] = []
 
-    def look(self) -> Look:
-        """What there is."""
-        seen = self._live()
-        if self._look is None or not self._holds(seen):
-            self._look = self._anew()
-            self._keep(seen, self._look)
-        return self._look
+    def contents(self) -> Contents:
+        """The tensors that the optimizer holds now."""
+        objects = self._current_objects()
+        if self._contents is None or not self._is_valid_for(objects):
+            self._contents = self._collect()
+            self._set_valid_for(objects, self._contents)
+        return self._contents
 
-    def _live(self) -> list[Any]:
-        """Every parameter, and everything in every state."""
+    def _current_objects(self) -> list[Any]:
+        """Every parameter, every state and every value in a state."""
         states = list(self.optimizer.state.values())
-        held = chain.from_iterable(own.values() if isinstance(own, dict) else (own,) for own in states)
-        return [*chain.from_iterable(group["params"] for group in self.optimizer.param_groups), *states, *held]
+        values = chain.from_iterable(state.values() if isinstance(state, dict) else (state,) for state in states)
+        return [*chain.from_iterable(group["params"] for group in self.optimizer.param_groups), *states, *values]
 
-    def _holds(self, seen: list[Any]) -> bool:
-        """Whether all of it is the same, and at the same place: a tensor's `data` may be replaced."""
-        alike = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
-        return alike and self._places == list(map(Tensor.data_ptr, self._tensors))
+    def _is_valid_for(self, objects: list[Any]) -> bool:
+        """Whether the objects are the cached ones. Addresses count too: a tensor's `data` may be replaced."""
+        same_objects = len(objects) == len(self._objects) and all(map(is_, objects, self._objects))
+        return same_objects and self._addresses == list(map(Tensor.data_ptr, self._tensors))
 
-    def _keep(self, seen: list[Any], look: Look) -> None:
-        """Remember what was seen, where looking again would find these very tensors."""
-        known = set(map(id, seen))
-        found = [tensor for samples in (*look.plain.samples, *look.second.samples) for tensor in samples.tensors]
-        whole = look.plain.bundle.is_plain and look.second.bundle.is_plain and look.steps.bundle.is_plain
-        self._seen = seen if whole and all(id(tensor) in known for tensor in found) else []
-        self._tensors = [value for value in self._seen if isinstance(value, Tensor)]
-        self._places = list(map(Tensor.data_ptr, self._tensors))
+    def _set_valid_for(self, objects: list[Any], contents: Contents) -> None:
+        """Store what the cache is valid for: nothing, unless collecting again would find these very tensors."""
+        known = set(map(id, objects))
+        batches = (contents.params_and_buffers, contents.second_moments)
+        found = [tensor for batch in batches for signal in batch.signals for tensor in signal.tensors]
+        is_plain = all(batch.tensors.is_plain for batch in (*batches, contents.steps))
+        self._objects = objects if is_plain and all(id(tensor) in known for tensor in found) else []
+        self._tensors = [value for value in self._objects if isinstance(value, Tensor)]
+        self._addresses = list(map(Tensor.data_ptr, self._tensors))
 
-    def _anew(self) -> Look:
-        params = parameters(self.optimizer, self.plan, "norm/param")
-        held = state(self.optimizer, self.plan)
-        second = [samples for samples in held.samples if is_second_moment(samples)]
-        plain = [samples for samples in held.samples if not is_second_moment(samples)]
-        return Look(params, held, Collection([*params, *plain]), Collection(second), Collection(held.steps))
+    def _collect(self) -> Contents:
+        params = read_params(self.optimizer, self.plan, "norm/param")
+        state = read_state(self.optimizer, self.plan)
+        second_moments = [buffer for buffer in state.buffers if is_second_moment(buffer)]
+        others = [buffer for buffer in state.buffers if not is_second_moment(buffer)]
+        return Contents(
+            params, state, SignalBatch([*params, *others]), SignalBatch(second_moments), SignalBatch(state.steps)
+        )

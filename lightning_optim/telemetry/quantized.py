@@ -1,4 +1,4 @@
-"""State that is kept in few bits, made whole to be measured."""
+"""Quantized optimizer state: recognizing it, and the numbers that it represents."""
 
 from __future__ import annotations
 
@@ -10,51 +10,57 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-_CODES = (torch.uint8, torch.int8)
-_PARTS = ("qmap", "absmax")
-_WHOLE = (Tensor, nn.Parameter, DTensor)
+_CODE_DTYPES = (torch.uint8, torch.int8)
+_TABLES = ("qmap", "absmax")
+_UNQUANTIZED_TYPES = (Tensor, nn.Parameter, DTensor)
 
 
-def is_coded(value: Tensor) -> bool:
-    """Whether a tensor's elements stand for numbers that they are not."""
-    if value.dtype in _CODES:
-        return True
-    return type(value) not in _WHOLE and is_traceable_wrapper_subclass(value)
+def is_quantized(value: Tensor) -> bool:
+    """Whether a tensor's elements are codes for other numbers."""
+    return value.dtype in _CODE_DTYPES or _is_wrapper(value)
 
 
-def num_bytes(value: Any) -> int:
-    """What something in a state takes: a tensor made of others what they do, a number nothing."""
-    if isinstance(value, Tensor) and type(value) not in _WHOLE and is_traceable_wrapper_subclass(value):
-        parts, _ = value.__tensor_flatten__()
-        return sum(num_bytes(getattr(value, part)) for part in parts)
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+def dequantize(key: str, state: Mapping[str, Any]) -> Tensor | None:
+    """The numbers that the quantized tensor under a key represents; None where the format is unknown.
 
-
-def decoded(key: str, state: Mapping[str, Any]) -> Tensor | None:
-    """The numbers that the tensor under a key stands for; None where nothing here knows its code.
-
-    Known are tensors with a `dequantize` of their own, torchao's among them, and the blockwise code of bitsandbytes:
-    `state1` with a table of values, `qmap1`, and a scale for each block of elements, `absmax1` (arXiv:2110.02861).
+    Known are tensor subclasses with their own `dequantize`, such as torchao's, and the blockwise format of
+    bitsandbytes: `state1` with a table of values, `qmap1`, and a scale for each block of elements, `absmax1`
+    (arXiv:2110.02861).
     """
     value: Tensor = state[key]
-    whole: Tensor | None
-    if value.dtype not in _CODES:
-        knows = type(value).dequantize is not Tensor.dequantize
-        whole = value.dequantize() if knows else None
-        return whole if type(whole) is Tensor else None
-    table, scales = (state.get(key.replace("state", other)) for other in _PARTS)
+    numbers: Tensor | None
+    if value.dtype not in _CODE_DTYPES:
+        overrides = type(value).dequantize is not Tensor.dequantize
+        numbers = value.dequantize() if overrides else None
+        return numbers if type(numbers) is Tensor else None
+    table, scales = (state.get(key.replace("state", name)) for name in _TABLES)
     if not key.startswith("state") or table is None or scales is None:
         return None
     numbers = table[value.flatten().int()]
-    block = 1 << max(0, -(-numbers.numel() // scales.numel()) - 1).bit_length()  # blocks are powers of two
-    whole = numbers * scales.repeat_interleave(block)[: numbers.numel()]
-    return whole.view_as(value)
+    # The length of a block is a power of two.
+    block_length = 1 << max(0, -(-numbers.numel() // scales.numel()) - 1).bit_length()
+    numbers = numbers * scales.repeat_interleave(block_length)[: numbers.numel()]
+    return numbers.view_as(value)
 
 
-def is_part_of_a_code(key: str, state: Mapping[str, Any]) -> bool:
-    """Whether the tensor under a key is a table or scale, and no buffer of its own."""
-    for part in _PARTS:
-        if key.startswith(part):
-            coded = state.get(key.replace(part, "state"))
-            return isinstance(coded, Tensor) and is_coded(coded)
+def is_quantization_table(key: str, state: Mapping[str, Any]) -> bool:
+    """Whether the tensor under a key is the value table or the scales of a quantized one, and not a buffer itself."""
+    for name in _TABLES:
+        if key.startswith(name):
+            codes = state.get(key.replace(name, "state"))
+            return isinstance(codes, Tensor) and is_quantized(codes)
     return False
+
+
+def num_bytes(value: Any) -> int:
+    """The memory of a value in a state: of a wrapper subclass, that of its inner tensors; 0 for what is no tensor."""
+    if not isinstance(value, Tensor):
+        return 0
+    if _is_wrapper(value):
+        inner_names, _ = value.__tensor_flatten__()  # type: ignore[attr-defined]
+        return sum(num_bytes(getattr(value, name)) for name in inner_names)
+    return value.numel() * value.element_size()
+
+
+def _is_wrapper(value: Tensor) -> bool:
+    return type(value) not in _UNQUANTIZED_TYPES and is_traceable_wrapper_subclass(value)

@@ -1,4 +1,4 @@
-"""What there is to see of an optimizer: its groups' settings, and every tensor that can be measured."""
+"""What can be measured of an optimizer: its groups' settings, and its parameters, gradients and state tensors."""
 
 from __future__ import annotations
 
@@ -10,158 +10,164 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..groups.plan import Plan
-from .quantized import decoded, is_coded, is_part_of_a_code, num_bytes
-from .state_leaves import is_float, leaves
+from .quantized import dequantize, is_quantization_table, is_quantized, num_bytes
+from .state_leaves import is_float_tensor, state_leaves
 
-# Their state is a number that belongs to a parameter, not a buffer.
-_SCALAR_STATES = ("step", "mu_product", "eta", "mu")
+# State that is one number for a parameter, not a buffer, even where the parameter is a scalar too.
+_SCALAR_STATE = ("step", "mu_product", "eta", "mu")
 _FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
 _SECOND_MOMENTS = (
     *("exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "max_exp_avg_var", "square_avg", "acc_delta", "sum"),
     *("variance", "row_var", "col_var"),
 )
-_TAKEN = ("grad", "grad_unclipped", "param", "update")  # by what is no state
-_USUAL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-_TABLES = ("qmap1", "qmap2", "absmax1", "absmax2")  # of a code, with the numbers that bitsandbytes has
+_RESERVED_SIGNALS = ("grad", "grad_unclipped", "param", "update")  # `norm/<name>` of these is not of a buffer
+_UNQUANTIZED_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_QUANTIZATION_KEYS = ("qmap1", "qmap2", "absmax1", "absmax2")  # float tables, as bitsandbytes numbers them
 _MIB = 1 << 20
 
 
-class Samples(NamedTuple):
-    """A group's tensors that count towards one signal."""
+class SignalTensors(NamedTuple):
+    """The tensors of a group that are reduced to one signal."""
 
     signal: str
     group: str
     parameters: list[str]
-    """Clean names: whose each tensor is."""
+    """The clean name of the parameter that each tensor belongs to."""
     tensors: list[Tensor]
 
 
 class Setting(NamedTuple):
-    """A number in force in a group: a tensor where the optimizer has it so, which may lie on a device."""
+    """A hyperparameter as a param group has it now; a tensor, if the optimizer has it so, may be on a device."""
 
     signal: str
     group: str
     value: float | Tensor
 
 
-def settings(optimizer: Optimizer, plan: Plan) -> list[Setting]:
+class StateTensors(NamedTuple):
+    """The state of an optimizer."""
+
+    buffers: list[SignalTensors]
+    """Every tensor that is not a single number, as `norm/<key>`. Found, not listed, so that any optimizer's are
+    measured. A key that is the name of another signal becomes `norm/state_<key>`."""
+    skipped: dict[str, str]
+    """By key, what the state is that cannot be measured."""
+    mib: dict[str, float]
+    """By group, the size of the state; over all ranks, where it is sharded."""
+    steps: list[SignalTensors]
+    """Step counts that are tensors, as `step`, for each group that has them."""
+    step_counts: dict[str, float]
+    """By group, the largest of the step counts that are Python numbers."""
+
+
+def read_settings(optimizer: Optimizer, plan: Plan) -> list[Setting]:
     """lr, weight decay, momentum or betas of each group."""
     groups = zip(plan.groups, optimizer.param_groups, strict=True)
-    return [Setting(signal, group.name, value) for group, live in groups for signal, value in _numbers(live)]
-
-
-def parameters(optimizer: Optimizer, plan: Plan, signal: str = "") -> list[Samples]:
-    """Each group's parameters."""
     return [
-        Samples(signal, group.name, list(group.params), live["params"])
-        for group, live in zip(plan.groups, optimizer.param_groups, strict=True)
+        Setting(signal, group.name, value)
+        for group, param_group in groups
+        for signal, value in _group_settings(param_group)
     ]
 
 
-def gradients(optimizer: Optimizer, plan: Plan, signal: str) -> list[Samples]:
-    """The gradients there are."""
-    found = []
-    for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
-        there = [(n, p.grad) for n, p in zip(group.params, live["params"], strict=True) if p.grad is not None]
-        found.append(Samples(signal, group.name, [name for name, _ in there], [_dense(grad) for _, grad in there]))
-    return found
+def read_params(optimizer: Optimizer, plan: Plan, signal: str) -> list[SignalTensors]:
+    """The parameters of each group."""
+    return [
+        SignalTensors(signal, group.name, list(group.params), param_group["params"])
+        for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True)
+    ]
 
 
-class State(NamedTuple):
-    """What an optimizer keeps."""
-
-    samples: list[Samples]
-    """Every tensor that is no number, as `norm/<key>`: found, not listed, so that any optimizer has them. A key that is
-    another signal's is `norm/state_<key>`."""
-    skipped: dict[str, str]
-    """Of what cannot be measured, by key, what it is."""
-    mib: dict[str, float]
-    """What each group's takes; on all ranks together, where they share it."""
-    steps: list[Samples]
-    """Of each group, the numbers of steps that are tensors, as `step`."""
-    counts: dict[str, float]
-    """Of each group, the largest of those that are numbers."""
+def read_gradients(optimizer: Optimizer, plan: Plan, signal: str) -> list[SignalTensors]:
+    """The gradients of each group, of those parameters that have one."""
+    signals = []
+    for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True):
+        named = zip(group.params, param_group["params"], strict=True)
+        grads = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]
+        values = [_dense_values(grad) for _, grad in grads]
+        signals.append(SignalTensors(signal, group.name, [name for name, _ in grads], values))
+    return signals
 
 
-def state(optimizer: Optimizer, plan: Plan) -> State:
-    """Look through an optimizer's state."""
-    found: dict[tuple[str, str], Samples] = {}
+def read_state(optimizer: Optimizer, plan: Plan) -> StateTensors:
+    """The state of every parameter, sorted by group and key."""
+    buffers: dict[tuple[str, str], SignalTensors] = {}
     skipped: dict[str, str] = {}
     mib = {}
-    steps: list[Samples] = []
-    counts: dict[str, float] = {}
-    for group, live in zip(plan.groups, optimizer.param_groups, strict=True):
+    steps: list[SignalTensors] = []
+    step_counts: dict[str, float] = {}
+    for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True):
         size = 0
-        counted = Samples("step", group.name, [], [])
-        for name, parameter in zip(group.params, live["params"], strict=True):
-            own = optimizer.state.get(parameter, {})
-            step = own.get("step")
+        group_steps = SignalTensors("step", group.name, [], [])
+        for name, parameter in zip(group.params, param_group["params"], strict=True):
+            state = optimizer.state.get(parameter, {})
+            step = state.get("step")
             if isinstance(step, Tensor):
-                counted.parameters.append(name)
-                counted.tensors.append(step)
+                group_steps.parameters.append(name)
+                group_steps.tensors.append(step)
             elif step is not None:
-                counts[group.name] = max(counts.get(group.name, 0.0), float(step))
-            for key, value in own.items():
-                # Nearly all tensors are plain ones, and they are many.
-                if type(value) is Tensor and value.dtype in _USUAL and key not in _TABLES:
+                step_counts[group.name] = max(step_counts.get(group.name, 0.0), float(step))
+            for key, value in state.items():
+                # A fast path: nearly all tensors are plain ones, and there are many.
+                if type(value) is Tensor and value.dtype in _UNQUANTIZED_DTYPES and key not in _QUANTIZATION_KEYS:
                     size += value.nbytes
-                    tensor = None if _is_number(key, value, parameter) else value
+                    tensor = None if _is_scalar_state(key, value, parameter) else value
                 else:
-                    size += sum(num_bytes(leaf) for _, leaf in leaves({key: value}))
-                    tensor = _measurable(key, own, parameter, skipped)
+                    size += sum(num_bytes(leaf) for _, leaf in state_leaves({key: value}))
+                    tensor = _find_measurable(key, state, parameter, skipped)
                 if tensor is None:
                     continue
-                samples = found.get((group.name, key))
-                if samples is None:
-                    signal = f"norm/state_{key}" if key in _TAKEN else f"norm/{key}"
-                    samples = found[group.name, key] = Samples(signal, group.name, [], [])
-                samples.parameters.append(name)
-                samples.tensors.append(tensor)
+                buffer = buffers.get((group.name, key))
+                if buffer is None:
+                    signal = f"norm/state_{key}" if key in _RESERVED_SIGNALS else f"norm/{key}"
+                    buffer = buffers[group.name, key] = SignalTensors(signal, group.name, [], [])
+                buffer.parameters.append(name)
+                buffer.tensors.append(tensor)
         mib[group.name] = size / _MIB
-        if counted.tensors:
-            steps.append(counted)
-    return State(list(found.values()), skipped, mib, steps, counts)
+        if group_steps.tensors:
+            steps.append(group_steps)
+    return StateTensors(list(buffers.values()), skipped, mib, steps, step_counts)
 
 
-def _measurable(key: str, own: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:
-    """What there is to measure under a key of a parameter's state."""
-    value = own[key]
-    if not isinstance(value, Tensor) or not value.numel() or is_part_of_a_code(key, own):
-        return None
-    if is_coded(value):
-        whole = decoded(key, own)
-        if whole is None:
-            skipped[key] = f"{type(value).__name__} of {value.dtype}"
-        return whole
-    return value if is_float(value) and not _is_number(key, value, parameter) else None
+def is_second_moment(buffer: SignalTensors) -> bool:
+    """Whether the tensors are averages of squares, whose norm may leave the range of float32."""
+    return buffer.signal.removeprefix("norm/") in _SECOND_MOMENTS
 
 
-def _is_number(key: str, value: Tensor, parameter: Tensor) -> bool:
-    """Whether a tensor belongs to a parameter as a count does, and has not its shape by chance."""
-    return value.ndim == 0 and (parameter.ndim > 0 or key in _SCALAR_STATES)
+def find_momentum(state: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
+    """A parameter's first moment, if its state has one of its shape."""
+    moments = (state[key] for key in _FIRST_MOMENTS if isinstance(state.get(key), Tensor))
+    return next((tensor for tensor in moments if tensor.shape == parameter.shape), None)
 
 
-def is_second_moment(samples: Samples) -> bool:
-    """Whether they are means of squares, the norm of which may leave the range of float32."""
-    return samples.signal.removeprefix("norm/") in _SECOND_MOMENTS
-
-
-def momentum(state: Mapping[str, Any], parameter: Tensor) -> Tensor | None:
-    """A parameter's first moment."""
-    found = (state[key] for key in _FIRST_MOMENTS if isinstance(state.get(key), Tensor))
-    return next((tensor for tensor in found if tensor.shape == parameter.shape), None)
-
-
-def _dense(gradient: Tensor) -> Tensor:
-    """A sparse gradient's values, each row once: all that counts towards its norm."""
-    return gradient.coalesce().values() if gradient.is_sparse else gradient
-
-
-def _numbers(group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _group_settings(param_group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in ("lr", "weight_decay", "momentum"):
-        if isinstance(group.get(key), (int, float, Tensor)):
-            yield key, group[key]
-    betas = group.get("betas")
+        if isinstance(param_group.get(key), (int, float, Tensor)):
+            yield key, param_group[key]
+    betas = param_group.get("betas")
     if isinstance(betas, (list, tuple)):
         for number, beta in enumerate(betas, start=1):
             yield f"beta{number}", beta
+
+
+def _dense_values(grad: Tensor) -> Tensor:
+    """A sparse gradient's values, duplicate rows summed: nothing else counts towards its norm."""
+    return grad.coalesce().values() if grad.is_sparse else grad
+
+
+def _find_measurable(key: str, state: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:
+    """The tensor to measure under a key of a parameter's state, if any; an unknown format is added to `skipped`."""
+    value = state[key]
+    if not isinstance(value, Tensor) or not value.numel() or is_quantization_table(key, state):
+        return None
+    if is_quantized(value):
+        numbers = dequantize(key, state)
+        if numbers is None:
+            skipped[key] = f"{type(value).__name__} of {value.dtype}"
+        return numbers
+    return value if is_float_tensor(value) and not _is_scalar_state(key, value, parameter) else None
+
+
+def _is_scalar_state(key: str, value: Tensor, parameter: Tensor) -> bool:
+    """Whether a tensor is one number for its parameter, such as a step count, and not a buffer of a scalar one."""
+    return value.ndim == 0 and (parameter.ndim > 0 or key in _SCALAR_STATE)

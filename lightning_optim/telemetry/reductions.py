@@ -1,4 +1,4 @@
-"""Many tensors, each reduced to a number: in few kernels, one collective, and one copy that nobody waits for."""
+"""Many tensors, each reduced to a number: in few kernels, one collective, and one asynchronous copy to the host."""
 
 from __future__ import annotations
 
@@ -13,117 +13,121 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .bundle import Bundle, Part, Places
+from .tensor_batch import Indices, Partition, TensorBatch
 
-_HALVES = (torch.float16, torch.bfloat16)
+_HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 class Reduce(Enum):
     """How a tensor becomes a number."""
 
     SQUARES = "the sum of its squares"
-    SIZES = "the sum of its values, of which none is negative"
+    NON_NEGATIVE_SUM = "the sum of its values, none of which is negative"
     SUM = "the sum of its values"
-    VALUE = "the one value that it has, the same on every rank"
+    VALUE = "its only value, the same on every rank"
 
 
 class Reductions:
-    """Numbers on their way from devices to the host.
+    """Numbers that are computed on devices and copied to the host without waiting for them.
 
-    A DTensor counts whole, whatever part of it this rank holds; where there is one, every rank must add the same and
-    `send`. Sums are of float32 within a tensor, 1e-5 of them off at most, and of float64 beyond.
+    A DTensor counts in full, whatever shard of it this rank holds. If there is one, every rank must `add` the same
+    tensors and call `start_copy`. Within a tensor, sums are in float32, off by 1e-5 at most; beyond it in float64.
     """
 
     def __init__(self) -> None:
-        self._batches: list[_Batch] = []
+        self._reduced: list[_ReducedPartition] = []
         self._count = 0
-        self._flights: list[_Flight] = []
+        self._copies: list[_HostCopy] = []
 
     @torch.no_grad()
-    def add(self, tensors: Bundle | Sequence[Tensor], *hows: Reduce) -> None:
-        """Reduce these, which may change from here on; their numbers come next in the result, one way after the other.
+    def add(self, tensors: TensorBatch | Sequence[Tensor], *kinds: Reduce) -> None:
+        """Reduce tensors, which may change afterwards.
 
-        Ways that are asked for together share the reading of memory.
+        The next results are the numbers of these tensors in their order, for one kind of reduction after the other.
+        Kinds that are asked for together read the memory once.
         """
-        bundle = tensors if isinstance(tensors, Bundle) else Bundle(tensors)
-        for part in bundle.parts:
-            for number, (how, numbers) in enumerate(zip(hows, _reduced(part, hows), strict=True)):
-                places = part.places + (self._count + number * len(bundle.sizes))
-                self._batches.append(_Batch(how, places, part.cuts, numbers))
-        self._count += len(hows) * len(bundle.sizes)
+        batch = tensors if isinstance(tensors, TensorBatch) else TensorBatch(tensors)
+        for part in batch.partitions:
+            for number, (kind, values) in enumerate(zip(kinds, _reduce_partition(part, kinds), strict=True)):
+                indices = part.indices + (self._count + number * len(batch.sizes))
+                self._reduced.append(_ReducedPartition(kind, indices, part.num_shards, values))
+        self._count += len(kinds) * len(batch.sizes)
 
     @torch.no_grad()
-    def send(self) -> None:
-        """Let the numbers go: one vector from each device, summed over ranks where one holds but a part."""
-        by_device: dict[torch.device, list[_Batch]] = {}
-        for batch in self._batches:
-            by_device.setdefault(batch.numbers[0].device, []).append(batch)
-        self._flights += [_Flight(*_joined(batches, self._count)) for batches in by_device.values()]
-        self._batches = []
+    def start_copy(self) -> None:
+        """Start to copy the numbers to the host: one vector for each device, with shards summed over ranks."""
+        by_device: dict[torch.device, list[_ReducedPartition]] = {}
+        for reduced in self._reduced:
+            by_device.setdefault(reduced.values[0].device, []).append(reduced)
+        self._copies += [_HostCopy(*_to_vector(parts, self._count)) for parts in by_device.values()]
+        self._reduced = []
 
     @property
-    def arrived(self) -> bool:
-        """Whether `numbers` would have nothing to wait for."""
-        return all(flight.done for flight in self._flights)
+    def is_ready(self) -> bool:
+        """Whether `results` would not have to wait."""
+        return all(copy.is_done for copy in self._copies)
 
-    def numbers(self) -> list[float]:
-        """All of them, in the order in which they were added; waits for those under way."""
-        found = np.zeros(self._count)
-        for flight in self._flights:
-            found += np.bincount(flight.places, flight.numbers(), self._count)
-        numbers: list[float] = found.tolist()
-        return numbers
-
-
-class _Batch(NamedTuple):
-    """A part of a bundle, reduced in one way."""
-
-    how: Reduce
-    places: Places
-    """`(numbers,)`: which number of the result each is added to."""
-    cuts: NDArray[np.int64] | None
-    """`(numbers,)`: of how many ranks' shares each is one; None where every rank has them all whole."""
-    numbers: list[Tensor]
-    """Vectors; norms in place of sums of squares, which might not fit their type."""
+    def results(self) -> list[float]:
+        """All numbers, in the order in which they were added; waits until they are copied."""
+        totals = np.zeros(self._count)
+        for copy in self._copies:
+            totals += np.bincount(copy.indices, copy.wait(), self._count)
+        results: list[float] = totals.tolist()
+        return results
 
 
-def _joined(batches: Sequence[_Batch], count: int) -> tuple[Tensor, Places]:
-    """All numbers of a device, `(n,)`, in float64 where it has that, and to which of `count` each is added."""
-    squares = [batch for batch in batches if batch.how is Reduce.SQUARES]
-    values = [batch for batch in batches if batch.how is Reduce.VALUE]
-    summed = squares + [batch for batch in batches if batch.how in (Reduce.SIZES, Reduce.SUM)]
-    vector = torch.cat([numbers for batch in summed + values for numbers in batch.numbers])
-    vector = vector.to(_finest(vector.device))
-    vector[: sum(len(batch.places) for batch in squares)].square_()
-    places = np.concatenate([batch.places for batch in summed + values])
-    if any(batch.cuts is not None for batch in summed):
-        cuts = [np.ones(len(batch.places)) if batch.cuts is None else batch.cuts for batch in summed]
-        return _over_ranks(vector, places, np.concatenate(cuts), count)
-    return vector, places
+class _ReducedPartition(NamedTuple):
+    """The numbers of a partition, from one kind of reduction."""
+
+    kind: Reduce
+    indices: Indices
+    """`(num_numbers,)`: which result each number is added to."""
+    num_shards: NDArray[np.int64] | None
+    """As in `Partition`."""
+    values: list[Tensor]
+    """Vectors. For `SQUARES` they hold norms, as sums of squares might not fit their dtype."""
 
 
-def _over_ranks(vector: Tensor, places: Places, cuts: NDArray[Any], count: int) -> tuple[Tensor, Places]:
-    """The same, with the ranks' shares of the first `len(cuts)` numbers added up: what several ranks hold counts once.
+def _to_vector(parts: Sequence[_ReducedPartition], count: int) -> tuple[Tensor, Indices]:
+    """All numbers of a device, `(n,)`, in float64 if it has that, and which of `count` results each is added to."""
+    squares = [part for part in parts if part.kind is Reduce.SQUARES]
+    values = [part for part in parts if part.kind is Reduce.VALUE]
+    summed = squares + [part for part in parts if part.kind in (Reduce.NON_NEGATIVE_SUM, Reduce.SUM)]
+    vector = torch.cat([numbers for part in summed + values for numbers in part.values])
+    vector = vector.to(_widest_float(vector.device))
+    vector[: sum(len(part.indices) for part in squares)].square_()
+    indices = np.concatenate([part.indices for part in summed + values])
+    if any(part.num_shards is not None for part in summed):
+        num_shards = [np.ones(len(part.indices)) if part.num_shards is None else part.num_shards for part in summed]
+        return _sum_over_ranks(vector, indices, np.concatenate(num_shards), count)
+    return vector, indices
 
-    By tensor, as one may be cut into shares of different sizes, and these into different rows.
+
+def _sum_over_ranks(vector: Tensor, indices: Indices, num_shards: NDArray[Any], count: int) -> tuple[Tensor, Indices]:
+    """The vector with the first `len(num_shards)` numbers summed over ranks, so that replicas count once.
+
+    Summed by tensor, as ranks may have shards of different sizes, and so different numbers of rows.
     """
-    index, shares = (_sent(array, vector.device) for array in (places[: len(cuts)], cuts / dist.get_world_size()))
-    sums = vector.new_zeros(count).index_add_(0, index, vector[: len(cuts)] * shares)
+    num_summed = len(num_shards)
+    # A shard is on `world size / num_shards` ranks.
+    weights = num_shards / dist.get_world_size()
+    index, weight = (_to_device(array, vector.device) for array in (indices[:num_summed], weights))
+    sums = vector.new_zeros(count).index_add_(0, index, vector[:num_summed] * weight)
     dist.all_reduce(sums)
-    return torch.cat([sums, vector[len(cuts) :]]), np.concatenate([np.arange(count), places[len(cuts) :]])
+    return torch.cat([sums, vector[num_summed:]]), np.concatenate([np.arange(count), indices[num_summed:]])
 
 
-def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
-    """On the device, which nobody waits for."""
+def _to_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """A copy on the device, without waiting for it."""
     tensor = torch.from_numpy(array)
     return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
-class _Flight:
-    """A vector's copy to the host, into pinned memory where it comes from a GPU."""
+class _HostCopy:
+    """The copy of a vector to the host: asynchronous, into pinned memory, if it comes from a GPU."""
 
-    def __init__(self, vector: Tensor, places: Places) -> None:
-        self.places = places
+    def __init__(self, vector: Tensor, indices: Indices) -> None:
+        self.indices = indices
         self._event: torch.cuda.Event | None = None
         if vector.is_cuda:
             self._host = torch.empty(vector.shape, dtype=vector.dtype, pin_memory=True)
@@ -134,57 +138,57 @@ class _Flight:
             self._host = vector.cpu()
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
 
-    def numbers(self) -> NDArray[np.float64]:
-        """`(n,)`."""
+    def wait(self) -> NDArray[np.float64]:
+        """The vector, `(n,)`."""
         if self._event is not None:
             self._event.synchronize()
         return self._host.numpy()
 
 
-def _reduced(part: Part, hows: Sequence[Reduce]) -> list[list[Tensor]]:
-    """A part's numbers by way: vectors, one after the other."""
-    found: list[list[Tensor]] = [[_of_list(part.listed, how)] if part.listed else [] for how in hows]
-    ways = [(numbers.append, _of_rows(how, part.dtype)) for numbers, how in zip(found, hows, strict=True)]
-    for each in part.matrices:
-        # The second way finds it in the cache.
-        matrix = each if isinstance(each, Tensor) else torch.stack(each).reshape(len(each), each[0].numel())
-        for append, reduce in ways:
-            append(reduce(matrix))
-    return found
+def _reduce_partition(part: Partition, kinds: Sequence[Reduce]) -> list[list[Tensor]]:
+    """For each kind of reduction, the numbers of a partition as vectors to be concatenated."""
+    vectors: list[list[Tensor]] = [[_reduce_list(part.listed, kind)] if part.listed else [] for kind in kinds]
+    reducers = [(output.append, _row_reducer(kind, part.dtype)) for output, kind in zip(vectors, kinds, strict=True)]
+    for item in part.matrices:
+        # All kinds for one matrix, then the next: the second kind finds the matrix in the CPU's cache.
+        matrix = item if isinstance(item, Tensor) else torch.stack(item).reshape(len(item), item[0].numel())
+        for append, reduce_rows in reducers:
+            append(reduce_rows(matrix))
+    return vectors
 
 
-def _of_list(tensors: list[Tensor], how: Reduce) -> Tensor:
-    """A number of each, from one call for all where there is one."""
-    if how is Reduce.VALUE:
-        alike = len({tensor.shape for tensor in tensors}) == 1
-        return _values(torch.stack(tensors) if alike else torch.cat([tensor.flatten() for tensor in tensors]))
-    dtype = _wide(tensors[0].dtype)
-    if how is Reduce.SUM:
+def _reduce_list(tensors: list[Tensor], kind: Reduce) -> Tensor:
+    """One number for each tensor, from one call for all of them where torch has such a call."""
+    if kind is Reduce.VALUE:
+        one_shape = len({tensor.shape for tensor in tensors}) == 1
+        return _flat_values(torch.stack(tensors) if one_shape else torch.cat([tensor.flatten() for tensor in tensors]))
+    dtype = _accumulation_dtype(tensors[0].dtype)
+    if kind is Reduce.SUM:
         return torch.stack([tensor.sum(dtype=dtype) for tensor in tensors])
-    return torch.stack(torch._foreach_norm(tensors, 2.0 if how is Reduce.SQUARES else 1.0, dtype=dtype))
+    return torch.stack(torch._foreach_norm(tensors, 2.0 if kind is Reduce.SQUARES else 1.0, dtype=dtype))
 
 
-def _of_rows(how: Reduce, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """What takes a matrix and gives a number of each row."""
-    if how is Reduce.VALUE:
-        return _values
-    if how is Reduce.SQUARES:
-        return partial(torch.linalg.vector_norm, dim=1, dtype=_wide(dtype))
-    return partial(torch.sum, dim=1, dtype=_wide(dtype))
+def _row_reducer(kind: Reduce, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function that takes a matrix and returns one number for each row."""
+    if kind is Reduce.VALUE:
+        return _flat_values
+    if kind is Reduce.SQUARES:
+        return partial(torch.linalg.vector_norm, dim=1, dtype=_accumulation_dtype(dtype))
+    return partial(torch.sum, dim=1, dtype=_accumulation_dtype(dtype))
 
 
-def _values(tensor: Tensor) -> Tensor:
-    """As they are, but integers, the large ones of which float32 would round."""
-    return tensor.flatten() if tensor.is_floating_point() else tensor.flatten().to(_finest(tensor.device))
+def _flat_values(tensor: Tensor) -> Tensor:
+    """The elements; integers as the widest float, as float32 would round large ones."""
+    return tensor.flatten() if tensor.is_floating_point() else tensor.flatten().to(_widest_float(tensor.device))
 
 
-def _finest(device: torch.device) -> torch.dtype:
+def _widest_float(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
-def _wide(dtype: torch.dtype) -> torch.dtype | None:
-    """In what it is summed: 16 bits would lose the small ones."""
-    return torch.float32 if dtype in _HALVES else None
+def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype | None:
+    """float32 for 16-bit tensors, whose own dtype would lose small summands; None for the tensor's own."""
+    return torch.float32 if dtype in _HALF_DTYPES else None

@@ -1,4 +1,4 @@
-"""What one optimizer step was taken with and what it left, on its way from the device to the host."""
+"""The measurements of one optimizer step, from the hooks around it to a summary on the host."""
 
 from __future__ import annotations
 
@@ -9,139 +9,151 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .inventory import Collection, Inventory, Look
-from .reading import Samples, gradients, momentum, settings
+from .inventory import Contents, Inventory, SignalBatch
+from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import Reduce, Reductions
-from .summary import ALL, DOT, MOMENTUM, Numbers, Summary, summarize
+from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
 
 
 class Snapshot:
-    """Built in the course of one step: `before`, `clip`, `after`; to be read once it has `arrived`.
+    """What one optimizer step used and what it left.
+
+    Call `before_step`, `before_clipping` and `after_step` in the course of the step; `read` it once it `is_ready`.
 
     Args:
-        inventory: of the optimizer whose step it is.
-        step: where loggers show it.
+        inventory: of the optimizer that takes the step.
+        step: the step at which loggers show it.
     """
 
     def __init__(self, inventory: Inventory, step: int) -> None:
         self.step = step
         self.skipped: Mapping[str, str] = {}
         """State that cannot be measured: by key, what it is."""
-        self.histograms: list[Samples] = []
-        """Tensors on the host, if they are asked for."""
+        self.histograms: list[SignalTensors] = []
+        """Tensors on the host, if `after_step` was asked for histograms."""
         self._inventory, self._optimizer, self._plan = inventory, inventory.optimizer, inventory.plan
         self._reductions = Reductions()
-        self._measured: list[Numbers] = []
-        self._known: list[tuple[tuple[str, str], float]] = []
-        self._before: dict[Tensor, Tensor] = {}
-        self._momenta: dict[Tensor, Tensor] = {}
-        self._clipped = False
+        self._measured: list[SignalNumbers] = []
+        """Signals whose numbers are yet to come, in the order of the reductions."""
+        self._host_values: list[tuple[tuple[str, str], float]] = []
+        """`((signal, group), value)` of what needs no reduction."""
+        self._params_before: dict[Tensor, Tensor] = {}
+        self._momentum_before: dict[Tensor, Tensor] = {}
+        self._is_clipped = False
 
     @torch.no_grad()
-    def before(self, *, update: bool, cosine: bool) -> None:
-        """Before the step: keep what it will change and is asked for."""
+    def before_step(self, *, update: bool, cosine: bool) -> None:
+        """Copy what the step will change: parameters for the update norm, momentum for its cosine with the gradient."""
         if update:
-            self._before = {p: p.detach().clone() for p in self._held()}
+            self._params_before = {p: p.detach().clone() for p in self._params()}
         if cosine:
-            momenta = ((p, momentum(self._optimizer.state.get(p, {}), p)) for p in self._held())
-            self._momenta = {p: tensor.clone() for p, tensor in momenta if tensor is not None}
+            momenta = ((p, find_momentum(self._optimizer.state.get(p, {}), p)) for p in self._params())
+            self._momentum_before = {p: momentum.clone() for p, momentum in momenta if momentum is not None}
 
-    def clip(self) -> None:
-        """Before gradients are clipped; LBFGS has that several times in a step, and the first counts."""
-        if not self._clipped:
-            self._clipped = True
+    def before_clipping(self) -> None:
+        """Measure the unclipped gradients; LBFGS clips several times in a step, and the first counts."""
+        if not self._is_clipped:
+            self._is_clipped = True
             self._measure_gradients("norm/grad_unclipped")
 
     @torch.no_grad()
-    def after(self, *, histograms: bool = False) -> None:
-        """After the step: measure what there is, and let the numbers go to the host."""
-        now = self._inventory.look()
-        self.skipped = now.state.skipped
-        self._read_settings(now)
-        samples = self._measure_gradients("norm/grad")
-        self._measure(now.plain, Reduce.SQUARES)
-        self._measure(now.second, Reduce.SQUARES, Reduce.SIZES)
-        updates = self._updates(now.params)
+    def after_step(self, *, histograms: bool = False) -> None:
+        """Measure everything else, and start to copy the numbers to the host."""
+        contents = self._inventory.contents()
+        self.skipped = contents.state.skipped
+        self._measure_settings(contents)
+        gradients = self._measure_gradients("norm/grad")
+        self._measure(contents.params_and_buffers, Reduce.SQUARES)
+        self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM)
+        updates = self._updates(contents.params)
         if updates:
-            self._measure(Collection(updates), Reduce.SQUARES)
-        if self._momenta:
-            self._measure_angles(now.params)
-        self._reductions.send()
-        mib = {**now.state.mib, ALL: sum(now.state.mib.values())}
-        self._known += [(("state_mib", group), size) for group, size in mib.items()]
+            self._measure(SignalBatch(updates), Reduce.SQUARES)
+        if self._momentum_before:
+            self._measure_cosine(contents.params)
+        self._reductions.start_copy()
+        mib = {**contents.state.mib, ALL: sum(contents.state.mib.values())}
+        self._host_values += [(("state_mib", group), size) for group, size in mib.items()]
         if histograms:
-            every = [*samples, *now.plain.samples, *now.second.samples, *updates]
-            self.histograms = [s._replace(tensors=[_on_host(tensor) for tensor in s.tensors]) for s in every]
-        self._before, self._momenta = {}, {}
+            signals = [
+                *(*gradients, *contents.params_and_buffers.signals),
+                *(*contents.second_moments.signals, *updates),
+            ]
+            self.histograms = [
+                signal._replace(tensors=[_to_host(tensor) for tensor in signal.tensors]) for signal in signals
+            ]
+        self._params_before, self._momentum_before = {}, {}
 
     @property
-    def arrived(self) -> bool:
-        """Whether reading it would wait for nothing."""
-        return self._reductions.arrived
+    def is_ready(self) -> bool:
+        """Whether `read` would not have to wait."""
+        return self._reductions.is_ready
 
     def read(self) -> Summary:
-        """All of it; waits until it has arrived."""
-        numbers = iter(self._reductions.numbers())
-        measured = [each._replace(numbers=list(islice(numbers, len(each.parameters)))) for each in self._measured]
+        """All signals; waits until their numbers are on the host."""
+        numbers = iter(self._reductions.results())
+        measured = [signal._replace(numbers=list(islice(numbers, len(signal.parameters)))) for signal in self._measured]
         summary = summarize(measured)
-        for key, number in self._known:
-            summary.values[key] = max(summary.values.get(key, number), number)  # of a group's steps, the largest
+        for key, value in self._host_values:
+            summary.values[key] = max(summary.values.get(key, value), value)  # of a group's step counts, the largest
         return summary
 
-    def _held(self) -> list[Tensor]:
+    def _params(self) -> list[Tensor]:
         return [p for group in self._optimizer.param_groups for p in group["params"]]
 
-    def _measure(self, found: Collection, *hows: Reduce) -> None:
-        for how in hows:
-            for (signal, group, names, _), sizes in zip(found.samples, found.sizes, strict=True):
-                shown = signal.replace("norm/", "rms/") if how is Reduce.SIZES else signal
-                self._measured.append(Numbers(shown, group, names, sizes, []))
-        self._reductions.add(found.bundle, *hows)
+    def _measure(self, batch: SignalBatch, *kinds: Reduce) -> None:
+        for kind in kinds:
+            for (signal, group, names, _), sizes in zip(batch.signals, batch.sizes, strict=True):
+                name = signal.replace("norm/", "rms/") if kind is Reduce.NON_NEGATIVE_SUM else signal
+                self._measured.append(SignalNumbers(name, group, names, sizes, []))
+        self._reductions.add(batch.tensors, *kinds)
 
-    def _measure_gradients(self, signal: str) -> list[Samples]:
-        samples = gradients(self._optimizer, self._plan, signal)
-        self._measure(Collection(samples), Reduce.SQUARES)
-        return samples
+    def _measure_gradients(self, signal: str) -> list[SignalTensors]:
+        gradients = read_gradients(self._optimizer, self._plan, signal)
+        self._measure(SignalBatch(gradients), Reduce.SQUARES)
+        return gradients
 
-    def _updates(self, params: Sequence[Samples]) -> list[Samples]:
-        if not self._before:
+    def _measure_settings(self, contents: Contents) -> None:
+        on_device = []
+        for signal, group, value in read_settings(self._optimizer, self._plan):
+            if isinstance(value, Tensor):
+                on_device.append(SignalTensors(signal, group, [signal], [value]))
+            else:
+                self._host_values.append(((signal, group), float(value)))
+        if on_device:
+            self._measure(SignalBatch(on_device), Reduce.VALUE)
+        self._measure(contents.steps, Reduce.VALUE)
+        self._host_values += [(("step", group), count) for group, count in contents.state.step_counts.items()]
+
+    def _updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:
+        if not self._params_before:
             return []
         return [
-            Samples("norm/update", group, names, [self._before[p].neg_().add_(p) for p in held])
-            for _, group, names, held in params
+            SignalTensors("norm/update", group, names, [self._params_before[p].neg_().add_(p) for p in tensors])
+            for _, group, names, tensors in params
         ]
 
-    def _measure_angles(self, params: Sequence[Samples]) -> None:
-        """What the cosine of gradient and momentum is made of, where there are both."""
-        for _, group, names, held in params:
-            there = zip(names, held, strict=True)
-            both = [(n, p.grad, self._momenta[p]) for n, p in there if p in self._momenta and p.grad is not None]
-            names_of_both = [name for name, *_ in both]
-            momenta = Samples(MOMENTUM, group, names_of_both, [before for *_, before in both])
-            products = Samples(DOT, group, names_of_both, [_product(grad, before) for _, grad, before in both])
-            self._measure(Collection([momenta]), Reduce.SQUARES)
-            self._measure(Collection([products]), Reduce.SUM)
-
-    def _read_settings(self, now: Look) -> None:
-        on_device = []
-        for signal, group, value in settings(self._optimizer, self._plan):
-            if isinstance(value, Tensor):
-                on_device.append(Samples(signal, group, [signal], [value]))
-            else:
-                self._known.append(((signal, group), float(value)))
-        if on_device:
-            self._measure(Collection(on_device), Reduce.VALUE)
-        self._measure(now.steps, Reduce.VALUE)
-        self._known += [(("step", group), count) for group, count in now.state.counts.items()]
+    def _measure_cosine(self, params: Sequence[SignalTensors]) -> None:
+        """Measure the parts of the cosine of gradient and momentum, for parameters that have both."""
+        for _, group, names, tensors in params:
+            pairs = [
+                (name, p.grad, self._momentum_before[p])
+                for name, p in zip(names, tensors, strict=True)
+                if p in self._momentum_before and p.grad is not None
+            ]
+            pair_names = [name for name, *_ in pairs]
+            momenta = SignalTensors(MOMENTUM, group, pair_names, [momentum for *_, momentum in pairs])
+            products = SignalTensors(DOT, group, pair_names, [_product(grad, momentum) for _, grad, momentum in pairs])
+            self._measure(SignalBatch([momenta]), Reduce.SQUARES)
+            self._measure(SignalBatch([products]), Reduce.SUM)
 
 
-def _product(gradient: Tensor, momentum: Tensor) -> Tensor:
-    """Element by element, of complex ones as of pairs of real ones."""
-    if gradient.is_complex():
-        gradient, momentum = torch.view_as_real(gradient), torch.view_as_real(momentum)
-    return gradient * momentum
+def _product(grad: Tensor, momentum: Tensor) -> Tensor:
+    """The elementwise product; a complex element counts as a pair of real ones."""
+    if grad.is_complex():
+        grad, momentum = torch.view_as_real(grad), torch.view_as_real(momentum)
+    return grad * momentum
 
 
-def _on_host(tensor: Tensor) -> Tensor:
-    whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
-    return (torch.view_as_real(whole) if whole.is_complex() else whole).float().cpu()
+def _to_host(tensor: Tensor) -> Tensor:
+    full = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+    return (torch.view_as_real(full) if full.is_complex() else full).float().cpu()

@@ -1,4 +1,4 @@
-"""Tags: names of curves that never change, whatever joins."""
+"""Tags of the curves, which never change whatever groups join later, and TensorBoard's layout of them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
-def roots(optimizers: Sequence[Any]) -> list[str]:
-    """`optim` for one optimizer; `optim_<class>` for each of several, numbered where two are alike."""
+def tag_roots(optimizers: Sequence[Any]) -> list[str]:
+    """`optim` for a single optimizer; `optim_<class>` for each of several, numbered where a class occurs twice."""
     if len(optimizers) == 1:
         return ["optim"]
     names = [type(optimizer).__name__.lower() for optimizer in optimizers]
-    seen: Counter[str] = Counter()
-    result = []
+    counts: Counter[str] = Counter()
+    roots = []
     for name in names:
-        seen[name] += 1
-        result.append(f"optim_{name}-{seen[name]}" if names.count(name) > 1 else f"optim_{name}")
-    return result
+        counts[name] += 1
+        roots.append(f"optim_{name}-{counts[name]}" if names.count(name) > 1 else f"optim_{name}")
+    return roots
 
 
 def tag(root: str, signal: str, group: str) -> str:
-    """`optim/lr/head`, `optim/norm/exp_avg/head`."""
+    """A group's tag, such as `optim/lr/head` or `optim/norm/exp_avg/head`."""
     return f"{root}/{signal}/{group}"
 
 
 def parameter_tag(root: str, signal: str, parameter: str) -> str:
-    """`optim_param/norm/exp_avg/head.weight`: the same for one parameter, in a section of its own."""
+    """A parameter's tag, in a section of its own: `optim_param/norm/exp_avg/head.weight`."""
     return tag(root.replace("optim", "optim_param", 1), signal, parameter)
 
 
-def layout(signals: Mapping[str, Iterable[str]]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's custom scalars: a chart for each signal of each root, whose anchored regex takes in every group."""
+def scalar_layout(signals: Mapping[str, Iterable[str]]) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom scalars: a chart for each signal of each root, with an anchored regex for all its groups."""
     return {
-        root: {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in found}
-        for root, found in signals.items()
-        if found
+        root: {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in names}
+        for root, names in signals.items()
+        if names
     }

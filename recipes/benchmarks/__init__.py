@@ -1,1 +1,1 @@
-"""The arms of `python -m recipes.benchmark`, a file each, and what times them."""
+"""The arms of `python -m recipes.benchmark`, one file each, and the timing they share."""

@@ -1,4 +1,4 @@
-"""What an arm of the benchmark is: cases to compare, and what to say of them beside their times."""
+"""The definition of an arm of the benchmark: cases to compare, and what to report besides their times."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .measure import Case, Timing
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """Cases that are compared with each other, never with another arm's."""
+    """Cases that are compared with each other, never with those of another arm."""
 
     title: str
-    """What is timed, for the table's head."""
+    """What is timed: the title of the table."""
     make_cases: Callable[[torch.device], Sequence[Case]]
-    """All that is timed on this device, built and ready."""
+    """Builds the cases for a device, ready to run."""
     reference: str
-    """The case that the others' ratios are to."""
+    """The name of the case that all ratios refer to."""
     uses_device: bool
-    """Whether its work is done where `--device` says; if not, it is done on the CPU whatever that says."""
+    """Whether `--device` applies; if not, everything runs on the CPU."""
     findings: Callable[[Mapping[str, Timing]], dict[str, float]] = lambda timings: {}
-    """What follows from the timings, by what it is: printed below the table."""
+    """Numbers derived from the timings, by their description: printed below the table."""

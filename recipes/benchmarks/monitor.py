@@ -1,4 +1,4 @@
-"""The arm `monitor`: what a step's telemetry takes, against the optimizer's step itself and what others log."""
+"""The arm `monitor`: the time of a step's telemetry next to the optimizer's step and to other ways to log norms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .measure import Case, Timing
 
 @dataclass(frozen=True)
 class Size:
-    """How large the encoder is."""
+    """The size of the encoder."""
 
     layers: int
     width: int
@@ -40,7 +40,7 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """The elements of all parameters: attention, feed-forward, two norms."""
+        """The number of elements of all parameters: attention, feed-forward, two norms."""
         attention = 4 * self.width * (self.width + 1)
         forward = 2 * self.width * self.hidden + self.width + self.hidden
         return self.layers * (attention + forward + 4 * self.width)
@@ -54,11 +54,12 @@ LARGE = Size(12, 768, 12, 3072)
 SMALL = Size(9, 320, 8, 1280)
 NUM_STEPS = 1000
 _NEVER = 10**9
+_UNLOGGED_CASE = f"OptimizerMonitor, {NUM_STEPS:,} steps that are not logged"
 _NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
 
 
-class _Trunk(LightningModule):
-    """Logs its gradients' norms as Lightning's documentation says."""
+class _Encoder(LightningModule):
+    """Logs the norms of its gradients as Lightning's documentation recommends."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -80,22 +81,22 @@ class _Trunk(LightningModule):
         return DataLoader(torch.ones(2, 2, self.width), batch_size=1)  # type: ignore[arg-type]
 
 
-class _Kept(OptimizerMonitor):
-    """Stays as it is when the fit is over."""
+class _NoTeardown(OptimizerMonitor):
+    """Keeps its state when the fit is over."""
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Lets nothing go."""
+        """Do nothing."""
 
 
 class _NaiveNorms(Callback):
-    """Each group's norms in the plainest way: one tensor after the other, each brought to the host at once."""
+    """The norms of each group in the simplest way: one tensor after the other, each copied to the host at once."""
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         squares: dict[str, float] = defaultdict(float)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
-                    state = {key: held for key, held in optimizer.state[parameter].items() if held.ndim}
+                    state = {key: tensor for key, tensor in optimizer.state[parameter].items() if tensor.ndim}
                     for signal, tensor in {"grad": parameter.grad, "param": parameter, **state}.items():
                         squares[f"{signal}/{group['name']}"] += tensor.norm().item() ** 2
         metrics = {name: math.sqrt(square) for name, square in squares.items()}
@@ -104,7 +105,7 @@ class _NaiveNorms(Callback):
 
 
 class _ModuleHook(Callback):
-    """Nothing itself, but what Lightning's training loop does around the module's own hook and for its `log_dict`."""
+    """What Lightning's training loop does around the module's own hook and for its `log_dict`."""
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         trainer._logger_connector.on_batch_start(None)
@@ -118,18 +119,18 @@ class _ModuleHook(Callback):
 
 
 class Fit:
-    """A fit of one step, left as if the next one were under way: all callbacks ready, state and gradients there.
+    """A fit of one step, prepared so that a second step can be timed: callbacks set up, state and gradients present.
 
     Args:
         size: of the encoder.
-        device: where it and the optimizer's state are.
+        device: of the encoder and the optimizer's state.
     """
 
     def __init__(self, size: Size, device: torch.device) -> None:
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self.monitor, self.rates = _Kept(), LearningRateMonitor()
-        self.module = _Trunk(size)
+        self.monitor, self.lr_monitor = _NoTeardown(), LearningRateMonitor()
+        self.module = _Encoder(size)
         folder = tempfile.mkdtemp()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -142,42 +143,44 @@ class Fit:
                 enable_progress_bar=False,
                 enable_model_summary=False,
                 default_root_dir=folder,
-                callbacks=[self.monitor, self.rates],
+                callbacks=[self.monitor, self.lr_monitor],
             )
             self.trainer.fit(self.module)
         weakref.finalize(self.trainer, shutil.rmtree, folder, ignore_errors=True)
-        self.trainer.training = True  # else Lightning takes every step for one that is logged
+        self.trainer.training = True  # otherwise Lightning logs every step
         self.optimizer = self.trainer.optimizers[0]
-        self._back_to(device)
-        # The monitor's; apart, so that the optimizer's step is timed without them.
-        self._before = list(self.optimizer._optimizer_step_pre_hooks.values())
-        self._after = list(self.optimizer._optimizer_step_post_hooks.values())
+        self._move_to(device)
+        # The monitor's hooks are removed, so that the optimizer's step is timed without them.
+        self._monitor_pre_hooks = list(self.optimizer._optimizer_step_pre_hooks.values())
+        self._monitor_post_hooks = list(self.optimizer._optimizer_step_post_hooks.values())
         self.optimizer._optimizer_step_pre_hooks.clear()
         self.optimizer._optimizer_step_post_hooks.clear()
 
-    def steps(self, callback: Callback, *, num_steps: int = 1, every: int = 1) -> Callable[[], None]:
-        """What a callback does in so many steps of which each n-th is logged, without the training."""
+    def hook_calls(self, callback: Callback, *, num_steps: int = 1, log_every: int = 1) -> Callable[[], None]:
+        """What a callback does in `num_steps` steps of which every `log_every`-th is logged, without the training."""
         trainer, module, optimizer = self.trainer, self.module, self.optimizer
         loop = trainer.fit_loop.epoch_loop
-        before, after = (self._before, self._after) if callback is self.monitor else ([], [])
+        pre_hooks, post_hooks = [], []
+        if callback is self.monitor:
+            pre_hooks, post_hooks = self._monitor_pre_hooks, self._monitor_post_hooks
 
         def run() -> None:
-            trainer.log_every_n_steps = every  # type: ignore[attr-defined]
+            trainer.log_every_n_steps = log_every  # type: ignore[attr-defined]
             for index in range(num_steps):
                 callback.on_train_batch_start(trainer, module, None, index)
-                for hook in before:
+                for hook in pre_hooks:
                     hook(optimizer, (), {})
                 callback.on_before_optimizer_step(trainer, module, optimizer)
-                for hook in after:
+                for hook in post_hooks:
                     hook(optimizer, (), {})
                 callback.on_train_batch_end(trainer, module, None, None, index)
                 loop._batches_that_stepped += 1
-            callback.on_validation_start(trainer, module)  # where the monitor writes what was still on its way
+            callback.on_validation_start(trainer, module)  # where the monitor writes what is still pending
 
         return run
 
-    def _back_to(self, device: torch.device) -> None:
-        """Lightning leaves everything on the CPU when a fit is over."""
+    def _move_to(self, device: torch.device) -> None:
+        """Move model and state: Lightning leaves both on the CPU when a fit is over."""
         self.module.to(device)
         self.optimizer.load_state_dict(self.optimizer.state_dict())
         for parameter in self.module.parameters():
@@ -185,56 +188,53 @@ class Fit:
 
 
 def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -> list[Case]:
-    """All cases over one fit, and the two that count over a smaller one.
+    """All cases on a large encoder, and the two that the findings need on a small one.
 
-    A logged step's time is that of taking its numbers and of writing them, and on a GPU of waiting for them in between:
-    a real fit does not wait, as its next step is under way meanwhile.
+    The time of a logged step includes computing and writing the numbers, and on a GPU waiting for them in between. A
+    real fit does not wait: it runs the next step meanwhile.
     """
-    fit, smaller = Fit(large, device), Fit(small, device)
+    large_fit, small_fit = Fit(large, device), Fit(small, device)
     runs: dict[str, Callable[[], object]] = {
-        _step_of(large): fit.optimizer.step,
-        _logged(large): fit.steps(fit.monitor),
-        _UNLOGGED: fit.steps(fit.monitor, num_steps=NUM_STEPS, every=_NEVER),
-        "LearningRateMonitor, a logged step: lr": fit.steps(fit.rates),
-        "naive norms, a logged step": fit.steps(_NaiveNorms()),
-        "grad_norm + log_dict, a logged step": fit.steps(_ModuleHook()),
-        _step_of(small): smaller.optimizer.step,
-        _logged(small): smaller.steps(smaller.monitor),
+        _step_case(large): large_fit.optimizer.step,
+        _telemetry_case(large): large_fit.hook_calls(large_fit.monitor),
+        _UNLOGGED_CASE: large_fit.hook_calls(large_fit.monitor, num_steps=NUM_STEPS, log_every=_NEVER),
+        "LearningRateMonitor, a logged step: lr": large_fit.hook_calls(large_fit.lr_monitor),
+        "naive norms, a logged step": large_fit.hook_calls(_NaiveNorms()),
+        "grad_norm + log_dict, a logged step": large_fit.hook_calls(_ModuleHook()),
+        _step_case(small): small_fit.optimizer.step,
+        _telemetry_case(small): small_fit.hook_calls(small_fit.monitor),
     }
 
-    def settle() -> None:
-        """TensorBoard's writers have threads of their own, which may still be at work."""
-        for each in (fit, smaller):
-            each.trainer.logger.experiment.flush()  # type: ignore[union-attr]
+    def prepare() -> None:
+        """Wait for the threads of TensorBoard's writers."""
+        for fit in (large_fit, small_fit):
+            fit.trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
-    return [Case(name=name, run=run, settle=settle) for name, run in runs.items()]
-
-
-_UNLOGGED = f"OptimizerMonitor, {NUM_STEPS:,} steps that are not logged"
+    return [Case(name=name, run=run, prepare=prepare) for name, run in runs.items()]
 
 
-def _step_of(size: Size) -> str:
+def _step_case(size: Size) -> str:
     return f"one fused AdamW step, {size}"
 
 
-def _logged(size: Size) -> str:
+def _telemetry_case(size: Size) -> str:
     return f"OptimizerMonitor, a logged step, {size}"
 
 
-def _found(timings: Mapping[str, Timing]) -> dict[str, float]:
-    """The telemetry in units of the step it is about, and microseconds where there is none."""
-    found = {
-        f"a logged step's telemetry to a fused AdamW step, {size} parameters": timings[_logged(size)].median_ms
-        / timings[_step_of(size)].median_ms
+def _derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """The telemetry of a logged step relative to the step, and the microseconds of a step that is not logged."""
+    relative = {
+        f"a logged step's telemetry to a fused AdamW step, {size} parameters": timings[_telemetry_case(size)].median_ms
+        / timings[_step_case(size)].median_ms
         for size in (LARGE, SMALL)
     }
-    return {**found, "a step that is not logged, µs": 1e3 / NUM_STEPS * timings[_UNLOGGED].median_ms}
+    return {**relative, "a step that is not logged, µs": 1e3 / NUM_STEPS * timings[_UNLOGGED_CASE].median_ms}
 
 
 MONITOR = Arm(
     title="OptimizerMonitor: a step's default telemetry, beside the step and others' (million parameters)",
     make_cases=make_cases,
-    reference=_step_of(LARGE),
+    reference=_step_case(LARGE),
     uses_device=True,
-    findings=_found,
+    findings=_derive_findings,
 )

@@ -1,7 +1,7 @@
-"""The arm `rules`: what it takes to resolve a config's param-group rules over a large model.
+"""The arm `rules`: the time to resolve a config's param-group rules over a large model.
 
-The model is a transformer on the `meta` device. The rules are of ten forms, in equal parts, that mix every selector and
-compose: each of them matches something, and none contradicts another.
+The model is a transformer on the `meta` device. The rules have ten forms in equal shares, which use every kind of
+selector and overlap: each rule matches something, and no two rules conflict.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .measure import Case, Timing, exponent
 
 @dataclass(frozen=True, order=True)
 class Size:
-    """How large the model and the config are."""
+    """The number of parameter tensors and of rules."""
 
     parameters: int
     rules: int
@@ -36,10 +36,10 @@ HEADLINE = Size(10_000, 50)
 SIZES = (HEADLINE, Size(5_000, 50), Size(2_500, 50), Size(10_000, 25), Size(10_000, 12))
 REFERENCE = f"hand-written {HEADLINE}"
 
-_PER_LAYER, _BESIDE_LAYERS = 16, 8
-_WIDTH = 8  # nothing is computed
+_TENSORS_PER_LAYER, _TENSORS_OUTSIDE_LAYERS = 16, 8
+_WIDTH = 8  # any value: nothing is computed
 
-# What the braces stand for is another in each turn through the forms, so that no rule is written twice in 50.
+# The values of the placeholders change in each pass through the forms, so that no two of 50 rules are the same.
 _PARTS = ("query", "key", "value", "intermediate", "output")
 _CLASSES = ("Linear", "LayerNorm", "Embedding", "torch.nn.Linear", "torch.nn.modules.normalization.LayerNorm")
 _KINDS = ("bias", "norm", "embedding", "matrix", "vector")
@@ -58,12 +58,12 @@ _FORMS: Mapping[str, Mapping[str, Any]] = {
 
 
 def transformer(num_parameters: int) -> nn.Module:
-    """A model of exactly so many parameter tensors, called as in a transformer, which takes no memory for them."""
+    """A model with exactly this many parameter tensors, named as in a transformer; they take no memory."""
     num_layers = num_layers_of(num_parameters)
-    num_prompts = num_parameters - _BESIDE_LAYERS - _PER_LAYER * num_layers
+    num_prompts = num_parameters - _TENSORS_OUTSIDE_LAYERS - _TENSORS_PER_LAYER * num_layers
     with torch.device("meta"):
         embeddings = nn.ModuleDict({"word": _embedding(), "position": _embedding(), "norm": _norm()})
-        # Tables of prompts make up the number.
+        # Prompt tables fill up the number.
         embeddings["prompt"] = nn.ModuleList(_embedding() for _ in range(num_prompts))
         encoder = nn.ModuleDict({"layer": nn.ModuleList(_layer() for _ in range(num_layers))})
         backbone = nn.ModuleDict({"embeddings": embeddings, "encoder": encoder})
@@ -72,32 +72,34 @@ def transformer(num_parameters: int) -> nn.Module:
 
 
 def num_layers_of(num_parameters: int) -> int:
-    """How many layers the model of so many parameters has."""
-    num_layers = (num_parameters - _BESIDE_LAYERS) // _PER_LAYER
+    """The number of layers in a model with this many parameter tensors."""
+    num_layers = (num_parameters - _TENSORS_OUTSIDE_LAYERS) // _TENSORS_PER_LAYER
     if num_layers < 1:
-        raise ValueError(f"{num_parameters} parameters are no model: at least {_BESIDE_LAYERS + _PER_LAYER} are")
+        raise ValueError(
+            f"{num_parameters} parameters are no model: at least {_TENSORS_OUTSIDE_LAYERS + _TENSORS_PER_LAYER} are"
+        )
     return num_layers
 
 
 def rules_for(size: Size) -> dict[str, dict[str, Any]]:
-    """The `groups` of a config, for the model of that size: the forms in turn, at depths spread over the layers."""
+    """The `groups` of a config for the model of this size: the forms in turn, at depths spread over the layers."""
     groups = {}
     for index, depth in enumerate(_depths(size)):
-        turn, form = divmod(index, len(_FORMS))
-        name, rule = list(_FORMS.items())[form]
-        words = {
+        turn, form_index = divmod(index, len(_FORMS))
+        name, rule = list(_FORMS.items())[form_index]
+        placeholders = {
             "depth": depth,
             "before": max(depth - 1, 0),
             "part": _PARTS[turn % len(_PARTS)],
             "cls": _CLASSES[turn % len(_CLASSES)],
             "kind": _KINDS[turn % len(_KINDS)],
         }
-        groups[f"{name}_{turn}"] = {key: _filled(value, words) for key, value in rule.items()}
+        groups[f"{name}_{turn}"] = {key: _fill(value, placeholders) for key, value in rule.items()}
     return groups
 
 
 def first_match(module: nn.Module, patterns: Sequence[str]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """What people write today: the parameters whose name some regex is found in, and the others."""
+    """The usual hand-written loop: the parameters whose name some regex is found in, and the others."""
     matched: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
@@ -111,35 +113,35 @@ def first_match(module: nn.Module, patterns: Sequence[str]) -> tuple[list[nn.Par
 
 
 def patterns_for(size: Size) -> list[str]:
-    """As many regexes for `first_match`. Each means one layer, so that most names are tried with all of them."""
+    """As many regexes for `first_match`, one layer each, so that most names are tried with all of them."""
     return [rf"encoder\.layer\.{depth}\." for depth in _depths(size)]
 
 
 def make_cases(sizes: Sequence[Size], reference: Size) -> list[Case]:
-    """A case for each size, and the hand-written loop at one."""
+    """A case for each size, and the hand-written loop at the reference size."""
     models = {number: transformer(number) for number in sorted({size.parameters for size in (*sizes, reference)})}
-    by_hand = partial(first_match, models[reference.parameters], patterns_for(reference))
+    hand_written = partial(first_match, models[reference.parameters], patterns_for(reference))
     return [
-        *(Case(name=str(size), run=_planning(models[size.parameters], rules_for(size))) for size in sizes),
-        Case(name=f"hand-written {reference}", run=by_hand),
+        *(Case(name=str(size), run=_build_planner(models[size.parameters], rules_for(size))) for size in sizes),
+        Case(name=f"hand-written {reference}", run=hand_written),
     ]
 
 
 def exponents(timings: Mapping[str, Timing]) -> dict[str, float]:
-    """How the time grows with the parameters at most rules, and with the rules at most parameters."""
-    over_parameters = sorted(size for size in SIZES if size.rules == HEADLINE.rules)
-    over_rules = sorted(size for size in SIZES if size.parameters == HEADLINE.parameters)
+    """How the time grows with the parameters at the most rules, and with the rules at the most parameters."""
+    by_parameters = sorted(size for size in SIZES if size.rules == HEADLINE.rules)
+    by_rules = sorted(size for size in SIZES if size.parameters == HEADLINE.parameters)
     return {
         f"exponent in the number of parameters, at {HEADLINE.rules} rules": exponent(
-            [size.parameters for size in over_parameters], [timings[str(size)].median_ms for size in over_parameters]
+            [size.parameters for size in by_parameters], [timings[str(size)].median_ms for size in by_parameters]
         ),
         f"exponent in the number of rules, at {HEADLINE.parameters:,} parameters": exponent(
-            [size.rules for size in over_rules], [timings[str(size)].median_ms for size in over_rules]
+            [size.rules for size in by_rules], [timings[str(size)].median_ms for size in by_rules]
         ),
     }
 
 
-def _planning(module: nn.Module, groups: dict[str, dict[str, Any]]) -> Callable[[], object]:
+def _build_planner(module: nn.Module, groups: dict[str, dict[str, Any]]) -> Callable[[], object]:
     return partial(OptimizerFactory("adamw", lr=1e-3, groups=groups).plan, module)
 
 
@@ -148,10 +150,10 @@ def _depths(size: Size) -> list[int]:
     return [index * num_layers // size.rules for index in range(size.rules)]
 
 
-def _filled(value: Any, words: Mapping[str, Any]) -> Any:
+def _fill(value: Any, placeholders: Mapping[str, Any]) -> Any:
     if isinstance(value, list):
-        return [_filled(each, words) for each in value]
-    return value.format(**words) if isinstance(value, str) else value
+        return [_fill(item, placeholders) for item in value]
+    return value.format(**placeholders) if isinstance(value, str) else value
 
 
 def _layer() -> nn.Module:

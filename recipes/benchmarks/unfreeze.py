@@ -1,4 +1,4 @@
-"""The arm `unfreeze`: what StagedUnfreeze costs a step in which nothing thaws, and a plan over a large model."""
+"""The arm `unfreeze`: the cost of StagedUnfreeze in a step without a thaw, and of a plan over a large model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STAGES: Mapping[str, Any] = {
     "top": {"params": "backbone.1", "at": {"step": 1}, "lr_scale": 0.1, "warmup_steps": 10},
     "rest": {"params": "backbone", "at": {"step": 2}, "lr_scale": 0.1},
 }
-_LATE = {"params": "backbone", "at": {"step": 10**9}}
+_NEVER_DUE = {"params": "backbone", "at": {"step": 10**9}}
 _NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
 
 
@@ -48,27 +48,27 @@ class _Net(LightningModule):
         return DataLoader(torch.ones(6, 4), batch_size=2)  # type: ignore[arg-type]
 
 
-class _Kept(StagedUnfreeze):
-    """Stays as it is when the fit is over."""
+class _NoTeardown(StagedUnfreeze):
+    """Keeps its state when the fit is over."""
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Lets nothing go."""
+        """Do nothing."""
 
 
 def make_cases() -> Iterator[Case]:
-    """Hooks of a callback that a real fit has set up, and a plan over a model on the meta device."""
-    nothing = _fitted(Callback())
-    yield Case(name=f"{NUM_STEPS:,} steps, a callback that does nothing", run=_steps(*nothing))
-    yield Case(name=f"{NUM_STEPS:,} steps, all thawed", run=_steps(*_fitted(_Kept(_STAGES))))
-    waiting = {**_STAGES, "rest": _LATE}
-    yield Case(name=f"{NUM_STEPS:,} steps, a stage waits", run=_steps(*_fitted(_Kept(waiting))))
+    """The hooks of callbacks that a real fit has set up, and a plan over a model on the meta device."""
+    idle = _fit(Callback())
+    yield Case(name=f"{NUM_STEPS:,} steps, a callback that does nothing", run=_hook_calls(*idle))
+    yield Case(name=f"{NUM_STEPS:,} steps, all thawed", run=_hook_calls(*_fit(_NoTeardown(_STAGES))))
+    stages_with_one_waiting = {**_STAGES, "rest": _NEVER_DUE}
+    yield Case(name=f"{NUM_STEPS:,} steps, a stage waits", run=_hook_calls(*_fit(_NoTeardown(stages_with_one_waiting))))
     model, factory = transformer(NUM_PARAMETERS), OptimizerFactory("adamw", groups=_NO_DECAY)
     layers = {"params": "backbone", "layers": "*.layer.{i}", "at": {"epoch": 1}, "each": {"epochs": 1}}
     stages = {"head": {"params": "head"}, "top": layers, "rest": {"params": "backbone", "at": {"epoch": 99}}}
     yield Case(name=f"a plan over {NUM_PARAMETERS:,}", run=partial(StagedUnfreeze(stages).explain, model, factory))
 
 
-def _fitted(callback: Callback) -> tuple[Callback, Trainer, LightningModule]:
+def _fit(callback: Callback) -> tuple[Callback, Trainer, LightningModule]:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     module = _Net()
@@ -89,32 +89,32 @@ def _fitted(callback: Callback) -> tuple[Callback, Trainer, LightningModule]:
     return callback, trainer, module
 
 
-def _steps(callback: Callback, trainer: Trainer, module: LightningModule) -> Callable[[], None]:
-    """What a callback does in so many steps, without the training: its batch hooks and the optimizer's."""
+def _hook_calls(callback: Callback, trainer: Trainer, module: LightningModule) -> Callable[[], None]:
+    """What a callback does in `NUM_STEPS` steps, without the training: its batch hooks and its optimizer hooks."""
     optimizer = trainer.optimizers[0]
-    before = list(optimizer._optimizer_step_pre_hooks.values())
-    after = list(optimizer._optimizer_step_post_hooks.values())
+    pre_hooks = list(optimizer._optimizer_step_pre_hooks.values())
+    post_hooks = list(optimizer._optimizer_step_post_hooks.values())
     start, end = callback.on_train_batch_start, callback.on_train_batch_end
 
     def run() -> None:
         for index in range(NUM_STEPS):
             start(trainer, module, None, index)
-            for hook in before:
+            for hook in pre_hooks:
                 hook(optimizer, (), {})
-            for hook in after:
+            for hook in post_hooks:
                 hook(optimizer, (), {})
             end(trainer, module, None, None, index)
 
     return run
 
 
-def _found(timings: Mapping[str, Timing]) -> dict[str, float]:
-    """Microseconds a step, less those of the loop itself."""
-    nothing, thawed, waiting, _ = (timing.median_ms for timing in timings.values())
+def _derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
+    """Microseconds per step, without those of the loop itself."""
+    idle, thawed, waiting, _ = (timing.median_ms for timing in timings.values())
     per_step = 1e3 / NUM_STEPS
     return {
-        "an idle step, all thawed, µs": (thawed - nothing) * per_step,
-        "an idle step, a stage waits, µs": (waiting - nothing) * per_step,
+        "an idle step, all thawed, µs": (thawed - idle) * per_step,
+        "an idle step, a stage waits, µs": (waiting - idle) * per_step,
     }
 
 
@@ -123,5 +123,5 @@ UNFREEZE = Arm(
     make_cases=lambda device: list(make_cases()),
     reference=f"{NUM_STEPS:,} steps, all thawed",
     uses_device=False,
-    findings=_found,
+    findings=_derive_findings,
 )

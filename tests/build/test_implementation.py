@@ -1,16 +1,20 @@
-"""`implementation`: whose class runs an optimizer, and how a run goes over from one to the other."""
+"""`implementation`: whether torch's class or ours runs an algorithm, and how a run changes from one to the other."""
+
+from __future__ import annotations
 
 import copy
-import io
+from functools import partial
 
 import pytest
 import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers, optim, optimizer_info
-from tests.support.messages import check_message
+from tests.support.cases import every
+from tests.support.messages import check_message, check_refusals
 from tests.support.models import Tiny, model_for, same, train
+from tests.support.save_and_load import save_and_load
 
-TORCH_S = {
+TORCH_CLASSES = {
     "adadelta": "Adadelta",
     "adafactor": "Adafactor",
     "adagrad": "Adagrad",
@@ -27,7 +31,7 @@ TORCH_S = {
     "sgd": "SGD",
     "sparse_adam": "SparseAdam",
 }
-OURS = {
+OWN_CLASSES = {
     "adabelief": "AdaBelief",
     "adabound": "AdaBound",
     "adaboundw": "AdaBoundW",
@@ -71,12 +75,12 @@ OURS = {
     "storm": "STORM",
     "yogi": "Yogi",
 }
-TORCH_AND_NATIVE = sorted(TORCH_S.keys() & OURS.keys())
+TORCH_AND_NATIVE = sorted(TORCH_CLASSES.keys() & OWN_CLASSES.keys())
 BY_FLAG = [name for name in TORCH_AND_NATIVE if "decoupled_weight_decay" in optimizer_info(name).hyperparameters]
 
 TOP = {"lr": 0.05, "weight_decay": 0.1}
 HEAD = {"head": {"params": "head", "lr_scale": 0.5, "weight_decay": 0.3}}
-# Every option that both classes have, of each optimizer that has any.
+# Every option that both classes have.
 VARIANTS = [
     *((name, {}) for name in TORCH_AND_NATIVE),
     *((name, {"maximize": True}) for name in TORCH_AND_NATIVE),
@@ -92,8 +96,8 @@ VARIANTS = [
     ("rmsprop", {"centered": True}),
     ("rmsprop", {"momentum": 0.9, "centered": True}),
 ]
-# What torch's class cannot do.
-ONLY_OURS = [
+# What only our class can do.
+OWN_ONLY = [
     *(
         (name, {"weight_decay_mode": mode})
         for name in TORCH_AND_NATIVE
@@ -112,16 +116,30 @@ ONLY_OURS = [
 ]
 
 
-def ids(rows):
-    return [" ".join([name, *(f"{key}={value}" for key, value in given.items())]) for name, given in rows]
+def case_id(case):
+    name, given = case
+    return " ".join([name, *(f"{key}={value}" for key, value in given.items())])
 
 
-def each(rows):
-    return pytest.mark.parametrize(("name", "given"), rows, ids=ids(rows))
+FAST_VARIANTS = ["adam", "adamw", "adam weight_decay_mode=decoupled", "rmsprop momentum=0.9 centered=True"]
+FAST_VARIANTS += [
+    "adagrad initial_accumulator_value=0.5 lr_decay=0.1",
+    "nadam momentum_decay=0.5",
+    "radam maximize=True",
+]
+FAST_OWN_ONLY = ["adam weight_decay_mode=l1", "adagrad weight_decay_mode=decoupled", "adamw weight_decay_mode=l2"]
+FAST_OWN_ONLY += ["adamw cautious_decay=True", "nadam cautious_decay=True decoupled_weight_decay=True"]
+FAST_OWN_ONLY += ["adam optimized_update=True", "radam degenerate_to_sgd=False", "radam amsgrad=True"]
+variants = pytest.mark.parametrize(("name", "given"), every(VARIANTS, fast=FAST_VARIANTS, id=case_id))
+own_only = pytest.mark.parametrize(("name", "given"), every(OWN_ONLY, fast=FAST_OWN_ONLY, id=case_id))
+directions = pytest.mark.parametrize(
+    ("first", "then"), [("own", "torch"), ("torch", "own")], ids=["own to torch", "torch to own"]
+)
+flag_names = pytest.mark.parametrize("name", every(BY_FLAG, fast=["adam"]))
 
 
 def factory_of(name, implementation, **given):
-    """One whose class computes bit for bit what the other does: torch's loop, not its foreach."""
+    """A factory whose class computes bit by bit what the other one does: torch's loop, not its foreach."""
     return OptimizerFactory(name, implementation=implementation, foreach=False, **{**TOP, "groups": HEAD, **given})
 
 
@@ -129,59 +147,50 @@ def for_head(given):
     return {"groups": {"head": {"params": "head", **given}}}
 
 
-def through_a_file(state_dict):
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
 # Which class
 
 
 @pytest.mark.parametrize("implementation", ["auto", "torch"])
-@pytest.mark.parametrize("name", TORCH_S)
-def test_torch_s_class_is_taken_at_the_defaults_and_where_asked(name, implementation):
-    optimizer = OptimizerFactory(name, implementation=implementation)(model_for(name))
-    assert type(optimizer) is getattr(torch.optim, TORCH_S[name])
+def test_torch_s_class_is_taken_at_the_defaults_and_where_asked(implementation):
+    built = {n: OptimizerFactory(n, implementation=implementation)(model_for(n)) for n in TORCH_CLASSES}
+    assert {n: type(o) for n, o in built.items()} == {n: getattr(torch.optim, cls) for n, cls in TORCH_CLASSES.items()}
 
 
-@pytest.mark.parametrize(
-    ("name", "implementation"), [(n, "own") for n in OURS] + [(n, "auto") for n in OURS if n not in TORCH_S]
-)
-def test_ours_is_taken_where_asked_and_where_torch_has_none(name, implementation):
-    optimizer = OptimizerFactory(name, implementation=implementation)(model_for(name))
-    assert type(optimizer) is getattr(optim, OURS[name])
+def test_our_class_is_taken_where_asked_and_where_torch_has_none():
+    for names, implementation in ((OWN_CLASSES, "own"), (OWN_CLASSES.keys() - TORCH_CLASSES.keys(), "auto")):
+        built = {n: OptimizerFactory(n, implementation=implementation)(model_for(n)) for n in names}
+        assert {n: type(o) for n, o in built.items()} == {n: getattr(optim, OWN_CLASSES[n]) for n in names}
 
 
-def test_these_are_all():
-    assert sorted(TORCH_S.keys() | OURS.keys()) == list_optimizers()
+def test_the_tables_have_every_optimizer():
+    assert sorted(TORCH_CLASSES.keys() | OWN_CLASSES.keys()) == list_optimizers()
 
 
-@each(ONLY_OURS)
-def test_auto_takes_ours_for_what_torch_s_class_cannot_do(name, given):
-    assert type(OptimizerFactory(name, **given)(Tiny())) is getattr(optim, OURS[name])
+@own_only
+def test_auto_takes_our_class_for_what_torch_s_cannot_do(name, given):
+    assert type(OptimizerFactory(name, **given)(Tiny())) is getattr(optim, OWN_CLASSES[name])
     (default, head) = OptimizerFactory(name, **for_head(given))(Tiny()).param_groups
     values = given | ({"weight_decay_mode": "decoupled"} if "decoupled_weight_decay" in given else {})
     values.pop("decoupled_weight_decay", None)
-    usual = optimizer_info(name).defaults | {"weight_decay_mode": optimizer_info(name).decay}
+    defaults = optimizer_info(name).defaults | {"weight_decay_mode": optimizer_info(name).decay}
     assert {key: head[key] for key in values} == values
-    assert {key: default[key] for key in values} == {key: usual[key] for key in values}
+    assert {key: default[key] for key in values} == {key: defaults[key] for key in values}
 
 
 @pytest.mark.parametrize("implementation", ["auto", "torch"])
-@pytest.mark.parametrize("name", TORCH_AND_NATIVE)
-def test_torch_s_class_is_taken_where_what_only_ours_takes_says_its_default(name, implementation):
+@pytest.mark.parametrize("name", every(TORCH_AND_NATIVE, fast=["adam", "adamw", "radam"]))
+def test_torch_s_class_is_taken_where_our_own_hyperparameters_are_set_to_their_default(name, implementation):
     info = optimizer_info(name)
     given = {key: info.defaults[key] for key in info.own_only}
     rule = {key: value for key, value in given.items() if info.hyperparameters[key].per_group}
     optimizer = OptimizerFactory(name, implementation=implementation, **given, **for_head(rule))(Tiny())
-    assert type(optimizer) is getattr(torch.optim, TORCH_S[name])
+    assert type(optimizer) is getattr(torch.optim, TORCH_CLASSES[name])
 
 
-@pytest.mark.parametrize("name", [name for name in TORCH_AND_NATIVE if not optimizer_info(name).fused])
-def test_fused_false_is_what_torch_s_class_without_such_a_kernel_does(name):
-    assert type(OptimizerFactory(name, fused=False)(Tiny())) is getattr(torch.optim, TORCH_S[name])
+def test_fused_false_does_not_need_our_class():
+    names = [name for name in TORCH_AND_NATIVE if not optimizer_info(name).fused]
+    found = {name: type(OptimizerFactory(name, fused=False)(Tiny())) for name in names}
+    assert found == {name: getattr(torch.optim, TORCH_CLASSES[name]) for name in names}
 
 
 @pytest.mark.parametrize("flag", ["capturable", "differentiable"])
@@ -193,41 +202,38 @@ def test_auto_takes_torch_s_class_for_what_ours_refuses(flag):
 
 # What it computes
 
+MODES = {
+    "decoupled": ({"weight_decay_mode": "decoupled"}, {}, (True, True)),
+    "l2": ({"weight_decay_mode": "l2"}, {}, (False, False)),
+    "decoupled in a rule": ({}, {"weight_decay_mode": "decoupled"}, (False, True)),
+    "l2 in a rule": ({"weight_decay_mode": "decoupled"}, {"weight_decay_mode": "l2"}, (True, False)),
+    "flag": ({"decoupled_weight_decay": True}, {}, (True, True)),
+    "flag in a rule": ({}, {"decoupled_weight_decay": True}, (False, True)),
+    "flag unset in a rule": ({"decoupled_weight_decay": True}, {"decoupled_weight_decay": False}, (True, False)),
+}
 
-@pytest.mark.parametrize("implementation", ["auto", "torch", "own"])
-@pytest.mark.parametrize(
-    ("top", "head", "decoupled"),
-    [
-        pytest.param({"weight_decay_mode": "decoupled"}, {}, (True, True), id="decoupled"),
-        pytest.param({"weight_decay_mode": "l2"}, {}, (False, False), id="l2"),
-        pytest.param({}, {"weight_decay_mode": "decoupled"}, (False, True), id="decoupled_in_a_rule"),
-        pytest.param({"weight_decay_mode": "decoupled"}, {"weight_decay_mode": "l2"}, (True, False), id="l2_in_a_rule"),
-        pytest.param({"decoupled_weight_decay": True}, {}, (True, True), id="the_flag"),
-        pytest.param({}, {"decoupled_weight_decay": True}, (False, True), id="the_flag_in_a_rule"),
-        pytest.param(
-            {"decoupled_weight_decay": True}, {"decoupled_weight_decay": False}, (True, False), id="not_there"
-        ),
-    ],
-)
-@pytest.mark.parametrize("name", BY_FLAG)
-def test_a_mode_is_torch_s_flag_by_its_name(name, top, head, decoupled, implementation):
-    ours, theirs = model_for(name), model_for(name)
-    optimizer = factory_of(name, implementation, **top, groups={"head": {**HEAD["head"], **head}})(ours)
-    assert type(optimizer) is getattr(optim if implementation == "own" else torch.optim, OURS[name])
+
+@pytest.mark.parametrize("implementation", every(["auto", "torch", "own"], fast=["auto", "own"]))
+@pytest.mark.parametrize(("top_level", "head", "decoupled"), MODES.values(), ids=MODES)
+@flag_names
+def test_a_decay_mode_computes_what_torch_s_flag_does(name, top_level, head, decoupled, implementation):
+    model, model_by_hand = model_for(name), model_for(name)
+    optimizer = factory_of(name, implementation, **top_level, groups={"head": {**HEAD["head"], **head}})(model)
+    assert type(optimizer) is getattr(optim if implementation == "own" else torch.optim, OWN_CLASSES[name])
     flags = [{"decoupled_weight_decay": flag} for flag in decoupled]
-    by_hand = getattr(torch.optim, TORCH_S[name])(
+    by_hand = getattr(torch.optim, TORCH_CLASSES[name])(
         [
-            {"params": theirs.backbone.parameters(), **flags[0]},
-            {"params": theirs.head.parameters(), "lr": 0.025, "weight_decay": 0.3, **flags[1]},
+            {"params": model_by_hand.backbone.parameters(), **flags[0]},
+            {"params": model_by_hand.head.parameters(), "lr": 0.025, "weight_decay": 0.3, **flags[1]},
         ],
         foreach=False,
         **TOP,
     )
-    assert same(train(ours, optimizer, 8), train(theirs, by_hand, 8))
+    assert same(train(model, optimizer, 8), train(model_by_hand, by_hand, 8))
 
 
-@pytest.mark.parametrize("name", BY_FLAG)
-def test_the_modes_differ(name):
+@flag_names
+def test_the_decay_modes_differ(name):
     def weights(**given):
         model = model_for(name)
         return train(model, factory_of(name, "auto", **given)(model), 3)
@@ -235,14 +241,26 @@ def test_the_modes_differ(name):
     assert not same(weights(weight_decay_mode="decoupled"), weights(weight_decay_mode="l2"))
 
 
-@each(VARIANTS)
-def test_both_compute_the_same(name, given):
-    torch_s, ours = model_for(name), model_for(name)
-    from_torch, from_ours = (factory_of(name, whose, **given) for whose in ("torch", "own"))
-    assert same(train(torch_s, from_torch(torch_s), 8), train(ours, from_ours(ours), 8))
+@variants
+def test_both_classes_compute_the_same(name, given):
+    weights = []
+    for implementation in ("torch", "own"):
+        model = model_for(name)
+        weights.append(train(model, factory_of(name, implementation, **given)(model), 8))
+    assert same(*weights)
 
 
-# Wrong configs
+def test_the_plan_has_the_decay_mode_in_force():
+    rules = {
+        "head": {"params": "head", "weight_decay_mode": "absolute"},
+        "bias": {"params": "backbone.bias", "decoupled_weight_decay": True},
+    }
+    plan = OptimizerFactory("adam", weight_decay=0.1, groups=rules).plan(Tiny())
+    modes = {group.name: group.hyperparameters["weight_decay_mode"] for group in plan.groups}
+    assert modes == {"default": "l2", "head": "absolute", "bias": "decoupled"}
+
+
+# Invalid configs
 
 ABSOLUTE = {"weight_decay_mode": "absolute"}
 TORCH_REFUSES = "torch's does not. Type implementation: auto"
@@ -251,16 +269,6 @@ WRONG = [
     ("lion", {"implementation": "torhc"}, ["implementation", "'torhc'", "Did you mean 'torch'?", "auto, torch, own"]),
     ("adam", {"implementation": None}, ["implementation", "None", "auto, torch, own"]),
     ("adam", {"implementation": ["own"]}, ["implementation", "['own']", "auto, torch, own"]),
-    *(
-        (name, {"implementation": "own"}, ["implementation", f"no {name} of our own", "Type implementation: auto"])
-        for name in TORCH_S
-        if name not in OURS
-    ),
-    *(
-        (name, {"implementation": "torch"}, ["implementation", f"torch has no {name}", "Type implementation: auto"])
-        for name in OURS
-        if name not in TORCH_S
-    ),
     *(
         ("adam", {"implementation": "own", flag: True}, [flag, "ours does not", "Remove"])
         for flag in ("capturable", "differentiable")
@@ -277,13 +285,29 @@ WRONG = [
     ("adamax", {"fused": True}, ["fused", "adamax has no fused kernel", "Type fused: null"]),
     ("adamax", {"fused": True, "implementation": "torch"}, ["fused", "no fused kernel", "Type fused: null"]),
     *(
-        ("adam", {"cautious_decay": True, **mode, **whose}, ["adam", "cautious_decay: true", "not l2", "decoupled"])
+        (
+            "adam",
+            {"cautious_decay": True, **mode, **whose},
+            ["adam", "cautious_decay: true", "unlike weight_decay_mode: l2", "decoupled"],
+        )
         for mode in ({}, {"weight_decay_mode": "l2"})
         for whose in ({}, {"implementation": "torch"}, {"implementation": "own"})
     ),
-    ("adamax", {"cautious_decay": True}, ["adamax", "cautious_decay: true", "not l2", "weight_decay_mode: decoupled"]),
-    ("adam", {"cautious_decay": True, "weight_decay_mode": "l1"}, ["adam", "cautious_decay: true", "not l1"]),
-    ("lamb", {"cautious_decay": True}, ["lamb", "cautious_decay: true", "not update", "weight_decay_mode: decoupled"]),
+    (
+        "adamax",
+        {"cautious_decay": True},
+        ["adamax", "cautious_decay: true", "unlike weight_decay_mode: l2", "weight_decay_mode: decoupled"],
+    ),
+    (
+        "adam",
+        {"cautious_decay": True, "weight_decay_mode": "l1"},
+        ["adam", "cautious_decay: true", "unlike weight_decay_mode: l1"],
+    ),
+    (
+        "lamb",
+        {"cautious_decay": True},
+        ["lamb", "cautious_decay: true", "unlike weight_decay_mode: update", "weight_decay_mode: decoupled"],
+    ),
     *(
         (
             name,
@@ -299,19 +323,41 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "said"), WRONG, ids=[f"{name} {given}" for name, given, _ in WRONG])
-def test_a_wrong_config_is_refused_when_the_factory_is_made(name, given, said):
-    with pytest.raises(ConfigError) as caught:
-        OptimizerFactory(name, **given)
-    check_message(caught, *said)
+def test_an_invalid_config_is_refused_when_the_factory_is_constructed():
+    check_refusals(
+        {
+            f"{name} {given}": (partial(OptimizerFactory, name, **given), key, parts)
+            for name, given, (key, *parts) in WRONG
+        }
+    )
 
 
-@each(ONLY_OURS)
-def test_torch_s_class_refuses_what_only_ours_does(name, given):
-    asked = min(given.keys() & optimizer_info(name).own_only)
-    with pytest.raises(ConfigError) as caught:
-        OptimizerFactory(name, implementation="torch", **given)
-    check_message(caught, asked, TORCH_REFUSES)
+def test_an_implementation_that_does_not_exist_is_refused():
+    without_own = {name: ("own", f"no {name} of our own") for name in TORCH_CLASSES if name not in OWN_CLASSES}
+    without_torch = {name: ("torch", f"torch has no {name}") for name in OWN_CLASSES if name not in TORCH_CLASSES}
+    check_refusals(
+        {
+            name: (
+                partial(OptimizerFactory, name, implementation=implementation),
+                "implementation",
+                [part, "Type implementation: auto"],
+            )
+            for name, (implementation, part) in (without_own | without_torch).items()
+        }
+    )
+
+
+def test_torch_s_class_refuses_what_only_ours_does():
+    check_refusals(
+        {
+            case_id((name, given)): (
+                partial(OptimizerFactory, name, implementation="torch", **given),
+                min(given.keys() & optimizer_info(name).own_only),
+                [TORCH_REFUSES],
+            )
+            for name, given in OWN_ONLY
+        }
+    )
 
 
 def test_the_rule_that_asks_for_what_torch_s_class_cannot_do_is_named():
@@ -320,114 +366,120 @@ def test_the_rule_that_asks_for_what_torch_s_class_cannot_do_is_named():
     check_message(caught, "groups.head.weight_decay_mode", TORCH_REFUSES)
 
 
-# From one to the other
+def test_an_error_names_the_rule_where_the_algorithm_is_the_rule_s_and_only_there():
+    asked = {"fused": True, **ABSOLUTE}  # torch's class has the kernel, ours the mode
+    with pytest.raises(ConfigError, match=r"^fused: .* Type fused: null$"):
+        OptimizerFactory("adam", **asked, **for_head({"optimizer": "muon"}))
+    with pytest.raises(ConfigError, match=r"^fused: .* \(for groups\.head\.optimizer: adam\)$"):
+        OptimizerFactory("muon", **for_head({"optimizer": "adam", **asked}))
 
 
-def of_another_program(state_dict):
-    """A checkpoint that does not say what was configured."""
+# Changing the class of a run
+
+
+def without_configured(state_dict):
+    """The checkpoint as another program saves it: without what was configured."""
     for group in state_dict["param_groups"]:
         del group["configured"]
     return state_dict
 
 
-@pytest.mark.parametrize(("first", "then"), [("own", "torch"), ("torch", "own"), ("own", "auto")])
-@each(VARIANTS)
-def test_a_run_goes_over_as_though_nothing_had_happened(name, given, first, then):
-    model, resumed = model_for(name), model_for(name)
+def resume(name, first, then, given, resumed_given, *, is_foreign=False):
+    """Two models and their optimizers: one trained for 3 steps, and one that has loaded its checkpoint."""
+    model, resumed_model = model_for(name), model_for(name)
     optimizer = factory_of(name, first, **given)(model)
     train(model, optimizer, 3)
-    again = factory_of(name, then, **given)(resumed)
-    resumed.load_state_dict(model.state_dict())
-    again.load_state_dict(through_a_file(optimizer.state_dict()))
-    assert type(again) is not type(optimizer)
-    assert same(train(model, optimizer, 5), train(resumed, again, 5))
+    resumed = factory_of(name, then, **resumed_given)(resumed_model)
+    resumed_model.load_state_dict(model.state_dict())
+    state_dict = save_and_load(optimizer.state_dict())
+    resumed.load_state_dict(without_configured(state_dict) if is_foreign else state_dict)
+    return model, optimizer, resumed_model, resumed
 
 
-@pytest.mark.parametrize(("first", "then"), [("own", "torch"), ("torch", "own")])
-@pytest.mark.parametrize("name", TORCH_AND_NATIVE)
-def test_the_checkpoint_s_values_hold_and_the_run_s_way_to_execute(name, first, then):
-    """As torch has it, where nobody says what was configured: in the words of the class that loads it."""
+@directions
+@variants
+def test_training_continues_bitwise_in_the_other_class(name, given, first, then):
+    model, optimizer, resumed_model, resumed = resume(name, first, then, given, given)
+    assert type(resumed) is not type(optimizer)
+    assert same(train(model, optimizer, 5), train(resumed_model, resumed, 5))
+
+
+def test_auto_continues_in_torch_s_class_what_ours_has_trained():
+    model, optimizer, resumed_model, resumed = resume("adam", "own", "auto", {}, {})
+    assert type(resumed) is torch.optim.Adam
+    assert same(train(model, optimizer, 5), train(resumed_model, resumed, 5))
+
+
+@directions
+@pytest.mark.parametrize("name", every(TORCH_AND_NATIVE, fast=["adam", "adamw", "radam"]))
+def test_another_program_s_values_are_taken_but_not_its_execution_flags(name, first, then):
+    """As in torch, in the keys of the class that loads it."""
     optimizer = factory_of(name, first, lr=0.01)(model_for(name))
-    again = OptimizerFactory(name, implementation=then, foreach=True, **{**TOP, "groups": HEAD})(model_for(name))
-    before = [set(group) for group in again.param_groups]
-    saved = of_another_program(optimizer.state_dict())
-    kept = copy.deepcopy(saved["param_groups"])
-    again.load_state_dict(saved)
-    assert saved["param_groups"] == kept
-    assert [set(group) for group in again.param_groups] == before
-    assert [group["foreach"] for group in again.param_groups] == [True, True]
-    assert [group["lr"] for group in again.param_groups] == [0.01, 0.005]
-    assert [group["peak_lr"] for group in again.param_groups] == [0.01, 0.005]
+    resumed = OptimizerFactory(name, implementation=then, foreach=True, **{**TOP, "groups": HEAD})(model_for(name))
+    keys = [set(group) for group in resumed.param_groups]
+    saved = without_configured(optimizer.state_dict())
+    before = copy.deepcopy(saved["param_groups"])
+    resumed.load_state_dict(saved)
+    assert saved["param_groups"] == before
+    assert [set(group) for group in resumed.param_groups] == keys
+    assert [group["foreach"] for group in resumed.param_groups] == [True, True]
+    assert [group["lr"] for group in resumed.param_groups] == [0.01, 0.005]
+    assert [group["peak_lr"] for group in resumed.param_groups] == [0.01, 0.005]
 
 
-@pytest.mark.parametrize(("first", "then"), [("own", "torch"), ("torch", "own")])
-@pytest.mark.parametrize("name", BY_FLAG)
-def test_the_checkpoint_s_decay_goes_on_whatever_the_run_s_config_says(name, first, then):
-    model, resumed = model_for(name), model_for(name)
-    optimizer = factory_of(name, first, decoupled_weight_decay=True)(model)
-    train(model, optimizer, 3)
-    again = factory_of(name, then)(resumed)
-    resumed.load_state_dict(model.state_dict())
-    again.load_state_dict(of_another_program(through_a_file(optimizer.state_dict())))
-    assert same(train(model, optimizer, 3), train(resumed, again, 3))
+@directions
+@flag_names
+def test_another_program_s_decay_mode_continues_whatever_the_config_says(name, first, then):
+    given = {"decoupled_weight_decay": True}
+    model, optimizer, resumed_model, resumed = resume(name, first, then, given, {}, is_foreign=True)
+    assert same(train(model, optimizer, 3), train(resumed_model, resumed, 3))
 
 
-@pytest.mark.parametrize("name", TORCH_AND_NATIVE)
-def test_the_decay_of_torch_s_checkpoint_is_the_usual_one_in_ours(name):
-    model = model_for(name)
-    optimizer = factory_of(name, "torch")(model)
-    train(model, optimizer, 3)
-    again = factory_of(name, "own", **ABSOLUTE)(model_for(name))
-    again.load_state_dict(of_another_program(optimizer.state_dict()))
-    assert [group["weight_decay_mode"] for group in again.param_groups] == [optimizer_info(name).decay] * 2
+@pytest.mark.parametrize("name", every(TORCH_AND_NATIVE, fast=["adam", "adamw"]))
+def test_a_checkpoint_of_torch_s_class_has_the_default_decay_mode_in_ours(name):
+    *_, resumed = resume(name, "torch", "own", {}, ABSOLUTE, is_foreign=True)
+    assert [group["weight_decay_mode"] for group in resumed.param_groups] == [optimizer_info(name).decay] * 2
 
 
-@each(ONLY_OURS)
-def test_torch_s_class_refuses_a_checkpoint_of_what_it_cannot_do(name, given):
-    trained, model = Tiny(), Tiny()
-    optimizer = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(trained)
-    train(trained, optimizer, 2)
-    other = OptimizerFactory(name, implementation="torch", **for_head({"lr_scale": 0.5}))(model)
-    before = copy.deepcopy(other.state_dict()["param_groups"])
-    asked = min(given.keys() & optimizer_info(name).own_only)
+@own_only
+def test_torch_s_class_refuses_a_checkpoint_with_what_it_cannot_do(name, given):
+    trained_model, model = Tiny(), Tiny()
+    trained = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(trained_model)
+    train(trained_model, trained, 2)
+    optimizer = OptimizerFactory(name, implementation="torch", **for_head({"lr_scale": 0.5}))(model)
+    before = copy.deepcopy(optimizer.state_dict()["param_groups"])
+    key = min(given.keys() & optimizer_info(name).own_only)
     with pytest.raises(ConfigError) as caught:
-        other.load_state_dict(of_another_program(optimizer.state_dict()))
-    check_message(caught, asked, f"trained with {asked}: ", "Type implementation: own")
-    assert other.state_dict()["param_groups"] == before
-    assert not any(state["step"] for state in other.state.values())
+        optimizer.load_state_dict(without_configured(trained.state_dict()))
+    check_message(caught, key, f"trained with {key}: ", "Type implementation: own")
+    assert optimizer.state_dict()["param_groups"] == before
+    assert not any(state["step"] for state in optimizer.state.values())
 
 
-def test_what_torch_s_class_refuses_to_load_ours_takes():
-    trained, model = model_for("adam"), model_for("adam")
-    optimizer = factory_of("adam", "own", **ABSOLUTE)(trained)
-    train(trained, optimizer, 3)
-    again = factory_of("adam", "own")(model)
-    model.load_state_dict(trained.state_dict())
-    again.load_state_dict(of_another_program(through_a_file(optimizer.state_dict())))
-    assert same(train(trained, optimizer, 3), train(model, again, 3))
+def test_our_class_loads_the_checkpoint_that_torch_s_refuses():
+    model, optimizer, resumed_model, resumed = resume("adam", "own", "own", ABSOLUTE, {}, is_foreign=True)
+    assert same(train(model, optimizer, 3), train(resumed_model, resumed, 3))
 
 
-def test_the_plan_has_the_decay_in_force():
-    rules = {
-        "head": {"params": "head", "weight_decay_mode": "absolute"},
-        "bias": {"params": "backbone.bias", "decoupled_weight_decay": True},
-    }
-    plan = OptimizerFactory("adam", weight_decay=0.1, groups=rules).plan(Tiny())
-    modes = {group.name: group.hyperparameters["weight_decay_mode"] for group in plan.groups}
-    assert modes == {"default": "l2", "head": "absolute", "bias": "decoupled"}
+# The state of `amsgrad` does not fit a config without it.
+REMOVABLE = [(name, given) for name, given in OWN_ONLY if "amsgrad" not in given]
 
 
 @pytest.mark.parametrize("then", ["own", "torch"])
-@each(ONLY_OURS)
-def test_what_the_config_no_longer_asks_for_ends_with_the_load(name, given, then):
-    """Unlike torch's loading: an edited config is meant."""
-    trained, model = Tiny(), Tiny()
-    optimizer = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(trained)
-    train(trained, optimizer, 2)
-    again = OptimizerFactory(name, implementation=then, **for_head({"lr_scale": 0.5}))(model)
-    if name == "radam" and "amsgrad" in given:
-        pytest.skip("its state has what the new config has no word for")
-    fresh = [{key: value for key, value in group.items() if key != "params"} for group in again.param_groups]
-    again.load_state_dict(through_a_file(optimizer.state_dict()))
-    loaded = [{key: value for key, value in group.items() if key != "params"} for group in again.param_groups]
-    assert loaded == fresh
+@pytest.mark.parametrize(
+    ("name", "given"),
+    every(REMOVABLE, fast=[case for case in FAST_OWN_ONLY if "amsgrad" not in case], id=case_id),
+)
+def test_values_removed_from_the_config_end_with_the_load(name, given, then):
+    """Unlike in torch: an edited config is meant."""
+
+    def values(groups):
+        return [{key: value for key, value in group.items() if key != "params"} for group in groups]
+
+    model = Tiny()
+    optimizer = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(model)
+    train(model, optimizer, 2)
+    resumed = OptimizerFactory(name, implementation=then, **for_head({"lr_scale": 0.5}))(Tiny())
+    configured = values(resumed.param_groups)
+    resumed.load_state_dict(save_and_load(optimizer.state_dict()))
+    assert values(resumed.param_groups) == configured

@@ -1,9 +1,14 @@
-"""Several algorithms in one optimizer under Lightning: as two stepped by hand, resumed bitwise, staged, and sharded."""
+"""Several algorithms in one optimizer under Lightning: bitwise as two optimizers, resumed, monitored and staged.
+
+On several ranks: `test_ddp.py` and `test_sharded.py`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,14 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.optim.composite import Composite
-from tests.support.processes import run_module
-from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.cases import every
+from tests.support.equality import equal
+from tests.support.training import BATCHES, Loader, Net, StepTrace, fit
 
 HIDDEN = {"params": "backbone", "kinds": ["matrix"], "optimizer": "muon", "lr": 0.02}
 NORMS = {"params": "backbone.1", "weight_decay": 0.0}
 SAVED = {"hidden": HIDDEN, "norms": NORMS}
 RULES: dict[str, dict[str, Any]] = {
-    "as saved": SAVED,
     "added": {**SAVED, "head": {"params": "head", "lr_scale": 2.0}},
     "renamed": {"matrices": HIDDEN, "a_norm": NORMS},
     "split": {**SAVED, "biases": {"kinds": ["bias"], "lr_scale": 1.0}},
@@ -42,16 +47,6 @@ SCHEDULERS: dict[str, SchedulerFactory | None] = {
     "one_cycle": SchedulerFactory("one_cycle"),
     "exponential by epoch": SchedulerFactory("exponential", interval="epoch", gamma=0.5),
 }
-schedulers = pytest.mark.parametrize("scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small only wait for a second one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def module_for(rules: dict[str, Any] = SAVED, scheduler: SchedulerFactory | None = None, **options: Any) -> Net:
@@ -60,28 +55,28 @@ def module_for(rules: dict[str, Any] = SAVED, scheduler: SchedulerFactory | None
     return Net(lambda module: configure_optimizers(module, factory, scheduler), **options)
 
 
-def weights_of(module: nn.Module) -> list[Tensor]:
+def read_weights(module: nn.Module) -> list[Tensor]:
     return [parameter.detach().clone() for parameter in module.parameters()]
 
 
-def states_of(optimizer: Any, module: nn.Module) -> dict[str, Any]:
+def read_states(optimizer: Any, module: nn.Module) -> dict[str, Any]:
     return {name: {k: v.clone() for k, v in optimizer.state[p].items()} for name, p in module.named_parameters()}
 
 
-def lrs_of(optimizer: Any, module: nn.Module) -> dict[str, float]:
+def read_lrs(optimizer: Any, module: nn.Module) -> dict[str, float]:
     lrs = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     return {name: lrs[id(p)] for name, p in module.named_parameters()}
 
 
-class Noted(Witness):
-    """After each step, and before the first: the weights, the states, the lrs, by parameter."""
+class FullTrace(StepTrace):
+    """After each step, and in `start` before the first: the weights, and states and lrs by parameter."""
 
     def __init__(self) -> None:
         super().__init__(
             lambda trainer, module: (
-                weights_of(module),
-                states_of(trainer.optimizers[0], module),
-                lrs_of(trainer.optimizers[0], module),
+                read_weights(module),
+                read_states(trainer.optimizers[0], module),
+                read_lrs(trainer.optimizers[0], module),
             )
         )
         self.start: Any = None
@@ -89,59 +84,64 @@ class Noted(Witness):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         assert type(trainer.optimizers[0]) is Composite
-        self.start = self.look(trainer, pl_module)
+        self.start = self.read(trainer, pl_module)
+
+    @property
+    def lrs(self) -> list[dict[str, float]]:
+        return [lrs for *_, lrs in self.steps]
 
 
-# As by hand
+# As two optimizers
 
 
-@pytest.mark.parametrize("batches", [8, 10], ids=["whole windows", "a rest"])
-@pytest.mark.parametrize("clip", [None, 0.05], ids=["as they are", "clipped"])
-@pytest.mark.parametrize("accumulate", [1, 4])
-def test_a_fit_is_a_plain_loop_over_two_optimizers(tmp_path, accumulate, clip, batches) -> None:
-    module, witness = module_for(), Noted()
+@pytest.mark.parametrize(
+    ("accumulate", "clip", "batches"),
+    every(
+        product([1, 4], [None, 0.05], [8, 10]),
+        fast=["accumulate 4, clip 0.05, batches 10", "accumulate 1, clip None, batches 8"],
+        id=lambda case: "accumulate {}, clip {}, batches {}".format(*case),
+    ),
+)
+def test_a_fit_is_bitwise_a_plain_loop_over_two_optimizers(tmp_path, accumulate, clip, batches) -> None:
+    """With 10 batches, the last accumulation of an epoch is shorter than the others."""
+    trace = FullTrace()
     fit(
-        module,
-        tmp_path,
-        witness,
-        epochs=3,
-        loader=Loader(batches),
-        accumulate_grad_batches=accumulate,
+        module_for(), tmp_path, trace, epochs=2, loader=Loader(batches), accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,
-    )
+    )  # fmt: skip
     other, expected = module_for(), []
     named = list(other.named_parameters())
     hidden = [p for name, p in named if name.startswith("backbone") and p.ndim == 2]
     norms = list(other.backbone[1].parameters())
-    rest = [p for _, p in named if not any(p is held for held in (*hidden, *norms))]
-    two = [
+    rest = [p for _, p in named if not any(p is taken for taken in (*hidden, *norms))]
+    optimizers = [
         torch.optim.Muon(hidden, lr=0.02),
         torch.optim.AdamW([{"params": rest}, {"params": norms, "weight_decay": 0.0}], lr=0.01, fused=True),
     ]
-    loader, clipped = Loader(batches), 0
-    for _ in range(3):
+    loader, num_clipped = Loader(batches), 0
+    for _ in range(2):
         for index, (inputs, targets) in enumerate(loader):
             (nn.functional.cross_entropy(other(inputs), targets) / accumulate).backward()
             if (index + 1) % accumulate and index + 1 < batches:
                 continue
             if clip:
                 # In the order of the groups, as Lightning clips: the norm is a sum.
-                clipped += nn.utils.clip_grad_norm_([*hidden, *rest, *norms], clip) > clip
-            for optimizer in two:
+                num_clipped += nn.utils.clip_grad_norm_([*hidden, *rest, *norms], clip) > clip
+            for optimizer in optimizers:
                 optimizer.step()
                 optimizer.zero_grad()
-            expected.append(weights_of(other))
-    seen = [weights for weights, *_ in witness.seen]
-    assert len(seen) == 3 * math.ceil(batches / accumulate)
-    assert [same(a, b) for a, b in zip(seen, expected, strict=True)] == [True] * len(expected)
-    assert bool(clipped) is bool(clip)
+            expected.append(read_weights(other))
+    weights = [weights for weights, *_ in trace.steps]
+    assert len(weights) == 2 * math.ceil(batches / accumulate)
+    assert [equal(a, b) for a, b in zip(weights, expected, strict=True)] == [True] * len(expected)
+    assert bool(num_clipped) is bool(clip)
 
 
 # Resumed
 
 
 class SameOrder(Loader):
-    """Each epoch's batches in one order: after the end of an epoch Lightning asks a loader once more than before."""
+    """The same order in every epoch: after an epoch's end, Lightning asks a resumed loader once more than before."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.batch %= len(self)
@@ -150,120 +150,126 @@ class SameOrder(Loader):
             yield self.inputs[self.batch - 1], self.targets[self.batch - 1]
 
 
-# Each is a file, after how many steps it was saved, and the loader of both fits.
 CHECKPOINTS = {
     "mid-epoch": ("step=3.ckpt", 3, Loader),
     "last step of an epoch": ("step=4.ckpt", 4, Loader),
     "late": ("step=7.ckpt", 7, Loader),
     "end of an epoch": ("epoch=1.ckpt", 4, SameOrder),
 }
+"""By kind: the file, the optimizer steps before it, and the loader of both fits."""
+
+FullRun = tuple[Path, FullTrace]
+RunFull = Callable[[str, type[Loader]], FullRun]
 
 
-def interrupted(folder: Path, scheduler: SchedulerFactory | None, loader: type[Loader] = Loader) -> Noted:
-    """A whole fit that leaves `step=<n>.ckpt` after each step and `epoch=<n>.ckpt` after each epoch."""
-    witness = Noted()
-    by_epoch = ModelCheckpoint(folder, "{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
-    module = module_for(SAVED, scheduler, dropout=0.3)
-    fit(module, folder, witness, RNGState(), by_epoch, save=True, accumulate_grad_batches=2, loader=loader())
-    assert len(witness.seen) == 8
-    return witness
+@pytest.fixture(scope="module")
+def run_full(tmp_path_factory: pytest.TempPathFactory) -> RunFull:
+    """Runs 8 steps under a scheduler; writes `step=<n>.ckpt` after each and `epoch=<n>.ckpt` after each epoch."""
+
+    @cache
+    def run(scheduler: str, loader: type[Loader]) -> FullRun:
+        folder, trace = tmp_path_factory.mktemp("full"), FullTrace()
+        by_epoch = ModelCheckpoint(folder, "{epoch}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=True)
+        module = module_for(SAVED, SCHEDULERS[scheduler], dropout=0.3)
+        callbacks = (trace, RNGState(), by_epoch)
+        fit(module, folder, *callbacks, save=True, accumulate_grad_batches=2, loader=loader())
+        assert len(trace.steps) == 8
+        return folder, trace
+
+    return run
 
 
-def resumed(
-    folder: Path, file: str, rules: dict[str, Any], scheduler: SchedulerFactory | None, loader: type[Loader] = Loader
-) -> Noted:
-    witness, module = Noted(), module_for(rules, scheduler, dropout=0.3)
+def resume(folder: Path, checkpoint: Path, rules: dict[str, Any], scheduler: str, loader: type[Loader]) -> FullTrace:
+    trace, module = FullTrace(), module_for(rules, SCHEDULERS[scheduler], dropout=0.3)
     # Another seed: what is not restored shows.
-    arguments = {"accumulate_grad_batches": 2, "ckpt_path": folder / file, "seed": 2, "loader": loader()}
-    fit(module, folder / "again", witness, RNGState(), **arguments)
-    return witness
+    arguments = {"accumulate_grad_batches": 2, "ckpt_path": checkpoint, "seed": 2, "loader": loader()}
+    fit(module, folder, trace, RNGState(), **arguments)
+    return trace
 
 
-@schedulers
-def test_an_interrupted_fit_goes_on_bitwise(tmp_path, scheduler) -> None:
-    whole = {loader: interrupted(tmp_path / loader.__name__, scheduler, loader) for loader in (Loader, SameOrder)}
+@pytest.mark.parametrize("scheduler", every(SCHEDULERS, fast=["warmup_cosine"]))
+def test_resumes_bitwise(tmp_path, scheduler, run_full) -> None:
     for name, (file, step, loader) in CHECKPOINTS.items():
-        again = resumed(tmp_path / loader.__name__, file, SAVED, scheduler, loader)
-        assert len(again.seen) == 8 - step
-        assert same(again.seen, whole[loader].seen[step:]), name
+        folder, full = run_full(scheduler, loader)
+        resumed = resume(tmp_path, folder / file, SAVED, scheduler, loader)
+        assert len(resumed.steps) == 8 - step
+        assert equal(resumed.steps, full.steps[step:]), name
 
 
-@schedulers
-def test_under_other_rules_every_state_is_at_its_own_parameter(tmp_path, scheduler) -> None:
-    whole = {loader: interrupted(tmp_path / loader.__name__, scheduler, loader) for loader in (Loader, SameOrder)}
-    for rules in ("added", "renamed", "split"):
-        for name, (file, step, loader) in CHECKPOINTS.items():
-            again = resumed(tmp_path / loader.__name__, file, RULES[rules], scheduler, loader)
-            assert same(again.start[:2], whole[loader].seen[step - 1][:2]), (rules, name)
-            if rules != "added":
-                assert same(again.seen, whole[loader].seen[step:]), (rules, name)
-                continue
-            for (*_, lrs), (*_, others) in zip(again.seen, whole[loader].seen[step:], strict=True):
-                for parameter, lr in others.items():
-                    # The part of its peak is rounded once.
-                    expected = 2 * lr if parameter.startswith("head") else lr
-                    assert lrs[parameter] == pytest.approx(expected, rel=1e-14), (name, parameter)
+@pytest.mark.parametrize(
+    ("rules", "scheduler", "checkpoint"),
+    every(
+        product(RULES, SCHEDULERS, CHECKPOINTS),
+        fast=[f"{rules}, warmup_cosine, mid-epoch" for rules in RULES] + ["split, warmup_cosine, end of an epoch"],
+        id=", ".join,
+    ),
+)
+def test_under_edited_rules_every_state_follows_its_parameter(tmp_path, rules, scheduler, checkpoint, run_full) -> None:
+    file, step, loader = CHECKPOINTS[checkpoint]
+    folder, full = run_full(scheduler, loader)
+    resumed = resume(tmp_path, folder / file, RULES[rules], scheduler, loader)
+    assert equal(resumed.start[:2], full.steps[step - 1][:2])
+    if rules != "added":
+        assert equal(resumed.steps, full.steps[step:])
+        return
+    for lrs, others in zip(resumed.lrs, full.lrs[step:], strict=True):
+        for parameter, lr in others.items():
+            # The factor is rounded once.
+            expected = 2 * lr if parameter.startswith("head") else lr
+            assert lrs[parameter] == pytest.approx(expected, rel=1e-14), parameter
 
 
-def test_rules_that_change_an_algorithm_are_refused_by_the_parameter_s_name(tmp_path) -> None:
-    interrupted(tmp_path, None)
+def test_rules_that_change_a_parameter_s_algorithm_are_refused_by_its_name(tmp_path, run_full) -> None:
+    folder, _ = run_full("warmup_cosine", Loader)
     lion = {"hidden": {**HIDDEN, "optimizer": "lion", "lr": 0.01}, "norms": NORMS}
     with pytest.raises(ConfigError, match=r"backbone\.0\.weight"):
-        resumed(tmp_path, "step=3.ckpt", lion, None)
+        resume(tmp_path, folder / "step=3.ckpt", lion, "warmup_cosine", Loader)
 
 
-def test_a_rule_s_schedule_is_kept_and_resumed(tmp_path) -> None:
+def test_the_schedule_of_a_rule_replaces_the_scheduler_and_resumes(tmp_path) -> None:
     rules = {**SAVED, "head": {"params": "head", "schedule": "constant"}}
     scheduler = SCHEDULERS["warmup_cosine"]
-    witness = Noted()
-    fit(module_for(rules, scheduler), tmp_path, witness, save=True)
-    seen = [lrs for *_, lrs in witness.seen]
-    assert {lrs["head.bias"] for lrs in seen} == {0.01}
-    assert len({lrs["backbone.0.bias"] for lrs in seen}) > 10
-    again = Noted()
-    fit(module_for(rules, scheduler), tmp_path / "again", again, ckpt_path=tmp_path / "step=6.ckpt", seed=2)
-    assert same(again.seen, witness.seen[6:])
+    trace = FullTrace()
+    fit(module_for(rules, scheduler), tmp_path, trace, save=True)
+    assert {lrs["head.bias"] for lrs in trace.lrs} == {0.01}
+    assert len({lrs["backbone.0.bias"] for lrs in trace.lrs}) > 10
+    resumed = FullTrace()
+    fit(module_for(rules, scheduler), tmp_path / "resumed", resumed, ckpt_path=tmp_path / "step=6.ckpt", seed=2)
+    assert equal(resumed.steps, trace.steps[6:])
 
 
-def test_a_rule_s_schedule_is_built_without_a_scheduler(tmp_path) -> None:
+def test_the_schedule_of_a_rule_needs_no_scheduler(tmp_path) -> None:
     rules = {**SAVED, "head": {"params": "head", "schedule": {"name": "warmup_cosine"}}}
-    witness = Noted()
-    fit(module_for(rules), tmp_path, witness)
-    seen = [lrs for *_, lrs in witness.seen]
-    half = [0.01 * (0.5 + 0.5 * math.cos(math.pi * t / 16)) for t in range(16)]
-    assert [lrs["head.bias"] for lrs in seen] == pytest.approx(half, rel=1e-12)  # rounded at another place
-    assert {lrs["backbone.0.weight"] for lrs in seen} == {0.02}
+    trace = FullTrace()
+    fit(module_for(rules), tmp_path, trace)
+    cosine = [0.01 * (0.5 + 0.5 * math.cos(math.pi * t / 16)) for t in range(16)]
+    assert [lrs["head.bias"] for lrs in trace.lrs] == pytest.approx(cosine, rel=1e-12)  # rounded in another order
+    assert {lrs["backbone.0.weight"] for lrs in trace.lrs} == {0.02}
 
 
-# Beside the callbacks
-
-PLAN: dict[str, Any] = {
-    "head": {"params": "head"},
-    "norms": {"params": ["backbone.1", "*.bias"], "at": {"step": 2}},
-    "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.5, "warmup_steps": 3},
-}
+# With the callbacks
 
 
 def test_the_monitor_reads_each_group_by_its_own_algorithm(tmp_path) -> None:
-    def look(trainer: Trainer, module: Any) -> dict[str, float]:
-        optimizer, found = trainer.optimizers[0], {}
+    def read(trainer: Trainer, module: Any) -> dict[str, float]:
+        optimizer, values = trainer.optimizers[0], {}
         for group in optimizer.param_groups:
-            found[f"optim/lr/{group['name']}"] = group["lr"]
+            values[f"optim/lr/{group['name']}"] = group["lr"]
             for key in ("momentum_buffer", "exp_avg", "exp_avg_sq"):
-                held = [optimizer.state[p][key] for p in group["params"] if key in optimizer.state[p]]
-                if held:
-                    squares = sum(float(value.double().square().sum()) for value in held)
-                    found[f"optim/norm/{key}/{group['name']}"] = math.sqrt(squares)
-        return found
+                buffers = [optimizer.state[p][key] for p in group["params"] if key in optimizer.state[p]]
+                if buffers:
+                    squares = sum(float(buffer.double().square().sum()) for buffer in buffers)
+                    values[f"optim/norm/{key}/{group['name']}"] = math.sqrt(squares)
+        return values
 
-    witness, monitor = Witness(look), OptimizerMonitor(1, to_callback_metrics=True, update_norm=True, cosine=True)
-    trainer = fit(module_for(scheduler=SCHEDULERS["one_cycle"]), tmp_path, monitor, witness)
+    trace, monitor = StepTrace(read), OptimizerMonitor(1, to_callback_metrics=True, update_norm=True, cosine=True)
+    trainer = fit(module_for(scheduler=SCHEDULERS["one_cycle"]), tmp_path, monitor, trace)
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    last = witness.seen[-1]
-    assert set(last) == {key for key in logged if key in last}
-    assert "optim/norm/momentum_buffer/hidden" in last and "optim/norm/exp_avg/hidden" not in last
+    expected = trace.steps[-1]
+    assert expected.keys() <= logged.keys()
+    assert "optim/norm/momentum_buffer/hidden" in expected and "optim/norm/exp_avg/hidden" not in expected
     # float32 sums, and float32 metrics.
-    assert {key: logged[key] for key in last} == pytest.approx(last, rel=1e-5)
+    assert {key: logged[key] for key in expected} == pytest.approx(expected, rel=1e-5)
     assert {"optim/momentum/hidden", "optim/beta1/default", "optim/norm/update/hidden"} <= set(logged)
     assert "optim/beta1/hidden" not in logged and "optim/momentum/default" not in logged
 
@@ -271,10 +277,13 @@ def test_the_monitor_reads_each_group_by_its_own_algorithm(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("rules", "scheduler"),
     [
-        (SAVED, SCHEDULERS["one_cycle"]),
-        ({**SAVED, "head": {"params": "head", "schedule": "constant"}}, SCHEDULERS["warmup_cosine"]),
+        pytest.param(SAVED, SCHEDULERS["one_cycle"], id="one_cycle"),
+        pytest.param(
+            {**SAVED, "head": {"params": "head", "schedule": "constant"}},
+            SCHEDULERS["warmup_cosine"],
+            id="schedule of a rule",
+        ),
     ],
-    ids=["one_cycle", "by group"],
 )
 def test_learning_rate_monitor_logs_every_group(tmp_path, rules, scheduler) -> None:
     monitor, logger = LearningRateMonitor(), CSVLogger(tmp_path)
@@ -283,178 +292,95 @@ def test_learning_rate_monitor_logs_every_group(tmp_path, rules, scheduler) -> N
     assert all(len(values) == 4 * BATCHES for values in monitor.lrs.values())
 
 
+# Staged
+
+PLAN: dict[str, Any] = {
+    "head": {"params": "head"},
+    "norms": {"params": ["backbone.1", "*.bias"], "at": {"step": 2}},
+    "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.5, "warmup_steps": 3},
+}
 STAGED = {
     "constant": (SAVED, None),
     "warmup_cosine": (SAVED, SCHEDULERS["warmup_cosine"]),
     "one_cycle": (SAVED, SCHEDULERS["one_cycle"]),
-    "by group": ({**SAVED, "head": {"params": "head", "schedule": "constant"}}, SCHEDULERS["warmup_cosine"]),
+    "schedule of a rule": (
+        {**SAVED, "head": {"params": "head", "schedule": "constant"}},
+        SCHEDULERS["warmup_cosine"],
+    ),
 }
+# Before, at and after each thaw; in the warm-up; late.
+RESUMED_STEPS = (1, 2, 3, 4, 5, 9)
+
+StagedRun = tuple[Trainer, Net, StepTrace]
 
 
-def staged(folder: Path, rules: Any, scheduler: Any, ckpt_path: Path | None = None) -> tuple[Any, Net, Witness]:
+def run_staged(folder: Path, rules: Any, scheduler: Any, ckpt_path: Path | None = None) -> StagedRun:
     module = module_for(rules, scheduler, dropout=0.3)
-    witness = Witness(
+    trace = StepTrace(
         lambda trainer, module: (
             {group["name"]: (group["algorithm"], group["lr"]) for group in trainer.optimizers[0].param_groups},
-            weights_of(module),
+            read_weights(module),
         )
     )
-    callbacks = (StagedUnfreeze(PLAN), OptimizerMonitor(1, to_callback_metrics=True), RNGState(), witness)
-    given = {"ckpt_path": ckpt_path, "save": ckpt_path is None, "seed": 1 if ckpt_path is None else 2}
-    return fit(module, folder, *callbacks, epochs=3, **given), module, witness
+    callbacks = (StagedUnfreeze(PLAN), OptimizerMonitor(1, to_callback_metrics=True), RNGState(), trace)
+    arguments = {"ckpt_path": ckpt_path, "save": ckpt_path is None, "seed": 1 if ckpt_path is None else 2}
+    return fit(module, folder, *callbacks, epochs=3, **arguments), module, trace
 
 
-def test_a_head_is_trained_by_adamw_first_and_the_backbone_by_muon_later(tmp_path) -> None:
-    trainer, _, witness = staged(tmp_path, SAVED, None)
-    algorithms = [{name: algorithm for name, (algorithm, _) in groups.items()} for groups, _ in witness.seen]
+@pytest.fixture(scope="module")
+def run_staged_full(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, StagedRun]]:
+    @cache
+    def run(name: str) -> tuple[Path, StagedRun]:
+        folder = tmp_path_factory.mktemp("staged")
+        return folder, run_staged(folder, *STAGED[name])
+
+    return run
+
+
+def test_adamw_trains_the_head_first_and_muon_the_backbone_later(run_staged_full) -> None:
+    _, (trainer, _, trace) = run_staged_full("constant")
+    algorithms = [{name: algorithm for name, (algorithm, _) in groups.items()} for groups, _ in trace.steps]
     head = {"head": "adamw"}
-    norms = {**head, "norms": "adamw", "norms.norms": "adamw"}
-    first = {name: group for name, group in algorithms[2].items() if name != "head"}
+    norms = {name: algorithm for name, algorithm in algorithms[2].items() if name != "head"}
+    late = {name: algorithm for name, algorithm in algorithms[-1].items() if name not in algorithms[2]}
     assert algorithms[:2] == [head] * 2
-    assert set(first.values()) == {"adamw"} and algorithms[2:BATCHES] == [algorithms[2]] * (BATCHES - 2)
-    late = {name: group for name, group in algorithms[-1].items() if name not in algorithms[2]}
+    assert algorithms[2:BATCHES] == [{**head, **norms}] * (BATCHES - 2)
+    assert algorithms[BATCHES:] == [{**head, **norms, **late}] * 2 * BATCHES
+    assert set(norms.values()) == {"adamw"}
     assert set(late.values()) == {"muon"} and all(name.startswith("backbone") for name in late)
-    assert algorithms[BATCHES:] == [algorithms[-1]] * 2 * BATCHES
-    assert norms.keys() & algorithms[-1].keys()
-    lrs = [{n: lr for n, (_, lr) in groups.items() if n in late} for groups, _ in witness.seen[BATCHES:]]
-    assert [set(step.values()) for step in lrs[:4]] == [{0.02 * (0.5 * part)} for part in (1 / 3, 2 / 3, 1.0, 1.0)]
-    for index, (earlier, later) in enumerate(zip(witness.seen[:BATCHES], witness.seen[1:BATCHES], strict=False)):
-        assert torch.equal(earlier[1][0], later[1][0]), (index, "Muon's matrix waits")
-    logged = set(trainer.callback_metrics)
-    assert {f"optim/norm/momentum_buffer/{name}" for name in late} <= logged
+    late_lrs = [{lr for name, (_, lr) in groups.items() if name in late} for groups, _ in trace.steps[BATCHES:]]
+    assert late_lrs[:4] == [{0.02 * (0.5 * factor)} for factor in (1 / 3, 2 / 3, 1.0, 1.0)]
+    matrices = [weights[0] for _, weights in trace.steps[:BATCHES]]
+    assert all(torch.equal(matrix, matrices[0]) for matrix in matrices), "Muon's matrix was trained too early"
+    assert {f"optim/norm/momentum_buffer/{name}" for name in late} <= set(trainer.callback_metrics)
 
 
-@pytest.mark.parametrize(("rules", "scheduler"), STAGED.values(), ids=STAGED)
-def test_staged_it_resumes_bitwise_from_every_step(tmp_path, rules, scheduler) -> None:
-    trainer, module, witness = staged(tmp_path, rules, scheduler)
-    for step in range(1, 3 * BATCHES):
-        again, other, saw = staged(tmp_path / "again", rules, scheduler, tmp_path / f"step={step}.ckpt")
-        assert same(saw.seen, witness.seen[step:]), step
-        assert same(module.state_dict(), other.state_dict()), step
-        assert same(*(_told(one.optimizers[0].state_dict()) for one in (trainer, again))), step
+@pytest.mark.parametrize("name", every(STAGED, fast=["schedule of a rule"]))
+def test_stages_resume_bitwise(tmp_path, name, run_staged_full) -> None:
+    folder, (trainer, module, trace) = run_staged_full(name)
+    for step in RESUMED_STEPS:
+        other, resumed, rest = run_staged(tmp_path, *STAGED[name], folder / f"step={step}.ckpt")
+        assert equal(rest.steps, trace.steps[step:]), step
+        assert equal(module.state_dict(), resumed.state_dict()), step
+        assert equal(*(_comparable(each.optimizers[0].state_dict()) for each in (trainer, other))), step
 
 
-def _told(state_dict: dict[str, Any]) -> dict[str, Any]:
-    """Without a default that torch gives to groups that join after a load, and to no others."""
+def _comparable(state_dict: dict[str, Any]) -> dict[str, Any]:
+    """Without the default that torch gives only to groups that join after a load."""
     groups = [{k: v for k, v in group.items() if k != "differentiable"} for group in state_dict["param_groups"]]
     return {**state_dict, "param_groups": groups}
 
 
-@pytest.mark.parametrize("rules", ["renamed", "split"])
-@pytest.mark.parametrize("scheduler", ["constant", "warmup_cosine", "one_cycle"])
-def test_staged_it_goes_on_through_renamed_and_split_rules(tmp_path, rules, scheduler) -> None:
-    _, module, witness = staged(tmp_path, SAVED, SCHEDULERS[scheduler])
+@pytest.mark.parametrize(
+    ("rules", "name"),
+    every(
+        product(["renamed", "split"], ["constant", "warmup_cosine", "one_cycle"]), fast=["split, constant"],
+        id=", ".join,
+    ),
+)  # fmt: skip
+def test_stages_resume_bitwise_under_renamed_and_split_rules(tmp_path, rules, name, run_staged_full) -> None:
+    folder, (_, module, trace) = run_staged_full(name)
     for step in (1, 3, 5, 9):
-        args = (RULES[rules], SCHEDULERS[scheduler], tmp_path / f"step={step}.ckpt")
-        _, other, saw = staged(tmp_path / "again", *args)
-        assert same([weights for _, weights in saw.seen], [weights for _, weights in witness.seen[step:]]), step
-        assert same(module.state_dict(), other.state_dict()), step
-
-
-# Two processes
-
-
-def run(folder: Path, how: str, *ckpt_and_rules: str) -> list[Any]:
-    """What each rank noted; nothing where the fit was refused, which `log.txt` tells."""
-    folder.mkdir()
-    arguments = (folder, how, *ckpt_and_rules)
-    status, out, errors = run_module("tests.support.runs.algorithms", *arguments, timeout_s=180, may_fail=True)
-    (folder / "log.txt").write_text(out + errors, encoding="utf-8")
-    if status:
-        return []
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(1 if how == "alone" else 2)]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("algorithms")
-
-
-@pytest.fixture(scope="module")
-def ddp(place: Path) -> list[Any]:
-    return run(place / "ddp", "ddp")
-
-
-@pytest.fixture(scope="module")
-def fsdp(place: Path) -> list[Any]:
-    return run(place / "fsdp", "fsdp")
-
-
-@pytest.fixture(scope="module")
-def full(place: Path) -> list[Any]:
-    return run(place / "full", "full")
-
-
-@pytest.mark.slow
-def test_replicas_are_bitwise_equal_and_equal_one_process(place, ddp) -> None:
-    first, second = ddp
-    assert len(first) == 9
-    assert same(first, second)
-    (one,) = run(place / "alone", "alone")
-    for ours, alone in zip(first, one, strict=True):
-        assert ours["lrs"] == alone["lrs"]
-        for name, parameter in ours["params"].items():
-            # A mean of two means of float32 gradients; Adam divides them by their own size.
-            torch.testing.assert_close(parameter, alone["params"][name], rtol=0, atol=1e-6)
-    assert not same(first[0]["params"], first[-1]["params"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("step", [3, 4])
-@pytest.mark.parametrize("rules", ["as saved", "renamed", "split"])
-def test_replicas_resume_bitwise_under_renamed_and_split_rules(place, ddp, step, rules) -> None:
-    found = run(place / f"ddp {rules} from {step}", "ddp", str(place / "ddp" / f"step={step}.ckpt"), rules)
-    for again in found or [None]:
-        assert same(again[0]["states"], ddp[0][step]["states"])
-        assert same([s["params"] for s in again], [s["params"] for s in ddp[0][step:]])
-        assert same([s["lrs"] for s in again[1:]], [s["lrs"] for s in ddp[0][step + 1 :]])
-
-
-@pytest.mark.slow
-def test_a_sharded_fit_is_that_of_two_optimizers_stepped_by_hand(place, fsdp) -> None:
-    first, second = fsdp
-    by_hand, _ = run(place / "by hand", "by_hand")
-    assert len(first) == 9
-    assert same(first, second)
-    assert [same(a["params"], b["params"]) for a, b in zip(first, by_hand, strict=True)] == [True] * 9
-    for name, parameter in first[0]["params"].items():
-        assert not torch.equal(parameter, first[-1]["params"][name]), name
-    assert {key for name, state in first[-1]["states"].items() if name == "backbone.0.weight" for key in state} == {
-        "momentum_buffer"
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["fsdp", "full"])
-@pytest.mark.parametrize("rules", ["as saved", "renamed"])
-@pytest.mark.parametrize("step", [3, 4])
-def test_a_sharded_fit_resumes_bitwise(place, request, how, rules, step) -> None:
-    whole = request.getfixturevalue(how)
-    found = run(place / f"{how} {rules} from {step}", how, str(place / how / f"step={step}.ckpt"), rules)
-    assert len(found) == 2
-    for again in found:
-        assert same(again[0]["states"], whole[0][step]["states"])
-        assert same([s["params"] for s in again], [s["params"] for s in whole[0][step:]])
-        assert same([s["lrs"] for s in again[1:]], [s["lrs"] for s in whole[0][step + 1 :]])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["fsdp", "full"])
-@pytest.mark.parametrize("rules", ["split", "added", "exchanged"])
-def test_a_sharded_checkpoint_under_other_rules_is_right_by_name_or_refused(place, request, how, rules) -> None:
-    whole = request.getfixturevalue(how)[0]
-    folder = place / f"{how} {rules}"
-    found = run(folder, how, str(place / how / "step=3.ckpt"), rules)
-    if not found:
-        assert "param_groups" in (folder / "log.txt").read_text(encoding="utf-8")
-        return
-    for again in found:
-        assert same(again[0]["states"], whole[3]["states"])
-        assert same(again[0]["params"], whole[3]["params"])
-        for now, then in zip(again[1:], whole[4:], strict=True):
-            for name, lr in then["lrs"].items():
-                twice = rules != "split" and name.startswith("head")
-                # The part of its peak is rounded once.
-                assert now["lrs"][name] == pytest.approx(2 * lr if twice else lr, rel=1e-14), name
-    if rules == "split":
-        assert same([s["params"] for s in found[0]], [s["params"] for s in whole[3:]])
+        _, resumed, rest = run_staged(tmp_path, RULES[rules], STAGED[name][1], folder / f"step={step}.ckpt")
+        assert equal([weights for _, weights in rest.steps], [weights for _, weights in trace.steps[step:]]), step
+        assert equal(module.state_dict(), resumed.state_dict()), step

@@ -1,4 +1,4 @@
-"""configure_optimizers, and the length of a run."""
+"""configure_optimizers, and the length of a run that it takes from the trainer."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-from lightning_optim.callbacks.configure import run_length
-from tests.support.training import Loader, Net, fit, same
+from lightning_optim.callbacks.run_length import get_run_length
+from tests.support.equality import equal
+from tests.support.training import Loader, Net, fit
 
 ADAMW = OptimizerFactory("adamw", lr=0.01)
 
 
-class _Stop(Exception):
+class StopFit(Exception):
     pass
 
 
-def _length_seen(tmp_path: Any, loader: Any, interval: str = "step", **arguments: Any) -> Any:
-    """What run_length says inside configure_optimizers, and what Lightning itself would estimate."""
-    seen = {}
+def read_length(tmp_path: Any, loader: Any, interval: str = "step", **arguments: Any) -> Any:
+    """The length inside configure_optimizers, whether it has set up the loader, and the length Lightning estimates."""
+    found = {}
 
     def configure(module: Any) -> Any:
-        seen["ours"] = run_length(module.trainer, interval)
-        seen["loaded"] = module.trainer.train_dataloader is not None
-        seen["lightning"] = module.trainer.estimated_stepping_batches
-        raise _Stop
+        found["ours"] = get_run_length(module.trainer, interval)
+        found["loaded"] = module.trainer.train_dataloader is not None
+        found["lightning"] = module.trainer.estimated_stepping_batches
+        raise StopFit
 
-    with pytest.raises(_Stop):
+    with pytest.raises(StopFit):
         fit(Net(configure), tmp_path, loader=loader, **arguments)
-    return seen
+    return found
 
 
 @pytest.mark.parametrize(
@@ -49,24 +50,24 @@ def _length_seen(tmp_path: Any, loader: Any, interval: str = "step", **arguments
     ],
     ids=lambda arguments: ", ".join(f"{k}={v}" for k, v in arguments.items()),
 )
-def test_the_length_of_a_run_is_lightnings_without_touching_its_loader(tmp_path, arguments) -> None:
+def test_the_length_in_steps_is_lightning_s_without_setting_up_the_loader(tmp_path, arguments) -> None:
     data = TensorDataset(torch.zeros(20, 4), torch.zeros(20))
-    seen = _length_seen(tmp_path, DataLoader(data, batch_size=2), **arguments)
-    assert seen["ours"] == seen["lightning"]
-    assert not seen["loaded"]
+    found = read_length(tmp_path, DataLoader(data, batch_size=2), **arguments)
+    assert found["ours"] == found["lightning"]
+    assert not found["loaded"]
 
 
-def test_several_loaders_count_as_lightning_counts_them(tmp_path) -> None:
+def test_several_loaders_are_counted_as_lightning_counts_them(tmp_path) -> None:
     loaders = {name: DataLoader(TensorDataset(torch.zeros(n, 4))) for name, n in (("a", 6), ("b", 10))}
-    seen = _length_seen(tmp_path, loaders, epochs=2)
-    assert seen["ours"] == seen["lightning"] == 20
+    found = read_length(tmp_path, loaders, epochs=2)
+    assert found["ours"] == found["lightning"] == 20
 
 
-def test_by_epochs(tmp_path) -> None:
-    assert _length_seen(tmp_path, Loader(), interval="epoch", epochs=5)["ours"] == 5
+def test_the_length_in_epochs_is_max_epochs(tmp_path) -> None:
+    assert read_length(tmp_path, Loader(), interval="epoch", epochs=5)["ours"] == 5
 
 
-def test_a_fast_dev_run_stays_at_the_beginning(tmp_path) -> None:
+def test_the_schedule_of_a_fast_dev_run_stays_at_its_beginning(tmp_path) -> None:
     scheduler = SchedulerFactory("warmup_cosine", warmup_steps=100)
     trainer = fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, fast_dev_run=True)
     assert trainer.lr_scheduler_configs[0].scheduler.get_last_lr() == [0.01 * 2 / 100]
@@ -75,13 +76,15 @@ def test_a_fast_dev_run_stays_at_the_beginning(tmp_path) -> None:
 def test_accumulation_that_changes_by_epoch_is_refused(tmp_path) -> None:
     scheduler = SchedulerFactory("cosine_annealing")
     module = Net(lambda m: configure_optimizers(m, ADAMW, scheduler))
-    with pytest.raises(ConfigError, match=r"a GradientAccumulationScheduler changes .* Type scheduler\.total_steps"):
+    with pytest.raises(
+        ConfigError, match=r"^scheduler\.total_steps: .* a GradientAccumulationScheduler .* Type scheduler\."
+    ):
         fit(module, tmp_path, GradientAccumulationScheduler({0: 2}))
 
 
-def test_an_endless_trainer_is_refused(tmp_path) -> None:
-    with pytest.raises(ConfigError, match=r"the trainer has no end to take it from\. Type scheduler\.total_steps"):
-        _length_seen(tmp_path, Loader(), epochs=-1)
+def test_a_trainer_without_end_is_refused(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"^scheduler\.total_steps: .*trainer has no end\. Type scheduler\."):
+        read_length(tmp_path, Loader(), epochs=-1)
 
 
 def test_a_loader_without_length_is_refused(tmp_path) -> None:
@@ -89,11 +92,11 @@ def test_a_loader_without_length_is_refused(tmp_path) -> None:
         def __iter__(self) -> Any:
             yield from iter(Loader())
 
-    with pytest.raises(ConfigError, match="the training loader has no length to take it from"):
-        _length_seen(tmp_path, DataLoader(Endless(), batch_size=None), epochs=1)
+    with pytest.raises(ConfigError, match=r"^scheduler\.total_steps: .*training loader has no length\. .*max_steps"):
+        read_length(tmp_path, DataLoader(Endless(), batch_size=None), epochs=1)
 
 
-def test_the_schedule_gets_the_length_of_the_run(tmp_path) -> None:
+def test_a_schedule_gets_the_length_of_the_run(tmp_path) -> None:
     scheduler = SchedulerFactory("one_cycle")
     trainer = fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, epochs=3)
     assert trainer.lr_scheduler_configs[0].scheduler.total_steps == 12
@@ -101,7 +104,7 @@ def test_the_schedule_gets_the_length_of_the_run(tmp_path) -> None:
 
 
 def test_a_stateful_loader_resumes_mid_epoch(tmp_path) -> None:
-    """Lightning #20550: a schedule that reads trainer.estimated_stepping_batches breaks this silently."""
+    """A schedule that reads trainer.estimated_stepping_batches would break it silently (Lightning #20550)."""
 
     def run(**arguments: Any) -> LightningModule:
         torch.manual_seed(0)
@@ -109,11 +112,11 @@ def test_a_stateful_loader_resumes_mid_epoch(tmp_path) -> None:
         fit(module, tmp_path, epochs=3, **arguments)
         return module
 
-    whole = run(save=True)
-    assert same(whole.state_dict(), run(ckpt_path=tmp_path / "step=6.ckpt").state_dict())
+    full = run(save=True)
+    assert equal(full.state_dict(), run(ckpt_path=tmp_path / "step=6.ckpt").state_dict())
 
 
-def test_without_scheduler() -> None:
+def test_without_a_scheduler_there_is_only_the_optimizer() -> None:
     module = Net(lambda m: None)
     assert list(configure_optimizers(module, ADAMW)) == ["optimizer"]
 
@@ -126,28 +129,28 @@ def test_without_scheduler() -> None:
     ],
     ids=["optimizer", "scheduler"],
 )
-def test_what_was_not_instantiated_is_refused(optimizer, scheduler, message) -> None:
+def test_a_factory_that_was_not_instantiated_is_refused(optimizer, scheduler, message) -> None:
     with pytest.raises(ConfigError, match=message):
         configure_optimizers(Net(lambda m: None), optimizer, scheduler)
 
 
-def test_a_module_without_trainer_needs_total_steps_in_the_config() -> None:
+def test_a_module_without_trainer_takes_total_steps_from_the_config() -> None:
     module = Net(lambda m: None)
     config = configure_optimizers(module, ADAMW, SchedulerFactory("one_cycle", total_steps=9))
     assert config["lr_scheduler"]["scheduler"].total_steps == 9
 
 
-def test_plateau_needs_nothing_but_its_monitor(tmp_path) -> None:
+def test_reduce_on_plateau_needs_only_its_monitor(tmp_path) -> None:
     scheduler = SchedulerFactory(
         "reduce_on_plateau", interval="epoch", monitor="loss", patience=0, threshold=1e9, threshold_mode="abs"
     )
 
-    class Rates(Callback):
-        seen: list[float] = []
+    class EpochLrs(Callback):
+        values: list[float] = []
 
         def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            self.seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+            self.values.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    rates = Rates()
-    fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, rates, epochs=3)
-    assert rates.seen == [0.01, 0.01, 0.01 * 0.1]
+    lrs = EpochLrs()
+    fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, lrs, epochs=3)
+    assert lrs.values == [0.01, 0.01, 0.01 * 0.1]

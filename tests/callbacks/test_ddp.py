@@ -1,22 +1,43 @@
-"""StagedUnfreeze in two processes: replicas stay bitwise equal, and equal one process at the same global batch."""
+"""Callbacks in two DDP processes: replicas stay bitwise equal, agree with one process, and resume bitwise.
+
+The jobs of the fast tests run in one pair of processes, those of the slow ones in another.
+"""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.support.processes import run_module
-from tests.support.runs.ddp import POISONED_AT
-from tests.support.training import same
+from tests.support.equality import equal
+from tests.support.ranks import Job, run_on_two_ranks
+from tests.support.runs import algorithms, ddp, monitor, plateau
+from tests.support.training import BATCHES
+
+Results = dict[str, list[Any]]
+
+THAW = ddp.PLAN["backbone"]["at"]["step"]
+MONITOR = {"module": "ddp", "clip": 0.05}
+# After which optimizer steps a plateau run is saved and resumed: within epochs, at their ends, around the thaw.
+FEW = {"steps": [1, 4, 5, 10], "validations": [4, 8]}
+MANY = {"steps": [1, 2, 3, 4, 5, 8, 11, 12], "validations": [4, 8, 12]}
+ALL = {
+    "steps": list(range(1, plateau.EPOCHS * BATCHES + 1)),
+    "validations": list(range(BATCHES, plateau.EPOCHS * BATCHES + 1, BATCHES)),
+}
 
 
-def _run(folder: Path, devices: int, *ckpt_path: str) -> list[Any]:
-    folder.mkdir()
-    run_module("tests.support.runs.ddp", folder, devices, *ckpt_path, timeout_s=120)
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(devices)]
+@contextmanager
+def quiet() -> Iterator[None]:
+    """The one-process runs warn about their loaders."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -25,49 +46,184 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two(folder: Path) -> list[Any]:
-    return _run(folder / "two", 2)
+def results(folder: Path) -> Results:
+    """What the fast jobs return on each rank."""
+
+    def checkpoint(job: str, step: int) -> str:
+        return str(folder / job / f"step={step}.ckpt")
+
+    jobs = {
+        "stages": Job("ddp", "train_in_stages"),
+        "stages resumed": Job("ddp", "train_in_stages", {"ckpt_path": checkpoint("stages", THAW)}),
+        "frozen rule": Job("ddp", "train_with_frozen_rule"),
+        "nonfinite": Job("ddp", "train_with_nonfinite"),
+        "plateau": Job("plateau", "train_and_resume", {"metric": "mean", **FEW}),
+        "hessian": Job("hessian", "train"),
+        "monitor": Job("monitor", "train", MONITOR),
+        "algorithms": Job("algorithms", "train"),
+        "algorithms resumed": Job("algorithms", "train", {"ckpt_path": checkpoint("algorithms", 3), "rules": "split"}),
+    }
+    return run_on_two_ranks(folder, jobs)
 
 
-def test_replicas_are_bitwise_equal_after_every_step(two) -> None:
-    first, second = two
+@pytest.fixture(scope="module")
+def slow_results(tmp_path_factory: pytest.TempPathFactory, results: Results, folder: Path) -> Results:
+    """What the slow jobs return on each rank; they resume from the checkpoints of the fast ones."""
+    jobs = {
+        **{
+            f"stages resumed from {step}": Job(
+                "ddp", "train_in_stages", {"ckpt_path": str(folder / "stages" / f"step={step}.ckpt")}
+            )
+            for step in (THAW - 1, THAW + 1)
+        },
+        **{
+            f"plateau {metric}": Job(
+                "plateau", "train_and_resume", {"metric": metric, **(ALL if metric == "mean" else MANY)}
+            )
+            for metric in plateau.METRICS
+        },
+        **{
+            f"algorithms {rules} from {step}": Job(
+                "algorithms", "train", {"ckpt_path": str(folder / "algorithms" / f"step={step}.ckpt"), "rules": rules}
+            )
+            for rules in ("as saved", "renamed", "split")
+            for step in (3, 4)
+        },
+    }
+    return run_on_two_ranks(tmp_path_factory.mktemp("slow"), jobs)
+
+
+# Stages
+
+
+def test_replicas_are_bitwise_equal_after_every_step(results) -> None:
+    first, second = results["stages"]
     assert len(first) == 8
-    assert same(first, second)
-    everything = ["head", "head.no_decay", "backbone", "backbone.no_decay"]
-    assert [groups for groups, _ in first] == [everything[:2]] * 2 + [everything] * 6
+    assert equal(first, second)
+    every = ["head", "head.no_decay", "backbone", "backbone.no_decay"]
+    assert [groups for groups, _ in first] == [every[:2]] * THAW + [every] * (8 - THAW)
 
 
-def test_they_equal_one_process_at_the_same_global_batch(folder, two) -> None:
-    (one,) = _run(folder / "one", 1)
-    for (_, ours), (_, reference) in zip(two[0], one, strict=True):
-        for a, b in zip(ours, reference, strict=True):
-            # A mean of two means of float32 gradients; Adam divides them by their own size.
-            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+def test_replicas_agree_with_one_process_at_the_same_global_batch(results, tmp_path) -> None:
+    with quiet():
+        reference = ddp.train_in_stages(tmp_path, num_ranks=1)
+    for (_, params), (_, expected) in zip(results["stages"][0], reference, strict=True):
+        # A mean of two means of float32 gradients; Adam divides them by their own size.
+        torch.testing.assert_close(params, expected, rtol=0, atol=1e-6)
+
+
+def test_replicas_resume_bitwise_at_the_thaw(results) -> None:
+    for resumed in results["stages resumed"]:
+        assert equal(resumed, results["stages"][0][THAW:])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", [1, 2, 3], ids=["before", "at", "after"])
-def test_resumes_bitwise(folder, two, step) -> None:
-    for again in _run(folder / f"from{step}", 2, str(folder / "two" / f"step={step}.ckpt")):
-        assert same(again, two[0][step:])
+@pytest.mark.parametrize("step", [THAW - 1, THAW + 1], ids=["before the thaw", "after the thaw"])
+def test_replicas_resume_bitwise_around_the_thaw(results, slow_results, step) -> None:
+    for resumed in slow_results[f"stages resumed from {step}"]:
+        assert equal(resumed, results["stages"][0][step:])
 
 
-@pytest.mark.slow
-def test_a_rule_that_freezes_does_not_stop_the_reducer(folder) -> None:
-    first, second = _run(folder / "frozen", 2, "frozen")
+def test_the_reducer_is_rebuilt_for_a_rule_that_freezes(results) -> None:
+    first, second = results["frozen rule"]
     assert len(first) == 8
-    assert same(first, second)
-    stem, others = ([params[index] for _, params in first] for index in (0, 4))
-    assert torch.equal(stem[0], stem[-1])
-    assert not torch.equal(others[0], others[-1])
+    assert equal(first, second)
+    frozen, trained = ([params[index] for _, params in first] for index in (0, 4))
+    assert torch.equal(frozen[0], frozen[-1])
+    assert not torch.equal(trained[0], trained[-1])
 
 
-@pytest.mark.slow
-def test_a_step_that_is_not_finite_on_one_rank_is_skipped_by_all(folder) -> None:
-    first, second = _run(folder / "poisoned", 2, "poisoned")
-    assert same(first, second)
-    assert [counts for counts, _ in first] == [[0] * 8] * POISONED_AT + [[1] * 8] * 4
-    (_, before), (_, after) = first[POISONED_AT - 1 : POISONED_AT + 1]
-    assert same(before, after)
-    assert not same(after, first[POISONED_AT + 1][1])
+def test_a_step_with_nonfinite_gradients_on_one_rank_is_skipped_on_all(results) -> None:
+    first, second = results["nonfinite"]
+    assert equal(first, second)
+    assert [counts for counts, _ in first] == [[0] * 8] * ddp.NONFINITE_STEP + [[1] * 8] * 4
+    (_, before), (_, after), (_, later) = first[ddp.NONFINITE_STEP - 1 : ddp.NONFINITE_STEP + 2]
+    assert equal(before, after)
+    assert not equal(after, later)
     assert all(p.isfinite().all() for p in first[-1][1])
+
+
+# Other callbacks
+
+
+def check_plateau(ranks: list[Any], num_checkpoints: int) -> None:
+    """Each rank continues with its own partial result of the metric."""
+    first, second = ranks
+    assert equal(first, second)
+    full, end = first.pop("full")
+    assert len({dict(groups)["head"] for groups, _ in full}) > 1, "no lr was reduced"
+    assert len(first) == num_checkpoints
+    wrong = []
+    for name, (steps, last) in first.items():
+        done = int(Path(name).stem.removeprefix("step="))
+        wrong += [] if equal(steps, full[done:]) and equal(last, end) else [name]
+    assert wrong == []
+
+
+def test_reduce_on_plateau_resumes_bitwise_on_every_rank(results) -> None:
+    check_plateau(results["plateau"], 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", plateau.METRICS)
+def test_reduce_on_plateau_resumes_bitwise_on_every_rank_for_every_reduction(slow_results, metric) -> None:
+    check_plateau(slow_results[f"plateau {metric}"], 20 if metric == "mean" else 11)
+
+
+def test_the_hessian_is_estimated_on_the_global_batch(results) -> None:
+    first, second = results["hessian"]
+    assert equal(first["hessians"], second["hessians"])
+    assert equal(first["weights"], second["weights"])
+    # By hand: (1 - β2) B times the square of the mean of the ranks' gradients, each at its own labels.
+    for name, hessian in first["hessians"][0].items():
+        mean = (first["grads"][name] + second["grads"][name]) / 2
+        torch.testing.assert_close(hessian, 0.01 * 8 * mean.square(), rtol=1e-5, atol=1e-12)
+    assert not equal(first["grads"], second["grads"])
+
+
+def test_the_monitor_logs_the_values_of_one_process_without_a_collective(results, tmp_path) -> None:
+    (values, counts, metrics), (_, other_counts, other_metrics) = results["monitor"]
+    assert counts == other_counts == [{}] * 8
+    assert metrics == other_metrics, "EarlyStopping would decide differently on each rank"
+    with quiet():
+        expected, _, _ = monitor.train(tmp_path, num_ranks=1, **MONITOR)
+    assert values.keys() == expected.keys()
+    assert {tag.split("/")[0] for tag in values} == {"optim", "optim_param"}
+    for tag, points in expected.items():
+        assert [step for step, _ in values[tag]] == [step for step, _ in points], tag
+        assert [v for _, v in values[tag]] == pytest.approx([v for _, v in points], rel=1e-5, abs=1e-7), tag
+
+
+# Several algorithms in one optimizer
+
+
+def test_replicas_of_several_algorithms_agree_with_one_process(results, tmp_path) -> None:
+    first, second = results["algorithms"]
+    assert len(first) == 9
+    assert equal(first, second)
+    with quiet():
+        reference = algorithms.train(tmp_path, num_ranks=1)
+    for step, expected in zip(first, reference, strict=True):
+        assert step["lrs"] == expected["lrs"]
+        for name, param in step["params"].items():
+            # A mean of two means of float32 gradients; Adam divides them by their own size.
+            torch.testing.assert_close(param, expected["params"][name], rtol=0, atol=1e-6)
+    assert not equal(first[0]["params"], first[-1]["params"])
+
+
+def check_algorithms_resumed(ranks: list[Any], full: list[Any], done: int) -> None:
+    for resumed in ranks:
+        assert equal(resumed[0]["states"], full[done]["states"])
+        assert equal([step["params"] for step in resumed], [step["params"] for step in full[done:]])
+        assert equal([step["lrs"] for step in resumed[1:]], [step["lrs"] for step in full[done + 1 :]])
+
+
+def test_several_algorithms_resume_bitwise_under_split_rules(results) -> None:
+    check_algorithms_resumed(results["algorithms resumed"], results["algorithms"][0], 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.parametrize("rules", ["as saved", "renamed", "split"])
+def test_several_algorithms_resume_bitwise_under_renamed_and_split_rules(results, slow_results, step, rules) -> None:
+    check_algorithms_resumed(slow_results[f"algorithms {rules} from {step}"], results["algorithms"][0], step)

@@ -1,8 +1,9 @@
-"""A staged run goes on bitwise from every optimizer step, under every scheduler of torch, ours and a third party's."""
+"""A staged run resumes bitwise under every scheduler: torch's, a third party's, and those of SchedulerFactory."""
 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from lightning.pytorch import Callback
 from torch.optim import lr_scheduler
 
 from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, StagedUnfreeze, configure_optimizers
-from tests.schedule.test_factory import STATEFUL, TORCH
-from tests.stages.test_staged import SCHEDULERS
-from tests.support.training import BATCHES, Net, Witness, fit, same
+from tests.support.cases import every
+from tests.support.equality import equal
+from tests.support.schedules import SCHEDULE_CONFIGS, TORCH_SCHEDULES
+from tests.support.torch_schedulers import HAND_MADE_SCHEDULERS
+from tests.support.training import BATCHES, Net, StepTrace, fit
 
 EPOCHS = 3
 PLAN = {
@@ -21,17 +24,19 @@ PLAN = {
     "norm": {"params": "backbone.1", "at": {"step": 2}, "weight_decay": 0.25},
     "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.25, "warmup_steps": 3},
 }
+# Before, at and after each thaw (2 and 4), after the warm-up (7), at the end of an epoch (8), the last but one.
+RESUMED_STEPS = (1, 2, 3, 4, 5, 7, 8, 11)
 GROUPS = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}, "head": {"params": "head", "lr_scale": 2.0}}
 
 
 class Losses(Callback):
-    """What a logger would show."""
+    """The loss of each batch."""
 
     def __init__(self) -> None:
-        self.seen: list[float] = []
+        self.values: list[float] = []
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        self.seen.append(float(outputs["loss"]))
+        self.values.append(float(outputs["loss"]))
 
 
 def by_hand(name: str) -> Any:
@@ -40,55 +45,66 @@ def by_hand(name: str) -> Any:
         weights = [p for name, p in module.named_parameters() if name.endswith("weight")]
         groups = [{"params": weights}, {"params": biases, "lr": 0.05}]
         optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
-        config = {"scheduler": SCHEDULERS[name](optimizer), "interval": "step", "monitor": "loss"}
+        config = {"scheduler": HAND_MADE_SCHEDULERS[name](optimizer), "interval": "step", "monitor": "loss"}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     return configure
 
 
 def by_factory(name: str) -> Any:
-    given = copy.deepcopy(STATEFUL[name])
-    monitor = {"monitor": "loss"} if given["name"] == "reduce_on_plateau" else {}
-    optimizer, scheduler = OptimizerFactory("adamw", lr=0.1, groups=GROUPS), SchedulerFactory(**given, **monitor)
+    config = copy.deepcopy(SCHEDULE_CONFIGS[name])
+    monitor = {"monitor": "loss"} if config["name"] == "reduce_on_plateau" else {}
+    optimizer, scheduler = OptimizerFactory("adamw", lr=0.1, groups=GROUPS), SchedulerFactory(**config, **monitor)
     return lambda module: configure_optimizers(module, optimizer, scheduler)
 
 
-def run(folder: Any, configure: Any, accumulate: int, ckpt_path: Any = None) -> Any:
+def run(folder: Path, configure: Any, accumulate: int, ckpt_path: Path | None = None) -> Any:
+    """The states at the end, the lrs of each step, and the losses."""
     torch.manual_seed(0)
-    module, witness, losses = Net(configure, dropout=0.3), Witness(), Losses()
+    module, trace, losses = Net(configure, dropout=0.3), StepTrace(), Losses()
     trainer = fit(
-        module, folder, StagedUnfreeze(PLAN), RNGState(), witness, losses, epochs=EPOCHS, ckpt_path=ckpt_path,
+        module, folder, StagedUnfreeze(PLAN), RNGState(), trace, losses, epochs=EPOCHS, ckpt_path=ckpt_path,
         save=ckpt_path is None, seed=1 if ckpt_path is None else 2, accumulate_grad_batches=accumulate,
     )  # fmt: skip
     states = [module.state_dict(), trainer.optimizers[0].state_dict()]
     scheduler = trainer.lr_scheduler_configs[0].scheduler.state_dict()
-    functions = {"lr_lambdas", "_schedulers"}  # another run's are other objects
-    states.append({key: value for key, value in scheduler.items() if key not in functions})
-    return states, witness.seen, losses.seen
+    objects = {"lr_lambdas", "_schedulers"}  # each run has its own
+    states.append({key: value for key, value in scheduler.items() if key not in objects})
+    return states, trace.steps, losses.values
 
 
-FACTORY = (*TORCH, "sequential", "chained", "noam")
+FACTORY_SCHEDULES = (*TORCH_SCHEDULES, "sequential", "chained", "noam")
 CASES = [
-    *(pytest.param(by_hand, name, 1, id=f"by hand-{name}") for name in SCHEDULERS),
-    *(pytest.param(by_hand, name, 2, id=f"by hand-{name}, accumulating") for name in SCHEDULERS),
-    *(pytest.param(by_factory, name, 1, id=f"factory-{name}") for name in FACTORY),
-    *(pytest.param(by_factory, name, 2, id=f"factory-{name}, accumulating") for name in FACTORY),
+    *((by_hand, name, 1) for name in HAND_MADE_SCHEDULERS),
+    *((by_factory, name, 1) for name in FACTORY_SCHEDULES),
+    # Accumulation happens above the scheduler: one of each kind.
+    *((by_hand, name, 2) for name in ("one_cycle", "plateau", "foreign")),
+    *((by_factory, name, 2) for name in ("cyclic", "reduce_on_plateau", "sequential")),
 ]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("how", "name", "accumulate"), CASES)
-def test_it_resumes_bitwise_from_every_optimizer_step(how, name, accumulate, tmp_path) -> None:
+def case_id(case: tuple[Any, str, int]) -> str:
+    how, name, accumulate = case
+    return f"{how.__name__} {name}" + (", accumulating" if accumulate > 1 else "")
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "accumulate"),
+    every(CASES, fast=["by_hand foreign", "by_factory sequential, accumulating"], id=case_id),
+)
+def test_resumes_bitwise(how, name, accumulate, tmp_path) -> None:
     states, lrs, losses = run(tmp_path, how(name), accumulate)
-    steps = EPOCHS * BATCHES // accumulate
-    for step in range(1, steps):
-        again, saw, lost = run(tmp_path / "again", how(name), accumulate, tmp_path / f"step={step}.ckpt")
-        assert saw == lrs[step:], step
-        assert lost == losses[step * accumulate :], step
-        assert same(again, states), step
+    for step in RESUMED_STEPS:
+        if step >= EPOCHS * BATCHES // accumulate:
+            break
+        checkpoint = tmp_path / f"step={step}.ckpt"
+        resumed_states, resumed_lrs, resumed_losses = run(tmp_path / "resumed", how(name), accumulate, checkpoint)
+        assert resumed_lrs == lrs[step:], step
+        assert resumed_losses == losses[step * accumulate :], step
+        assert equal(resumed_states, states), step
 
 
 def test_every_scheduler_of_torch_is_among_them() -> None:
     groups = [{"params": [torch.ones(1)]}, {"params": [torch.ones(1)]}]
-    made = {type(make(torch.optim.SGD(copy.deepcopy(groups), lr=0.1))) for make in SCHEDULERS.values()}
-    assert {getattr(lr_scheduler, name) for name in lr_scheduler.__all__} - made == {lr_scheduler.LRScheduler}
+    built = {type(make(torch.optim.SGD(copy.deepcopy(groups), lr=0.1))) for make in HAND_MADE_SCHEDULERS.values()}
+    assert {getattr(lr_scheduler, name) for name in lr_scheduler.__all__} - built == {lr_scheduler.LRScheduler}

@@ -1,4 +1,4 @@
-"""OptimizerMonitor's signals, each against what the step was: clipping, precision, moments, what is not finite."""
+"""Each signal of OptimizerMonitor against a computation by hand: clipping, precision, moments, nonfinite values."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze, configure_optimizers
-from tests.schedule.test_factory import STATEFUL
-from tests.support.tensorboard_events import fit_with_events, texts_of
-from tests.support.training import BATCHES, Net, Witness, fit
+from tests.support.cases import every
+from tests.support.schedules import SCHEDULE_CONFIGS
+from tests.support.tensorboard_events import fit_with_events, read_events, read_texts
+from tests.support.training import BATCHES, Net, StepTrace, fit
 
 GROUPS = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}
 STEPS = 4 * BATCHES
@@ -30,63 +31,72 @@ def norm(tensors: Any) -> float:
     return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors))
 
 
-def near(points: list[tuple[int, float]], expected: list[float]) -> bool:
-    """Event files hold float32."""
-    return [step for step, _ in points] == list(range(len(expected))) and [v for _, v in points] == pytest.approx(
-        expected, rel=1e-5, abs=1e-37
-    )
+def points_equal(points: list[tuple[int, float]], expected: list[float]) -> bool:
+    """One point per step; event files hold float32."""
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    return steps == list(range(len(expected))) and values == pytest.approx(expected, rel=1e-5, abs=1e-37)
 
 
-@pytest.mark.parametrize("name", STATEFUL)
-def test_lr_and_momentum_are_those_in_force_under_every_scheduler(tmp_path, name) -> None:
-    monitored = {"monitor": "loss"} if STATEFUL[name]["name"] == "reduce_on_plateau" else {}
-    scheduler = SchedulerFactory(**STATEFUL[name], **monitored)
-    witness = Witness(lambda trainer, _: [dict(g, params=None) for g in trainer.optimizers[0].param_groups])
+@pytest.mark.parametrize(
+    "name", every(SCHEDULE_CONFIGS, fast=["one_cycle", "reduce_on_plateau", "warmup_cosine", "warmup+sequential"])
+)
+def test_lr_and_momentum_are_those_of_the_step_under_every_scheduler(tmp_path, name) -> None:
+    monitored = {"monitor": "loss"} if SCHEDULE_CONFIGS[name]["name"] == "reduce_on_plateau" else {}
+    scheduler = SchedulerFactory(**SCHEDULE_CONFIGS[name], **monitored)
+    trace = StepTrace(lambda trainer, _: [dict(g, params=None) for g in trainer.optimizers[0].param_groups])
     curves = fit_with_events(
-        tmp_path, Net(configured("sgd", scheduler, momentum=0.8)), OptimizerMonitor(), witness, num_sanity_val_steps=0
+        tmp_path, Net(configured("sgd", scheduler, momentum=0.8)), OptimizerMonitor(), trace, num_sanity_val_steps=0
     )
     for number, group in enumerate(("default", "no_decay", "head", "head.no_decay")):
         for signal in ("lr", "momentum", "weight_decay"):
-            assert near(curves[f"optim/{signal}/{group}"], [seen[number][signal] for seen in witness.seen]), signal
+            assert points_equal(
+                curves[f"optim/{signal}/{group}"], [groups[number][signal] for groups in trace.steps]
+            ), signal
 
 
-@pytest.mark.parametrize("name", ["adam", "adagrad", "rmsprop", "adadelta", "adabelief", "lamb", "adafactor"])
-def test_the_root_of_a_second_moment_s_mean(tmp_path, name) -> None:
-    """Comparable with eps; the norm of squares as small as these is 0 in float32."""
+@pytest.mark.parametrize(
+    "name",
+    every(
+        ["adam", "adagrad", "rmsprop", "adadelta", "adabelief", "lamb", "adafactor"],
+        fast=["adam", "adadelta", "adafactor"],
+    ),
+)
+def test_rms_is_the_root_of_the_mean_of_a_second_moment(tmp_path, name) -> None:
+    """It can be compared with eps; the norm of squares this small would be 0 in float32."""
 
-    class Faint(Net):
+    class FaintNet(Net):
         def training_step(self, batch: Any, batch_idx: int) -> Tensor:
             return 1e-13 * super().training_step(batch, batch_idx)
 
     keys = ("exp_avg_sq", "exp_avg_var", "square_avg", "acc_delta", "sum", "variance", "row_var", "col_var")
 
-    def look(trainer: Trainer, _: Any) -> dict[str, float]:
+    def read(trainer: Trainer, _: Any) -> dict[str, float]:
         states = trainer.optimizers[0].state.values()
-        held = {key: [state[key].double() for state in states if key in state] for key in keys}
+        buffers = {key: [state[key].double() for state in states if key in state] for key in keys}
         return {
             key: math.sqrt(sum(float(t.sum()) for t in tensors) / sum(t.numel() for t in tensors))
-            for key, tensors in held.items()
+            for key, tensors in buffers.items()
             if tensors
         }
 
-    witness = Witness(look)
-    module = Faint(configured(name, groups={}, **({"eps": 1e-20} if name == "adabelief" else {})))
-    curves = fit_with_events(tmp_path, module, OptimizerMonitor(), witness)
+    trace = StepTrace(read)
+    module = FaintNet(configured(name, groups={}, **({"eps": 1e-20} if name == "adabelief" else {})))
+    curves = fit_with_events(tmp_path, module, OptimizerMonitor(), trace)
     found = {tag.split("/")[2] for tag in curves if tag.startswith("optim/rms/")}
-    assert found == set(witness.seen[0]) and found
+    assert found == set(trace.steps[0]) and found
     for key in found:
-        assert near(curves[f"optim/rms/{key}/default"], [seen[key] for seen in witness.seen])
-        assert near(curves[f"optim/rms/{key}/all"], [seen[key] for seen in witness.seen])
+        assert points_equal(curves[f"optim/rms/{key}/default"], [values[key] for values in trace.steps])
+        assert points_equal(curves[f"optim/rms/{key}/all"], [values[key] for values in trace.steps])
 
 
-class Gradients(Callback):
-    """Notes the gradients' norm by group before they are clipped."""
+class UnclippedNorms(Callback):
+    """The gradients' norm by group before they are clipped, in each step."""
 
     def __init__(self) -> None:
-        self.seen: list[list[float]] = []
+        self.steps: list[list[float]] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
-        self.seen.append([norm(p.grad for p in group["params"]) for group in optimizer.param_groups])
+        self.steps.append([norm(p.grad for p in group["params"]) for group in optimizer.param_groups])
 
 
 CLIPPING: dict[str, dict[str, Any]] = {
@@ -99,79 +109,81 @@ CLIPPING: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("clipping", CLIPPING)
-def test_gradients_before_and_after_clipping(tmp_path, clipping) -> None:
-    before = Gradients()
-    after = Witness(lambda trainer, _: [norm(p.grad for p in g["params"]) for g in trainer.optimizers[0].param_groups])
+def test_grad_unclipped_and_grad_are_those_before_and_after_clipping(tmp_path, clipping) -> None:
+    before = UnclippedNorms()
+    after = StepTrace(
+        lambda trainer, _: [norm(p.grad for p in g["params"]) for g in trainer.optimizers[0].param_groups]
+    )
     curves = fit_with_events(tmp_path, Net(configured()), OptimizerMonitor(), before, after, **CLIPPING[clipping])
     for number, group in enumerate(("default", "no_decay", "head", "head.no_decay")):
-        assert near(curves[f"optim/norm/grad_unclipped/{group}"], [norms[number] for norms in before.seen])
-        assert near(curves[f"optim/norm/grad/{group}"], [norms[number] for norms in after.seen])
-    assert before.seen != after.seen
+        assert points_equal(curves[f"optim/norm/grad_unclipped/{group}"], [norms[number] for norms in before.steps])
+        assert points_equal(curves[f"optim/norm/grad/{group}"], [norms[number] for norms in after.steps])
+    assert before.steps != after.steps
 
 
-def test_a_module_that_clips_by_itself(tmp_path) -> None:
-    class Own(Net):
+def test_a_module_that_clips_itself_has_grad_unclipped_too(tmp_path) -> None:
+    class ClippingNet(Net):
         def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
             nn.utils.clip_grad_norm_(self.parameters(), 0.01)
 
-    before = Gradients()
-    curves = fit_with_events(tmp_path, Own(configured(groups={})), OptimizerMonitor(), before)
-    assert near(curves["optim/norm/grad_unclipped/default"], [norms[0] for norms in before.seen])
+    before = UnclippedNorms()
+    curves = fit_with_events(tmp_path, ClippingNet(configured(groups={})), OptimizerMonitor(), before)
+    assert points_equal(curves["optim/norm/grad_unclipped/default"], [norms[0] for norms in before.steps])
     assert [value for _, value in curves["optim/norm/grad/default"]] == pytest.approx([0.01] * STEPS, rel=1e-4)
 
 
 @pytest.mark.parametrize("value", [None, 0.0])
-def test_without_clipping_there_is_one_gradient(tmp_path, value) -> None:
+def test_without_clipping_there_is_no_grad_unclipped(tmp_path, value) -> None:
     curves = fit_with_events(tmp_path, Net(configured()), OptimizerMonitor(), gradient_clip_val=value)
     assert not [tag for tag in curves if "grad_unclipped" in tag]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_update_norm_is_the_parameters_difference_and_its_ratio(tmp_path, precision) -> None:
+def test_update_norm_and_ratio_are_those_of_the_parameters_difference(tmp_path, precision) -> None:
     module = Net(configured())
     last = {name: p.detach().clone() for name, p in module.named_parameters()}
 
-    def look(trainer: Trainer, module: LightningModule) -> list[tuple[float, float]]:
+    def read(trainer: Trainer, module: LightningModule) -> list[tuple[float, float]]:
         names = {p: name for name, p in module.named_parameters()}
-        seen = []
+        norms = []
         for group in trainer.optimizers[0].param_groups:
-            held = group["params"]
-            seen.append((norm(p.detach() - last[names[p]] for p in held), norm(p.detach() for p in held)))
+            params = group["params"]
+            norms.append((norm(p.detach() - last[names[p]] for p in params), norm(p.detach() for p in params)))
         last.update({name: p.detach().clone() for name, p in module.named_parameters()})
-        return seen
+        return norms
 
-    witness = Witness(look)
-    curves = fit_with_events(tmp_path, module, OptimizerMonitor(update_norm=True), witness, precision=precision)
+    trace = StepTrace(read)
+    curves = fit_with_events(tmp_path, module, OptimizerMonitor(update_norm=True), trace, precision=precision)
     for number, group in enumerate(("default", "no_decay", "head", "head.no_decay")):
-        updates = [seen[number] for seen in witness.seen]
-        assert near(curves[f"optim/norm/update/{group}"], [update for update, _ in updates])
-        assert near(curves[f"optim/ratio/update_param/{group}"], [update / param for update, param in updates])
+        updates = [values[number] for values in trace.steps]
+        assert points_equal(curves[f"optim/norm/update/{group}"], [update for update, _ in updates])
+        assert points_equal(curves[f"optim/ratio/update_param/{group}"], [update / param for update, param in updates])
 
 
-def test_a_scaled_gradient_is_unscaled_and_a_skipped_step_leaves_no_point(tmp_path) -> None:
-    """As fp16 on a GPU, but on the CPU: the scale of 2¹⁶ is halved at a gradient that overflows."""
+def test_a_scaled_gradient_is_unscaled_and_a_skipped_step_has_no_point(tmp_path) -> None:
+    """Like fp16 on a GPU: the scale of 2¹⁶ is halved when a gradient overflows."""
 
-    class Overflows(Net):
+    class OverflowingNet(Net):
         def on_after_backward(self) -> None:
             if self.global_step == 2:
                 self.head.weight.grad.fill_(math.inf)
 
     scaler = torch.amp.GradScaler("cpu")
     plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
-    witness = Witness(lambda trainer, _: norm(p.grad for g in trainer.optimizers[0].param_groups for p in g["params"]))
+    trace = StepTrace(lambda trainer, _: norm(p.grad for g in trainer.optimizers[0].param_groups for p in g["params"]))
     curves = fit_with_events(
-        tmp_path, Overflows(configured(foreach=True)), OptimizerMonitor(update_norm=True), witness, plugins=[plugin]
+        tmp_path, OverflowingNet(configured(foreach=True)), OptimizerMonitor(update_norm=True), trace, plugins=[plugin]
     )
     assert scaler.get_scale() == 2.0**15
     steps = [step for step, _ in curves["optim/norm/grad/all"]]
     assert steps == [0, 1, *range(3, STEPS)]
-    assert [v for _, v in curves["optim/norm/grad/all"]] == pytest.approx(witness.seen, rel=1e-5)
-    assert max(witness.seen) < 100
+    assert [v for _, v in curves["optim/norm/grad/all"]] == pytest.approx(trace.steps, rel=1e-5)
+    assert max(trace.steps) < 100
     assert [step for step, _ in curves["optim/norm/update/all"]] == steps
 
 
-class Injected(Callback):
-    """Puts a value into one gradient at one step."""
+class InjectValue(Callback):
+    """Sets one element of a gradient in one step."""
 
     def __init__(self, value: float, step: int) -> None:
         self.value, self.step = value, step
@@ -183,33 +195,33 @@ class Injected(Callback):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("clip", [None, 1.0], ids=["unclipped", "clipped"])
-def test_what_is_not_finite_is_named_at_its_step(tmp_path, caplog, value, clip) -> None:
+def test_nonfinite_parameters_are_named_at_their_step(tmp_path, caplog, value, clip) -> None:
     with caplog.at_level(logging.WARNING, "lightning_optim"):
         curves = fit_with_events(
-            tmp_path, Net(configured()), Injected(value, 5), OptimizerMonitor(), gradient_clip_val=clip
+            tmp_path, Net(configured()), InjectValue(value, 5), OptimizerMonitor(), gradient_clip_val=clip
         )
     (record, *_) = [record for record in caplog.records if "not finite" in record.message]
     assert record.message.startswith("optim, step 5: not finite: head.weight (")
-    (step, text), *_ = texts_of(tmp_path, "optim/nonfinite")
+    (step, text), *_ = read_texts(tmp_path, "optim/nonfinite")
     assert step == 5 and text.startswith("- head.weight (")
     counts = dict(curves["optim/nonfinite/head"])
     assert [counts[step] for step in (4, 5)] == [0, 1]
-    # A norm that is not finite makes all of them so, and the first named is the one that was before.
+    # Clipping by a nonfinite norm makes all gradients nonfinite; the one that was so before is named first.
     spread = clip is not None and math.isnan(value)
     others = [name for name in ("backbone.0.weight", "head.bias") if name in text]
     assert bool(others) == spread
     assert dict(curves["optim/nonfinite/all"])[5] == (len(list(Net(None).parameters())) if spread else 1)  # type: ignore[arg-type]
 
 
-def test_what_is_not_finite_is_told_once(tmp_path, caplog) -> None:
+def test_nonfinite_parameters_are_named_once(tmp_path, caplog) -> None:
     with caplog.at_level(logging.WARNING, "lightning_optim"):
-        fit_with_events(tmp_path, Net(configured()), Injected(math.nan, 5), OptimizerMonitor())
-    told = [name for record in caplog.records for name in record.message.split() if name == "head.weight"]
-    assert told == ["head.weight"]
+        fit_with_events(tmp_path, Net(configured()), InjectValue(math.nan, 5), OptimizerMonitor())
+    named = [word for record in caplog.records for word in record.message.split() if word == "head.weight"]
+    assert named == ["head.weight"]
 
 
 @pytest.mark.parametrize(("name", "buffers"), [("adamw", 2), ("adamw amsgrad", 3), ("lion", 1), ("sgd", 0)])
-def test_what_the_state_takes(tmp_path, name, buffers) -> None:
+def test_state_mib_is_the_size_of_the_state(tmp_path, name, buffers) -> None:
     name, _, flag = name.partition(" ")
     module = Net(configured(name, **({flag: True} if flag else {})))
     curves = fit_with_events(tmp_path, module, OptimizerMonitor(), epochs=1)
@@ -222,7 +234,7 @@ def test_what_the_state_takes(tmp_path, name, buffers) -> None:
 
 
 @pytest.mark.parametrize("name", ["lbfgs", "muon"])
-def test_optimizers_with_a_state_of_their_own_kind(tmp_path, name) -> None:
+def test_norms_of_optimizers_with_other_kinds_of_state(tmp_path, name) -> None:
     factory = OptimizerFactory(name, lr=0.01)
 
     def configure(module: Net) -> Any:
@@ -230,7 +242,7 @@ def test_optimizers_with_a_state_of_their_own_kind(tmp_path, name) -> None:
             return factory([(n, p) for n, p in module.named_parameters() if p.ndim == 2])
         return factory(module)
 
-    def look(trainer: Trainer, _: Any) -> dict[str, float]:
+    def read(trainer: Trainer, _: Any) -> dict[str, float]:
         found: dict[str, list[Tensor]] = {"grad": [], "param": []}
         (group,) = trainer.optimizers[0].param_groups
         for p in group["params"]:
@@ -241,15 +253,14 @@ def test_optimizers_with_a_state_of_their_own_kind(tmp_path, name) -> None:
                     found.setdefault(key, []).append(value)
         return {key: norm(tensors) for key, tensors in found.items()}
 
-    witness = Witness(look)
-    curves = fit_with_events(tmp_path, Net(configure), OptimizerMonitor(), witness)
-    for key in witness.seen[-1]:
-        points, seen = curves[f"optim/norm/{key}/default"], [each[key] for each in witness.seen if key in each]
-        assert [value for _, value in points] == pytest.approx(seen, rel=1e-5), key
+    trace = StepTrace(read)
+    curves = fit_with_events(tmp_path, Net(configure), OptimizerMonitor(), trace, epochs=1)
+    for key in trace.steps[-1]:
+        points, expected = curves[f"optim/norm/{key}/default"], [norms[key] for norms in trace.steps if key in norms]
+        assert [value for _, value in points] == pytest.approx(expected, rel=1e-5), key
 
 
-def test_hyperparameters_of_each_group_those_that_thaw_later_too(tmp_path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_hyperparameters_are_logged_for_each_group_including_those_that_thaw_later(tmp_path) -> None:
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     class Named(Net):
@@ -265,7 +276,7 @@ def test_hyperparameters_of_each_group_those_that_thaw_later_too(tmp_path) -> No
         fit_with_events(
             folder, Named(configured(scheduler=SchedulerFactory("warmup_cosine", warmup_steps=3))), *callbacks, epochs=1
         )
-        events = EventAccumulator(str(next(folder.rglob("events.*")))).Reload()
+        events = read_events(folder)
         content = events.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         given = HParamsPluginData.FromString(content).session_start_info.hparams
         assert given["width"].number_value == 7
@@ -276,24 +287,24 @@ def test_hyperparameters_of_each_group_those_that_thaw_later_too(tmp_path) -> No
         assert given["optim/head/algorithm"].string_value == "adamw"
 
 
-def test_state_that_a_load_replaces_is_read_anew(tmp_path) -> None:
-    class Reloads(Callback):
+def test_state_replaced_by_a_load_is_read_again(tmp_path) -> None:
+    class Reloading(Callback):
         def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
             if trainer.global_step == 3:
                 (optimizer,) = trainer.optimizers
                 state = optimizer.state_dict()
-                for each in state["state"].values():
-                    each["exp_avg"] = each["exp_avg"] * 1000
+                for buffers in state["state"].values():
+                    buffers["exp_avg"] = buffers["exp_avg"] * 1000
                 optimizer.load_state_dict(state)
 
-    witness = Witness(lambda trainer, _: norm(state["exp_avg"] for state in trainer.optimizers[0].state.values()))
-    curves = fit_with_events(tmp_path, Net(configured()), Reloads(), OptimizerMonitor(), witness)
-    assert near(curves["optim/norm/exp_avg/all"], witness.seen)
-    assert witness.seen[3] > 100 * witness.seen[2]
+    trace = StepTrace(lambda trainer, _: norm(state["exp_avg"] for state in trainer.optimizers[0].state.values()))
+    curves = fit_with_events(tmp_path, Net(configured()), Reloading(), OptimizerMonitor(), trace)
+    assert points_equal(curves["optim/norm/exp_avg/all"], trace.steps)
+    assert trace.steps[3] > 100 * trace.steps[2]
 
 
 def test_state_that_cannot_be_measured_is_named_once(tmp_path, caplog) -> None:
-    class Coded(torch.optim.SGD):
+    class CodedSGD(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
             loss = super().step(closure)
             for p in self.param_groups[0]["params"]:
@@ -301,14 +312,14 @@ def test_state_that_cannot_be_measured_is_named_once(tmp_path, caplog) -> None:
             return loss
 
     with caplog.at_level(logging.WARNING, "lightning_optim"):
-        fit_with_events(tmp_path, Net(lambda module: Coded(module.parameters(), lr=0.1)), OptimizerMonitor())
+        fit_with_events(tmp_path, Net(lambda module: CodedSGD(module.parameters(), lr=0.1)), OptimizerMonitor())
     assert [r.message for r in caplog.records] == [
         "optim: the state 'codes' is not measured: it is a Tensor of torch.uint8"
     ]
 
 
-def test_optimizers_that_step_in_turn_have_points_of_their_own_steps(tmp_path) -> None:
-    class Turns(Net):
+def test_optimizers_that_step_in_turn_have_points_at_their_own_steps(tmp_path) -> None:
+    class AlternatingNet(Net):
         automatic_optimization = False
 
         def configure_optimizers(self) -> Any:
@@ -320,12 +331,12 @@ def test_optimizers_that_step_in_turn_have_points_of_their_own_steps(tmp_path) -
             self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
             optimizer.step()
 
-    curves = fit_with_events(tmp_path, Turns(lambda module: None), OptimizerMonitor(), epochs=1)
+    curves = fit_with_events(tmp_path, AlternatingNet(lambda module: None), OptimizerMonitor(), epochs=1)
     assert [step for step, _ in curves["optim_adam/norm/exp_avg/default"]] == [0, 2]
     assert [step for step, _ in curves["optim_sgd/norm/grad/default"]] == [1, 3]
 
 
-def test_everything_at_once(tmp_path) -> None:
+def test_all_options_together_log_every_signal(tmp_path) -> None:
     monitor = OptimizerMonitor(
         update_norm=True, cosine=True, per_parameter=True, histograms=True, to_callback_metrics=True
     )
@@ -340,11 +351,11 @@ def test_everything_at_once(tmp_path) -> None:
     }
 
 
-def test_a_step_that_clips_several_times_counts_its_first_gradient(tmp_path) -> None:
-    """LBFGS asks for the gradient at several points of a step."""
+def test_grad_unclipped_of_a_step_that_clips_several_times_is_the_first(tmp_path) -> None:
+    """LBFGS computes the gradient several times per step."""
     before: list[list[float]] = []
 
-    class First(Callback):
+    class AllNorms(Callback):
         def on_train_batch_start(self, *_: Any) -> None:
             before.append([])
 
@@ -352,16 +363,16 @@ def test_a_step_that_clips_several_times_counts_its_first_gradient(tmp_path) -> 
             before[-1].append(norm(p.grad for p in optimizer.param_groups[0]["params"]))
 
     module = Net(lambda module: torch.optim.LBFGS(module.parameters(), lr=0.1, max_iter=3))
-    curves = fit_with_events(tmp_path, module, First(), OptimizerMonitor(), gradient_clip_val=0.05)
+    curves = fit_with_events(tmp_path, module, AllNorms(), OptimizerMonitor(), gradient_clip_val=0.05)
     assert min(map(len, before)) > 1
-    assert near(curves["optim/norm/grad_unclipped/default"], [norms[0] for norms in before])
+    assert points_equal(curves["optim/norm/grad_unclipped/default"], [norms[0] for norms in before])
 
 
-def test_the_step_of_a_group_is_the_largest_in_it(tmp_path) -> None:
-    class Sometimes(Net):
+def test_the_step_of_a_group_is_its_largest(tmp_path) -> None:
+    class PartlyTrainedNet(Net):
         def on_after_backward(self) -> None:
             if self.global_step % 2:
                 self.head.bias.grad = None
 
-    curves = fit_with_events(tmp_path, Sometimes(configured(groups={})), OptimizerMonitor(), epochs=1)
+    curves = fit_with_events(tmp_path, PartlyTrainedNet(configured(groups={})), OptimizerMonitor(), epochs=1)
     assert curves["optim/step/default"] == [(t, t + 1.0) for t in range(BATCHES)]

@@ -1,4 +1,7 @@
-"""ReduceLROnPlateau under stages: whatever it watches and whenever it was saved, a run goes on as if never stopped."""
+"""ReduceLROnPlateau with stages: a run resumes bitwise whatever it monitors and whenever it was saved.
+
+On several ranks: `test_ddp.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,25 +17,27 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, StagedUnfreeze, configure_optimizers
-from tests.support.training import BATCHES, Loader, Net, Witness, fit, same
+from tests.support.cases import every
+from tests.support.equality import equal
+from tests.support.training import BATCHES, Loader, Net, StepTrace, fit
 
 EPOCHS = 5
 PLAN = {
     "head": {"params": "head"},
     "backbone": {"params": "backbone", "at": {"epoch": 2}, "lr_scale": 0.25, "warmup_steps": 3},
 }
-# metric -> where it is logged.
 METRICS = {
     "train/loss": "in training_step, each step",
     "train/mean": "in training_step, over the epoch",
     "val/loss": "in validation_step",
     "end/loss": "in on_train_epoch_end",
 }
-WAITING = {"mode": "max", "patience": 0, "factor": 0.75, "threshold": 1e-4}  # a falling loss: reduces often
+"""Where each metric is logged."""
+PLATEAU = {"mode": "max", "patience": 0, "factor": 0.75, "threshold": 1e-4}  # the loss falls, so it reduces often
 
 
-class Logged(Net):
-    """Logs its loss in every way there is."""
+class LoggingNet(Net):
+    """Logs its loss at every place that a scheduler can monitor."""
 
     def __init__(self, configure: Any) -> None:
         super().__init__(configure, dropout=0.3)
@@ -55,46 +60,42 @@ class Logged(Net):
 
 def by_factory(metric: str, interval: str) -> Any:
     optimizer = OptimizerFactory("adamw", lr=0.05, groups={"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}})
-    scheduler = SchedulerFactory("reduce_on_plateau", interval=interval, monitor=metric, **WAITING)
+    scheduler = SchedulerFactory("reduce_on_plateau", interval=interval, monitor=metric, **PLATEAU)
     return lambda module: configure_optimizers(module, optimizer, scheduler)
 
 
 def by_hand(metric: str, interval: str) -> Any:
     def configure(module: Net) -> Any:
         optimizer = torch.optim.SGD(module.parameters(), lr=0.05, momentum=0.9)
-        config = {"scheduler": ReduceLROnPlateau(optimizer, **WAITING), "monitor": metric, "interval": interval}
+        config = {"scheduler": ReduceLROnPlateau(optimizer, **PLATEAU), "monitor": metric, "interval": interval}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
     return configure
 
 
-# when -> the checkpoint callback that saves then.
-SAVES = {
+SAVING = {
     "each step": {"every_n_train_steps": 1},
     "validation end": {"every_n_epochs": 1, "save_on_train_epoch_end": False},
     "epoch end": {"every_n_epochs": 1, "save_on_train_epoch_end": True},
 }
+"""Arguments of ModelCheckpoint."""
 
 
-class Saves(ModelCheckpoint):
-    """Keeps every checkpoint under the step at which it was saved."""
-
-    def __init__(self, folder: Path, when: str) -> None:
-        super().__init__(folder, "{step}", save_top_k=-1, **SAVES[when])
-
-
-def run(folder: Path, configure: Any, accumulate: int, when: str, ckpt_path: Any = None) -> Any:
-    module = Logged(configure)
-    witness = Witness(lambda trainer, _: [(g["name"], g["lr"]) for g in trainer.optimizers[0].param_groups])
-    callbacks = [StagedUnfreeze(PLAN), RNGState(), witness, *([] if ckpt_path else [Saves(folder, when)])]
+def run(
+    folder: Path, configure: Any, accumulate: int, saving: str, ckpt_path: Path | None = None
+) -> tuple[Trainer, Net, StepTrace]:
+    module = LoggingNet(configure)
+    trace = StepTrace(lambda trainer, _: [(g["name"], g["lr"]) for g in trainer.optimizers[0].param_groups])
+    checkpoints = ModelCheckpoint(folder, "{step}", save_top_k=-1, **SAVING[saving])
+    callbacks = [StagedUnfreeze(PLAN), RNGState(), trace, *([] if ckpt_path else [checkpoints])]
     trainer = fit(
         module, folder, *callbacks, epochs=EPOCHS, ckpt_path=ckpt_path, seed=2 if ckpt_path else 1,
         accumulate_grad_batches=accumulate, num_sanity_val_steps=0, enable_checkpointing=not ckpt_path,
     )  # fmt: skip
-    return trainer, module, witness
+    return trainer, module, trace
 
 
-def state_of(trainer: Trainer, module: Net) -> Any:
+def read_state(trainer: Trainer, module: Net) -> Any:
     return copy.deepcopy(
         [
             module.state_dict(),
@@ -104,29 +105,52 @@ def state_of(trainer: Trainer, module: Net) -> Any:
     )
 
 
-def possible(metric: str, interval: str) -> bool:
-    """By step, the metric must be there after the first step."""
-    return interval == "epoch" or metric == "train/loss"
+# With interval `step`, the metric must exist after the first step.
+MONITORED = [("train/loss", "step"), *((metric, "epoch") for metric in METRICS)]
+CASES = [
+    *(
+        (by_hand, *monitored, accumulate, saving)
+        for monitored in MONITORED
+        for accumulate in (1, 2)
+        for saving in SAVING
+    ),
+    # The same hooks run for a scheduler of the factory.
+    *((by_factory, *monitored, 1, "each step") for monitored in MONITORED),
+    *((by_factory, *monitored, 2, "epoch end") for monitored in MONITORED),
+]
 
 
-@pytest.mark.parametrize("when", SAVES)
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("configure", [pytest.param(by_factory, marks=pytest.mark.slow), by_hand])
+def case_id(case: tuple[Any, str, str, int, str]) -> str:
+    configure, metric, interval, accumulate, saving = case
+    return f"{configure.__name__}, {metric}, {interval}, accumulate {accumulate}, {saving}"
+
+
 @pytest.mark.parametrize(
-    ("metric", "interval"), [(m, i) for m in METRICS for i in ("step", "epoch") if possible(m, i)], ids=str
+    ("configure", "metric", "interval", "accumulate", "saving"),
+    every(
+        CASES,
+        fast=[
+            "by_hand, train/loss, step, accumulate 2, each step",
+            "by_hand, train/mean, epoch, accumulate 2, each step",
+            "by_hand, val/loss, epoch, accumulate 1, validation end",
+            "by_hand, end/loss, epoch, accumulate 1, epoch end",
+            "by_factory, train/mean, epoch, accumulate 2, epoch end",
+        ],
+        id=case_id,
+    ),
 )
-def test_it_resumes_bitwise(metric, interval, configure, accumulate, when, tmp_path) -> None:
+def test_resumes_bitwise(configure, metric, interval, accumulate, saving, tmp_path) -> None:
     torch.manual_seed(0)
-    trainer, module, witness = run(tmp_path, configure(metric, interval), accumulate, when)
-    lrs = [dict(groups)[witness.seen[0][0][0]] for groups in witness.seen]
-    assert len(set(lrs)) > 1, "it must have something to lose"
+    trainer, module, trace = run(tmp_path, configure(metric, interval), accumulate, saving)
+    lrs = [dict(groups)[trace.steps[0][0][0]] for groups in trace.steps]
+    assert len(set(lrs)) > 1, "the lr was never reduced"
     checkpoints = sorted(tmp_path.glob("*.ckpt"), key=lambda path: int(path.stem.split("=")[1]))
     num_steps = EPOCHS * BATCHES // accumulate
-    assert len(checkpoints) == (num_steps if when == "each step" else EPOCHS)
+    assert len(checkpoints) == (num_steps if saving == "each step" else EPOCHS)
     wrong = []
     for checkpoint in checkpoints[:-1]:
         step = int(checkpoint.stem.split("=")[1])
-        again, resumed, saw = run(tmp_path / "again", configure(metric, interval), accumulate, when, checkpoint)
-        good = saw.seen == witness.seen[step:] and same(state_of(trainer, module), state_of(again, resumed))
-        wrong += [] if good else [step]
+        other, resumed, rest = run(tmp_path / "resumed", configure(metric, interval), accumulate, saving, checkpoint)
+        states_equal = equal(read_state(trainer, module), read_state(other, resumed))
+        wrong += [] if rest.steps == trace.steps[step:] and states_equal else [step]
     assert wrong == []

@@ -1,4 +1,4 @@
-"""`explain`: the plans of a recipe and of users' apps, and a plain message for whatever is wrong in a config."""
+"""`explain` prints the plans of the recipe and of users' apps, and a plain message for a mistake in a config."""
 
 from __future__ import annotations
 
@@ -8,78 +8,33 @@ from pathlib import Path
 import pytest
 
 from lightning_optim.groups.plan import Plan
-from tests.support.user_environments import HERE
+from tests.support.apps import EXPLAIN_RECIPE
+from tests.support.cases import every
 
-RECIPES = ("--config-dir", str(HERE.parents[1] / "recipes" / "conf"), "--config-name", "finetune", "--module")
-CODE = """
-from lightning.pytorch import LightningModule
-from torch import nn
-
-class Net(nn.Module):
-    def __init__(self, width=4, path=None, optimizer=None, scheduler=None):
-        super().__init__()
-        self.head = nn.Linear(int(width), 2)
-
-class Written(Net):
-    def __init__(self, folder):
-        print("writes to", folder)
-        super().__init__()
-
-class Late(LightningModule):
-    def __init__(self, made=False, trained=False):
-        super().__init__()
-        self.trained = trained
-        if made:
-            self.stem = nn.Linear(1, 1)
-
-    def configure_model(self):
-        if self.trained:
-            self.trainer.world_size
-        self.head = nn.Linear(3, 2)
-
-class Lazy(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.head = nn.LazyLinear(2)
-
-class Broken(nn.Module):
-    def __init__(self):
-        raise OSError("no weights\\n  here")
-"""
 ADAMW = "{_target_: lightning_optim.OptimizerFactory, name: adamw}"
 
 
 @pytest.fixture
-def explain(printed, write_app, monkeypatch, tmp_path: Path) -> Callable[..., str]:
-    """Runs it in a user's app of these configs, whose code is the module `mine`."""
-    return _in_app(printed, write_app, monkeypatch, tmp_path)
+def explain(cli_output, explain_arguments) -> Callable[..., str]:
+    """The output for a user's app with these configs, whose code is the module `mine`."""
+    return lambda config, *arguments, **files: cli_output(*explain_arguments(config, *arguments, **files))
 
 
 @pytest.fixture
-def refusal(refused, write_app, monkeypatch, tmp_path: Path) -> Callable[..., str]:
-    """The same, where it refuses."""
-    return _in_app(refused, write_app, monkeypatch, tmp_path)
-
-
-def _in_app(run, write_app, monkeypatch, folder: Path) -> Callable[..., str]:
-    def explain(config: str, *arguments: str, module: str = "model", **files: str) -> str:
-        (folder / "mine.py").write_text(CODE, encoding="utf-8")
-        monkeypatch.chdir(folder)
-        write_app({"train.yaml": config, **{f"{name.replace('__', '/')}.yaml": text for name, text in files.items()}})
-        return run("explain", "--config-dir", "conf", "--config-name", "train", "--module", module, *arguments)
-
-    return explain
+def explain_error(cli_error, explain_arguments) -> Callable[..., str]:
+    """The error for such an app."""
+    return lambda config, *arguments, **files: cli_error(*explain_arguments(config, *arguments, **files))
 
 
 def keys(out: str) -> list[str]:
-    """The nodes that a table was printed for."""
+    """The nodes for which a table was printed."""
     lines = out.splitlines()
-    titles = [place for place, line in enumerate(lines) if line.strip() in ("Param groups", "Unfreeze plan")]
-    return [lines[place - 1].strip() for place in titles]
+    titles = [index for index, line in enumerate(lines) if line.strip() in ("Param groups", "Unfreeze plan")]
+    return [lines[index - 1].strip() for index in titles]
 
 
-def test_the_recipe(printed) -> None:
-    out = printed("explain", *RECIPES, "model", "optimizer.lr=3e-4")
+def test_the_recipe_has_tables_of_its_optimizers_and_stages(cli_output) -> None:
+    out = cli_output(*EXPLAIN_RECIPE, "model", "optimizer.lr=3e-4")
     assert keys(out) == ["optimizer: adamw", "unfreeze", "pretrain.optimizer: adamw"]
     assert "0.0003" in out and "backbone.no_decay" in out and "epoch 1" in out
 
@@ -87,12 +42,18 @@ def test_the_recipe(printed) -> None:
 # Users' apps.
 
 
-@pytest.mark.parametrize("name", ["config", "config.yaml"])
-@pytest.mark.parametrize("folder", ["conf", "./conf", "../plain/conf"])
-def test_an_app_with_groups_of_its_own(printed, copy_app, monkeypatch, name, folder) -> None:
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    every(
+        [(folder, name) for folder in ("conf", "./conf", "../plain/conf") for name in ("config", "config.yaml")],
+        fast=["conf, config", "../plain/conf, config.yaml"],
+        id=", ".join,
+    ),
+)
+def test_an_app_may_have_param_group_rules_of_its_own(cli_output, copy_app, monkeypatch, folder, name) -> None:
     monkeypatch.chdir(copy_app("plain"))
-    out = printed("explain", "--config-dir", folder, "--config-name", name, "--module", "model")
-    assert keys(out) == ["optimizer: adamw"], "the model refers to it: it is shown once"
+    out = cli_output("explain", "--config-dir", folder, "--config-name", name, "--module", "model")
+    assert keys(out) == ["optimizer: adamw"], "shown once, though the model refers to it"
     assert "│ no_decay │ adamw     │       4 │" in out
 
 
@@ -105,23 +66,25 @@ def test_an_app_with_groups_of_its_own(printed, copy_app, monkeypatch, name, fol
     ],
     ids=["in the model config", "from the command line", "at the top level"],
 )
-def test_the_template(printed, copy_app, monkeypatch, config, overrides, key) -> None:
-    """A LightningModule that is given net, optimizer and scheduler: rules see the names of its parameters."""
+def test_rules_see_the_names_in_the_templates_lightning_module(
+    cli_output, copy_app, monkeypatch, config, overrides, key
+) -> None:
+    """lightning-hydra-template's LightningModule is given net, optimizer and scheduler."""
     monkeypatch.chdir(copy_app("template"))
     rule = f"+{key}.groups.top={{params: net.head, lr_scale: 10}}"
     command = ("explain", "--config-dir", "configs", "--config-name", config, "--module", "model")
-    out = printed(*command, *overrides, rule)
+    out = cli_output(*command, *overrides, rule)
     assert keys(out) == [f"{key}: adamw"]
     assert "│ no_decay.top │ adamw     │       1 │          2 │  0.01 │" in out
 
 
-def test_the_template_before_it_is_adopted_is_told_how_to(refused, copy_app, monkeypatch) -> None:
+def test_an_app_without_a_factory_is_told_what_to_type(cli_error, copy_app, monkeypatch) -> None:
     monkeypatch.chdir(copy_app("template"))
-    said = refused("explain", "--config-dir", "configs", "--config-name", "train", "--module", "model")
-    assert "model.optimizer is torch.optim.Adam. Type +optimizer@model.optimizer=adamw_groups" in said
+    error = cli_error("explain", "--config-dir", "configs", "--config-name", "train", "--module", "model")
+    assert "model.optimizer is torch.optim.Adam. Type +optimizer@model.optimizer=adamw_groups" in error
 
 
-def test_a_primary_config_made_of_groups(explain) -> None:
+def test_a_config_composed_of_groups_takes_overrides(explain) -> None:
     out = explain(
         "defaults: [_self_, model: big, optimizer: sgd]",
         "model.width=3",
@@ -132,14 +95,14 @@ def test_a_primary_config_made_of_groups(explain) -> None:
     assert "│ h     │ sgd       │       2 │          8 │ 0.002 │" in out
 
 
-def test_hydras_own_values_resolve_as_in_a_run(explain, monkeypatch, tmp_path: Path) -> None:
+def test_hydra_resolvers_give_the_values_of_a_run(explain, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RUNS", "somewhere")
     out = explain(
         f"""
         hydra: {{run: {{dir: '${{oc.env:RUNS}}/${{task}}'}}}}
         task: train
         paths: {{out: '${{hydra:runtime.output_dir}}', cwd: '${{hydra:runtime.cwd}}', name: '${{hydra:job.name}}'}}
-        model: {{_target_: mine.Written, folder: '${{paths.out}} ${{paths.cwd}}'}}
+        model: {{_target_: mine.Printing, folder: '${{paths.out}} ${{paths.cwd}}'}}
         optimizer: {ADAMW}
         """
     )
@@ -147,52 +110,54 @@ def test_hydras_own_values_resolve_as_in_a_run(explain, monkeypatch, tmp_path: P
     assert not (tmp_path / "somewhere").exists()
 
 
-def test_a_run_folder_that_needs_an_unset_variable_stops_nobody_who_does_not_ask(explain, monkeypatch) -> None:
+def test_a_run_folder_that_cannot_be_resolved_matters_only_where_it_is_used(explain, monkeypatch) -> None:
     monkeypatch.delenv("RUNS", raising=False)
     out = explain(f"{{hydra: {{run: {{dir: '${{oc.env:RUNS}}'}}}}, model: {{_target_: mine.Net}}, optimizer: {ADAMW}}}")
     assert keys(out) == ["optimizer: adamw"]
 
 
 def test_a_partial_model_is_called(explain) -> None:
-    assert "10" in explain(f"{{model: {{_target_: mine.Net, _partial_: true}}, optimizer: {ADAMW}}}")
+    assert "│ default │ adamw     │       2 │         10 │" in explain(
+        f"{{model: {{_target_: mine.Net, _partial_: true}}, optimizer: {ADAMW}}}"
+    )
 
 
-def test_layers_that_are_made_late(explain) -> None:
+def test_layers_built_in_configure_model_are_shown(explain) -> None:
     assert "│ default │ adamw     │       2 │          8 │" in explain(
         f"{{model: {{_target_: mine.Late}}, optimizer: {ADAMW}}}"
     )
 
 
-def test_layers_that_only_a_trainer_can_make_are_said_to_be_missing(explain) -> None:
-    out = explain(f"{{model: {{_target_: mine.Late, made: true, trained: true}}, optimizer: {ADAMW}}}")
+def test_layers_that_only_a_trainer_can_build_are_said_to_be_missing(explain) -> None:
+    out = explain(f"{{model: {{_target_: mine.Late, has_stem: true, needs_trainer: true}}, optimizer: {ADAMW}}}")
     assert out.startswith("note: model.configure_model() fails without a trainer: RuntimeError: ")
     assert "│ default │ adamw     │       2 │          2 │" in out
 
 
-def test_each_node_is_shown_once_under_the_key_it_is_written_at(explain) -> None:
+def test_each_node_is_shown_once_under_the_key_where_it_is_written(explain) -> None:
     out = explain(
         f"""
         first: '${{model}}'
         also: {{optimizer: '${{spare.0}}', again: ['${{model.optimizer}}', '${{also.again}}']}}
-        made: '${{oc.create:{{_target_: lightning_optim.OptimizerFactory, name: lion}}}}'
+        created: '${{oc.create:{{_target_: lightning_optim.OptimizerFactory, name: lion}}}}'
         broken: '${{nowhere}}'
         model: {{_target_: mine.Net, optimizer: {ADAMW}}}
         spare: [{{_target_: lightning_optim.OptimizerFactory, name: sgd}}]
         """
     )
-    assert keys(out) == ["model.optimizer: adamw", "spare.0: sgd", "made: lion"]
+    assert keys(out) == ["model.optimizer: adamw", "spare.0: sgd", "created: lion"]
 
 
-def test_why(printed, refused) -> None:
-    out = printed("explain", *RECIPES, "model", "--why", "backbone.0.weight")
+def test_why_prints_the_rules_of_one_parameter_instead_of_tables(cli_output, cli_error) -> None:
+    out = cli_output(*EXPLAIN_RECIPE, "model", "--why", "backbone.0.weight")
     assert keys(out) == []
     assert out.index("optimizer: adamw") < out.index("backbone.0.weight") < out.index("pretrain.optimizer: adamw")
-    assert "backbone.0.weight" in refused("explain", *RECIPES, "model", "--why", "backbone.0.wieght")
+    assert "backbone.0.weight" in cli_error(*EXPLAIN_RECIPE, "model", "--why", "backbone.0.wieght")
 
 
-def test_why_asks_the_plan(printed, monkeypatch) -> None:
-    monkeypatch.setattr(Plan, "why", lambda self, name: f"{name} is one of {len(self.tensors)}")
-    out = printed("explain", *RECIPES, "model", "--why", "head.1.bias")
+def test_why_prints_the_plans_settings_for_each_optimizer(cli_output, monkeypatch) -> None:
+    monkeypatch.setattr(Plan, "settings_of", lambda self, name: f"{name} is one of {len(self.tensors)}")
+    out = cli_output(*EXPLAIN_RECIPE, "model", "--why", "head.1.bias")
     assert [line.strip() for line in out.splitlines()] == [
         "optimizer: adamw",
         "head.1.bias is one of 11",
@@ -201,90 +166,120 @@ def test_why_asks_the_plan(printed, monkeypatch) -> None:
     ]
 
 
-def test_the_factorys_errors_are_headed_by_its_key(refused) -> None:
-    said = refused("explain", *RECIPES, "model", "+pretrain.optimizer.groups={h: {params: heda, lr_scale: 2}}")
-    assert said.startswith("pretrain.optimizer: groups.h")
+def test_an_error_of_a_factory_begins_with_its_key(cli_error) -> None:
+    rule = "+pretrain.optimizer.groups={h: {params: heda, lr_scale: 2}}"
+    assert cli_error(*EXPLAIN_RECIPE, "model", rule).startswith("pretrain.optimizer: groups.h")
 
 
 # What is wrong, and what to type.
 
-NET = "model: {_target_: mine.Net}"
+
+APP = """
+defaults: [_self_, optimizer: adamw, unfreeze: head_then_backbone, monitor: default]
+seed: 1
+model: {_target_: mine.Net, width: 4}
+"""
+COMMAND_LINE_MISTAKES = {
+    "misspelt module": (
+        ["--module", "modle"],
+        ["--module: modle is not a node with a _target_. Such nodes: ", "Did you mean 'model'?"],
+    ),
+    "module is a value": (["--module", "seed"], ["--module: seed is not a node with a _target_. Such nodes: "]),
+    "module is not a module": (
+        ["--module", "monitor"],
+        ["--module: monitor gives a OptimizerMonitor, not a torch.nn.Module"],
+    ),
+    "added unknown key": (
+        ["+optimizer.weigth_decay=1"],
+        ["optimizer: weigth_decay: adamw has no hyperparameter 'weigth_decay'"],
+    ),
+    "unknown key": (["optimizer.weigth_decay=1"], ["Could not override 'optimizer.weigth_decay'"]),
+    "wrong value": (["optimizer.lr=abc"], ["optimizer: lr: got 'abc'"]),
+    "unknown option": (
+        ["optimizer=adamv"],
+        ["Could not find 'optimizer/adamv'. Did you mean 'adam'? Available: adabelief"],
+    ),
+    "stage that selects nothing": (
+        ["unfreeze.stages.backbone.params=haed"],
+        ["unfreeze: stages.backbone: ", "Did you mean 'head'"],
+    ),
+    "config group set to null": (["optimizer=null"], ["Got NoneType. To leave a config group out, type ~GROUP"]),
+    "partial factory": (["optimizer._partial_=true"], ["Type optimizer._partial_=false"]),
+    "invalid override": (["optimizer.lr=["], ["optimizer.lr=[: this is not a valid Hydra override: "]),
+    "missing value": (["model.width=???"], ["model.width: it has no value (???). Type model.width=VALUE"]),
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["modle"], "--module: modle is no node with a _target_. Such nodes are: "),
-        (["modle"], "Did you mean 'model'?"),
-        (["seed"], "--module: seed is no node with a _target_. Such nodes are: "),
-        (["monitor"], "--module: monitor makes a OptimizerMonitor, not a torch.nn.Module"),
-        (["model", "+optimizer.weigth_decay=1"], "optimizer: weigth_decay: adamw has no hyperparameter 'weigth_decay'"),
-        (["model", "optimizer.weigth_decay=1"], "Could not override 'optimizer.weigth_decay'"),
-        (["model", "optimizer.lr=abc"], "optimizer: lr: got 'abc'"),
-        (["model", "optimizer=adamv"], "Could not find 'optimizer/adamv'. Did you mean 'adam'? There are: adabelief"),
-        (["model", "unfreeze.stages.backbone.params=bakcbone"], "unfreeze: stages.backbone: "),
-        (["model", "unfreeze.stages.backbone.params=bakcbone"], "Did you mean 'backbone'"),
-        (["model", "optimizer=null"], "Got NoneType. To leave a config group out, type ~GROUP"),
-        (["model", "optimizer._partial_=true"], "Type optimizer._partial_=false"),
-        (["model", "optimizer.lr=["], "optimizer.lr=[: this is no override of Hydra's: "),
-        (["model", "model.width=???"], "model.width: it has no value (???). Type model.width=VALUE"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_mistakes_on_the_command_line(refused, arguments, message) -> None:
-    assert message in refused("explain", *RECIPES, *arguments)
+@pytest.mark.parametrize(("arguments", "messages"), COMMAND_LINE_MISTAKES.values(), ids=COMMAND_LINE_MISTAKES)
+def test_a_mistake_on_the_command_line_is_refused(explain_error, arguments, messages) -> None:
+    error = explain_error(APP, *arguments)
+    assert all(message in error for message in messages), error
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ("model: {_target_: mine.Nte}", "model._target_: cannot import mine.Nte: "),
-        ("model: {_target_: yours.Net}", "model._target_: cannot import yours.Net: No module named 'yours'. Run this"),
-        ("model: {_target_: mine.Net, widht: 3}", "model: TypeError: Net.__init__() got an unexpected keyword"),
-        ("model: {_target_: mine.Broken}", "model: OSError: no weights here"),
-        ("model: {_target_: mine.Lazy}", "--module: model learns the shapes of head.weight, head.bias from its first"),
-        ("model: {_target_: mine.Late, trained: true}", "--module: model.configure_model() fails without a trainer: "),
-        (
-            "model: {_target_: mine.Written, _partial_: true}",
-            "calling it as it is fails: TypeError: Written.__init__() missing 1",
-        ),
-        (
-            "model: {_target_: mine.Net, width: '${size}'}",
-            "model.width: it refers to ${size}, and there is no such key",
-        ),
-        ("{size: '${oc.env:SIZE}', model: {_target_: mine.Net, path: {a: ['${size}']}}}", "model.path.a.0: "),
-        ("model: {_target_: mine.Net, width: '${oc.env:SIZE}'}", "Type SIZE=VALUE before the command"),
-        ("model: {_target_: mine.Net, width: '${twice:3}'}", "model.width: there is no resolver twice here"),
-        ("model: {_target_: mine.Net, optimizer: '${optimizer}'}", "model.optimizer: it refers to ${optimizer}"),
-        ("model: '${nets.small}'", "nets.small"),
-        ("model: [", "expected the node content"),
-        ("defaults: [model: big]", "In 'train': Could not find 'model/big'"),
-        (NET, "train holds no node with _target_: lightning_optim.OptimizerFactory. Type +optimizer=adamw_groups"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else None,
-)
-def test_mistakes_in_a_config(refusal, monkeypatch, config, message) -> None:
+CONFIG_MISTAKES = {
+    "unknown class": ("model: {_target_: mine.Nte}", "model._target_: cannot import mine.Nte: "),
+    "unknown module": (
+        "model: {_target_: yours.Net}",
+        "model._target_: cannot import yours.Net: No module named 'yours'. Run this",
+    ),
+    "unknown argument": (
+        "model: {_target_: mine.Net, widht: 3}",
+        "model: TypeError: Net.__init__() got an unexpected keyword",
+    ),
+    "model that raises": ("model: {_target_: mine.Broken}", "model: OSError: no weights here"),
+    "lazy layers": (
+        "model: {_target_: mine.Lazy}",
+        "--module: model infers the shapes of head.weight, head.bias from its first",
+    ),
+    "model that needs a trainer": (
+        "model: {_target_: mine.Late, needs_trainer: true}",
+        "--module: model.configure_model() fails without a trainer: ",
+    ),
+    "partial model that needs arguments": (
+        "model: {_target_: mine.Printing, _partial_: true}",
+        "calling it without more arguments fails: TypeError: Printing.__init__() missing 1",
+    ),
+    "interpolation": (
+        "model: {_target_: mine.Net, width: '${size}'}",
+        "model.width: it refers to ${size}, and there is no such key",
+    ),
+    "nested interpolation": (
+        "{size: '${oc.env:SIZE}', model: {_target_: mine.Net, path: {a: ['${size}']}}}",
+        "model.path.a.0: ",
+    ),
+    "environment variable": (
+        "model: {_target_: mine.Net, width: '${oc.env:SIZE}'}",
+        "Type SIZE=VALUE before the command",
+    ),
+    "resolver": (
+        "model: {_target_: mine.Net, width: '${twice:3}'}",
+        "model.width: the resolver twice is not registered here",
+    ),
+    "interpolated node": (
+        "model: {_target_: mine.Net, optimizer: '${optimizer}'}",
+        "model.optimizer: it refers to ${optimizer}",
+    ),
+    "interpolated model": ("model: '${nets.small}'", "nets.small"),
+    "YAML syntax": ("model: [", "expected the node content"),
+    "missing file of a config group": ("defaults: [model: big]", "In 'train': Could not find 'model/big'"),
+    "no factory": (
+        "model: {_target_: mine.Net}",
+        "train has no node with _target_: lightning_optim.OptimizerFactory. Type +optimizer=adamw_groups",
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "message"), CONFIG_MISTAKES.values(), ids=CONFIG_MISTAKES)
+def test_a_mistake_in_a_config_is_refused(explain_error, monkeypatch, config, message) -> None:
     monkeypatch.delenv("SIZE", raising=False)
-    assert message in refusal(config)
+    assert message in explain_error(config)
 
 
-def test_tables_load_neither_lightning_nor_matplotlib(run_python, tmp_path: Path) -> None:
-    model = "{_target_: torch.nn.Linear, in_features: 3, out_features: 2}"
-    (tmp_path / "train.yaml").write_text(f"{{model: {model}, optimizer: {ADAMW}}}", encoding="utf-8")
-    code = (
-        "import sys; from lightning_optim.cli import main; main(sys.argv[1:]); "
-        "print([name for name in ('lightning', 'matplotlib') if name in sys.modules])"
-    )
-    there = ("--config-dir", str(tmp_path), "--config-name", "train", "--module", "model")
-    out = run_python(code, "explain", *there)
-    assert "Param groups" in out and out.splitlines()[-1] == "[]"
-
-
-def test_a_config_that_is_not_there(refused, tmp_path: Path) -> None:
+def test_a_missing_config_is_refused_with_the_nearest_name(cli_error, tmp_path: Path) -> None:
     (tmp_path / "train.yaml").touch()
-    there = ("--config-dir", str(tmp_path), "--module", "model", "--config-name")
-    assert "--config-name: there is no trian.yaml in " in (said := refused("explain", *there, "trian"))
-    assert "Did you mean 'train'?" in said
-    assert "there is no trian.yaml in " in refused("explain", *there, "trian.yaml")
-    nowhere = refused("explain", "--config-dir", "nowhere", "--config-name", "x", "--module", "y")
-    assert "--config-dir: there is no folder nowhere" in nowhere
+    command = ("explain", "--config-dir", str(tmp_path), "--module", "model", "--config-name")
+    error = cli_error(*command, "trian")
+    assert "--config-name: there is no trian.yaml in " in error and "Did you mean 'train'?" in error
+    assert "there is no trian.yaml in " in cli_error(*command, "trian.yaml")
+    error = cli_error("explain", "--config-dir", "nowhere", "--config-name", "x", "--module", "y")
+    assert "--config-dir: there is no folder nowhere" in error

@@ -1,43 +1,62 @@
-"""`list` and `show`: what they print, how they refuse, and that they need no torch."""
+"""`list` and `show` print the optimizers and the details of one."""
 
 from __future__ import annotations
 
 import pytest
 
 from lightning_optim import list_optimizers, optimizer_info
-from lightning_optim.catalog.decay import DECAYS
+from lightning_optim.catalog.decay import DECAY_MODES
+from tests.support.cases import every
 
 
-def test_list(printed) -> None:
-    out = printed("list")
+def test_list_prints_every_optimizer(cli_output) -> None:
+    out = cli_output("list")
     assert all(f" {name} " in out for name in list_optimizers())
 
 
-def test_list_by_pattern(printed) -> None:
-    out = printed("list", "adam*")
+def test_list_prints_those_that_match_a_pattern(cli_output) -> None:
+    out = cli_output("list", "adam*")
     assert "adamax" in out and "nadam" not in out
 
 
-@pytest.mark.parametrize("name", list_optimizers())
-def test_show(printed, name) -> None:
-    out, info = printed("show", name), optimizer_info(name)
+@pytest.mark.parametrize("name", every(list_optimizers(), fast=["adam", "adafactor", "lbfgs", "lion", "sparse_adam"]))
+def test_show_prints_equations_paper_state_decay_modes_and_hyperparameters(cli_output, name) -> None:
+    out, info = cli_output("show", name), optimizer_info(name)
     assert all(text in out for text in (info.summary, info.paper, *info.hyperparameters, *info.buffers))
     assert info.equations and all(f"    {line}" in out for line in info.equations)
-    modes = [line.split()[0] for line in out.splitlines() if line.strip().split("  ")[0] in DECAYS]
+    modes = [line.split()[0] for line in out.splitlines() if line.strip().split("  ")[0] in DECAY_MODES]
     assert tuple(modes) == info.decay_modes
     assert out.count("(the default)") == (info.decay != "none")
 
 
-def test_show_says_what_the_state_costs(printed) -> None:
-    lines = {
-        "lion": "exp_avg; 4 bytes for",
-        "adam": "(with amsgrad); 8 bytes for",
-        "amsgrad": "; 12 bytes for",
-        "sgd": "; 0 ",
-    }
-    for name, said in lines.items():
-        (line,) = [line for line in printed("show", name).splitlines() if line.startswith("state of each parameter")]
-        assert said in line
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lion", "exp_avg; 4 bytes per"),
+        ("adam", "(with amsgrad); 8 bytes per"),
+        ("amsgrad", "; 12 bytes per"),
+        ("sgd", "; 0 bytes per float32 parameter, at most 4"),
+        ("adam_mini", "(a number for each tensor or block); 4 bytes per"),
+        ("adafactor", "one row and one column for a matrix"),
+        ("lbfgs", "the last history_size steps"),
+    ],
+)
+def test_show_tells_the_size_of_the_state(cli_output, name, expected) -> None:
+    (line,) = [line for line in cli_output("show", name).splitlines() if line.startswith("state per parameter")]
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("extra_sgd", "a step evaluates the model 2 times, so it cannot be used with other optimizers"),
+        ("lbfgs", "takes one param group only"),
+        ("muon", "takes 2-D parameters only"),
+    ],
+)
+def test_show_tells_the_limits_of_an_optimizer(cli_output, name, expected) -> None:
+    assert expected in cli_output("show", name).splitlines()
+    assert expected not in cli_output("show", "adamw")
 
 
 @pytest.mark.parametrize(
@@ -48,18 +67,5 @@ def test_show_says_what_the_state_costs(printed) -> None:
     ],
     ids=["list", "show"],
 )
-def test_refusals(refused, arguments, message) -> None:
-    assert message in refused(*arguments)
-
-
-@pytest.mark.parametrize("arguments", [["list"], ["show", "adamw"]], ids=" ".join)
-def test_they_load_no_torch(run_python, arguments) -> None:
-    code = "import sys; from lightning_optim.cli import main; main(sys.argv[1:]); print(sorted(sys.modules))"
-    loaded = run_python(code, *arguments).splitlines()[-1]
-    assert "'lightning_optim.cli.list_and_show'" in loaded
-    assert not any(f"'{name}'" in loaded for name in ("torch", "lightning", "hydra", "omegaconf"))
-
-
-def test_it_runs_as_a_module(run_python) -> None:
-    code = "import runpy; runpy.run_module('lightning_optim.cli', run_name='__main__', alter_sys=True)"
-    assert " lion " in run_python(code, "list", "lion")
+def test_an_unknown_name_is_refused_with_the_nearest(cli_error, arguments, message) -> None:
+    assert message in cli_error(*arguments)

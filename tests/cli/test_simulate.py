@@ -1,4 +1,4 @@
-"""What is simulated is bitwise what a fit does, and nothing is done to the model."""
+"""A simulation gives bitwise the lrs of a fit, and leaves the model unchanged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze, configure_optimizers
-from lightning_optim.cli.length import Length
+from lightning_optim.cli.run_length import RunLength
 from lightning_optim.cli.simulate import Simulation, simulate
 from lightning_optim.stages.stages import claim
 from lightning_optim.stages.timetable import Timetable
-from tests.support.training import BATCHES, Net, Witness, fit
+from tests.support.cases import every
+from tests.support.training import BATCHES, Net, StepTrace, fit
 
 EPOCHS = 5
 NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
@@ -65,45 +66,55 @@ PLANS: dict[str, dict[str, Any] | None] = {
 }
 
 
-def simulated(
+def simulate_run(
     module: nn.Module,
     optimizer: OptimizerFactory = ADAMW,
     scheduler: SchedulerFactory | None = None,
     stages: Any = None,
-    **length: Any,
+    **limits: Any,
 ) -> Simulation:
     claimed = () if stages is None else claim(StagedUnfreeze(stages).stages, module)
-    told = Length(**{"max_epochs": EPOCHS, "steps_per_epoch": BATCHES, **length})
-    told.check(scheduler, claimed)
-    return simulate(module, optimizer, scheduler, claimed, length=told)
+    length = RunLength(**{"max_epochs": EPOCHS, "steps_per_epoch": BATCHES, **limits})
+    length.check(scheduler, claimed)
+    return simulate(module, optimizer, scheduler, claimed, length=length)
 
 
-def by_step(simulation: Simulation) -> list[dict[str, float]]:
-    """The live groups' lrs at each step, as a `Witness` sees them."""
-    num_steps = simulation.length.total("step")
-    everything = [{curve.group: float(curve.lr[step]) for curve in simulation.curves} for step in range(num_steps)]
-    return [{group: lr for group, lr in lrs.items() if not math.isnan(lr)} for lrs in everything]
+def simulated_lrs(*arguments: Any, **limits: Any) -> list[dict[str, float]]:
+    """The live groups' lrs at each step of a simulated run."""
+    simulation = simulate_run(Net(None), *arguments, **limits)
+    steps = [
+        {curve.group: float(curve.lr[step]) for curve in simulation.curves}
+        for step in range(simulation.length.total("step"))
+    ]
+    return [{group: lr for group, lr in lrs.items() if not math.isnan(lr)} for lrs in steps]
 
 
-def fitted(folder: Path, optimizer: OptimizerFactory, scheduler: Any, stages: Any, **arguments: Any) -> list[Any]:
-    witness = Witness()
+def fitted_lrs(
+    folder: Path, optimizer: OptimizerFactory, scheduler: Any, stages: Any, **arguments: Any
+) -> list[dict[str, float]]:
+    """The live groups' lrs at each step of a real run."""
+    trace = StepTrace()
     callbacks = [] if stages is None else [StagedUnfreeze(stages)]
     module = Net(lambda module: configure_optimizers(module, optimizer, scheduler))
-    fit(module, folder, *callbacks, witness, **{"epochs": EPOCHS, **arguments})
-    return witness.seen
+    fit(module, folder, *callbacks, trace, **{"epochs": EPOCHS, **arguments})
+    return trace.steps
 
 
 PAIRS = [
     *((schedule, "by layer") for schedule in SCHEDULES),
     *(("one cycle", plan) for plan in PLANS if plan != "by layer"),
 ]
+FAST_PAIRS = (
+    *("none, by layer", "cosine by epoch, by layer", "sequential, by layer", "plateau that never comes, by layer"),
+    *("one cycle, none", "one cycle, by step, warmed up", "one cycle, after, and any"),
+)
 
 
-@pytest.mark.parametrize(("schedule", "plan"), PAIRS)
-def test_bitwise_the_lrs_of_a_fit(tmp_path, schedule, plan) -> None:
-    seen = fitted(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan])
-    assert len(seen) == EPOCHS * BATCHES
-    assert by_step(simulated(Net(None), ADAMW, SCHEDULES[schedule], PLANS[plan])) == seen
+@pytest.mark.parametrize(("schedule", "plan"), every(PAIRS, fast=FAST_PAIRS, id=", ".join))
+def test_lrs_are_bitwise_those_of_a_fit(tmp_path, schedule, plan) -> None:
+    lrs = fitted_lrs(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan])
+    assert len(lrs) == EPOCHS * BATCHES
+    assert simulated_lrs(ADAMW, SCHEDULES[schedule], PLANS[plan]) == lrs
 
 
 @pytest.mark.parametrize(
@@ -120,64 +131,67 @@ def test_bitwise_the_lrs_of_a_fit(tmp_path, schedule, plan) -> None:
         (OptimizerFactory("adamw", groups={"d": {"layers": "backbone.{i}", "layer_decay": 0.7}}), "cyclic"),
         (OptimizerFactory("sgd", lr=0.1, groups={"m": {"kinds": "matrix", "optimizer": "muon"}}), "one cycle"),
     ],
-    ids=["momentum", "a constant group", "one of its own", "beside a plateau", "frozen", "by layer", "two algorithms"],
+    ids=[
+        *("momentum", "constant schedule of a rule", "schedule of a rule without another"),
+        *("schedule of a rule beside a plateau", "frozen rule", "layer decay", "two algorithms"),
+    ],
 )
-def test_whatever_the_rules_make(tmp_path, optimizer, schedule) -> None:
+def test_lrs_are_those_of_a_fit_whatever_the_rules(tmp_path, optimizer, schedule) -> None:
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"epoch": 1}, "lr_scale": 0.1}}
-    seen = fitted(tmp_path, optimizer, SCHEDULES[schedule], stages)
-    assert by_step(simulated(Net(None), optimizer, SCHEDULES[schedule], stages)) == seen
+    lrs = fitted_lrs(tmp_path, optimizer, SCHEDULES[schedule], stages)
+    assert simulated_lrs(optimizer, SCHEDULES[schedule], stages) == lrs
 
 
-def test_a_schedule_of_a_rules_own_beside_a_constant_lr(tmp_path) -> None:
+def test_a_rules_own_schedule_beside_a_constant_lr_is_simulated(tmp_path) -> None:
     optimizer = OptimizerFactory("sgd", lr=0.1, groups={"h": {"params": "head", "schedule": {"name": "one_cycle"}}})
-    assert by_step(simulated(Net(None), optimizer)) == fitted(tmp_path, optimizer, None, None)
+    assert simulated_lrs(optimizer) == fitted_lrs(tmp_path, optimizer, None, None)
 
 
-def test_a_stage_with_an_lr_of_its_own(tmp_path) -> None:
+def test_a_stages_own_lr_is_simulated(tmp_path) -> None:
     optimizer, scheduler = OptimizerFactory("sgd", lr=0.1, momentum=0.9), SCHEDULES["one cycle"]
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"step": 3}, "lr": 0.003, "momentum": 0.5}}
-    assert by_step(simulated(Net(None), optimizer, scheduler, stages)) == fitted(tmp_path, optimizer, scheduler, stages)
+    assert simulated_lrs(optimizer, scheduler, stages) == fitted_lrs(tmp_path, optimizer, scheduler, stages)
+
+
+LENGTHS = {
+    "accumulated": ({"accumulate_grad_batches": 2}, {"steps_per_epoch": 2}),
+    "accumulated with a remainder": ({"accumulate_grad_batches": 3}, {"steps_per_epoch": 2}),
+    "ended by steps": ({"max_steps": 7}, {"max_steps": 7}),
+    "ended by epochs": ({"max_steps": 99}, {"max_steps": 99}),
+}
 
 
 @pytest.mark.parametrize(("schedule", "plan"), [("warm-up", "by layer"), ("cosine by epoch", "by epoch")])
-@pytest.mark.parametrize(
-    ("trainer", "length"),
-    [
-        ({"accumulate_grad_batches": 2}, {"steps_per_epoch": 2}),
-        ({"accumulate_grad_batches": 3}, {"steps_per_epoch": 2}),
-        ({"max_steps": 7}, {"max_steps": 7}),
-        ({"max_steps": 99}, {"max_steps": 99}),
-    ],
-    ids=["accumulated", "accumulated, with a rest", "ended by steps", "ended by epochs"],
-)
-def test_whatever_the_length_is(tmp_path, schedule, plan, trainer, length) -> None:
-    seen = fitted(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan], **trainer)
-    assert by_step(simulated(Net(None), ADAMW, SCHEDULES[schedule], PLANS[plan], **length)) == seen
+@pytest.mark.parametrize("length", every(LENGTHS, fast=["accumulated with a remainder", "ended by steps"]))
+def test_lrs_are_those_of_a_fit_whatever_the_length(tmp_path, schedule, plan, length) -> None:
+    trainer_arguments, limits = LENGTHS[length]
+    lrs = fitted_lrs(tmp_path, ADAMW, SCHEDULES[schedule], PLANS[plan], **trainer_arguments)
+    assert simulated_lrs(ADAMW, SCHEDULES[schedule], PLANS[plan], **limits) == lrs
 
 
-def test_by_steps_alone_nobody_needs_to_know_of_epochs(tmp_path) -> None:
+def test_a_run_counted_in_steps_needs_no_length_of_an_epoch(tmp_path) -> None:
     stages, scheduler = PLANS["by step, warmed up"], SCHEDULES["warm-up"]
-    seen = fitted(tmp_path, ADAMW, scheduler, stages, epochs=-1, max_steps=10)
-    whole = {"max_epochs": math.inf, "max_steps": 10, "steps_per_epoch": None}
-    assert by_step(simulated(Net(None), ADAMW, scheduler, stages, **whole)) == seen
+    lrs = fitted_lrs(tmp_path, ADAMW, scheduler, stages, epochs=-1, max_steps=10)
+    limits = {"max_epochs": math.inf, "max_steps": 10, "steps_per_epoch": None}
+    assert simulated_lrs(ADAMW, scheduler, stages, **limits) == lrs
 
 
-def test_when_stages_thaw_and_in_which_order_groups_stand() -> None:
-    found = simulated(Net(None), stages=PLANS["by layer"])
+def test_thaws_and_groups_come_in_order() -> None:
+    found = simulate_run(Net(None), stages=PLANS["by layer"])
     assert dict(found.thaws) == {"top.3": 6, "top.1": 8, "top.0": 12}
     groups = ["head", "head.no_decay", "top.3", "top.3.no_decay", "top.1.no_decay", "top.0", "top.0.no_decay"]
     assert [curve.group for curve in found.curves] == groups
     assert [int(np.isnan(curve.lr).sum()) for curve in found.curves] == [0, 0, 6, 6, 8, 12, 12]
-    assert not found.unpredictable and found.plateau_of is None
+    assert not found.unpredictable and found.plateau_metric is None
 
 
-# What cannot be foreseen.
+# What cannot be predicted.
 
 PLATEAU = {"plateau": {"monitor": "val/loss", "patience": 2}}
 
 
-def a_function(trainer: Any, module: Any) -> bool:
-    raise AssertionError("there is no trainer to ask it about")
+def callable_trigger(trainer: Any, module: Any) -> bool:
+    raise AssertionError("a simulation has no trainer to call it with")
 
 
 @pytest.mark.parametrize(
@@ -185,22 +199,31 @@ def a_function(trainer: Any, module: Any) -> bool:
     [
         ([PLATEAU, {"epoch": 2}], ["one"], {"two": 8}),
         ([PLATEAU, {"after": {"epochs": 1}}], ["one", "two"], {}),
-        ([a_function, {"after": {"steps": 1}}], ["one", "two"], {}),
+        ([callable_trigger, {"after": {"steps": 1}}], ["one", "two"], {}),
         ([{"any": [PLATEAU, {"epoch": 2}]}, {"step": 3}], ["one"], {"two": 3}),
         ([{"any": [{"epoch": 2}, {"epoch": 1}]}, PLATEAU], ["two"], {"one": 4}),
         ([{"any": [PLATEAU, {"step": 0}]}, {"after": {"epochs": 2}}], [], {"two": 8}),
-        ([a_function, {"any": [{"after": {"steps": 1}}, {"epoch": 1}]}], ["one", "two"], {}),
+        ([callable_trigger, {"any": [{"after": {"steps": 1}}, {"epoch": 1}]}], ["one", "two"], {}),
         ([{"epoch": 99}, {"after": {"steps": 1}}], [], {}),
     ],
-    ids=["plateau", "counted from one", "a function", "any", "any that can be", "from the start", "any after", "late"],
+    ids=[
+        "plateau",
+        "after a plateau",
+        "after a callable",
+        "any with a plateau",
+        "any of epochs",
+        "any from the start",
+        "any after",
+        "beyond the end",
+    ],
 )
-def test_what_nobody_can_foresee_is_not_guessed(at, unpredictable, thaws) -> None:
+def test_an_unpredictable_thaw_is_not_guessed(at, unpredictable, thaws) -> None:
     stages = {
         "head": {"params": "head"},
         "one": {"params": "backbone.3", "at": at[0]},
         "two": {"params": "backbone", "at": at[1]},
     }
-    found = simulated(Net(None), OptimizerFactory("sgd", lr=0.1), stages=stages)
+    found = simulate_run(Net(None), OptimizerFactory("sgd", lr=0.1), stages=stages)
     assert list(found.unpredictable) == unpredictable
     assert dict(found.thaws) == thaws
     assert [len(list(filter(math.isfinite, curve.lr))) > 0 for curve in found.curves] == [
@@ -212,30 +235,30 @@ def test_what_nobody_can_foresee_is_not_guessed(at, unpredictable, thaws) -> Non
         assert found.unpredictable["one"] == "plateau of val/loss, patience 2"
 
 
-def test_each_layer_by_plateau() -> None:
+def test_layers_that_wait_for_a_plateau_are_unpredictable() -> None:
     stages = {"head": {"params": "head"}, "top": {"layers": "backbone.{i}", "at": {"epoch": 1}, "each": PLATEAU}}
-    found = simulated(Net(None), stages=stages)
+    found = simulate_run(Net(None), stages=stages)
     assert list(found.unpredictable) == ["top.1", "top.0"] and dict(found.thaws) == {"top.3": 4}
 
 
-def test_reduce_on_plateau_keeps_its_lr() -> None:
+def test_the_lr_of_reduce_on_plateau_stays_constant() -> None:
     scheduler = SchedulerFactory("reduce_on_plateau", monitor="val/loss", patience=0)
-    found = simulated(Net(None), scheduler=scheduler)
-    assert found.plateau_of == "val/loss"
+    found = simulate_run(Net(None), scheduler=scheduler)
+    assert found.plateau_metric == "val/loss"
     assert {lr for curve in found.curves for lr in curve.lr} == {0.01}
 
 
-def test_a_trigger_that_is_not_foreseen_needs_no_epochs() -> None:
+def test_an_unpredictable_trigger_needs_no_length_of_an_epoch() -> None:
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"any": [PLATEAU, {"epoch": 2}]}}}
     length = {"max_epochs": math.inf, "max_steps": 3, "steps_per_epoch": None}
-    assert list(simulated(Net(None), stages=stages, **length).unpredictable) == ["backbone"]
+    assert list(simulate_run(Net(None), stages=stages, **length).unpredictable) == ["backbone"]
 
 
 # The model.
 
 
-class Uncopied(Net):
-    """One of a user's that cannot be copied, with names that a module does not take as attributes."""
+class Uncopyable(Net):
+    """A model that cannot be copied, with names that a module does not accept as attributes."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -247,8 +270,8 @@ class Uncopied(Net):
         raise TypeError("cannot be copied")
 
 
-def test_nothing_of_the_model_changes() -> None:
-    module = Uncopied().eval()
+def test_the_model_is_unchanged() -> None:
+    module = Uncopyable().eval()
     module.backbone[0].bias.requires_grad_(False)
     module.head.weight.grad = torch.ones(3, 8)
 
@@ -261,17 +284,17 @@ def test_nothing_of_the_model_changes() -> None:
     before, values = state(), [p.clone() for p in module.parameters()]
     optimizer = OptimizerFactory("adagrad", groups={"stem": {"params": "backbone.0", "frozen": True}})
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"epoch": 1}}}
-    found = simulated(module, optimizer, SCHEDULES["warm-up"], stages)
+    found = simulate_run(module, optimizer, SCHEDULES["warm-up"], stages)
     assert [curve.group for curve in found.curves] == ["head", "backbone"]
     assert state() == before
     assert all(map(torch.equal, module.parameters(), values))
 
 
-def test_a_watched_metric_and_the_timetable_of_a_callback_are_left_alone() -> None:
+def test_the_timetable_of_the_callback_is_unchanged() -> None:
     unfreeze = StagedUnfreeze({"head": {"params": "head"}, "backbone": {**BACKBONE, "at": PLATEAU}})
     before = Timetable(unfreeze.stages).state_dict()
     stages = claim(unfreeze.stages, Net(None))
-    simulate(Net(None), ADAMW, stages=stages, length=Length(max_steps=3))
+    simulate(Net(None), ADAMW, stages=stages, length=RunLength(max_steps=3))
     assert Timetable(unfreeze.stages).state_dict() == before
 
 
@@ -285,7 +308,7 @@ def test_a_watched_metric_and_the_timetable_of_a_callback_are_left_alone() -> No
             ADAMW,
             SchedulerFactory("warmup_cosine", warmup_steps=20),
             None,
-            "scheduler: warmup_steps: 20 leaves nothing of the run",
+            "scheduler: warmup_steps: 20 is not less than the run",
         ),
         (
             ADAMW,
@@ -299,6 +322,6 @@ def test_a_watched_metric_and_the_timetable_of_a_callback_are_left_alone() -> No
     ],
     ids=["warm-up too long", "schedule too short", "no metric", "unclaimed", "lbfgs"],
 )
-def test_errors(optimizer, scheduler, stages, message) -> None:
+def test_errors_are_those_of_the_start_of_a_run(optimizer, scheduler, stages, message) -> None:
     with pytest.raises(ConfigError, match=message):
-        simulated(Net(None), optimizer, scheduler, stages)
+        simulate_run(Net(None), optimizer, scheduler, stages)

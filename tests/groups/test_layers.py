@@ -1,4 +1,4 @@
-"""The `layers` selector counts layers by the numbers in their paths, the last first, and the stem after them all."""
+"""The `layers` selector and `layer_decay`: layers are ordered by the number in their path and counted from the last."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.nn.utils import parametrizations
 from lightning_optim import ConfigError, OptimizerFactory
 from tests.support.messages import check_message
 
-# Exact in floating point, so are its powers: lrs are compared with ==.
+# Its powers are exact in floating point: lrs are compared with ==.
 DECAY = 0.5
-# torch's compiler, once it is imported, uses what torch itself deprecates.
-compiles = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+# torch's compiler, when it is imported, uses functions that torch deprecates.
+imports_compiler = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 def tree(*names: str) -> nn.Module:
@@ -60,7 +60,7 @@ ENCODER = [
 ]
 
 
-# Which number is which depth
+# The depth of each layer
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ ENCODER = [
         pytest.param(["l.0", "l.x.w"], "l.{i}", None, id="a_parameter_is_no_layer"),
     ],
 )
-def test_layers_are_counted_from_the_last_by_the_value_of_their_number(names, layers, expected):
+def test_layers_are_counted_from_the_last_in_the_order_of_their_numbers(names, layers, expected):
     model = tree(*names)
     if expected is None:
         with pytest.raises(ConfigError, match=r"^groups\.depth: layers 'l\.\{i\}' matches no module"):
@@ -120,12 +120,12 @@ TOWERS = ["text.l.0.w", "text.l.1.w", "text.l.2.w", "image.l.0.w", "image.l.5.w"
         pytest.param({"params": ["text.l.0", "image.l.5"]}, [2, 0, 0, 0, 1], id="a_layer_of_each"),
     ],
 )
-def test_params_say_which_towers_count(rule, powers):
+def test_params_choose_the_towers_whose_layers_are_counted(rule, powers):
     expected = {name: DECAY**power for name, power in zip(TOWERS, powers, strict=True)}
     assert lrs(tree(*TOWERS), depth("*.l.{i}", **rule)) == expected
 
 
-def test_two_rules_count_each_tower_for_itself():
+def test_two_rules_count_each_tower_separately():
     groups = {
         name: {"params": name, "layers": "*.l.{i}", "layer_decay": decay}
         for name, decay in (("text", 0.5), ("image", 0.25))
@@ -134,7 +134,7 @@ def test_two_rules_count_each_tower_for_itself():
 
 
 class Mixed(nn.Module):
-    """Layers of which some have no bias, and one no matrix."""
+    """Layers, some without a bias, one without a matrix."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -151,7 +151,7 @@ class Mixed(nn.Module):
         pytest.param({"classes": "LayerNorm"}, {"2.weight": 2, "2.bias": 2}, id="classes"),
     ],
 )
-def test_kinds_and_classes_leave_the_depth_as_it_is(selector, expected):
+def test_kinds_and_classes_do_not_change_the_depth_of_a_layer(selector, expected):
     powers = {f"layer.{name}": power for name, power in expected.items()}
     if selector.get("kinds") != "bias" and "classes" not in selector:
         powers["layer.3.weight"] = 1
@@ -179,7 +179,7 @@ STEM = ["patch.weight", "enc.embed.weight"]
         pytest.param({"stem": "enc"}, ["enc.embed.weight", "enc.pooler.weight"], id="layers_stay_layers"),
     ],
 )
-def test_the_stem_is_what_comes_before_or_what_is_named(stem, expected):
+def test_the_stem_is_what_comes_before_the_layers_or_what_stem_names(stem, expected):
     found = lrs(tree("patch.weight", *ENCODER), depth(**stem))
     layers = {name: DECAY ** (2 - int(name.split(".")[2])) for name in found if ".layer." in name}
     others = {name: DECAY**3 if name in expected else 1.0 for name in found if ".layer." not in name}
@@ -203,42 +203,42 @@ def test_the_default_stem_shares_the_first_segment_of_a_layer_s_path():
     }
 
 
-def test_selectors_hold_for_the_stem_too():
+def test_the_other_selectors_apply_to_the_stem_too():
     model = nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList([nn.Linear(2, 2)]), "head": nn.Linear(2, 2)})
     wrapped = nn.ModuleDict({"enc": model})
     found = lrs(wrapped, depth("enc.l.{i}", kinds="bias"))
     assert {name: lr for name, lr in found.items() if lr != 1.0} == {"enc.embed.bias": 0.25, "enc.l.0.bias": 0.5}
 
 
-def test_a_stem_that_matches_nothing_is_refused_with_what_is_near():
+def test_a_stem_that_matches_nothing_is_refused_with_the_nearest_names():
     with pytest.raises(ConfigError) as caught:
         plan(tree(*ENCODER), depth(stem="enc.embd"))
     check_message(caught, "groups.depth.stem", "'enc.embd'", "7 names", "'enc.embed'")
 
 
-def test_a_stem_outside_of_what_the_rule_selects_is_refused():
+def test_a_stem_that_the_other_selectors_do_not_match_is_refused():
     with pytest.raises(ConfigError) as caught:
         plan(tree("patch.weight", *ENCODER), depth(params="enc", stem="patch"))
     check_message(caught, "groups.depth.stem", "'patch'", "other selectors")
 
 
 @pytest.mark.parametrize("stem", ["enc.layer", "enc.layer.0", ["enc.layer.*"]], ids=str)
-def test_a_stem_that_is_all_layers_is_refused(stem):
+def test_a_stem_inside_the_layers_is_refused(stem):
     with pytest.raises(ConfigError) as caught:
         plan(tree(*ENCODER), depth(stem=stem))
     check_message(caught, "groups.depth.stem", "is in layers", "remove stem")
 
 
-def test_a_stem_that_matches_nothing_may_do_so_where_the_rule_may():
+def test_a_stem_may_match_nothing_with_allow_empty():
     assert "depth.stem" not in named(tree(*ENCODER), depth(stem="enc.embd", allow_empty=True))
 
 
 @pytest.mark.parametrize(
     ("rule", "key", "said"),
     [
-        pytest.param({"stem": 3}, "groups.depth.stem", ["3", "a text or a list of texts"], id="number"),
+        pytest.param({"stem": 3}, "groups.depth.stem", ["3", "a string or a list of strings"], id="number"),
         pytest.param({"stem": ["a", 1]}, "groups.depth.stem", ["['a', 1]"], id="list_of_other_things"),
-        pytest.param({"stem": "re:("}, "groups.depth.stem", ["'re:('", "no regular expression"], id="regex"),
+        pytest.param({"stem": "re:("}, "groups.depth.stem", ["'re:('", "not a valid regular expression"], id="regex"),
         pytest.param({"stem": "enc", "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="alone"),
         pytest.param({"stem": [], "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="none_alone"),
         pytest.param(
@@ -256,18 +256,18 @@ def test_a_stem_that_matches_nothing_may_do_so_where_the_rule_may():
         pytest.param({"layers": ["enc.{i}", "x"]}, "groups.depth.layers", ["'x'", "one {i}"], id="one_of_a_list"),
         pytest.param({"layers": "enc.{j}"}, "groups.depth.layers", ["'enc.{j}'", "one {i}"], id="another_letter"),
         pytest.param({"layers": "enc.[{i}]"}, "groups.depth.layers", ["'enc.[{i}]'", "one {i}"], id="in_brackets"),
-        pytest.param({"layers": 3}, "groups.depth.layers", ["3", "a text or a list of texts"], id="layers_number"),
-        pytest.param({"layers": []}, "groups.depth.layers", ["[]", "a text or a list of texts"], id="layers_empty"),
+        pytest.param({"layers": 3}, "groups.depth.layers", ["3", "a string or a list of strings"], id="layers_number"),
+        pytest.param({"layers": []}, "groups.depth.layers", ["[]", "a string or a list of strings"], id="layers_empty"),
         pytest.param({"layers": "x" * 200 + "{i}"}, "groups.depth.layers", ["203", "at most 200"], id="too_long"),
     ],
 )
-def test_what_is_wrong_in_itself_is_refused_when_the_factory_is_made(rule, key, said):
+def test_invalid_layers_stem_and_layer_decay_are_refused_when_the_factory_is_constructed(rule, key, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("adamw", groups=depth(**rule))
     check_message(caught, key, *said)
 
 
-def test_a_decay_of_one_leaves_the_lr_and_keeps_the_layers_apart():
+def test_a_layer_decay_of_one_keeps_the_lr_and_a_group_for_each_layer():
     model = tree(*ENCODER)
     groups = depth(layer_decay=1)
     assert set(lrs(model, groups).values()) == {1.0}
@@ -287,7 +287,7 @@ def test_each_layer_is_a_group_named_by_its_number():
 
 
 @pytest.mark.parametrize("effect", [{}, {"weight_decay": 0.5}, {"lr_scale": 0.5}], ids=str)
-def test_layers_without_a_decay_are_groups_apart_and_there_is_no_stem(effect):
+def test_layers_without_layer_decay_are_separate_groups_and_there_is_no_stem(effect):
     found = named(tree(*ENCODER), {"depth": {"layers": "enc.layer.{i}", **effect}})
     assert list(found) == ["default", "depth.0", "depth.1"]
     assert found["default"] == ["enc.embed.weight", "enc.pooler.weight", "head.weight"]
@@ -307,12 +307,12 @@ def test_the_same_number_in_two_towers_is_one_group():
         pytest.param({"optimizer": "lion", "lr": 2.0}, "lr", [2 * 0.5**2, 2 * 0.5], id="with_optimizer"),
     ],
 )
-def test_layer_decay_multiplies_what_else_the_rule_says(effect, field, expected):
+def test_layer_decay_multiplies_the_lr_that_the_rule_sets(effect, field, expected):
     found = plan(tree(*ENCODER), depth(stem=[], **effect)).groups
     assert [group.hyperparameters[field] for group in found if group.name != "default"] == expected
 
 
-def test_several_rules_with_layers_hold_for_one_parameter():
+def test_several_rules_with_layers_apply_to_one_parameter():
     groups = {
         **depth(stem=[]),
         "twice": {"layers": "enc.layer.{i}", "layer_decay": 0.25},
@@ -329,7 +329,7 @@ def test_several_rules_with_layers_hold_for_one_parameter():
     assert [group.made_by for group in found[:3]] == [("twice",), *[("depth", "flat", "twice")] * 2]
 
 
-def test_rules_that_cross_the_layers_split_their_groups():
+def test_another_rule_splits_the_groups_of_the_layers():
     found = named(Mixed(), {**depth("layer.{i}"), "no_decay": {"kinds": "bias", "weight_decay": 0}})
     assert list(found) == [
         "depth.0",
@@ -353,19 +353,19 @@ def test_layers_may_be_frozen_or_have_a_schedule():
     }
 
 
-def test_the_groups_are_named_so_in_a_checkpoint():
+def test_a_checkpoint_has_the_names_of_the_layers_groups():
     model = tree(*ENCODER)
     optimizer = OptimizerFactory("adamw", groups=depth())(model)
     saved = optimizer.state_dict()["param_groups"]
     assert {group["name"]: group["param_names"] for group in saved} == named(model, depth())
 
 
-def test_state_follows_its_parameter_when_a_layer_is_put_on_top():
+def test_state_follows_its_parameter_when_a_layer_is_added_on_top():
     """Every depth changes then, and so does each lr."""
     small, large = tree("l.0.w", "l.1.w"), tree("l.0.w", "l.1.w", "l.2.w")
     optimizer = OptimizerFactory("adamw", lr=1.0, groups=depth("l.{i}"))(small)
-    for place, parameter in enumerate(small.parameters(), start=1):
-        parameter.grad = torch.full_like(parameter, float(place))
+    for number, parameter in enumerate(small.parameters(), start=1):
+        parameter.grad = torch.full_like(parameter, float(number))
     optimizer.step()
     state = optimizer.state_dict()
     state["param_groups"].append(
@@ -380,10 +380,10 @@ def test_state_follows_its_parameter_when_a_layer_is_put_on_top():
         assert torch.equal(before["exp_avg"], after["exp_avg"])
 
 
-# What is no layer
+# Layers that match nothing, or overlap
 
 
-def test_layers_that_match_nothing_name_the_numbered_modules():
+def test_layers_that_match_nothing_are_refused_with_the_numbered_modules():
     with pytest.raises(ConfigError) as caught:
         plan(tree(*ENCODER, "aux.blocks.0.w"), depth("encoder.layer.{i}"))
     check_message(
@@ -396,18 +396,18 @@ def test_layers_that_match_nothing_name_the_numbered_modules():
     )
 
 
-def test_a_model_without_numbers_says_so():
+def test_layers_in_a_model_without_numbered_modules_are_refused():
     with pytest.raises(ConfigError) as caught:
         plan(tree("enc.w", "head.w"), depth())
     check_message(caught, "groups.depth", "No module path of the model ends with a number")
 
 
-def test_layers_that_match_nothing_may_do_so_where_the_rule_may():
+def test_layers_may_match_nothing_with_allow_empty():
     assert list(named(tree("enc.w"), depth(allow_empty=True))) == ["default"]
 
 
-def test_selectors_that_only_together_match_nothing_say_so():
-    with pytest.raises(ConfigError, match=r"^groups\.depth: each of its selectors .* none matches all of them"):
+def test_selectors_that_match_nothing_together_are_refused():
+    with pytest.raises(ConfigError, match=r"^groups\.depth: each of its selectors .* no parameter matches all of them"):
         plan(Mixed(), depth("layer.{i}", params="layer.1", kinds="bias"))
 
 
@@ -418,7 +418,7 @@ def test_a_layer_inside_a_layer_is_refused(layers):
     check_message(caught, "groups.depth.layers", "l.0.k.3 is a layer inside layer 0", "{i}")
 
 
-def test_params_may_keep_the_layers_inside_out():
+def test_params_can_exclude_the_inner_layers():
     groups = depth("*.{i}", params="enc.layer.?.fc*")
     assert lrs(tree("enc.layer.0.k.3.w", "enc.layer.0.fc.w", "enc.layer.1.fc.w"), groups) == {
         "enc.layer.0.k.3.w": 1.0,
@@ -427,7 +427,7 @@ def test_params_may_keep_the_layers_inside_out():
     }
 
 
-# One tensor in several places
+# Tied parameters and shared modules
 
 
 def test_a_tensor_tied_across_stem_and_head_is_in_the_stem():
@@ -446,7 +446,7 @@ def test_a_tensor_tied_across_stem_and_head_is_in_the_stem():
         pytest.param(["b.in.w", "b.l.0.w", "b.out.w"], ("b.in", "b.out"), ["b.in.w"], id="an_output_tied_to_the_input"),
     ],
 )
-def test_what_comes_before_the_layers_is_told_by_the_model_s_order_whatever_is_tied(names, tied, stem):
+def test_the_default_stem_follows_the_model_s_order_whatever_is_tied(names, tied, stem):
     model = tree(*names)
     first, second = map(model.get_submodule, tied)
     second.w = first.w
@@ -461,7 +461,7 @@ def test_a_tensor_tied_across_two_layers_is_in_the_first():
     assert found["depth.1"] == ["enc.layer.1.fc.bias"]
 
 
-def test_a_module_that_all_layers_share_is_held_in_the_first_and_all_are_counted():
+def test_a_module_that_all_layers_share_is_in_the_first_and_all_are_counted():
     shared = nn.Linear(2, 2)
     layers = [nn.Sequential(shared, nn.LayerNorm(2)) for _ in range(3)]
     model = nn.ModuleDict({"albert": nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList(layers)})})
@@ -472,15 +472,15 @@ def test_a_module_that_all_layers_share_is_held_in_the_first_and_all_are_counted
     }
 
 
-def test_one_layer_used_again_and_again_is_one_group():
+def test_one_layer_used_several_times_is_one_group():
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2)] * 4)})
     assert named(model, depth("l.{i}")) == {"depth.0": ["l.0.weight", "l.0.bias"]}
 
 
-# Wrappers and parametrizations
+# Wrappers
 
 
-@compiles
+@imports_compiler
 def test_layers_are_found_behind_wrappers():
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
     expected = lrs(model, depth("l.{i}"))
@@ -490,105 +490,16 @@ def test_layers_are_found_behind_wrappers():
         assert lrs(wrapped.parameters(), depth("l.{i}")) == expected
 
 
-PARAMETRIZATIONS = {
-    "weight_norm": (parametrizations.weight_norm, ["original0", "original1"]),
-    "spectral_norm": (parametrizations.spectral_norm, ["original"]),
-    "orthogonal": (parametrizations.orthogonal, ["original"]),
+PARAMETRIZE = {
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
 }
 
 
-@pytest.fixture(params=PARAMETRIZATIONS)
-def parametrized(request):
-    """A model whose `fc` is parametrized, and the names of the tensors that its weight is made of."""
-    parametrize, leaves = PARAMETRIZATIONS[request.param]
-    torch.manual_seed(0)
-    model = nn.ModuleDict({"fc": nn.Linear(3, 3), "norm": nn.LayerNorm(3), "other": nn.Linear(3, 3)})
-    parametrize(model["fc"])
-    return model, [f"fc.parametrizations.weight.{leaf}" for leaf in leaves]
-
-
-def caught_by(model, **selector):
-    return [
-        name
-        for group in plan(model, {"x": {**selector, "lr": 2.0}}).groups[:]
-        if group.made_by
-        for name in group.params
-    ]
-
-
-@pytest.mark.parametrize(
-    ("selector", "weight", "rest"),
-    [
-        pytest.param({"params": "fc.weight"}, True, [], id="its_usual_name"),
-        pytest.param({"params": "*.weight"}, True, ["norm.weight", "other.weight"], id="a_glob_over_it"),
-        pytest.param({"params": "re:fc\\.weight"}, True, [], id="regex"),
-        pytest.param({"params": "fc.parametrizations.weight.original*"}, True, [], id="its_full_name"),
-        pytest.param({"params": "fc"}, True, ["fc.bias"], id="the_module"),
-        pytest.param({"params": "fc.bias"}, False, ["fc.bias"], id="the_bias"),
-        pytest.param({"classes": ["Linear"]}, True, ["fc.bias", "other.weight", "other.bias"], id="the_owner_s_class"),
-        pytest.param({"classes": "torch.nn.Linear", "params": "fc.weight"}, True, [], id="its_dotted_class"),
-        pytest.param({"kinds": "matrix"}, True, ["other.weight"], id="matrix"),
-        pytest.param({"kinds": "norm"}, False, ["norm.weight", "norm.bias"], id="norm"),
-        pytest.param({"kinds": "bias"}, False, ["fc.bias", "norm.bias", "other.bias"], id="bias"),
-    ],
-)
-def test_a_parametrized_tensor_goes_by_what_it_makes_and_whose_it_is(parametrized, selector, weight, rest):
-    model, made_of = parametrized
-    assert sorted(caught_by(model, **selector)) == sorted([*(made_of if weight else []), *rest])
-
-
-def test_a_parametrized_tensor_is_found_by_name_in_pairs(parametrized):
-    model, made_of = parametrized
-    assert caught_by(list(model.named_parameters()), params="fc.weight") == made_of
-
-
-def test_nothing_is_owned_by_a_parametrization(parametrized):
-    model, _ = parametrized
-    with pytest.raises(ConfigError, match=r"^groups\.x: classes ParametrizationList own no parameter"):
-        caught_by(model, classes="ParametrizationList")
-
-
-@pytest.mark.parametrize("parametrize", [p for p, _ in PARAMETRIZATIONS.values()], ids=PARAMETRIZATIONS)
-def test_layers_of_parametrized_modules_are_counted_alike(parametrize):
+@pytest.mark.parametrize("parametrize", PARAMETRIZE.values(), ids=PARAMETRIZE)
+def test_layers_with_parametrized_tensors_are_counted_as_others(parametrize):
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
     parametrize(model.l[0])
     found = lrs(model, depth("l.{i}"))
     assert {name.split(".")[1]: lr for name, lr in found.items()} == {"0": 0.125, "1": 0.25, "2": 0.5}
-
-
-def test_an_embedding_and_a_norm_stay_what_they_are_when_parametrized():
-    model = nn.ModuleDict({"embed": nn.Embedding(4, 4), "norm": nn.BatchNorm1d(4)})
-    torch.nn.utils.parametrize.register_parametrization(model["embed"], "weight", nn.Identity())
-    torch.nn.utils.parametrize.register_parametrization(model["norm"], "bias", nn.Identity())
-    assert caught_by(model, kinds="embedding") == ["embed.parametrizations.weight.original"]
-    assert caught_by(model, kinds="norm", classes="BatchNorm1d") == [
-        "norm.weight",
-        "norm.parametrizations.bias.original",
-    ]
-    assert caught_by(model, kinds="bias") == ["norm.parametrizations.bias.original"]
-
-
-# Lazy modules
-
-
-def lazy():
-    return nn.Sequential(nn.LazyLinear(4), nn.ReLU(), nn.LazyLinear(2, bias=False))
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        pytest.param(lambda model: model, id="module"),
-        pytest.param(lambda model: model.parameters(), id="parameters"),
-        pytest.param(lambda model: list(model.named_parameters()), id="pairs"),
-    ],
-)
-@pytest.mark.parametrize("groups", [None, {"no_decay": {"kinds": "bias", "weight_decay": 0}}], ids=["plain", "rules"])
-def test_a_lazy_module_is_refused_until_a_batch_has_gone_through(given, groups):
-    factory, model = OptimizerFactory("adamw", groups=groups), lazy()
-    with pytest.raises(ConfigError) as caught:
-        factory(given(model))
-    check_message(caught, "params", "3 parameters", "lazy", "0.weight, 0.bias, 2.weight", "one batch through the model")
-    model(torch.zeros(1, 3))
-    held = [name for group in factory(given(model)).param_groups for name in group["param_names"]]
-    assert sorted(held) == ["0.bias", "0.weight", "2.weight"]

@@ -1,4 +1,4 @@
-"""On the parameter lists of real models, the rules make the groups that one would write by hand."""
+"""Rules on models with the layout of BERT, ViT and ResNet make the groups that one would write by hand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_optim import ConfigError, OptimizerFactory
 from tests.support.messages import check_message
 from tests.support.models import names_of
 
-# Numbers whose products and powers are exact in floating point: so lrs are compared with ==.
+# Products and powers of these are exact in floating point: lrs are compared with ==.
 LR, WEIGHT_DECAY, MUON_LR, DECAY, SCALE = 2.0**-7, 0.25, 2.0**-5, 0.75, 0.125
 DEPTH = 12
 
@@ -26,11 +26,11 @@ def holder(**children: nn.Module) -> nn.Module:
     return module
 
 
-# A BERT of Hugging Face's
+# BERT as in Hugging Face transformers
 
 
 class Vocabulary(nn.Embedding):
-    """A table by a name of its own."""
+    """An embedding class with another name."""
 
 
 def bert_layer() -> nn.Module:
@@ -56,7 +56,7 @@ def bert() -> nn.Module:
     return holder(backbone=backbone, head=nn.Linear(4, 3))
 
 
-# A ViT of timm's
+# ViT as in timm
 
 
 class PatchEmbed(nn.Module):
@@ -89,7 +89,7 @@ def vit() -> nn.Module:
     return holder(backbone=VisionTransformer(), head=nn.Linear(4, 3))
 
 
-# A ResNet of torchvision's
+# ResNet as in torchvision
 
 
 def basic_block(width_in: int, width: int) -> nn.Module:
@@ -116,7 +116,7 @@ MODELS = {"bert": bert, "vit": vit, "resnet": resnet}
 LAYERS = {"bert": "backbone.encoder.layer.{i}", "vit": "backbone.blocks.{i}", "resnet": "backbone.layer{i}"}
 
 
-# By hand: nothing of the package in what follows
+# By hand, without the package
 
 
 def owner_of(model: nn.Module, name: str) -> nn.Module:
@@ -130,7 +130,7 @@ def has_no_decay(model: nn.Module, name: str) -> bool:
 
 
 def is_hidden_matrix(model: nn.Module, name: str, parameter: Tensor) -> bool:
-    """What Muon is for: weights of linear layers in the backbone, embeddings and the patches' convolution apart."""
+    """What Muon is for: weights of linear layers in the backbone, without embeddings and the patches' convolution."""
     return name.startswith("backbone.") and parameter.ndim == 2 and isinstance(owner_of(model, name), nn.Linear)
 
 
@@ -167,11 +167,11 @@ def layer_decay(kind: str, model: nn.Module, name: str, parameter: Tensor) -> tu
 
 def muon(kind: str, model: nn.Module, name: str, parameter: Tensor) -> tuple:
     hidden = is_hidden_matrix(model, name, parameter)
-    # Its decay is Muon's own default, not the one at the top.
+    # Its decay is Muon's default, not the one at the top level.
     return ("muon", MUON_LR, 0.1, hidden) if hidden else ("adamw", LR, WEIGHT_DECAY, hidden)
 
 
-def all_of_them(kind: str, model: nn.Module, name: str, parameter: Tensor) -> tuple:
+def all_recipes(kind: str, model: nn.Module, name: str, parameter: Tensor) -> tuple:
     hidden, bare, powers = is_hidden_matrix(model, name, parameter), has_no_decay(model, name), powers_of(kind, name)
     lr = MUON_LR if hidden else LR
     if name.startswith("backbone."):
@@ -181,7 +181,7 @@ def all_of_them(kind: str, model: nn.Module, name: str, parameter: Tensor) -> tu
     return "muon" if hidden else "adamw", lr, decay, (hidden, bare, powers, name.startswith("backbone."))
 
 
-# The same in rules
+# The same as rules
 
 NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
 BACKBONE = {"backbone": {"params": "backbone", "lr_scale": SCALE}}
@@ -205,7 +205,7 @@ RECIPES: dict[str, tuple[Callable[[str], dict], Callable[..., tuple]]] = {
     "backbone and head": (lambda kind: BACKBONE, two_lrs),
     "layer decay": (depth, layer_decay),
     "muon": (hidden, muon),
-    "all": (lambda kind: {**NO_DECAY, **BACKBONE, **depth(kind), **hidden(kind)}, all_of_them),
+    "all": (lambda kind: {**NO_DECAY, **BACKBONE, **depth(kind), **hidden(kind)}, all_recipes),
     "all, in another order": (
         lambda kind: {
             "no_decay": {"params": "*", "kinds": ["norm", "bias"], "weight_decay": 0},
@@ -213,19 +213,19 @@ RECIPES: dict[str, tuple[Callable[[str], dict], Callable[..., tuple]]] = {
             **depth(kind),
             **BACKBONE,
         },
-        all_of_them,
+        all_recipes,
     ),
 }
 CASES = [
     pytest.param(kind, recipe, id=f"{kind}-{recipe}")
     for kind in MODELS
     for recipe in RECIPES
-    if kind != "resnet" or RECIPES[recipe][1] not in (muon, all_of_them)
+    if kind != "resnet" or RECIPES[recipe][1] not in (muon, all_recipes)
 ]
 
 
-def held(factory: OptimizerFactory, model: nn.Module) -> dict[str, tuple[str, float, float, str]]:
-    """By parameter: its algorithm, lr, weight decay, and the group that it is in."""
+def settings_by_name(factory: OptimizerFactory, model: nn.Module) -> dict[str, tuple[str, float, float, str]]:
+    """By parameter: its algorithm, lr, weight decay and group."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     found: dict[str, tuple[str, float, float, str]] = {}
     optimizer = factory(model)
@@ -237,8 +237,8 @@ def held(factory: OptimizerFactory, model: nn.Module) -> dict[str, tuple[str, fl
     return found
 
 
-def together(labels: dict) -> set[frozenset[str]]:
-    """Which parameters share a label."""
+def partition(labels: dict) -> set[frozenset[str]]:
+    """The sets of parameters that share a label."""
     return {frozenset(name for name in labels if labels[name] == label) for label in labels.values()}
 
 
@@ -246,15 +246,15 @@ def together(labels: dict) -> set[frozenset[str]]:
 def test_the_groups_are_those_written_by_hand(kind, recipe):
     rules, by_hand = RECIPES[recipe]
     model = MODELS[kind]()
-    found = held(OptimizerFactory("adamw", lr=LR, weight_decay=WEIGHT_DECAY, groups=rules(kind)), model)
+    found = settings_by_name(OptimizerFactory("adamw", lr=LR, weight_decay=WEIGHT_DECAY, groups=rules(kind)), model)
     expected = {name: by_hand(kind, model, name, parameter) for name, parameter in model.named_parameters()}
     assert {name: values[:3] for name, values in found.items()} == {n: values[:3] for n, values in expected.items()}
-    assert together({n: values[3] for n, values in found.items()}) == together(
+    assert partition({n: values[3] for n, values in found.items()}) == partition(
         {n: values[3] for n, values in expected.items()}
     )
 
 
-def test_the_rules_meet_every_case_of_the_models():
+def test_the_models_have_every_case():
     seen = {
         (kind, powers_of(kind, name), has_no_decay(model, name), is_hidden_matrix(model, name, parameter))
         for kind, model in ((kind, make()) for kind, make in MODELS.items())
@@ -280,7 +280,7 @@ def test_muon_steps_what_its_rule_selects_and_adamw_the_rest(kind):
     }
 
 
-def test_muon_on_convolutions_is_refused_by_the_parameter_and_its_shape():
+def test_muon_on_convolutions_is_refused_with_the_parameter_and_its_shape():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("adamw", lr=LR, groups=hidden("resnet"))(resnet())
     check_message(
@@ -288,7 +288,7 @@ def test_muon_on_convolutions_is_refused_by_the_parameter_and_its_shape():
     )
 
 
-# Names that contain others
+# Names that contain other names
 
 
 class Lookalikes(nn.Module):
@@ -311,15 +311,15 @@ class Lookalikes(nn.Module):
         pytest.param("layer.1?", ["layer.10", "layer.11"], id="question_mark"),
     ],
 )
-def test_a_rule_catches_the_modules_it_names_and_none_that_are_called_alike(pattern, caught):
+def test_a_rule_matches_the_modules_it_names_and_none_with_similar_names(pattern, caught):
     model = Lookalikes()
-    found = held(OptimizerFactory("sgd", lr=1.0, groups={"x": {"params": pattern, "lr": 0.5}}), model)
+    found = settings_by_name(OptimizerFactory("sgd", lr=1.0, groups={"x": {"params": pattern, "lr": 0.5}}), model)
     expected = {name: 0.5 if name in caught or name.rpartition(".")[0] in caught else 1.0 for name in names_of(model)}
     assert {name: lr for name, (_, lr, _, _) in found.items()} == expected
     assert set(expected.values()) == {0.5, 1.0}
 
 
-# timm's own groups
+# timm's groups
 
 
 def timm_vit(timm) -> nn.Module:
@@ -362,8 +362,8 @@ TIMM = {
 
 
 @pytest.mark.parametrize(("make", "rules"), TIMM.values(), ids=TIMM)
-def test_layer_decay_and_no_decay_are_timm_s(make, rules):
-    pytest.importorskip("timm.models", reason="timm is not there, or not what it needs")
+def test_layer_decay_and_no_decay_make_the_groups_of_timm(make, rules):
+    pytest.importorskip("timm.models", reason="timm or one of its dependencies is not installed")
     import timm
     from timm.optim import param_groups_layer_decay
 
@@ -375,6 +375,6 @@ def test_layer_decay_and_no_decay_are_timm_s(make, rules):
         for parameter in group["params"]
     }
     groups = {**rules, "no_decay": {"kinds": "vector", "weight_decay": 0}}  # a LayerScale's gamma too
-    ours = held(OptimizerFactory("adamw", lr=LR, weight_decay=WEIGHT_DECAY, groups=groups), model)
+    ours = settings_by_name(OptimizerFactory("adamw", lr=LR, weight_decay=WEIGHT_DECAY, groups=groups), model)
     assert {name: values[1:3] for name, values in ours.items()} == theirs
     assert len({lr for lr, _ in theirs.values()}) > 5

@@ -1,4 +1,6 @@
-"""Rules compose field by field, whatever their order, or are refused by name."""
+"""Rules: how they compose field by field, and which are refused."""
+
+from __future__ import annotations
 
 from itertools import permutations
 
@@ -19,10 +21,10 @@ def explain(groups, **top):
 
 
 def values(groups, field, **top):
-    """What a field is for a parameter of neither rule, of one, of the other, and of both."""
+    """A field for a parameter that neither rule matches, one, the other, or both."""
     plan = explain(groups, **top)
-    held = {name: group.hyperparameters[field] for group in plan.groups for name in group.params}
-    return [held[name] for name in ("head.weight", "backbone.layer.0.proj.weight", "head.bias", FIRST_BIAS)]
+    by_name = {name: group.hyperparameters[field] for group in plan.groups for name in group.params}
+    return [by_name[name] for name in ("head.weight", "backbone.layer.0.proj.weight", "head.bias", FIRST_BIAS)]
 
 
 def test_rules_compose_field_by_field():
@@ -56,11 +58,11 @@ def test_rules_compose_field_by_field():
         ),
     ],
 )
-def test_scales_multiply_over_all_rules(backbone, biases, field, expected):
+def test_scales_of_all_rules_multiply(backbone, biases, field, expected):
     assert values({"backbone": {**BACKBONE, **backbone}, "biases": {**BIASES, **biases}}, field) == expected
 
 
-def test_the_order_of_the_rules_never_matters():
+def test_the_order_of_the_rules_has_no_effect():
     rules = {
         "backbone": {**BACKBONE, "lr_scale": 0.1},
         "biases": {**BIASES, "lr_scale": 0.3, "weight_decay": 0},
@@ -72,7 +74,7 @@ def test_the_order_of_the_rules_never_matters():
 
 
 @pytest.mark.parametrize("swap", [False, True], ids=["ab", "ba"])
-def test_a_conflict_names_both_rules_the_parameters_and_the_priority(swap):
+def test_a_conflict_is_refused_with_both_rules_the_parameters_and_a_priority(swap):
     rules = [("backbone", {**BACKBONE, "lr": 0.1}), ("biases", {**BIASES, "lr": 0.2})]
     with pytest.raises(ConfigError) as caught:
         explain(dict(reversed(rules) if swap else rules))
@@ -81,7 +83,7 @@ def test_a_conflict_names_both_rules_the_parameters_and_the_priority(swap):
     check_message(caught, "groups.backbone.lr", *said, f"{', '.join(names)} and 1 more")
 
 
-def test_the_priority_that_a_conflict_proposes_settles_it():
+def test_the_suggested_priority_resolves_a_conflict():
     rules = {"backbone": {**BACKBONE, "lr": 0.1, "priority": 4}, "biases": {**BIASES, "lr": 0.2, "priority": 4}}
     with pytest.raises(ConfigError, match=r"groups\.biases\.priority: 5"):
         explain(rules)
@@ -89,7 +91,7 @@ def test_the_priority_that_a_conflict_proposes_settles_it():
     assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.2]
 
 
-def test_a_higher_priority_wins_over_rules_that_conflict_below_it():
+def test_a_higher_priority_wins_over_conflicting_rules_of_a_lower_one():
     rules = {
         "a": {**BACKBONE, "lr": 0.1},
         "b": {**BIASES, "lr": 0.2},
@@ -99,7 +101,7 @@ def test_a_higher_priority_wins_over_rules_that_conflict_below_it():
     assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.3]
 
 
-def test_a_priority_below_zero_gives_way():
+def test_a_negative_priority_loses_to_the_default():
     rules = {"a": {**BACKBONE, "lr": 0.1}, "b": {**BIASES, "lr": 0.2, "priority": -1}}
     assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.1]
 
@@ -109,7 +111,7 @@ def test_equal_values_are_no_conflict():
     assert values(rules, "weight_decay") == [0.5, 0.0, 0.0, 0.0]
 
 
-def test_frozen_rules_conflict_like_others():
+def test_frozen_rules_conflict_as_others_do():
     rules = {"a": {**BACKBONE, "frozen": True}, "b": {**BIASES, "frozen": False}}
     with pytest.raises(ConfigError, match=r"^groups\.a\.frozen: true, but groups\.b\.frozen: false"):
         explain(rules)
@@ -119,7 +121,7 @@ def test_frozen_rules_conflict_like_others():
 
 
 @pytest.mark.parametrize("groups", [None, {}, {"backbone": None}], ids=["null", "empty", "rule_removed"])
-def test_null_removes(groups):
+def test_null_removes_rules(groups):
     assert [group.name for group in explain(groups).groups] == ["default"]
 
 
@@ -129,12 +131,12 @@ def test_null_removes_one_rule_of_several():
 
 
 @pytest.mark.parametrize("name", ["no_decay", "_x", "Layer-3", "a1"])
-def test_legal_names(name):
+def test_valid_names_are_accepted(name):
     assert explain({name: {"params": "*", "lr": 0.1}}).groups[0].name == name
 
 
 @pytest.mark.parametrize("name", ["a.b", "1st", "", "a/b", "-a", "a b", "größe", 7], ids=repr)
-def test_illegal_names_are_refused(name):
+def test_invalid_names_are_refused(name):
     with pytest.raises(ConfigError) as caught:
         explain({name: {"params": "*", "lr": 0.1}})
     check_message(caught, f"groups.{name}", repr(str(name)), "letters, digits, _ and -")
@@ -181,9 +183,9 @@ WRONG = [
     ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale", "-1", "number >= 0", "lr_scale: 0.1"]),
     ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale", "'0.1x'", "number >= 0", "lr_scale: 0.1"]),
     ({"params": "head", "frozen": 1}, ["groups.x.frozen", "1", "true or false", "frozen: true"]),
-    ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority", "'high'", "whole number", "priority: 1"]),
-    ({"params": "head", "lr": 1, "priority": True}, ["groups.x.priority", "True", "whole number", "priority: 1"]),
-    ({"params": "head", "lr": 1, "priority": 1.5}, ["groups.x.priority", "1.5", "whole number", "priority: 1"]),
+    ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority", "'high'", "integer", "priority: 1"]),
+    ({"params": "head", "lr": 1, "priority": True}, ["groups.x.priority", "True", "integer", "priority: 1"]),
+    ({"params": "head", "lr": 1, "priority": 1.5}, ["groups.x.priority", "1.5", "integer", "priority: 1"]),
     ({"params": "head", "lr": 1, "allow_empty": "yes"}, ["groups.x.allow_empty", "'yes'", "true or false"]),
 ]
 
@@ -191,7 +193,7 @@ WRONG = [
 @pytest.mark.parametrize(
     ("rule", "said"), WRONG, ids=[" ".join(rule) if isinstance(rule, dict) else repr(rule) for rule, _ in WRONG]
 )
-def test_a_wrong_rule_is_refused_when_the_factory_is_made(rule, said):
+def test_an_invalid_rule_is_refused_when_the_factory_is_constructed(rule, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": rule})
     check_message(caught, *said)
@@ -204,7 +206,7 @@ def test_groups_that_are_no_mapping_are_refused_with_an_example(groups):
     check_message(caught, "groups", repr(groups), "groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}")
 
 
-def test_a_scale_of_what_the_algorithm_lacks_is_refused():
+def test_a_scale_of_a_missing_hyperparameter_is_refused():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("rprop", groups={"x": {"params": "head", "weight_decay_scale": 0.1}})
     check_message(caught, "groups.x.weight_decay_scale", "rprop has no weight_decay")
@@ -213,7 +215,7 @@ def test_a_scale_of_what_the_algorithm_lacks_is_refused():
 NESTEROV = ["nesterov: true", "momentum > 0", "dampening: 0"]
 
 
-def test_values_that_do_not_go_together_are_refused_at_the_top():
+def test_incompatible_values_at_the_top_level_are_refused():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", nesterov=True)
     check_message(caught, "sgd", *NESTEROV)
@@ -228,13 +230,13 @@ def test_values_that_do_not_go_together_are_refused_at_the_top():
     ],
 )
 @pytest.mark.parametrize("other", ["a_rule", "z_rule"])
-def test_values_that_do_not_go_together_are_refused_at_the_rule_to_blame(top, rule, other):
+def test_incompatible_values_are_refused_at_the_rule_that_causes_them(top, rule, other):
     groups = {"head": {"params": "head", **rule}, other: {"params": "*", "lr_scale": 0.5}}
     with pytest.raises(ConfigError) as caught:
         explain(groups, **top)
     check_message(caught, "groups.head", *NESTEROV, "2 parameters", "head.weight, head.bias")
 
 
-def test_values_that_do_not_go_together_may_be_mended_by_another_rule():
+def test_another_rule_can_make_values_compatible():
     groups = {"head": {"params": "head", "nesterov": True}, "all_params": {"params": "*", "momentum": 0.9}}
     assert values(groups, "nesterov") == [True, False, True, False]

@@ -1,4 +1,6 @@
-"""Selectors mean what they say, and no more."""
+"""Selectors: what `params`, `classes`, `kinds` and combinations of them match in a model."""
+
+from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
@@ -7,9 +9,9 @@ import torch
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory
-from lightning_optim.groups.index import Index
+from lightning_optim.groups.index import ParameterIndex
 from lightning_optim.groups.kinds import kinds_of
-from lightning_optim.groups.names import read_parameters
+from lightning_optim.groups.parameters import read_parameters
 from lightning_optim.groups.selectors import Selector
 from tests.support.messages import check_message
 from tests.support.models import Net, Tied, names_of
@@ -28,8 +30,8 @@ NAMES = [
 
 def matched(given, /, **selectors):
     selector = Selector.parse(selectors, "groups.x")
-    index = Index(read_parameters(given))
-    return [index.parameters[place].name for place in sorted(selector.select(index))]
+    index = ParameterIndex(read_parameters(given))
+    return [index.parameters[position].name for position in sorted(selector.select_parameters(index))]
 
 
 PATTERNS = {
@@ -54,7 +56,7 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize(("pattern", "expected"), PATTERNS.items(), ids=map(str, PATTERNS))
-def test_a_pattern_means_whole_names_and_all_beneath_a_module(pattern, expected):
+def test_a_pattern_matches_whole_names_and_everything_below_a_module(pattern, expected):
     pairs = [(name, torch.zeros(2)) for name in NAMES]
     assert matched(pairs, params=pattern) == [name for name in NAMES if name in expected]
 
@@ -70,7 +72,7 @@ class RMSNorm(nn.Module):
 
 
 class Zoo(nn.Module):
-    """One of each kind of owner; some parameters stand in the model itself."""
+    """One owner module of each kind, and some parameters of the model itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,7 +89,7 @@ class Zoo(nn.Module):
         self.bag = nn.EmbeddingBag(5, 4)
         self.lstm = nn.LSTM(4, 4)
         self.attn = nn.MultiheadAttention(4, 1)
-        # Called like what they are not.
+        # Their names suggest another kind.
         self.norm_proj = nn.Linear(4, 4)
         self.patch_embed = nn.Conv2d(1, 1, 3, bias=False)
 
@@ -109,7 +111,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize(("classes", "expected"), CLASSES.items(), ids=map(str, CLASSES))
-def test_classes_mean_owners_and_their_subclasses(classes, expected):
+def test_classes_match_the_owner_s_class_and_its_bases(classes, expected):
     names = [name for name in names_of(Zoo()) if any(fnmatchcase(name, pattern) for pattern in expected)]
     assert matched(Zoo(), classes=classes) == names
 
@@ -142,7 +144,7 @@ KINDS = {
     "norm_proj.bias": {"bias", "vector"},
     "patch_embed.weight": {"matrix"},
 }
-# Names alone mislead where a class would not.
+# Where only names are known, they mislead.
 BY_NAME = {
     "token.weight": {"matrix"},
     "bag.weight": {"matrix"},
@@ -159,25 +161,25 @@ BY_NAME = {
         pytest.param(lambda: list(Zoo().named_parameters()), KINDS | BY_NAME, id="pairs"),
     ],
 )
-def test_kinds_go_by_the_owner_s_class_then_by_name_and_shape(params, expected):
-    found = {p.name: kinds_of(p.name, p.tensor.ndim, p.uses[0].owner) for p in read_parameters(params())}
+def test_kinds_come_from_the_owner_s_class_then_from_name_and_shape(params, expected):
+    found = {p.name: kinds_of(p.name, p.tensor.ndim, p.occurrences[0].owner) for p in read_parameters(params())}
     assert found == expected
 
 
 @pytest.mark.parametrize("owner", ["norm", "layer_norm", "final_layernorm", "LayerNorm", "bn3", "ln_f", "norm_1", "bn"])
-def test_a_norm_is_known_by_its_name(owner):
+def test_without_owners_a_norm_is_recognized_by_its_name(owner):
     assert matched([(f"a.{owner}.weight", torch.zeros(2)), ("a.b.weight", torch.zeros(2))], kinds="norm") == [
         f"a.{owner}.weight"
     ]
 
 
 @pytest.mark.parametrize("owner", ["normal", "abnormal", "enormous", "kiln", "bnb"])
-def test_a_name_that_only_contains_a_norm_s_is_none(owner):
+def test_without_owners_a_name_that_contains_a_norm_s_name_is_no_norm(owner):
     assert matched([(f"a.{owner}.weight", torch.zeros(2))], kinds="norm") == []
 
 
 @pytest.mark.parametrize("name", ["NormalizingFlow", "AbnormalHead", "EnormousLayer"])
-def test_a_class_whose_name_only_contains_norm_is_none(name):
+def test_a_class_whose_name_contains_norm_inside_a_word_is_no_norm(name):
     owner = type(name, (nn.Module,), {})()
     owner.weight = nn.Parameter(torch.zeros(2, 2))
     assert matched(owner, kinds="norm") == []
@@ -187,7 +189,7 @@ def test_a_class_whose_name_only_contains_norm_is_none(name):
 @pytest.mark.parametrize(
     "name", ["LayerNorm2d", "LlamaRMSNorm", "FrozenBatchNorm", "norm", "GroupNormAct", "Normalization"]
 )
-def test_a_class_named_like_a_norm_is_one(name):
+def test_a_class_named_like_a_norm_is_a_norm(name):
     owner = type(name, (nn.Module,), {})()
     owner.weight = nn.Parameter(torch.zeros(2))
     assert matched(owner, kinds="norm") == ["weight"]
@@ -208,7 +210,7 @@ def test_a_class_named_like_a_norm_is_one(name):
         pytest.param({"params": "head", "kinds": "norm"}, [], id="none_matches_all"),
     ],
 )
-def test_all_selectors_must_hold(selectors, expected):
+def test_all_selectors_must_match(selectors, expected):
     assert matched(Net(), **selectors) == [f"backbone.layer.0.{name}" for name in expected]
 
 
@@ -226,58 +228,58 @@ def test_a_tied_parameter_is_matched_under_each_of_its_names(selectors):
     assert matched(Tied(), **selectors) == ["embed.weight"]
 
 
-def test_selectors_of_a_tied_parameter_hold_under_one_name_together():
+def test_all_selectors_must_match_the_same_name_of_a_tied_parameter():
     assert matched(Tied(), params="embed", classes="Linear") == []
 
 
 WRONG = [
     ({}, ["groups.x", "params, classes, kinds", "params: backbone"]),
     ({"params": None}, ["groups.x", "params, classes, kinds"]),
-    ({"params": []}, ["groups.x.params", "[]", "a list of texts", "params: [a, b]"]),
-    ({"params": ""}, ["groups.x.params", "''", "a list of texts"]),
-    ({"params": {"a": 1}}, ["groups.x.params", "{'a': 1}", "a list of texts"]),
-    ({"classes": 3}, ["groups.x.classes", "3", "a list of texts"]),
-    ({"kinds": ["bias", 1]}, ["groups.x.kinds", "['bias', 1]", "a list of texts"]),
+    ({"params": []}, ["groups.x.params", "[]", "a list of strings", "params: [a, b]"]),
+    ({"params": ""}, ["groups.x.params", "''", "a list of strings"]),
+    ({"params": {"a": 1}}, ["groups.x.params", "{'a': 1}", "a list of strings"]),
+    ({"classes": 3}, ["groups.x.classes", "3", "a list of strings"]),
+    ({"kinds": ["bias", 1]}, ["groups.x.kinds", "['bias', 1]", "a list of strings"]),
     ({"kinds": "biases"}, ["groups.x.kinds", "'biases'", "Did you mean 'bias'?", "norm, embedding, matrix, vector"]),
-    ({"params": "re:(head"}, ["groups.x.params", "'re:(head'", "no regular expression"]),
+    ({"params": "re:(head"}, ["groups.x.params", "'re:(head'", "not a valid regular expression"]),
     ({"params": "re:" + "a" * 300}, ["groups.x.params", "303 characters", "at most 200"]),
 ]
 
 
 @pytest.mark.parametrize(("selectors", "said"), WRONG, ids=[str(selectors)[:40] for selectors, _ in WRONG])
-def test_a_wrong_selector_is_refused_by_its_key(selectors, said):
+def test_an_invalid_selector_is_refused_by_its_key(selectors, said):
     with pytest.raises(ConfigError) as caught:
         Selector.parse(selectors, "groups.x")
     check_message(caught, *said)
 
 
-NEITHER = "each of its selectors matches something"
+TOGETHER = "no parameter matches all of them"
 MISSES = [
     ({"params": "backbon"}, ["params 'backbon'", "11 names", "Did you mean 'backbone'"]),
     ({"params": "backbone.layr.*"}, ["params 'backbone.layr.*'", "Did you mean 'backbone.layer'"]),
     ({"params": "transformer"}, ["params 'transformer'", "embed, backbone, head"]),
     ({"classes": "Layernorm"}, ["classes Layernorm", "Did you mean 'LayerNorm'?", "Embedding, LayerNorm, Linear"]),
     ({"kinds": "norm", "params": "embed", "classes": "Embeddings"}, ["classes Embeddings", "'Embedding'"]),
-    ({"params": "head", "kinds": "norm"}, [NEITHER]),
-    ({"params": "head", "classes": "LayerNorm"}, [NEITHER]),
+    ({"params": "head", "kinds": "norm"}, [TOGETHER]),
+    ({"params": "head", "classes": "LayerNorm"}, [TOGETHER]),
 ]
 
 
 @pytest.mark.parametrize(("selectors", "said"), MISSES, ids=[str(selectors) for selectors, _ in MISSES])
-def test_a_miss_names_what_is_near(selectors, said):
+def test_a_rule_that_matches_nothing_is_refused_with_the_nearest_names(selectors, said):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": {**selectors, "lr": 0.1}})(Net())
     check_message(caught, "groups.x", *said, "type groups.x.allow_empty: true")
 
 
-def test_a_kind_that_the_model_lacks_is_named_with_those_it_has():
+def test_a_kind_that_the_model_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": {"kinds": "embedding", "lr": 0.1}})(nn.Linear(2, 2))
     check_message(caught, "groups.x", "kinds embedding", "bias, matrix, vector")
-    assert NEITHER not in str(caught.value)
+    assert TOGETHER not in str(caught.value)
 
 
-def test_classes_need_modules():
+def test_classes_are_refused_where_only_names_are_known():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": {"classes": "Linear", "lr": 0.1}})(list(Net().named_parameters()))
     check_message(caught, "groups.x.classes", "optimizer(params=self.trainer.model.parameters())")

@@ -1,4 +1,6 @@
-"""The table says what the optimizer holds."""
+"""`Table`: rows, Markdown, JSON and text that agree with the optimizer."""
+
+from __future__ import annotations
 
 import io
 import json
@@ -40,7 +42,7 @@ def test_rows_agree_with_the_param_groups():
     assert total == {"group": "all", "tensors": len(numbers), "parameters": sum(numbers)}
 
 
-def test_json_holds_the_rows_and_the_names():
+def test_json_has_the_rows_and_the_parameter_names():
     model = Net()
     table = FACTORY.explain(model)
     rows = json.loads(table.json())
@@ -49,7 +51,7 @@ def test_json_holds_the_rows_and_the_names():
     assert names[: len(rows) - 2] == [group["param_names"] for group in FACTORY(model).param_groups]
 
 
-def test_markdown_shows_every_row():
+def test_markdown_has_every_row():
     assert OptimizerFactory("sgd", lr=0.1, groups={"head": {"params": "head", "momentum": 0.9}}).explain(
         Tiny()
     ).markdown().splitlines() == [
@@ -74,18 +76,18 @@ def test_markdown_agrees_with_the_rows():
         assert cells["betas"] == (f"[{row['betas'][0]}, {row['betas'][1]}]" if "betas" in row else "")
 
 
-def test_only_what_differs_between_groups_is_shown_beside_lr_and_weight_decay():
+def test_besides_lr_and_weight_decay_only_differing_hyperparameters_have_columns():
     assert OptimizerFactory("adamw").explain(Tiny()).columns() == [
         "group", "algorithm", "tensors", "parameters", "lr", "weight_decay", "rules",
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["rprop", "lbfgs"])
-def test_there_is_no_column_for_what_an_algorithm_lacks(name):
+def test_a_hyperparameter_that_the_algorithm_does_not_have_has_no_column(name):
     assert "weight_decay" not in OptimizerFactory(name).explain(Tiny()).columns()
 
 
-def test_print_and_rich_show_every_cell_of_the_markdown():
+def test_print_and_rich_have_every_cell_of_the_markdown():
     table = FACTORY.explain(Net())
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table)

@@ -1,1 +1,1 @@
-"""Adoption: what a user of Hydra, of lightning-hydra-template and of LightningCLI installs, types and gets."""
+"""What a user of Hydra, of lightning-hydra-template or of LightningCLI installs, types and gets."""

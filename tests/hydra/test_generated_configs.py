@@ -1,4 +1,4 @@
-"""conf/optimizer and conf/scheduler are what the registries say."""
+"""The files in conf/optimizer and conf/scheduler, and the type stub, are those generated from the catalogs."""
 
 from pathlib import Path
 
@@ -9,21 +9,34 @@ from omegaconf import OmegaConf
 from lightning_optim import OptimizerFactory, SchedulerFactory, list_optimizers, optimizer_info
 from lightning_optim.schedule.catalog import SCHEDULES
 
-# The generator and conf/ beside it are of the checkout; a wheel holds neither there.
+# The generator, and conf/ beside the package, are in the checkout only, not in a wheel.
 generate = pytest.importorskip("lightning_optim._hydra.generate")
-CONFIGS = {str(path): content for path, content in generate.configs()}
+CONFIGS = {str(path): content for path, content in generate.generate_configs()}
 
 
-def settings(text):
-    """What Hydra composes of a file, without its defaults list."""
+def parse(text):
+    """The config in a file, without its defaults list."""
     config = OmegaConf.create(text)
     config.pop("defaults", None)
     return config
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_a_file_is_what_the_registry_says(path):
-    assert (generate.CONF / path).read_text(encoding="utf-8") == CONFIGS[path]
+def optimizer_config(name):
+    return parse(CONFIGS[str(Path("optimizer", f"{name}.yaml"))])
+
+
+def scheduler_config(name):
+    return parse(CONFIGS[str(Path("scheduler", f"{name}.yaml"))])
+
+
+def test_every_file_is_up_to_date():
+    """Else run `python -m lightning_optim._hydra.generate`."""
+    outdated = [path for path, text in CONFIGS.items() if (generate.CONF / path).read_text(encoding="utf-8") != text]
+    assert outdated == []
+
+
+def test_the_stub_is_up_to_date():
+    assert generate.STUB.read_text(encoding="utf-8") == generate.stub()
 
 
 @pytest.mark.parametrize("folder", ["optimizer", "scheduler"])
@@ -33,50 +46,54 @@ def test_there_are_no_other_files(folder):
     assert found == {path for path in CONFIGS if Path(path).parts[0] == folder} | presets
 
 
-def test_the_stub_is_what_the_catalog_says():
-    assert generate.STUB.read_text(encoding="utf-8") == generate.stub()
-
-
 def test_every_name_that_a_config_can_hold_has_its_file():
-    optimizers = {
-        str(Path("optimizer", f"{name}.yaml")) for name in list_optimizers() if optimizer_info(name).is_built_in
-    }
-    schedulers = {str(Path("scheduler", f"{name}.yaml")) for name, info in SCHEDULES.items() if not info.function}
-    assert set(CONFIGS) == optimizers | schedulers | {str(Path("optimizer", f"{name}.yaml")) for name in generate.READY}
+    optimizers = {name for name in list_optimizers() if optimizer_info(name).is_built_in} | set(generate.READY_CONFIGS)
+    schedulers = {name for name, info in SCHEDULES.items() if not info.takes_function}
+    expected = {str(Path("optimizer", f"{name}.yaml")) for name in optimizers}
+    expected |= {str(Path("scheduler", f"{name}.yaml")) for name in schedulers}
+    assert set(CONFIGS) == expected
 
 
-@pytest.mark.parametrize("path", CONFIGS)
-def test_a_file_gives_a_factory(path):
-    factory = instantiate(settings(CONFIGS[path]))
-    assert type(factory) is (OptimizerFactory if path.startswith("optimizer") else SchedulerFactory)
-    name = Path(path).stem
-    assert factory.name == (generate.READY[name][0] if name in generate.READY else name)
+def test_every_file_gives_a_factory_of_its_name():
+    for path, text in CONFIGS.items():
+        factory = instantiate(parse(text))
+        assert type(factory) is (OptimizerFactory if path.startswith("optimizer") else SchedulerFactory), path
+        name = Path(path).stem
+        ready = generate.READY_CONFIGS.get(name)
+        assert factory.name == (ready[0] if ready else name), path
 
 
-@pytest.mark.parametrize("name", list_optimizers())
-def test_an_optimizer_s_file_holds_every_default(name):
-    config = settings(CONFIGS[str(Path("optimizer", f"{name}.yaml"))])
-    given = {key: config.pop(key) for key in ("_target_", "_partial_", "name", "implementation", "groups")}
-    factory = {"_target_": "lightning_optim.OptimizerFactory", "_partial_": False}
-    assert given == {**factory, "name": name, "implementation": "auto", "groups": {}}
-    spec = optimizer_info(name).hyperparameters
-    assert {key: spec[key].check(OmegaConf.to_object(config)[key], key) for key in config} == optimizer_info(
-        name
-    ).defaults
+def test_an_optimizers_file_has_every_default():
+    for name in list_optimizers():
+        config, info = optimizer_config(name), optimizer_info(name)
+        common = {key: config.pop(key) for key in ("_target_", "_partial_", "name", "implementation", "groups")}
+        assert common == {
+            "_target_": "lightning_optim.OptimizerFactory",
+            "_partial_": False,
+            "name": name,
+            "implementation": "auto",
+            "groups": {},
+        }
+        values = {
+            key: info.hyperparameters[key].check(value, key) for key, value in OmegaConf.to_object(config).items()
+        }
+        assert values == info.defaults, name
 
 
-@pytest.mark.parametrize("name", [name for name, info in SCHEDULES.items() if not info.function])
-def test_a_schedule_s_file_holds_every_argument(name):
-    config = settings(CONFIGS[str(Path("scheduler", f"{name}.yaml"))])
-    common = {"_target_", "_partial_", "name", "interval", "warmup_steps", "total_steps"}
-    blocks = {"schedulers"} if SCHEDULES[name].blocks else set()
-    assert set(config) == common | blocks | set(SCHEDULES[name].hyperparameters)
-    assert config["_partial_"] is False
-    assert config["total_steps"] is None
+def test_a_schedules_file_has_every_argument():
+    for name, info in SCHEDULES.items():
+        if info.takes_function:
+            continue
+        config = scheduler_config(name)
+        common = {"_target_", "_partial_", "name", "interval", "warmup_steps", "total_steps"}
+        blocks = {"schedulers"} if info.takes_blocks else set()
+        assert set(config) == common | blocks | set(info.hyperparameters), name
+        assert config["_partial_"] is False, name
+        assert config["total_steps"] is None, name
 
 
 @pytest.mark.parametrize(
     "path", sorted((generate.CONF / "optimizer" / "groups").glob("*.yaml")), ids=lambda path: path.stem
 )
-def test_a_preset_of_groups_is_taken_by_a_factory(path):
+def test_a_factory_accepts_each_preset_of_rules(path):
     OptimizerFactory("adamw", groups=OmegaConf.load(path))

@@ -1,4 +1,4 @@
-"""Adoption under LightningCLI: a factory as an argument of the module, or a callback where that stays as it is."""
+"""Use with LightningCLI: a factory as an argument of the module, or a callback where the module stays unchanged."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lightning.pytorch.cli import LightningCLI, OptimizerCallable
 from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-from tests.support.user_environments import QUIET, batches, groups_of
+from tests.support.short_runs import IGNORED_WARNINGS, build_loader, lr_by_group
 
-pytestmark = QUIET
+pytestmark = IGNORED_WARNINGS
 
 LR = 3e-4
 GROUPS = {"default": LR, "head": LR * 10}
-# jsonargparse gives `**hyperparameters` by dict_kwargs, and by nothing else.
+# jsonargparse passes `**hyperparameters` through dict_kwargs only.
 IN_YAML = """
 model:
   optimizer:
@@ -32,13 +32,13 @@ model:
     dict_kwargs:
       lr: 0.0003
 """
-ON_THE_COMMAND_LINE = (
+FULL_FORM = (
     "--model.optimizer.class_path=lightning_optim.OptimizerFactory",
     "--model.optimizer.init_args.name=adamw",
     "--model.optimizer.init_args.groups={head: {params: head, lr_scale: 10}}",
     "--model.optimizer.dict_kwargs.lr=3e-4",
 )
-IN_SHORT = (
+SHORT_FORM = (
     "--model.optimizer=lightning_optim.OptimizerFactory",
     "--model.optimizer.name=adamw",
     "--model.optimizer.groups={head: {params: head, lr_scale: 10}}",
@@ -47,7 +47,7 @@ IN_SHORT = (
 
 
 class Net(LightningModule):
-    """What the modules below share: two layers, and `parameters()` handed on as LightningCLI's docs do."""
+    """The base of the modules below: two layers, and `parameters()` passed on as in LightningCLI's docs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,15 +88,15 @@ class TakesCallable(Net):
 
 class Data(LightningDataModule):
     def train_dataloader(self):
-        return batches()
+        return build_loader()
 
     def test_dataloader(self):
-        return batches()
+        return build_loader()
 
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    """Runs `train.py fit ...`, with the module given."""
+    """Runs `train.py fit ...` with a module class."""
     monkeypatch.setattr(sys, "argv", ["train.py"])
     monkeypatch.setenv("PL_GLOBAL_SEED", "1")
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's own calls
@@ -113,60 +113,65 @@ def optimizer_of(cli: LightningCLI) -> torch.optim.Optimizer:
     return cli.trainer.optimizers[0]
 
 
-@pytest.mark.parametrize("module", [TakesFactory, TakesEither])
 @pytest.mark.parametrize(
-    "arguments", [pytest.param(ON_THE_COMMAND_LINE, id="class_path"), pytest.param(IN_SHORT, id="short")]
+    ("module", "arguments"),
+    [
+        pytest.param(TakesFactory, FULL_FORM, id="factory, full form"),
+        pytest.param(TakesEither, SHORT_FORM, id="factory or callable, short form"),
+        pytest.param(TakesFactory, SHORT_FORM, id="factory, short form", marks=pytest.mark.slow),
+        pytest.param(TakesEither, FULL_FORM, id="factory or callable, full form", marks=pytest.mark.slow),
+    ],
 )
-def test_a_factory_from_the_command_line(module, arguments, cli):
+def test_a_factory_is_given_on_the_command_line(module, arguments, cli):
     built = optimizer_of(cli(module, *arguments))
     assert type(built) is torch.optim.AdamW
-    assert groups_of(built) == GROUPS
+    assert lr_by_group(built) == GROUPS
 
 
-def test_a_factory_from_a_file_and_from_the_config_that_the_run_saved(cli, tmp_path):
+def test_a_factory_is_given_in_a_file_and_in_the_config_that_the_run_saved(cli, tmp_path):
     (tmp_path / "mine.yaml").write_text(IN_YAML, encoding="utf-8")
-    assert groups_of(optimizer_of(cli(TakesFactory, f"--config={tmp_path / 'mine.yaml'}"))) == GROUPS
+    assert lr_by_group(optimizer_of(cli(TakesFactory, f"--config={tmp_path / 'mine.yaml'}"))) == GROUPS
     again = cli(TakesFactory, f"--config={tmp_path / 'config.yaml'}", "--model.optimizer.dict_kwargs.lr=6e-4")
-    assert groups_of(optimizer_of(again)) == {"default": 6e-4, "head": 6e-4 * 10}
+    assert lr_by_group(optimizer_of(again)) == {"default": 6e-4, "head": 6e-4 * 10}
 
 
-def test_a_schedule_from_the_command_line(cli):
-    done = cli(
+def test_a_schedule_is_given_on_the_command_line(cli):
+    result = cli(
         TakesFactory,
-        *ON_THE_COMMAND_LINE,
+        *FULL_FORM,
         "--model.scheduler=lightning_optim.SchedulerFactory",
         "--model.scheduler.name=warmup_linear",
         "--model.scheduler.warmup_steps=1",
     )
-    (scheduler,) = done.trainer.lr_scheduler_configs
+    (scheduler,) = result.trainer.lr_scheduler_configs
     assert scheduler.interval == "step"
-    assert groups_of(optimizer_of(done)) == {"default": 0.0, "head": 0.0}, "the end of the trainer's two steps"
+    assert lr_by_group(optimizer_of(result)) == {"default": 0.0, "head": 0.0}, "after the two steps of the run"
 
 
-def test_a_checkpoint_of_such_a_module_is_tested_and_loaded(cli):
-    done = cli(TakesFactory, *ON_THE_COMMAND_LINE)
-    (checkpoint,) = (c for c in done.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    (tested,) = done.trainer.test(done.model, done.datamodule, ckpt_path=checkpoint.best_model_path)
+def test_a_checkpoint_with_a_factory_can_be_tested_and_loaded(cli):
+    result = cli(TakesFactory, *FULL_FORM)
+    (checkpoint,) = (c for c in result.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+    (tested,) = result.trainer.test(result.model, result.datamodule, ckpt_path=checkpoint.best_model_path)
     assert list(tested) == ["test/loss"]
     loaded = TakesFactory.load_from_checkpoint(checkpoint.best_model_path)
-    assert loaded.optimizer == done.model.optimizer
+    assert loaded.optimizer == result.model.optimizer
 
 
-def test_a_class_of_torch_where_either_is_taken(cli):
+def test_a_torch_optimizer_is_given_where_either_is_accepted(cli):
     built = optimizer_of(cli(TakesEither, "--model.optimizer=torch.optim.Adam", "--model.optimizer.lr=0.1"))
     assert type(built) is torch.optim.Adam
     assert built.param_groups[0]["lr"] == 0.1
 
 
-def test_a_module_as_it_is_under_an_override(cli):
-    """`OptimizerCallable` alone takes classes of optimizers only: there, the factory comes by a callback."""
-    arguments = [argument.replace("--model.", "--trainer.callbacks.") for argument in IN_SHORT]
-    done = cli(TakesCallable, "--trainer.callbacks+=lightning_optim.OptimizerOverride", *arguments)
-    assert groups_of(optimizer_of(done)) == GROUPS
+def test_an_override_replaces_the_optimizer_of_an_unchanged_module(cli):
+    """`OptimizerCallable` accepts optimizer classes only, so the factory is given to a callback."""
+    arguments = [argument.replace("--model.", "--trainer.callbacks.") for argument in SHORT_FORM]
+    result = cli(TakesCallable, "--trainer.callbacks+=lightning_optim.OptimizerOverride", *arguments)
+    assert lr_by_group(optimizer_of(result)) == GROUPS
 
 
-def test_the_other_callbacks(cli):
-    done = cli(
+def test_monitor_and_unfreeze_are_given_on_the_command_line(cli):
+    result = cli(
         TakesCallable,
         "--trainer.callbacks+=lightning_optim.OptimizerMonitor",
         "--trainer.callbacks.to_callback_metrics=true",
@@ -174,20 +179,20 @@ def test_the_other_callbacks(cli):
         "--trainer.callbacks+=lightning_optim.StagedUnfreeze",
         "--trainer.callbacks.stages={head: {params: head}, backbone: {params: backbone, at: {step: 1}}}",
     )
-    assert groups_of(optimizer_of(done)) == {"head": 1e-3, "backbone": 1e-3}
-    assert done.trainer.callback_metrics["optim/lr/backbone"] == pytest.approx(1e-3)
+    assert lr_by_group(optimizer_of(result)) == {"head": 1e-3, "backbone": 1e-3}
+    assert result.trainer.callback_metrics["optim/lr/backbone"] == pytest.approx(1e-3)
 
 
-# What is refused.
+# Mistakes.
 
 
 @pytest.mark.parametrize("key", ["init_args.lr", "init_args.weigth_decay"])
-def test_a_hyperparameter_among_the_init_args_is_refused_and_not_dropped(key, cli, capsys):
+def test_a_hyperparameter_in_init_args_is_refused(key, cli, capsys):
     with pytest.raises(SystemExit):
-        cli(TakesFactory, *ON_THE_COMMAND_LINE, f"--model.optimizer.{key}=0.1")
+        cli(TakesFactory, *FULL_FORM, f"--model.optimizer.{key}=0.1")
     assert f"'{key.partition('.')[2]}' is not accepted" in capsys.readouterr().err
 
 
-def test_a_misspelt_hyperparameter_is_told_the_right_one(cli):
+def test_a_misspelt_hyperparameter_is_refused_with_the_nearest(cli):
     with pytest.raises(ConfigError, match="Did you mean 'weight_decay'"):
-        cli(TakesFactory, *ON_THE_COMMAND_LINE, "--model.optimizer.dict_kwargs.weigth_decay=0.1")
+        cli(TakesFactory, *FULL_FORM, "--model.optimizer.dict_kwargs.weigth_decay=0.1")

@@ -1,4 +1,4 @@
-"""Adoption in an app like lightning-hydra-template: in its configs, or from the command line over its own blocks."""
+"""Use in an app like lightning-hydra-template: in its configs, or on the command line over its own configs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
-from tests.support.user_environments import HERE, QUIET, App, batches, groups_of, trainer
+from tests.support.apps import APPS, App
+from tests.support.short_runs import IGNORED_WARNINGS, build_loader, build_trainer, lr_by_group
 
-pytestmark = QUIET
+pytestmark = IGNORED_WARNINGS
 
-TEMPLATE = HERE / "apps/template"
+TEMPLATE = APPS / "template"
 INLINE, TOP = App(TEMPLATE, "configs", "train"), App(TEMPLATE, "configs", "train_top")
 
 FORMS = [
@@ -26,7 +27,7 @@ FORMS = [
             "model.optimizer.lr=3e-4",
             "+scheduler@model.scheduler=reduce_on_plateau",
         ],
-        id="no edit, from the command line",
+        id="on the command line",
     ),
     pytest.param(TOP, ["optimizer.lr=3e-4"], id="at the top level"),
 ]
@@ -37,18 +38,18 @@ def on_the_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(TEMPLATE))
 
 
-def ours(write_app, *overrides: str) -> DictConfig:
-    """Our configs alone, in an app without any of its own."""
+def our_config(write_app, *overrides: str) -> DictConfig:
+    """Our configs in an app that has none of its own."""
     app = write_app({"config.yaml": "defaults: [optimizer: adamw_groups, scheduler: reduce_on_plateau]"})
     return app.compose(*overrides)
 
 
 @pytest.mark.parametrize(("app", "overrides"), FORMS)
-def test_nothing_of_the_templates_block_is_left(app, overrides, write_app):
-    job, alone = app.compose(*overrides), ours(write_app, "optimizer.lr=3e-4")
+def test_nothing_remains_of_the_templates_config(app, overrides, write_app):
+    job, expected = app.compose(*overrides), our_config(write_app, "optimizer.lr=3e-4")
     OmegaConf.resolve(job)
-    assert job.model.optimizer == alone.optimizer
-    assert job.model.scheduler == alone.scheduler
+    assert job.model.optimizer == expected.optimizer
+    assert job.model.scheduler == expected.scheduler
 
 
 @pytest.mark.parametrize(("app", "overrides"), FORMS)
@@ -58,60 +59,60 @@ def test_it_trains_and_its_best_checkpoint_is_tested(app, overrides, tmp_path):
     assert type(model.hparams.scheduler) is SchedulerFactory
 
     best = ModelCheckpoint(tmp_path, monitor="val/loss")
-    training = trainer(tmp_path, best, max_epochs=2)
-    training.fit(model, batches(), batches())
-    assert groups_of(training.optimizers[0]) == {"default": 3e-4, "no_decay": 3e-4}
-    assert training.optimizers[0].param_groups[0]["param_names"] == ["net.backbone.0.weight", "net.head.weight"]
-    (scheduler,) = training.lr_scheduler_configs
+    trainer = build_trainer(tmp_path, best, max_epochs=2)
+    trainer.fit(model, build_loader(), build_loader())
+    assert lr_by_group(trainer.optimizers[0]) == {"default": 3e-4, "no_decay": 3e-4}
+    assert trainer.optimizers[0].param_groups[0]["param_names"] == ["net.backbone.0.weight", "net.head.weight"]
+    (scheduler,) = trainer.lr_scheduler_configs
     assert type(scheduler.scheduler) is torch.optim.lr_scheduler.ReduceLROnPlateau
     assert scheduler.scheduler.last_epoch == 2, "stepped once an epoch, with the metric"
 
-    (tested,) = training.test(model, batches(), ckpt_path=best.best_model_path)
+    (tested,) = trainer.test(model, build_loader(), ckpt_path=best.best_model_path)
     assert list(tested) == ["test/loss"]
 
 
-def test_a_rule_is_added_under_the_names_of_the_lightning_module(tmp_path):
+def test_a_rule_may_use_the_names_in_the_lightning_module(tmp_path):
     job = INLINE.compose("model=adopted", "+model.optimizer.groups.head={params: net.head, lr_scale: 10}")
-    training = trainer(tmp_path, enable_checkpointing=False)
-    training.fit(instantiate(job.model), batches(), batches())
+    trainer = build_trainer(tmp_path, enable_checkpointing=False)
+    trainer.fit(instantiate(job.model), build_loader(), build_loader())
     low, high = 1e-3, 1e-3 * 10
     groups = {"default": low, "no_decay": low, "head": high, "head.no_decay": high}
-    assert groups_of(training.optimizers[0]) == groups
+    assert lr_by_group(trainer.optimizers[0]) == groups
 
 
-def test_a_rule_under_the_names_of_the_net_is_told_the_right_ones(tmp_path):
+def test_a_rule_with_the_names_in_the_net_is_refused_with_the_right_ones(tmp_path):
     job = INLINE.compose("model=adopted", "+model.optimizer.groups.head={params: head, lr_scale: 10}")
     with pytest.raises(ConfigError, match=r"groups\.head: .*Did you mean 'net\.head'"):
-        trainer(tmp_path, enable_checkpointing=False).fit(instantiate(job.model), batches(), batches())
+        build_trainer(tmp_path, enable_checkpointing=False).fit(instantiate(job.model), build_loader(), build_loader())
 
 
-def test_a_schedule_that_needs_the_length_of_the_run_says_what_to_type(tmp_path):
-    """The template's `configure_optimizers` gives it the optimizer, and no trainer to ask."""
+def test_a_schedule_that_needs_the_length_of_the_run_is_refused(tmp_path):
+    """The template's `configure_optimizers` passes it the optimizer only, not the trainer."""
     model = instantiate(INLINE.compose("model=adopted", "scheduler@model.scheduler=warmup_cosine").model)
     with pytest.raises(ConfigError, match=r"scheduler\.total_steps.*configure_optimizers"):
-        trainer(tmp_path, enable_checkpointing=False).fit(model, batches(), batches())
+        build_trainer(tmp_path, enable_checkpointing=False).fit(model, build_loader(), build_loader())
 
 
-def test_a_schedule_by_epochs_of_a_given_length_trains(tmp_path):
+def test_a_schedule_by_epoch_with_a_given_length_trains(tmp_path):
     job = INLINE.compose(
         "model=adopted",
         "scheduler@model.scheduler=warmup_cosine",
         "model.scheduler.interval=epoch",
         "model.scheduler.total_steps=4",
     )
-    training = trainer(tmp_path, enable_checkpointing=False, max_epochs=2)
-    training.fit(instantiate(job.model), batches(), batches())
-    assert groups_of(training.optimizers[0])["default"] == pytest.approx(5e-4), "half of the cosine"
+    trainer = build_trainer(tmp_path, enable_checkpointing=False, max_epochs=2)
+    trainer.fit(instantiate(job.model), build_loader(), build_loader())
+    assert lr_by_group(trainer.optimizers[0])["default"] == pytest.approx(5e-4), "half of the cosine"
 
 
-def test_torchs_own_scheduler_left_beside_the_one_line_is_told_what_to_type():
-    """Who replaces the template's `configure_optimizers` by ours has to adopt the scheduler too."""
+def test_torchs_scheduler_is_refused_by_configure_optimizers():
+    """Whoever uses our `configure_optimizers` in the template must use our scheduler too."""
     model = instantiate(INLINE.compose("+optimizer@model.optimizer=adamw_groups").model)
     with pytest.raises(ConfigError, match="scheduler: "):
         configure_optimizers(model, model.hparams.optimizer, model.hparams.scheduler)
 
 
-# Other blocks than the template's, under ours.
+# Our configs merged over an existing one.
 
 SGD = "{_target_: torch.optim.SGD, _partial_: true, lr: 0.05, momentum: 0.9}"
 PLATEAU = "{_target_: torch.optim.lr_scheduler.ReduceLROnPlateau, _partial_: true, mode: max, patience: 3}"
@@ -126,35 +127,35 @@ PLACES = {
 
 @pytest.mark.parametrize("files", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize(
-    ("node", "block", "override"),
+    ("node", "existing", "override"),
     [
         pytest.param("optimizer", SGD, "+optimizer@model.optimizer=sgd", id="optimizer"),
         pytest.param("scheduler", PLATEAU, "+scheduler@model.scheduler=reduce_on_plateau", id="scheduler"),
     ],
 )
-def test_every_value_of_ours_wins_over_a_block_with_the_same_keys(node, block, override, files, write_app):
-    filled = {name: text % (node, block) if "%" in text else text for name, text in files.items()}
+def test_our_values_replace_those_of_the_existing_config(node, existing, override, files, write_app):
+    filled = {name: text % (node, existing) if "%" in text else text for name, text in files.items()}
     job = write_app(filled).compose(override)
-    alone = write_app({"config.yaml": "{}"}).compose(override.replace(f"@model.{node}", ""))
-    assert job.model[node] == alone[node]
+    expected = write_app({"config.yaml": "{}"}).compose(override.replace(f"@model.{node}", ""))
+    assert job.model[node] == expected[node]
 
 
 @pytest.mark.parametrize(
-    ("node", "block", "override", "key"),
+    ("node", "existing", "override", "key"),
     [
         ("optimizer", SGD, "+optimizer@model.optimizer=adamw_groups", "momentum"),
         ("scheduler", PLATEAU, "+scheduler@model.scheduler=cosine_annealing", "mode"),
     ],
     ids=["optimizer", "scheduler"],
 )
-def test_a_key_left_over_from_the_block_is_named(node, block, override, key, write_app):
-    job = write_app({"config.yaml": f"model: {{{node}: {block}}}\n"}).compose(override)
+def test_a_key_left_over_from_the_existing_config_is_named(node, existing, override, key, write_app):
+    job = write_app({"config.yaml": f"model: {{{node}: {existing}}}\n"}).compose(override)
     with pytest.raises((InstantiationException, ConfigError), match=rf"{key}: .*left over from a config below\?"):
         instantiate(job.model[node])
 
 
 @pytest.mark.parametrize(
-    ("node", "block", "overrides"),
+    ("node", "existing", "overrides"),
     [
         ("optimizer", SGD, ["+optimizer@model.optimizer=adamw_groups", "~model.optimizer.momentum"]),
         (
@@ -165,6 +166,6 @@ def test_a_key_left_over_from_the_block_is_named(node, block, override, key, wri
     ],
     ids=["optimizer", "scheduler"],
 )
-def test_and_can_be_taken_away_from_the_command_line(node, block, overrides, write_app):
-    job = write_app({"config.yaml": f"model: {{{node}: {block}}}\n"}).compose(*overrides)
+def test_a_left_over_key_can_be_removed_on_the_command_line(node, existing, overrides, write_app):
+    job = write_app({"config.yaml": f"model: {{{node}: {existing}}}\n"}).compose(*overrides)
     assert instantiate(job.model[node]).name in ("adamw", "cosine_annealing")

@@ -8,13 +8,13 @@ from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, list_optimizers, optim, optimizer_info
 from tests.support.messages import check_message
-from tests.support.optimizer_runs import MEMBERS, class_of, differences, drive, new_params, set_grads
+from tests.support.optimizer_runs import MEMBERS, differences, native_class, new_params, set_grads, trajectory
 
 LR, PEAK, LAMBDA = 0.05, 0.2, 0.3
 
 
 class Descent(optim.AdaptiveOptimizer):
-    """Plain gradient descent, so that a decay stands alone; declared."""
+    """Plain gradient descent, so that only the decay differs; in the declared form."""
 
     def __init__(self, params, lr=LR, **options):
         super().__init__(params, {"lr": lr}, **options)
@@ -28,7 +28,7 @@ class Descent(optim.AdaptiveOptimizer):
 
 
 class DescentByHook(optim.AdaptiveOptimizer):
-    """The same with a hook."""
+    """The same, written with a hook."""
 
     def __init__(self, params, lr=LR, **options):
         super().__init__(params, {"lr": lr}, **options)
@@ -38,7 +38,7 @@ class DescentByHook(optim.AdaptiveOptimizer):
 
 
 def one_step(cls, param, grad, **options):
-    """A parameter after a step with lr LR, in a group whose peak was PEAK."""
+    """A parameter after one step with lr LR, in a group whose peak_lr is PEAK."""
     param = nn.Parameter(param.clone())
     optimizer = cls([param], lr=PEAK, weight_decay=LAMBDA, **options)
     optimizer.param_groups[0]["lr"] = LR
@@ -59,7 +59,7 @@ SHRUNK = {
 
 @pytest.mark.parametrize("cls", [Descent, DescentByHook])
 @pytest.mark.parametrize("mode", ["l2", "l1", *SHRUNK])
-def test_a_mode_is_its_formula(cls, mode):
+def test_each_mode_is_its_formula(cls, mode):
     expected = {
         "l2": P - LR * (G + LAMBDA * P),
         "l1": P - LR * (G + LAMBDA * P.sign()),
@@ -71,21 +71,21 @@ def test_a_mode_is_its_formula(cls, mode):
 
 @pytest.mark.parametrize("cls", [Descent, DescentByHook])
 @pytest.mark.parametrize("mode", SHRUNK)
-def test_cautious_decay_stands_back_where_the_step_grows_the_parameter(cls, mode):
-    # The step is -G: it opposes the decay where G and P differ in sign; where either is zero the decay goes on.
+def test_cautious_decay_is_off_where_the_step_opposes_it(cls, mode):
+    # The step is -G: it opposes the decay where G and P differ in sign. Where either is zero, the decay applies.
     agrees = torch.tensor([True, False, False, True, True, True, True])
     expected = torch.where(agrees, P * SHRUNK[mode], P) - LR * G
     given = one_step(cls, P, G, weight_decay_mode=mode, cautious_decay=True)
     torch.testing.assert_close(given, expected, rtol=1e-15, atol=1e-15)
 
 
-def test_cautious_decay_compares_signs_even_where_the_product_underflows():
+def test_cautious_decay_compares_signs_where_their_product_underflows():
     param, grad = torch.tensor([1e-30, 1e-30]), torch.tensor([1e-30, -1e-30])
     after = one_step(Descent, param, grad, weight_decay_mode="absolute", cautious_decay=True)
     assert torch.equal(after, torch.tensor([1e-30 * 0.7, 1e-30]) - LR * grad)
 
 
-def test_cautious_decay_sees_a_step_that_underflows():
+def test_cautious_decay_compares_the_sign_of_a_step_that_underflows():
     param = nn.Parameter(torch.tensor([1.0, 1.0]))
     optimizer = Descent([param], lr=1e-20, weight_decay=0.5, weight_decay_mode="absolute", cautious_decay=True)
     param.grad = torch.tensor([1e-30, -1e-30])
@@ -94,7 +94,7 @@ def test_cautious_decay_sees_a_step_that_underflows():
 
 
 @pytest.mark.parametrize("mode", SHRUNK)
-def test_a_coefficient_of_1_is_no_special_case(mode):
+def test_a_coefficient_of_1_is_allowed(mode):
     param = nn.Parameter(torch.tensor([8.0]))
     optimizer = Descent([param], lr=0.5, weight_decay=1.0, weight_decay_mode=mode)
     param.grad = torch.zeros(1)
@@ -102,19 +102,19 @@ def test_a_coefficient_of_1_is_no_special_case(mode):
     assert param.item() == {"decoupled": 4, "absolute": 0, "relative": 0, "corrected": 4}[mode]
 
 
-def test_cautious_decay_sees_the_whole_of_a_step_in_parts():
+def test_cautious_decay_compares_with_the_sum_of_several_updates():
     class InParts(Descent):
         @staticmethod
         def update(p, g, *, size):
             return optim.Update(g * 3, size), optim.Update(-g, size, over=torch.full_like(g, 0.2))
 
-    # The whole is -2 G: of another sign than the first part, and than the first part counted twice.
+    # The sum is -2 G: its sign is not that of the first update.
     param, grad = torch.tensor([1.0, 1.0]), torch.tensor([1.0, -1.0])
     after = one_step(InParts, param, grad, weight_decay_mode="absolute", cautious_decay=True)
     assert torch.allclose(after, torch.tensor([1.0, 0.7]) + 2 * LR * grad)
 
 
-def test_cautious_decay_goes_on_where_there_is_no_step():
+def test_cautious_decay_applies_where_there_is_no_step():
     given = {"weight_decay": 0.5, "weight_decay_mode": "absolute", "cautious_decay": True}
     param = nn.Parameter(torch.tensor([1.0, 1.0]))
     optimizer = optim.RAdam([param], lr=0.1, degenerate_to_sgd=False, **given)
@@ -123,7 +123,7 @@ def test_cautious_decay_goes_on_where_there_is_no_step():
     assert torch.equal(param, torch.tensor([0.5, 0.5]))
 
 
-def test_absolute_decay_rests_while_lr_is_0():
+def test_absolute_decay_does_nothing_while_lr_is_0():
     param = nn.Parameter(torch.ones(2))
     optimizer = Descent([param], lr=0.1, weight_decay=0.5, weight_decay_mode="absolute")
     optimizer.param_groups[0]["lr"] = 0.0
@@ -132,7 +132,7 @@ def test_absolute_decay_rests_while_lr_is_0():
     assert torch.equal(param, torch.ones(2))
 
 
-def test_each_group_has_its_own_policy():
+def test_each_group_may_have_its_own_policy():
     params = [nn.Parameter(torch.ones(2)) for _ in range(3)]
     groups = [
         {"params": params[:1], "weight_decay": WeightDecay(0.5, "absolute")},
@@ -145,12 +145,12 @@ def test_each_group_has_its_own_policy():
     for param in params:
         param.grad = torch.full((2,), -0.25)
     optimizer.step()
-    # The third group's decay turns the gradient round: -0.25 + 0.5.
+    # The third group's decay flips the sign of the gradient: -0.25 + 0.5.
     assert [param[0].item() for param in params] == [0.75, 0.75, 0.75]
 
 
 @pytest.mark.parametrize("mode", ["relative", "corrected"])
-def test_peak_lr_is_the_lr_at_construction_and_at_joining(mode):
+def test_peak_lr_is_the_lr_at_construction_or_when_the_group_joins(mode):
     first, late = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizer = Descent([first], lr=0.5, weight_decay=0.5, weight_decay_mode=mode)
     optimizer.param_groups[0]["lr"] = 0.25
@@ -163,7 +163,7 @@ def test_peak_lr_is_the_lr_at_construction_and_at_joining(mode):
 
 
 @pytest.mark.parametrize("mode", ["relative", "corrected"])
-def test_a_decay_in_proportion_needs_a_peak_above_0(mode):
+def test_a_decay_relative_to_peak_lr_needs_one_above_0(mode):
     params = new_params()
     with pytest.raises(ConfigError) as caught:
         optim.Adam(params, lr=0.0, weight_decay=0.1, weight_decay_mode=mode)
@@ -173,8 +173,8 @@ def test_a_decay_in_proportion_needs_a_peak_above_0(mode):
     optim.Adam(new_params(), lr=0.0, weight_decay_mode=mode)  # no decay, no need
 
 
-def test_lamb_s_own_mode_is_inside_its_ratio():
-    # Decay alone: with no gradient the ratio makes the step lr ‖p‖ long, whatever the coefficient.
+def test_lambs_default_decay_is_inside_its_ratio():
+    # Only decay: without a gradient the ratio makes the step lr ‖p‖ long, whatever the coefficient.
     for coefficient in (0.01, 10.0):
         param = nn.Parameter(torch.tensor([3.0, 4.0], dtype=torch.float64))
         optimizer = optim.LAMB([param], lr=0.1, weight_decay=coefficient)
@@ -183,12 +183,12 @@ def test_lamb_s_own_mode_is_inside_its_ratio():
         torch.testing.assert_close(param.detach(), torch.tensor([2.7, 3.6], dtype=torch.float64))
 
 
-def test_the_modes_of_each_member():
-    around = ("l2", "l1", "decoupled", "absolute", "relative", "corrected")
+def test_allowed_and_default_modes_of_each_member():
+    common = ("l2", "l1", "decoupled", "absolute", "relative", "corrected")
     assert {name: optimizer_info(name).decay_modes for name in MEMBERS} == {
-        name: (*around, "update") if name in ("lamb", "lars", "novograd") else around for name in MEMBERS
+        name: (*common, "update") if name in ("lamb", "lars", "novograd") else common for name in MEMBERS
     }
-    usual = {name: class_of(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
+    usual = {name: native_class(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
     assert {name for name, mode in usual.items() if mode == "l2"} == {
         "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
         "yogi", "qhadam", "diffgrad", "padam", "adai", "adopt", "madgrad",
@@ -203,10 +203,10 @@ def test_the_modes_of_each_member():
     assert set(MEMBERS) <= set(list_optimizers())
 
 
-def test_no_decay_is_no_decay_in_every_mode():
-    plain = drive(optim.Adam, lr=0.01)
+def test_a_coefficient_of_0_changes_nothing_in_any_mode():
+    plain = trajectory(optim.Adam, lr=0.01)
     for mode in ("l2", "l1", *SHRUNK):
-        assert differences(drive(optim.Adam, lr=0.01, weight_decay_mode=mode), plain) == []
+        assert differences(trajectory(optim.Adam, lr=0.01, weight_decay_mode=mode), plain) == []
 
 
 @pytest.mark.parametrize(
@@ -229,19 +229,19 @@ def test_a_wrong_policy_is_refused(arguments, key):
 
 
 @pytest.mark.parametrize("given", [{"weight_decay_mode": "l1"}, {"cautious_decay": True}], ids=str)
-def test_a_policy_is_not_said_twice(given):
-    with pytest.raises(ConfigError, match=f"{next(iter(given))}: the WeightDecay says it already"):
+def test_a_policy_given_twice_is_refused(given):
+    with pytest.raises(ConfigError, match=f"{next(iter(given))}: the WeightDecay already sets it"):
         optim.Adam(new_params(), weight_decay=WeightDecay(0.1, "decoupled"), **given)
 
 
-def test_a_policy_is_a_value():
+def test_a_policy_is_an_immutable_value():
     assert WeightDecay(0.1, "l2") == WeightDecay(0.1, "l2") != WeightDecay(0.2, "l2")
     assert len({WeightDecay(0.1, "l2"), WeightDecay(0.1, "l2")}) == 1
     with pytest.raises(AttributeError):
         WeightDecay(0.1, "l2").mode = "l1"
 
 
-def test_a_policy_changed_in_a_group_holds_from_the_next_step():
+def test_a_policy_changed_in_a_group_applies_from_the_next_step():
     params = new_params()
     optimizer = Descent(params, weight_decay=0.5, weight_decay_mode="absolute")
     set_grads(params, [torch.zeros_like(param) for param in params])

@@ -1,4 +1,4 @@
-"""Every member and every modifier under FSDP2, in two processes: the sharded run is the whole one."""
+"""Every member and every modifier under FSDP2, in two processes: the sharded run is the unsharded one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import json
 
 import pytest
 
-from tests.support.optimizer_runs import MEMBERS
 from tests.support.processes import run_module
-from tests.support.runs.fsdp import TRIED
+from tests.support.runs.fsdp import CASES
 
-# Sums over the shards round in another order, and so does a power of a shard's odd end; the rest is element by element.
+# Sums over shards round in another order, and so does a power in a shard of odd size; all else is element by element.
 SUMS = (
     "lamb",
     "lars",
@@ -32,14 +31,13 @@ SUMS = (
 
 
 @pytest.mark.slow
-def test_sharded_parameters_train_as_whole_ones(tmp_path):
+def test_sharded_parameters_train_like_unsharded_ones(tmp_path):
     run_module("tests.support.runs.fsdp", tmp_path)
-    found = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
-    plain = {f"{name} {foreach}" for name in MEMBERS for foreach in (False, True)}
-    assert set(found) == plain | {f"{name} {modifier}" for name, modifier in TRIED}
-    for run, apart in found.items():
-        name, modifier = run.split()
-        assert apart["alone"] <= (1e-14 if name in SUMS or modifier in SUMS else 0), run
-        assert (apart["resumed"], apart["moved"]) == (0, 0), run
-        # Six parameters, one step: rank 1 alone saw what was not finite.
-        assert apart["skipped"] == (6 if modifier in ("skip_nonfinite", "all") else 0), run
+    results = json.loads((tmp_path / "differences.json").read_text(encoding="utf-8"))
+    assert set(results) == {f"{name} {case}" for name, case in CASES}
+    for run, result in results.items():
+        name, case = run.split()
+        assert result["from_unsharded"] <= (1e-14 if name in SUMS or case in SUMS else 0), run
+        assert (result["from_uninterrupted"], result["moved_by_loading"]) == (0, 0), run
+        # Four parameters and one step, in which only rank 1 had a gradient that was not finite.
+        assert result["num_skipped"] == (4 if case in ("skip_nonfinite", "all") else 0), run

@@ -1,4 +1,4 @@
-"""Modifiers: keys of a param group that stand around any rule of ours."""
+"""Modifiers: keys of a param group that change what happens around any rule of ours."""
 
 from __future__ import annotations
 
@@ -12,76 +12,82 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze, configure_optimizers, optim
 from lightning_optim.catalog.modifiers import MODIFIERS
-from lightning_optim.optim.modifiers import clipped
-from tests.optim.test_members import resumed
+from lightning_optim.optim.modifiers import clip_by_param_norm
+from tests.support.cases import every
+from tests.support.modifier_cases import (
+    COMPENSATING_MEMBERS,
+    COUNTS_STEPS,
+    MODIFIER_VALUES,
+    allowed_modifiers,
+)
 from tests.support.optimizer_runs import (
-    BY_STEPS,
-    MAKE_UP,
     MEMBERS,
-    PAIRS,
-    SEVERAL,
+    MEMBERS_WITH_TWO_GRADIENTS,
     SHAPES,
-    VALUES,
-    class_of,
     differences,
-    drive,
+    native_class,
     new_grads,
     new_params,
+    resuming,
     set_grads,
-    through_a_file,
+    trajectory,
 )
-from tests.support.training import BATCHES, Net, Witness, fit
+from tests.support.save_and_load import save_and_load
+from tests.support.training import BATCHES, Net, StepTrace, fit
 
 ALONG_THE_GRADIENT = ("adadelta", "adagrad", "extra_sgd", "rmsprop")
 OFF = {key: spec.default for key, spec in MODIFIERS.items()}
-ONE_OR_ANOTHER = pytest.mark.parametrize(("name", "modifier"), PAIRS)
+# One update; two updates and a scalar in the state; sums over all parameters; two gradients a step.
+REPRESENTATIVES = ("adamw", "nadam", "adai", "extra_adam")
+representatives_first = pytest.mark.parametrize("name", every(MEMBERS, fast=REPRESENTATIVES))
 
 
-@pytest.mark.parametrize("modifier", BY_STEPS[:2])
-@pytest.mark.parametrize("name", SEVERAL)
-def test_what_goes_by_steps_is_refused_where_a_step_takes_several_gradients(name, modifier) -> None:
-    with pytest.raises(ConfigError, match=rf"{modifier}: {class_of(name).__name__} takes 2 gradients a step"):
-        class_of(name)(new_params(), **VALUES[modifier])
+@pytest.mark.parametrize("modifier", ["skip_nonfinite", "lookahead"])
+@pytest.mark.parametrize("name", MEMBERS_WITH_TWO_GRADIENTS)
+def test_modifiers_that_count_steps_are_refused_where_a_step_takes_two_gradients(name, modifier) -> None:
+    with pytest.raises(ConfigError, match=rf"{modifier}: {native_class(name).__name__} takes 2 gradients a step"):
+        native_class(name)(new_params(), **MODIFIER_VALUES[modifier])
+    assert modifier in COUNTS_STEPS
 
 
 def test_every_modifier_is_tried() -> None:
-    assert set(VALUES) - {"all"} == set(MODIFIERS)
+    assert set(MODIFIER_VALUES) - {"all"} == set(MODIFIERS)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@ONE_OR_ANOTHER
-def test_foreach_is_the_loop(name, modifier, dtype) -> None:
-    given = {"lr": 0.01, "dtype": dtype, **VALUES[modifier]}
-    loop = drive(class_of(name), foreach=False, **given)
-    assert differences(drive(class_of(name), foreach=True, **given), loop) == []
+@representatives_first
+def test_foreach_is_the_loop_and_a_resumed_run_the_uninterrupted_one(name) -> None:
+    cls = native_class(name)
+    modifiers = allowed_modifiers(name)
+    pairs = [(modifier, torch.float32) for modifier in modifiers if modifier != "master_weights"]
+    pairs += [(modifier, torch.bfloat16) for modifier in ("master_weights", "all") if modifier in modifiers]
+    for modifier, dtype in pairs:
+        given = {"lr": 0.01, **MODIFIER_VALUES[modifier]}
+        loop = trajectory(cls, dtype=dtype, foreach=False, **given)
+        assert differences(trajectory(cls, dtype=dtype, foreach=True, **given), loop) == [], (modifier, dtype)
+        resumed = trajectory(cls, dtype=dtype, before_step=resuming(cls, **given), **given)
+        assert differences(resumed, loop) == [], (modifier, dtype)
 
 
-@ONE_OR_ANOTHER
-def test_it_has_an_effect_where_it_should(name, modifier) -> None:
-    given = {"dtype": torch.bfloat16 if modifier == "master_weights" else torch.float32, "lr": 0.05, "num_steps": 30}
-    given |= {"d0": 0.01} if name == "prodigy" else {}  # from its default it takes longer to begin
-    changed = differences(drive(class_of(name), **given, **VALUES[modifier]), drive(class_of(name), **given)) != []
-    # These gradients are all finite; and a step along the gradient always agrees with it.
-    nothing_to_do = modifier == "skip_nonfinite" or (modifier == "cautious_update" and name in ALONG_THE_GRADIENT)
-    assert changed != nothing_to_do
+@representatives_first
+def test_a_modifier_has_an_effect_where_it_should(name) -> None:
+    given = {"lr": 0.05, "num_steps": 18} | ({"d0": 0.01} if name == "prodigy" else {})  # its default starts slowly
+    plain = {dtype: trajectory(native_class(name), dtype=dtype, **given) for dtype in (torch.float32, torch.bfloat16)}
+    for modifier in allowed_modifiers(name):
+        dtype = torch.bfloat16 if modifier == "master_weights" else torch.float32
+        modified = trajectory(native_class(name), dtype=dtype, **given, **MODIFIER_VALUES[modifier])
+        # These gradients are all finite; and a step along the gradient always agrees with it.
+        nothing_to_do = modifier == "skip_nonfinite" or (modifier == "cautious_update" and name in ALONG_THE_GRADIENT)
+        assert (differences(modified, plain[dtype]) != []) != nothing_to_do, modifier
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@ONE_OR_ANOTHER
-def test_a_run_goes_on_from_its_checkpoint(name, modifier, dtype) -> None:
-    given = {"lr": 0.01, **VALUES[modifier]}
-    whole = drive(class_of(name), dtype=dtype, **given)
-    assert differences(drive(class_of(name), dtype=dtype, each=resumed(class_of(name), **given), **given), whole) == []
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_off_is_as_though_it_were_not_there(name) -> None:
-    plain = drive(class_of(name), lr=0.01, num_steps=12)
-    assert differences(drive(class_of(name), lr=0.01, num_steps=12, **OFF), plain) == []
+@representatives_first
+def test_a_modifier_at_its_default_changes_nothing(name) -> None:
+    plain = trajectory(native_class(name), lr=0.01, num_steps=12)
+    assert differences(trajectory(native_class(name), lr=0.01, num_steps=12, **OFF), plain) == []
 
 
 class Hooked(optim.AdaptiveOptimizer):
-    """SGD with momentum by the two hooks."""
+    """SGD with momentum, written with the two hooks."""
 
     def __init__(self, params, lr=0.01, **options):
         super().__init__(params, {"lr": lr}, **options)
@@ -94,7 +100,7 @@ class Hooked(optim.AdaptiveOptimizer):
 
 
 class Declared(optim.AdaptiveOptimizer):
-    """The same, declared."""
+    """The same in the declared form."""
 
     def __init__(self, params, lr=0.01, **options):
         super().__init__(params, {"lr": lr}, **options)
@@ -110,16 +116,16 @@ class Declared(optim.AdaptiveOptimizer):
         return optim.Update(m.lerp_(g, 0.1), lr)
 
 
-@pytest.mark.parametrize("modifier", VALUES)
-def test_an_optimizer_of_hooks_takes_them_too(modifier) -> None:
+@pytest.mark.parametrize("modifier", MODIFIER_VALUES)
+def test_an_optimizer_written_with_hooks_takes_every_modifier(modifier) -> None:
     dtype = torch.bfloat16 if modifier == "master_weights" else torch.float64
-    given = {"dtype": dtype, "lr": 0.01, **VALUES[modifier]}
-    for some, others in zip(drive(Hooked, **given), drive(Declared, **given), strict=True):
+    given = {"dtype": dtype, "lr": 0.01, **MODIFIER_VALUES[modifier]}
+    for some, others in zip(trajectory(Hooked, **given), trajectory(Declared, **given), strict=True):
         for a, b in zip(some, others, strict=True):
-            # p - (p - step) is not quite the step; where it is rounded to 16 bits, one of them may differ.
+            # p - (p - step) is the step up to rounding; rounded to 16 bits, the two may differ.
             torch.testing.assert_close(a, b, rtol=1e-2 if dtype == torch.bfloat16 else 1e-12, atol=1e-12)
-    whole = drive(Hooked, **given)
-    assert differences(drive(Hooked, each=resumed(Hooked, **VALUES[modifier]), **given), whole) == []
+    resumed = resuming(Hooked, **MODIFIER_VALUES[modifier])
+    assert differences(trajectory(Hooked, before_step=resumed, **given), trajectory(Hooked, **given)) == []
 
 
 # Skipped steps
@@ -138,16 +144,21 @@ def weights_and_state(optimizer: torch.optim.Optimizer, params: list[nn.Paramete
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name not in SEVERAL])
-def test_a_step_that_is_not_finite_has_never_happened(name, value) -> None:
-    script = new_grads(num_steps=20)
+@pytest.mark.parametrize(
+    "name",
+    every(
+        [name for name in MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS], fast=["adamw", "nadam", "adai", "prodigy"]
+    ),
+)
+def test_a_skipped_step_leaves_no_trace_but_its_count(name, value) -> None:
+    script = new_grads(num_steps=10)
     ends = []
     for with_it in (True, False):
         params = new_params()
         groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.02}]
-        optimizer = class_of(name)(groups, lr=0.01, weight_decay=0.1, skip_nonfinite=True)
+        optimizer = native_class(name)(groups, lr=0.01, weight_decay=0.1, skip_nonfinite=True)
         for step, grads in enumerate(script):
-            if step == 10 and with_it:
+            if step == 5 and with_it:
                 bad = [torch.ones(shape) for shape in SHAPES]
                 bad[0][1, 2] = value
                 step_with(optimizer, params, bad)
@@ -158,23 +169,23 @@ def test_a_step_that_is_not_finite_has_never_happened(name, value) -> None:
     assert differences(*ends) == []
 
 
-def test_it_is_counted_through_a_file_and_from_the_first_step_on() -> None:
+def test_skipped_steps_are_counted_from_the_first_step_and_through_a_file() -> None:
     params = new_params()
     optimizer = optim.Adam(params, skip_nonfinite=True)
     bad = [torch.full(shape, math.nan) for shape in SHAPES]
     step_with(optimizer, params, bad)
     other = optim.Adam(new_params(), skip_nonfinite=True)
-    other.load_state_dict(through_a_file(optimizer.state_dict()))
-    held = [p for group in other.param_groups for p in group["params"]]
-    step_with(other, held, new_grads()[0])
-    step_with(other, held, bad)
-    assert [other.state[p]["skipped"] for p in held] == [2] * len(held)
-    assert all(p.isfinite().all() for p in held)
+    other.load_state_dict(save_and_load(optimizer.state_dict()))
+    loaded = [p for group in other.param_groups for p in group["params"]]
+    step_with(other, loaded, new_grads()[0])
+    step_with(other, loaded, bad)
+    assert [other.state[p]["skipped"] for p in loaded] == [2] * len(loaded)
+    assert all(p.isfinite().all() for p in loaded)
 
 
 @pytest.mark.parametrize("culprit", ["weight", "bias"])
-def test_torchs_classes_beside_ours_are_skipped_too(culprit) -> None:
-    """Muon cannot ask for it, and AdamW does."""
+def test_torchs_class_in_a_composite_skips_with_ours(culprit) -> None:
+    """Muon, torch's class, has no such option; AdamW, ours, has it set."""
     rules = {"hidden": {"params": "*", "kinds": ["matrix"], "optimizer": "muon"}}
     model = nn.Linear(4, 4)
     optimizer = OptimizerFactory("adamw", skip_nonfinite=True, groups=rules)(model)
@@ -190,17 +201,16 @@ def test_torchs_classes_beside_ours_are_skipped_too(culprit) -> None:
     assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before.parameters(), strict=True))
 
 
-def test_a_checkpoint_of_skipped_steps_crosses_over_to_torch() -> None:
+def test_torchs_class_loads_a_checkpoint_with_skipped_steps() -> None:
     params = new_params()
     ours, theirs = optim.Adam(params, skip_nonfinite=True), torch.optim.Adam(params)
     step_with(ours, params, [torch.full(shape, math.nan) for shape in SHAPES])
-    theirs.load_state_dict(through_a_file(ours.state_dict()))
+    theirs.load_state_dict(save_and_load(ours.state_dict()))
     step_with(theirs, params, new_grads()[0])
     assert all(p.isfinite().all() for p in params)
 
 
-def test_a_large_gradient_is_finite() -> None:
-    """Its norm is not, in float32."""
+def test_a_gradient_whose_norm_overflows_is_finite() -> None:
     param = nn.Parameter(torch.zeros(4))
     optimizer = optim.Lion([param], lr=0.1, skip_nonfinite=True)
     step_with(optimizer, [param], [torch.full((4,), 3e38)])
@@ -208,7 +218,7 @@ def test_a_large_gradient_is_finite() -> None:
     assert torch.equal(param.detach(), torch.full((4,), -0.1))
 
 
-def test_groups_that_do_not_ask_go_on() -> None:
+def test_groups_without_skip_nonfinite_take_the_step() -> None:
     params = new_params()
     groups = [{"params": params[:1], "skip_nonfinite": True}, {"params": params[1:]}]
     optimizer = optim.Adam(groups, lr=0.1)
@@ -220,13 +230,13 @@ def test_groups_that_do_not_ask_go_on() -> None:
     assert not torch.equal(params[1], before[1])
 
 
-def test_in_a_composite_it_is_everybodys_affair() -> None:
+def test_in_a_composite_all_children_skip_together() -> None:
     rules = {"signs": {"params": "0", "optimizer": "lion", "skip_nonfinite": True}}
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     optimizer = OptimizerFactory("adabelief", skip_nonfinite=True, groups=rules)(model)
     before = [p.detach().clone() for p in model.parameters()]
-    for place, p in enumerate(model.parameters()):
-        p.grad = torch.full_like(p, math.nan if place == 0 else 1.0)
+    for index, p in enumerate(model.parameters()):
+        p.grad = torch.full_like(p, math.nan if index == 0 else 1.0)
     optimizer.step()
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
     assert {state["skipped"] for state in optimizer.state.values()} == {1}
@@ -236,18 +246,18 @@ def test_in_a_composite_it_is_everybodys_affair() -> None:
     assert not any(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
 
 
-# Each against its equations
+# Each modifier and its equations
 
 
-def test_lookahead_against_a_straight_transcription() -> None:
-    """arXiv:1907.08610, algorithm 1, in float64 around plain gradient descent; each parameter counts its own steps."""
+def test_lookahead_is_its_algorithm() -> None:
+    """arXiv:1907.08610, algorithm 1, in float64 around SGD with momentum; each parameter counts its own steps."""
     k, alpha, lr = 4, 0.3, 0.05
     params = new_params(torch.float64)
     fast = [p.detach().clone() for p in params]
     slow, counts = [p.clone() for p in fast], [0] * len(fast)
     optimizer = Declared(params, lr=lr, lookahead={"k": k, "alpha": alpha})
     momenta = [torch.zeros_like(p) for p in fast]
-    for grads in new_grads(torch.float64, num_steps=30):
+    for grads in new_grads(torch.float64):
         step_with(optimizer, params, grads)
         for i, grad in enumerate(grads):
             if grad is None:
@@ -271,18 +281,18 @@ def test_slow_weights_survive_a_thaw(tmp_path) -> None:
     def run(ckpt_path: Any = None) -> Any:
         torch.manual_seed(0)
         module = Net(lambda module: configure_optimizers(module, factory, SchedulerFactory("one_cycle")))
-        witness = Witness(lambda trainer, module: [s["slow"].clone() for s in trainer.optimizers[0].state.values()])
-        fit(module, tmp_path, StagedUnfreeze(plan), witness, epochs=3, save=ckpt_path is None, ckpt_path=ckpt_path)
-        return witness.seen
+        trace = StepTrace(lambda trainer, module: [s["slow"].clone() for s in trainer.optimizers[0].state.values()])
+        fit(module, tmp_path, StagedUnfreeze(plan), trace, epochs=3, save=ckpt_path is None, ckpt_path=ckpt_path)
+        return trace.steps
 
-    whole = run()
-    assert [len(slow) for slow in whole] == [2] * BATCHES + [8] * 2 * BATCHES
+    uninterrupted = run()
+    assert [len(slow) for slow in uninterrupted] == [2] * BATCHES + [8] * 2 * BATCHES
     for step in (BATCHES - 1, BATCHES, BATCHES + 2):
-        for some, others in zip(run(tmp_path / f"step={step}.ckpt"), whole[step:], strict=True):
+        for some, others in zip(run(tmp_path / f"step={step}.ckpt"), uninterrupted[step:], strict=True):
             assert all(torch.equal(a, b) for a, b in zip(some, others, strict=True)), step
 
 
-def test_gradients_without_their_mean() -> None:
+def test_centralized_gradients_are_those_less_the_mean_of_each_row() -> None:
     params, grads = [nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(3))], [torch.rand(2, 3), torch.rand(3)]
     optimizer = Declared(params, lr=1.0, centralize_gradients=True)
     step_with(optimizer, params, grads)
@@ -291,51 +301,47 @@ def test_gradients_without_their_mean() -> None:
     torch.testing.assert_close(optimizer.state[params[1]]["m"], 0.1 * grads[1])
 
 
-def test_gradients_clipped_by_the_rows_of_their_parameter() -> None:
+def test_gradients_are_clipped_row_by_row() -> None:
     """arXiv:2102.06171, eq. 3: λ max(‖W_i‖, 10⁻³) / ‖G_i‖ G_i where ‖G_i‖ is more than that part."""
     p = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0], [30.0, 40.0]])
     g = torch.tensor([[6.0, 8.0], [0.0, 0.0], [1.0, 0.0], [0.06, 0.08]])
     expected = torch.tensor([[0.3, 0.4], [0.0, 0.0], [1e-4, 0.0], [0.06, 0.08]])
-    torch.testing.assert_close(clipped(g, p, 0.1), expected)
-    torch.testing.assert_close(clipped(g[0], p[0], 0.1), expected[0])
-    assert clipped(torch.tensor([math.nan]), torch.ones(1), 0.1).isnan()
+    torch.testing.assert_close(clip_by_param_norm(g, p, 0.1), expected)
+    torch.testing.assert_close(clip_by_param_norm(g[0], p[0], 0.1), expected[0])
+    assert clip_by_param_norm(torch.tensor([math.nan]), torch.ones(1), 0.1).isnan()
 
 
-def test_a_row_is_clipped_where_its_norm_is_beyond_float16() -> None:
+def test_a_float16_row_whose_norm_overflows_is_clipped() -> None:
     p, g = torch.full((3, 4), 100.0, dtype=torch.float16), torch.full((3, 4), 60_000.0, dtype=torch.float16)
-    torch.testing.assert_close(clipped(g, p, 0.01), torch.ones(3, 4, dtype=torch.float16), rtol=1e-3, atol=0)
+    torch.testing.assert_close(clip_by_param_norm(g, p, 0.01), torch.ones(3, 4, dtype=torch.float16), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize(
-    "given", [VALUES["centralize_gradients"], VALUES["adaptive_clip"]], ids=lambda v: next(iter(v))
-)
-def test_rows_of_complex_numbers_are_refused_and_nothing_changes(given) -> None:
+@pytest.mark.parametrize("modifier", ["centralize_gradients", "adaptive_clip"])
+def test_rows_of_complex_numbers_are_refused_and_nothing_changes(modifier) -> None:
     param = nn.Parameter(torch.ones(3, 2, dtype=torch.complex64))
-    optimizer = optim.Adam([("weight", param)], **given)
-    with pytest.raises(
-        ConfigError, match=rf"^weight: it is complex, and {next(iter(given))} is of rows of real numbers"
-    ):
+    optimizer = optim.Adam([("weight", param)], **MODIFIER_VALUES[modifier])
+    with pytest.raises(ConfigError, match=rf"^weight: it is complex, and {modifier} works on rows of real numbers"):
         step_with(optimizer, [param], [torch.ones_like(param)])
     assert torch.equal(param.detach(), torch.ones_like(param)) and not optimizer.state
 
 
-@pytest.mark.parametrize("name", MAKE_UP)
-def test_a_step_that_the_next_makes_up_for_is_not_masked(name) -> None:
+@pytest.mark.parametrize("name", COMPENSATING_MEMBERS)
+def test_cautious_update_is_refused_where_the_next_step_makes_up_for_the_last(name) -> None:
     with pytest.raises(ConfigError, match=r"cautious_update: .* Remove it"):
-        class_of(name)(new_params(), cautious_update=True)
+        native_class(name)(new_params(), cautious_update=True)
     with pytest.raises(ConfigError, match=rf"{name}: cautious_update: .* Remove it"):
         OptimizerFactory(name, cautious_update=True)
     params = new_params()
     with pytest.raises(ConfigError, match=r"^param_groups\[1\]\.cautious_update: "):
-        class_of(name)([{"params": params[:1]}, {"params": params[1:], "cautious_update": True}])
+        native_class(name)([{"params": params[:1]}, {"params": params[1:], "cautious_update": True}])
 
 
-def test_without_a_memory_signs_may_be_masked() -> None:
+def test_cautious_update_is_allowed_without_error_feedback() -> None:
     assert optim.EFSGD(new_params(), memory=False, cautious_update=True).defaults["cautious_update"]
 
 
-def test_a_step_that_the_gradient_agrees_with() -> None:
-    """arXiv:2411.16085: the momentum's step where it has the gradient's sign, times the share of such places."""
+def test_a_cautious_update_drops_elements_that_oppose_the_gradient_and_enlarges_the_others() -> None:
+    """arXiv:2411.16085: the momentum's step where it has the gradient's sign, divided by the share of such elements."""
     param = nn.Parameter(torch.zeros(4))
     optimizer = Declared([param], lr=1.0, cautious_update=True)
     step_with(optimizer, [param], [torch.tensor([1.0, 1.0, 1.0, 1.0])])
@@ -346,7 +352,7 @@ def test_a_step_that_the_gradient_agrees_with() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_masters_are_a_float32_run_rounded(dtype) -> None:
+def test_with_masters_the_parameters_are_those_of_a_float32_run_rounded(dtype) -> None:
     script = [[None if g is None else g.to(dtype) for g in grads] for grads in new_grads()]
     params, exact = new_params(dtype), [nn.Parameter(p.detach().float()) for p in new_params(dtype)]
     ours, theirs = optim.AdamW(params, lr=1e-3, master_weights=True), optim.AdamW(exact, lr=1e-3)
@@ -363,31 +369,31 @@ def test_masters_are_a_float32_run_rounded(dtype) -> None:
                 assert ours.state[p]["exp_avg"].dtype == torch.float32
     assert any(not torch.equal(p, q) for p, q in zip(params, plain_params, strict=True))
     other = optim.AdamW(new_params(dtype), lr=1e-3, master_weights=True)
-    other.load_state_dict(through_a_file(ours.state_dict()))
+    other.load_state_dict(save_and_load(ours.state_dict()))
     for mine, loaded in zip(ours.state.values(), other.state.values(), strict=True):
         assert {k: v.dtype for k, v in mine.items()} == {k: v.dtype for k, v in loaded.items()}
         assert all(torch.equal(mine[key], loaded[key]) for key in mine)
 
 
-def test_masters_of_full_parameters_are_themselves() -> None:
+def test_float32_parameters_have_no_master() -> None:
     params = new_params()
     optimizer = optim.Adam(params, master_weights=True)
     step_with(optimizer, params, new_grads()[0])
     assert all("master" not in state for state in optimizer.state.values())
 
 
-# Switched between runs
+# Switched on or off between runs
 
 
 @pytest.mark.parametrize("cls", [optim.Lion, optim.AdamW, Hooked], ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("on", [True, False], ids=["on", "off"])
-def test_masters_may_be_switched_at_a_resume(cls, on) -> None:
+def test_masters_may_be_switched_on_or_off_at_a_resume(cls, on) -> None:
     params = new_params(torch.bfloat16)
     script = new_grads(torch.bfloat16)[:6]
     optimizer = cls(params, lr=0.01, master_weights=not on)
     for grads in script[:3]:
         step_with(optimizer, params, grads)
-    saved = through_a_file(optimizer.state_dict())
+    saved = save_and_load(optimizer.state_dict())
     other = cls(params, lr=0.01)
     other.load_state_dict(saved)
     for group in other.param_groups:
@@ -402,7 +408,7 @@ def test_masters_may_be_switched_at_a_resume(cls, on) -> None:
         assert not on or torch.equal(state["master"].bfloat16(), p)
 
 
-def test_slow_weights_are_those_of_the_run_that_asks_for_them() -> None:
+def test_slow_weights_are_dropped_without_lookahead_and_restart_with_it() -> None:
     param = nn.Parameter(torch.zeros(1))
     optimizer = optim.Lion([param], lr=1.0, lookahead={"k": 2, "alpha": 0.5})
     for lookahead, expected in [
@@ -416,13 +422,13 @@ def test_slow_weights_are_those_of_the_run_that_asks_for_them() -> None:
             assert param.item() == weight
 
 
-def test_a_checkpoint_of_torch_s_leaves_modifiers_as_they_are() -> None:
+def test_a_checkpoint_of_torchs_class_leaves_modifiers_as_configured() -> None:
     params = new_params()
     theirs = torch.optim.AdamW(params, lr=0.25)
     step_with(theirs, params, new_grads()[0])
     given = {"cautious_update": True, "lookahead": {"k": 2, "alpha": 0.5}, "skip_nonfinite": True}
     ours = optim.AdamW(params, **given)
-    ours.load_state_dict(through_a_file(theirs.state_dict()))
+    ours.load_state_dict(save_and_load(theirs.state_dict()))
     assert {key: ours.param_groups[0][key] for key in given} == given
     assert ours.param_groups[0]["lr"] == 0.25
 
@@ -430,8 +436,8 @@ def test_a_checkpoint_of_torch_s_leaves_modifiers_as_they_are() -> None:
 # From a config
 
 
-def test_a_key_of_the_factory_takes_our_class() -> None:
-    for key, value in VALUES.items():
+def test_the_factory_chooses_our_class_for_a_modifier() -> None:
+    for key, value in MODIFIER_VALUES.items():
         if key != "all":
             assert type(OptimizerFactory("adamw", **value)(nn.Linear(2, 1))) is optim.AdamW
     assert type(OptimizerFactory("adamw", lookahead=None)(nn.Linear(2, 1))) is torch.optim.AdamW
@@ -439,7 +445,7 @@ def test_a_key_of_the_factory_takes_our_class() -> None:
         OptimizerFactory("adamw", lookahead={"k": 2}, implementation="torch")
 
 
-def test_a_group_may_have_its_own() -> None:
+def test_a_group_may_have_its_own_modifiers() -> None:
     rules = {"head": {"params": "head", "lookahead": {"k": 2}, "cautious_update": True}}
     optimizer = OptimizerFactory("lion", groups=rules)(Net(None))  # type: ignore[arg-type]
     values = {group["name"]: (group["lookahead"], group["cautious_update"]) for group in optimizer.param_groups}
@@ -447,11 +453,11 @@ def test_a_group_may_have_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"lookahead": True}, r"lookahead: got True, which is not a mapping of k .* Type for example lookahead: {k: 5"),
-        ({"lookahead": {"kk": 3}}, r"lookahead\.kk: there is no 'kk' in it\. Did you mean 'k'"),
-        ({"lookahead": {"k": 0}}, r"lookahead\.k: got 0, which is not a whole number >= 1"),
+        ({"lookahead": {"kk": 3}}, r"lookahead\.kk: lookahead has no key 'kk'\. Did you mean 'k'"),
+        ({"lookahead": {"k": 0}}, r"lookahead\.k: got 0, which is not an integer >= 1"),
         ({"lookahead": {"alpha": 2}}, r"lookahead\.alpha: got 2"),
         ({"lookahead": {"alpha": 0}}, r"lookahead\.alpha: got 0, which is not a finite number > 0 and <= 1"),
         ({"adaptive_clip": 0}, r"adaptive_clip: got 0, which is not a finite number > 0 or null"),
@@ -460,8 +466,8 @@ def test_a_group_may_have_its_own() -> None:
     ],
     ids=lambda value: None if isinstance(value, str) else str(value),
 )
-def test_wrong_values_are_refused(given, said) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_values_are_refused(given, message) -> None:
+    with pytest.raises(ConfigError, match=message):
         OptimizerFactory("lion", **given)
     with pytest.raises(ConfigError):
         optim.Lion(new_params(), **given)

@@ -1,6 +1,6 @@
-"""Bugs that other collections have or had, named for them; none of ours may come back to one.
+"""Bugs that other collections have or had, each with the library's name in the test's; ours must not have them.
 
-Each docstring begins with whose bug it was. docs/reference_bugs.md is made of them, so they stand in one file:
+Each docstring starts with the library. docs/reference_bugs.md is generated from them, so they are in one file:
 
     python -m tests.support.reference_bugs_table
 """
@@ -19,65 +19,55 @@ from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
 from tests.support.optimizer_runs import (
     MEMBERS,
-    class_of,
+    RESUMES_AT,
     differences,
-    drive,
+    native_class,
     new_grads,
     new_params,
+    resuming,
     set_grads,
-    through_a_file,
+    trajectory,
 )
+from tests.support.save_and_load import save_and_load
 
-LOOP_AND_LISTS = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
-BOUNDED = pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
-TWO_GRADIENTS = pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
+loop_and_foreach = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+each_bounded = pytest.mark.parametrize("cls", [optim.AdaBound, optim.AdaBoundW, optim.AMSBound])
+each_with_two_gradients = pytest.mark.parametrize("cls", [optim.ExtraSGD, optim.ExtraAdam, optim.STORM])
 
 
-def stepped(optimizer, params, num_steps=3):
+def take_steps(optimizer, params, num_steps=3):
     for grads in new_grads(num_steps=num_steps):
         set_grads(params, grads)
         optimizer.step()
 
 
-def resumed(cls, *steps, **given):
-    """Swaps in another optimizer from a file before these steps, made with another lr."""
-
-    def each(step, optimizer):
-        if step not in steps:
-            return optimizer
-        other = cls([{"params": group["params"]} for group in optimizer.param_groups], lr=0.5, **given)
-        other.load_state_dict(through_a_file(optimizer.state_dict()))
-        return other
-
-    return each
-
-
 # labml_nn
 
 
-def test_labml_adabelief_passed_its_arguments_one_place_off():
-    """labml_nn: AdaBelief passed its arguments on one place off, so its defaults were others than it said.
+def test_labml_adabelief_shifted_its_arguments_by_one_position():
+    """labml_nn: AdaBelief passed its arguments on shifted by one position, so its defaults were not those documented.
 
-    They came out as amsgrad=True, optimized_update=False, degenerate_to_sgd={}.
+    They became amsgrad=True, optimized_update=False, degenerate_to_sgd={}.
     """
     params = new_params()
     optimizer = optim.AdaBelief(params)
-    stepped(optimizer, params)
+    take_steps(optimizer, params)
     assert {key: optimizer.defaults[key] for key in ("amsgrad", "rectify", "degenerate_to_sgd")} == {
         "amsgrad": False,
         "rectify": True,
         "degenerate_to_sgd": True,
     }
     assert "max_exp_avg_var" not in optimizer.state[params[0]]
-    by_place = optim.AdaBelief(params, 0.25, (0.5, 0.75), 1e-3, 0.125, True, False, False).defaults
+    by_position = optim.AdaBelief(params, 0.25, (0.5, 0.75), 1e-3, 0.125, True, False, False).defaults
     expected = [0.25, (0.5, 0.75), 1e-3, 0.125, True, False, False]
-    assert [by_place[key] for key in list(optimizer_info("adabelief").hyperparameters)[:7]] == expected
+    assert [by_position[key] for key in list(optimizer_info("adabelief").hyperparameters)[:7]] == expected
 
 
 def test_labml_adabelief_left_eps_out_of_the_state():
-    """labml_nn: AdaBelief adds no eps to the variance it keeps, where the paper adds one at every step.
+    """labml_nn: AdaBelief does not add eps to the variance in its state; the paper adds it at every step.
 
-    Where gradients are as predicted the paper's tends to eps / (1 - β2), a thousand times eps, and labml_nn's to 0.
+    Where gradients are as predicted, the paper's variance tends to eps / (1 - β2), a thousand times eps, and labml_nn's
+    to 0.
     """
     param = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimizer = optim.AdaBelief([param], eps=1e-3, betas=(0.5, 0.75))
@@ -89,7 +79,7 @@ def test_labml_adabelief_left_eps_out_of_the_state():
 
 
 def test_labml_adam_documented_the_wrong_eps_hat():
-    """labml_nn: Adam's docstring says ε̂ = (1 - β2^t) ε of `optimized_update`; the two forms agree at √(1 - β2^t) ε."""
+    """labml_nn: Adam's docstring gives ε̂ = (1 - β2^t) ε for `optimized_update`; the forms agree at √(1 - β2^t) ε."""
     eps, b2 = 1e-2, 0.99
     params = [nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)]
     plain = optim.Adam(params[:1], eps=eps, betas=(0.9, b2))
@@ -104,10 +94,10 @@ def test_labml_adam_documented_the_wrong_eps_hat():
 
 
 @pytest.mark.parametrize("name", [name for name in MEMBERS if "eps" in optimizer_info(name).hyperparameters])
-def test_labml_adam_took_noise_at_the_full_lr(name):
-    """labml_nn: Adam's default eps of 1e-16 is too small to do anything, so a gradient of 1e-12 moves weights by lr.
+def test_labml_adam_moved_by_the_full_lr_on_noise(name):
+    """labml_nn: Adam's default eps of 1e-16 is too small to have an effect, so a gradient of 1e-12 moves weights by lr.
 
-    LaProp's and Sophia-G's are that small too, as their authors have them; AdaBelief's 1e-16 stands under a root.
+    LaProp's and Sophia-G's are as small, as in their authors' code; AdaBelief's 1e-16 is under a root.
     """
 
     def moved(cls, **given) -> float:
@@ -119,11 +109,11 @@ def test_labml_adam_took_noise_at_the_full_lr(name):
         return float((param.detach() - 1e-3).abs().max()) / optimizer.defaults["lr"]
 
     assert moved(optim.Adam, eps=1e-16) > 7
-    assert (moved(class_of(name)) > 1) == (name in ("laprop", "sophia_g"))
+    assert (moved(native_class(name)) > 1) == (name in ("laprop", "sophia_g"))
 
 
-def test_labml_shared_one_default_and_changed_a_callers_dict():
-    """labml_nn: all optimizers share one default `WeightDecay()`, and a caller's `defaults` are changed in place."""
+def test_labml_shared_one_default_and_changed_the_callers_dict():
+    """labml_nn: all optimizers share one default `WeightDecay()`, and the caller's `defaults` dict is modified."""
     defaults = {"lr": 0.25}
 
     class Mine(optim.AdaptiveOptimizer):
@@ -137,8 +127,8 @@ def test_labml_shared_one_default_and_changed_a_callers_dict():
     assert defaults == {"lr": 0.25}
 
 
-def test_labml_kept_the_kind_of_decay_out_of_the_group():
-    """labml_nn: whether decay is decoupled or absolute was the optimizer's; only its coefficient could be a group's."""
+def test_labml_had_one_kind_of_decay_for_all_groups():
+    """labml_nn: decay was decoupled or absolute for the whole optimizer; only its coefficient was set per group."""
     params = new_params()
     groups = [
         {"params": params[:2], "weight_decay_mode": "decoupled"},
@@ -156,9 +146,9 @@ def test_labml_kept_the_kind_of_decay_out_of_the_group():
 
 @pytest.mark.parametrize("cls", [optim.RAdam, optim.AdaBelief])
 def test_labml_radam_decays_where_it_takes_no_step(cls):
-    """labml_nn: with `degenerated_to_sgd=False` RAdam takes no step at first, yet decays, and nothing says so.
+    """labml_nn: with `degenerated_to_sgd=False` RAdam takes no steps at first but still decays, which is undocumented.
 
-    A decay of the parameter itself goes on here too, as `RAdam`'s docstring says.
+    Here too a decay of the parameter itself applies in these steps; `RAdam`'s docstring documents it.
     """
     param = nn.Parameter(torch.ones(2))
     optimizer = cls([param], lr=0.5, weight_decay=0.5, weight_decay_mode="decoupled", degenerate_to_sgd=False)
@@ -168,8 +158,8 @@ def test_labml_radam_decays_where_it_takes_no_step(cls):
     assert optimizer.state[param]["exp_avg"].abs().min() > 0
 
 
-def under(name, num_steps, *, lr, **given):
-    """The lrs, and the parameter, of AdamW that decays by half the lr and has no gradient, under a schedule."""
+def decay_under_schedule(name, num_steps, *, lr, **given):
+    """The lrs of a schedule, and a parameter that AdamW only decays, by half the lr."""
     param = nn.Parameter(torch.ones(2, dtype=torch.float64))
     optimizer = optim.AdamW([param], lr=lr, weight_decay=0.5)
     scheduler = SchedulerFactory(name, **given)(optimizer)
@@ -184,12 +174,12 @@ def under(name, num_steps, *, lr, **given):
 
 @pytest.mark.parametrize("name", ["warmup_cosine", "noam"])
 def test_labml_warmup_decayed_by_the_unwarmed_lr(name):
-    """labml_nn: under AdamWarmup, its cosine and Noam, decoupled decay goes by the group's lr, not by the one in force.
+    """labml_nn: in AdamWarmup, its cosine variant and Noam, decoupled decay uses the group's lr, not the current one.
 
-    With the lr of 1 that is usual for Noam the weights lost the whole coefficient at every step.
+    With Noam's usual lr of 1 the weights shrank by the full coefficient at every step.
     """
     given = {"total_steps": 100} if name == "warmup_cosine" else {}
-    lrs, param = under(name, 6, lr=1.0, warmup_steps=4, **given)
+    lrs, param = decay_under_schedule(name, 6, lr=1.0, warmup_steps=4, **given)
     assert lrs[:4] == [0.25, 0.5, 0.75, 1.0]
     left = 1.0
     for lr in lrs:
@@ -198,23 +188,23 @@ def test_labml_warmup_decayed_by_the_unwarmed_lr(name):
 
 
 def test_labml_cosine_decay_climbed_back():
-    """labml_nn: the lr of AdamWarmupCosineDecay climbs back after `total_steps`, to its peak at twice of them."""
-    lrs, _ = under("warmup_cosine", 25, lr=0.5, warmup_steps=2, total_steps=10, final_scale=0.125)
+    """labml_nn: after `total_steps` the lr of AdamWarmupCosineDecay rises again, to its peak at twice as many steps."""
+    lrs, _ = decay_under_schedule("warmup_cosine", 25, lr=0.5, warmup_steps=2, total_steps=10, final_scale=0.125)
     assert lrs == [lrs[0], *sorted(lrs[1:], reverse=True)]
     assert set(lrs[10:]) == {0.0625}
 
 
 def test_labml_noam_divided_by_zero_by_default():
-    """labml_nn: Noam's default of no warm-up ends in a ZeroDivisionError at the first step."""
+    """labml_nn: Noam's default, no warm-up, raises a ZeroDivisionError at the first step."""
     for given in ({}, {"warmup_steps": 0}):
         with pytest.raises(ConfigError, match=r"^warmup_steps: noam needs a warm-up\. Type for example"):
             SchedulerFactory("noam", **given)
 
 
-def test_labml_noam_kept_d_model_out_of_checkpoints():
-    """labml_nn: Noam's `d_model`, a factor of the lr, is in no checkpoint, so another one changes a resumed run.
+def test_labml_noam_did_not_save_d_model():
+    """labml_nn: Noam's `d_model`, a factor of the lr, is not in the checkpoint, so another value changes a resumed run.
 
-    Here the peak is the group's own lr; it and the warm-up are in the checkpoint.
+    Here the peak is the group's own lr; both it and the warm-up are in the checkpoint.
     """
 
     def made(lr, warmup_steps):
@@ -226,7 +216,7 @@ def test_labml_noam_kept_d_model_out_of_checkpoints():
         run[0].step()
         run[1].step()
     for mine, theirs in zip(other, pair, strict=True):
-        mine.load_state_dict(through_a_file(theirs.state_dict()))
+        mine.load_state_dict(save_and_load(theirs.state_dict()))
     for _ in range(6):
         for optimizer, scheduler in (pair, other):
             optimizer.step()
@@ -236,25 +226,25 @@ def test_labml_noam_kept_d_model_out_of_checkpoints():
 
 
 def test_labml_sophia_took_the_training_gradient_for_the_hessian():
-    """labml_nn: Sophia's `update_hessian` reads `p.grad` alone, where the gradient to train with is.
+    """labml_nn: Sophia's `update_hessian` reads only `p.grad`, which holds the training gradient.
 
-    Unless the caller makes room there, the estimate is of the true labels, not of sampled ones. Here gradients may be
-    given, and `SophiaHessian` gives them.
+    Unless the caller replaces that first, the estimate uses the true labels, not sampled ones. Here the gradients can
+    be passed, and `SophiaHessian` does so.
     """
     param = nn.Parameter(torch.ones(2))
     optimizer = optim.SophiaG([param], betas=(0.5, 0.75))
-    param.grad = to_train_with = torch.tensor([100.0, 200.0])
+    param.grad = training_grad = torch.tensor([100.0, 200.0])
     optimizer.update_hessian(4, {param: torch.tensor([1.0, 2.0])})
     assert torch.equal(optimizer.state[param]["hessian"], torch.tensor([1.0, 4.0]))
-    assert param.grad is to_train_with
-    assert torch.equal(to_train_with, torch.tensor([100.0, 200.0]))
+    assert param.grad is training_grad
+    assert torch.equal(training_grad, torch.tensor([100.0, 200.0]))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_labml_adam_fp16_lost_its_masters_on_load(dtype):
-    """labml_nn: AdamFP16's float32 copy of the weights and its moments come back from a checkpoint in 16 bits.
+    """labml_nn: AdamFP16's float32 copy of the weights and its moments are loaded from a checkpoint in 16 bits.
 
-    `load_state_dict` casts them to the parameter's dtype, so what they are for is lost at a resume.
+    `load_state_dict` casts them to the parameter's dtype, so a resume loses their extra precision.
     """
     runs = []
     for _ in range(2):
@@ -265,7 +255,7 @@ def test_labml_adam_fp16_lost_its_masters_on_load(dtype):
     for grads in script[:3]:
         set_grads(params, grads)
         optimizer.step()
-    optimizer_too.load_state_dict(through_a_file(optimizer.state_dict()))
+    optimizer_too.load_state_dict(save_and_load(optimizer.state_dict()))
     for state in optimizer_too.state.values():
         assert {key: value.dtype for key, value in state.items()} == dict.fromkeys(
             ("master", "step", "exp_avg", "exp_avg_sq"), torch.float32
@@ -283,7 +273,7 @@ def test_labml_adam_fp16_lost_its_masters_on_load(dtype):
 
 
 def test_labml_adam_fp16_rebound_the_parameters_storage():
-    """labml_nn: AdamFP16 sets `param.data` at each step, which leaves views of it behind: DDP's, FSDP's, a graph's."""
+    """labml_nn: AdamFP16 assigns `param.data` at each step, so views of it become stale: in DDP, FSDP, CUDA graphs."""
     param = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
     view, optimizer = param.detach().view(-1), optim.Adam([param], lr=0.5, master_weights=True)
     param.grad = torch.ones_like(param)
@@ -293,16 +283,16 @@ def test_labml_adam_fp16_rebound_the_parameters_storage():
 
 
 def test_labml_adamw_was_adam_with_a_warmup():
-    """labml_nn: in its configs `AdamW` is AdamWarmup, of 2000 steps, not the AdamW that everybody else means."""
+    """labml_nn: in its configs `AdamW` means AdamWarmup with 2000 steps, not AdamW."""
     assert optimizer_info("adamw").load() is torch.optim.AdamW
-    assert differences(drive(optim.AdamW, lr=0.01), drive(torch.optim.AdamW, lr=0.01, foreach=False)) == []
+    assert differences(trajectory(optim.AdamW, lr=0.01), trajectory(torch.optim.AdamW, lr=0.01, foreach=False)) == []
     with pytest.raises(ConfigError, match=r"^warmup: adamw has no hyperparameter"):
         OptimizerFactory("adamw", warmup=2000)
 
 
 def test_labml_configs_dropped_optimized_adam_update():
-    """labml_nn: its configs take `optimized_adam_update` for RAdam and AdaBelief too, which never get it."""
-    first, second = (drive(optim.RAdam, lr=0.01, eps=0.1, optimized_update=said) for said in (False, True))
+    """labml_nn: its configs accept `optimized_adam_update` for RAdam and AdaBelief, but never pass it on."""
+    first, second = (trajectory(optim.RAdam, lr=0.01, eps=0.1, optimized_update=value) for value in (False, True))
     assert differences(first, second) != []
     built = OptimizerFactory("radam", optimized_update=False)(nn.Linear(2, 2))
     assert built.param_groups[0]["optimized_update"] is False
@@ -314,8 +304,8 @@ def test_labml_configs_dropped_optimized_adam_update():
 
 
 @pytest.mark.parametrize("given", [{"name": "radam"}, {"name": "adam", "lookahead": {"k": 1, "alpha": 0.25}}], ids=str)
-def test_201419_listed_what_it_did_not_have(given):
-    """201419/Optimizer-PyTorch: its README lists RAdam and Lookahead, of which there are no files."""
+def test_201419_listed_radam_and_lookahead_without_code(given):
+    """201419/Optimizer-PyTorch: its README lists RAdam and Lookahead, for which there is no code."""
     layer = nn.Linear(2, 2, bias=False)
     before = layer.weight.detach().clone()
     optimizer = OptimizerFactory(**given, lr=0.5)(layer)
@@ -327,7 +317,7 @@ def test_201419_listed_what_it_did_not_have(given):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "storm"])
 def test_201419_could_not_import_adam_sgd_and_storm(name):
-    """201419/Optimizer-PyTorch: SGD, Adam and STORM cannot be imported, for want of a file that they import."""
+    """201419/Optimizer-PyTorch: SGD, Adam and STORM cannot be imported: they import a file that is missing."""
     layer = nn.Linear(2, 2)
     before = layer.weight.detach().clone()
     optimizer = OptimizerFactory(name)(layer)
@@ -339,11 +329,11 @@ def test_201419_could_not_import_adam_sgd_and_storm(name):
     assert not torch.equal(layer.weight, before)
 
 
-@BOUNDED
-def test_201419_adabound_left_out_groups_that_joined_late(cls):
+@each_bounded
+def test_201419_adabound_ignored_groups_that_joined_late(cls):
     """201419/Optimizer-PyTorch: AdaBound never steps a group that joins after the constructor.
 
-    Its `base_lrs` are a list made there, and zipped with the groups.
+    Its `base_lrs` are a list built in the constructor and zipped with the groups.
     """
     params = new_params()
     optimizer = cls(params[:2])
@@ -354,9 +344,9 @@ def test_201419_adabound_left_out_groups_that_joined_late(cls):
     assert not any(torch.equal(param, was) for param, was in zip(params, before, strict=True))
 
 
-@BOUNDED
-def test_201419_adabound_divided_by_0_where_a_warmup_starts_there(cls):
-    """201419/Optimizer-PyTorch: AdaBound divides by the lr it began with, which is 0 where a warm-up starts there."""
+@each_bounded
+def test_201419_adabound_divided_by_0_with_a_warmup_from_0(cls):
+    """201419/Optimizer-PyTorch: AdaBound divides by the initial lr, which is 0 where a warm-up starts at 0."""
     params = new_params()
     optimizer = cls(params, lr=0.1)
     warmup = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 3)
@@ -372,34 +362,35 @@ def test_201419_adabound_divided_by_0_where_a_warmup_starts_there(cls):
     assert not torch.equal(params[0], before[0])
 
 
-@BOUNDED
-def test_201419_adabound_kept_its_base_lrs_out_of_checkpoints(cls):
-    """201419/Optimizer-PyTorch: AdaBound's `base_lrs` are in no checkpoint, so another lr changes a resumed run."""
-    given = {"final_lr": 0.02, "gamma": 0.5}  # so that the bounds hold most steps
-    assert differences(drive(cls, lr=0.01, each=resumed(cls, 16, **given), **given), drive(cls, lr=0.01, **given)) == []
+@each_bounded
+def test_201419_adabound_did_not_save_its_base_lrs(cls):
+    """201419/Optimizer-PyTorch: AdaBound's `base_lrs` are not in the checkpoint, so another lr changes a resume."""
+    given = {"final_lr": 0.02, "gamma": 0.5}  # so that the bounds clip most steps
+    resumed = trajectory(cls, lr=0.01, before_step=resuming(cls, **given), **given)
+    assert differences(resumed, trajectory(cls, lr=0.01, **given)) == []
 
 
 def test_201419_adaboundw_decayed_while_the_lr_was_0():
-    """201419/Optimizer-PyTorch: AdaBoundW's decay, apart from the lr, goes on in full where a schedule has it at 0."""
+    """201419/Optimizer-PyTorch: AdaBoundW's decay does not depend on the lr: it applies in full while that is 0."""
     param = nn.Parameter(torch.ones(2))
     optimizer = optim.AdaBoundW([param], lr=0.1, weight_decay=0.5)
-    for lr, left in ((0.0, 1.0), (0.05, 0.5), (0.1, 0.25)):
+    for lr, expected in ((0.0, 1.0), (0.05, 0.5), (0.1, 0.25)):
         optimizer.param_groups[0]["lr"] = lr
         param.grad = torch.zeros(2)
         optimizer.step()
-        assert torch.equal(param, torch.full((2,), left))
+        assert torch.equal(param, torch.full((2,), expected))
 
 
-@LOOP_AND_LISTS
-@pytest.mark.parametrize("name", MEMBERS)
+@loop_and_foreach
+@pytest.mark.parametrize("name", ["ef_sgd", "extra_sgd", "storm"])
 def test_201419_and_kozistr_changed_the_gradient_by_l2_decay(name, foreach):
-    """201419/Optimizer-PyTorch, pytorch_optimizer: L2 decay is added into `p.grad` itself.
+    """201419/Optimizer-PyTorch, pytorch_optimizer: L2 decay is added to `p.grad` itself.
 
-    So what is logged, clipped or stepped with again is no gradient any more: in EF-SGD, ExtraSGD and STORM, and in 79
-    of pytorch_optimizer's classes.
+    So what is logged, clipped or used in another step is no longer the gradient: in EF-SGD, ExtraSGD and STORM, and in
+    79 of pytorch_optimizer's classes.
     """
     params = new_params()
-    optimizer = class_of(name)(params, weight_decay=0.5, weight_decay_mode="l2", foreach=foreach)
+    optimizer = native_class(name)(params, weight_decay=0.5, weight_decay_mode="l2", foreach=foreach)
     for _ in range(2):
         grads = [torch.ones_like(param) for param in params]
         for param, grad in zip(params, grads, strict=True):
@@ -409,44 +400,44 @@ def test_201419_and_kozistr_changed_the_gradient_by_l2_decay(name, foreach):
         assert all(param.grad is grad for param, grad in zip(params, grads, strict=True))
 
 
-def test_201419_ef_sgd_kept_a_function_in_the_group():
-    """201419/Optimizer-PyTorch: EF-SGD keeps a function in the group, so no checkpoint loads with weights_only."""
+def test_201419_ef_sgd_stored_a_function_in_the_group():
+    """201419/Optimizer-PyTorch: EF-SGD stores a function in the group: its checkpoints need weights_only=False."""
     params = new_params()
     optimizer = optim.EFSGD(params, comp="sign")
-    stepped(optimizer, params)
-    assert through_a_file(optimizer.state_dict())["param_groups"][0]["comp"] == "sign"
+    take_steps(optimizer, params)
+    assert save_and_load(optimizer.state_dict())["param_groups"][0]["comp"] == "sign"
 
 
-def test_201419_ef_sgd_gave_the_norm_of_the_parameter_for_that_of_the_memory():
-    """201419/Optimizer-PyTorch: EF-SGD's `memory_norm()` is the norm of the parameters, not of what the signs left out.
+def test_201419_ef_sgd_returned_the_norm_of_the_parameter_for_that_of_the_memory():
+    """201419/Optimizer-PyTorch: EF-SGD's `memory_norm()` is the norm of the parameters, not of the compression error.
 
-    Here the memory is a buffer, of which `OptimizerMonitor` takes the norm.
+    Here that error is a buffer, and `OptimizerMonitor` logs its norm.
     """
     layer = nn.Linear(2, 1, bias=False)
     nn.init.constant_(layer.weight, 100.0)
     optimizer = optim.EFSGD(layer.parameters(), lr=1.0)
     layer.weight.grad = torch.tensor([[1.0, 2.0]])
     optimizer.step()
-    snapshot = Snapshot(Inventory(optimizer, Plan.of(optimizer, layer)), 0)
-    snapshot.after()
+    snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, layer)), 0)
+    snapshot.after_step()
     values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
     assert values["norm/error"] == pytest.approx(math.sqrt(0.5))  # of [-0.5, 0.5]
     assert values["norm/param"] == pytest.approx(math.sqrt(2 * 98.5**2))
 
 
-@TWO_GRADIENTS
-def test_201419_extragradient_kept_its_copies_out_of_checkpoints(cls):
-    """201419/Optimizer-PyTorch: where extragradient left from is in no checkpoint.
+@each_with_two_gradients
+def test_201419_extragradient_did_not_save_its_copies(cls):
+    """201419/Optimizer-PyTorch: the point that an extragradient step starts from is not in the checkpoint.
 
-    Saved between the two gradients of a step, a run goes on from the point ahead.
+    A run that is saved between the two gradients of a step resumes from the extrapolated point.
     """
-    from_disk = resumed(cls, 17, 30)  # an odd and an even number of gradients
-    assert differences(drive(cls, lr=0.01, each=from_disk), drive(cls, lr=0.01)) == []
+    resumed = trajectory(cls, lr=0.01, before_step=resuming(cls))  # after an odd and an even number of gradients
+    assert differences(resumed, trajectory(cls, lr=0.01)) == []
 
 
-@TWO_GRADIENTS
+@each_with_two_gradients
 def test_201419_extragradient_rebound_the_parameters_storage(cls):
-    """201419/Optimizer-PyTorch: extragradient sets `param.data`, which leaves views of it behind: DDP's, FSDP's."""
+    """201419/Optimizer-PyTorch: extragradient assigns `param.data`, so views of it become stale: DDP's, FSDP's."""
     param = nn.Parameter(torch.ones(3))
     view, optimizer = param.detach().view(-1), cls([param], lr=0.1)
 
@@ -458,17 +449,17 @@ def test_201419_extragradient_rebound_the_parameters_storage(cls):
     assert not torch.equal(view, torch.ones(3))
 
 
-@LOOP_AND_LISTS
+@loop_and_foreach
 @pytest.mark.parametrize("name", [name for name in MEMBERS if "previous" in optimizer_info(name).buffers])
-def test_201419_omd_kept_an_alias_of_the_gradient(name, foreach):
-    """201419/Optimizer-PyTorch: OMD keeps the gradient itself as the one before, not a copy.
+def test_201419_omd_stored_the_gradient_without_copying_it(name, foreach):
+    """201419/Optimizer-PyTorch: OMD stores the gradient itself as the previous one, not a copy.
 
-    With gradients that are set to zero in place, and filled again, the two are one, and it is gradient descent.
+    If gradients are zeroed in place and filled again, both are the same tensor, and the rule becomes gradient descent.
     """
     finals = []
     for in_place in (False, True):
         params = new_params()
-        optimizer = class_of(name)(params, lr=0.01, foreach=foreach)
+        optimizer = native_class(name)(params, lr=0.01, foreach=foreach)
         for step in range(4):
             grads = [torch.full_like(param, 2.0**step) for param in params]
             if in_place and step:
@@ -485,24 +476,24 @@ def test_201419_omd_kept_an_alias_of_the_gradient(name, foreach):
 def test_201419_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name):
     """201419/Optimizer-PyTorch: OptimisticAdam's step ends at the first parameter without a gradient.
 
-    Those after it stay as they are, and the closure's loss is lost.
+    The parameters after it are not updated, and the closure's loss is not returned.
     """
     without, param = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = class_of(name)([without, param], lr=0.1)
+    optimizer = native_class(name)([without, param], lr=0.1)
 
     def closure() -> str:
         param.grad = torch.ones(2)
         return "the loss"
 
     assert optimizer.step(closure) == "the loss"
-    assert not torch.equal(param, torch.ones(2)) or name == "adopt"  # whose first gradient is only kept
+    assert not torch.equal(param, torch.ones(2)) or name == "adopt"  # its first gradient only initializes the state
     assert torch.equal(without, torch.ones(2)) and not optimizer.state[without]
 
 
-def test_201419_optimistic_adam_corrected_without_the_power_of_t():
-    """201419/Optimizer-PyTorch: OptimisticAdam for TensorFlow corrects its moments by 1 - β at every step, not 1 - β^t.
+def test_201419_optimistic_adam_corrected_bias_without_the_power_t():
+    """201419/Optimizer-PyTorch: OptimisticAdam for TensorFlow corrects its moments by 1 - β, not by 1 - β^t.
 
-    So with a gradient that is always the same its steps grow; they must be 2 lr once, and then lr.
+    So its steps grow while the gradient stays the same; they must be 2 lr once, and then lr.
     """
     param = nn.Parameter(torch.zeros(2, dtype=torch.float64))
     optimizer = optim.OptimisticAdam([param], lr=0.25, eps=0.0)
@@ -513,10 +504,10 @@ def test_201419_optimistic_adam_corrected_without_the_power_of_t():
         torch.testing.assert_close(param.detach(), expected, rtol=1e-12, atol=0)  # roundings
 
 
-def test_201419_storm_had_no_gradient_at_the_old_parameters():
-    """201419/Optimizer-PyTorch: STORM takes the last batch's gradient for that of this batch at the old parameters.
+def test_201419_storm_never_evaluated_the_batch_at_the_old_parameters():
+    """201419/Optimizer-PyTorch: STORM uses the last batch's gradient in place of this batch's at the old parameters.
 
-    So it takes no noise away: with a = 0, and noise that is the same everywhere, that of the first batch must be all.
+    So it removes no noise. With a = 0, and noise that depends only on the batch, only the first batch's must remain.
     """
     param = nn.Parameter(torch.zeros(1))
     optimizer = optim.STORM([param], lr=1.0, c=0.0)
@@ -530,12 +521,12 @@ def test_201419_storm_had_no_gradient_at_the_old_parameters():
         optimizer.step(closure)
     here, old = seen[::2], seen[1::2]
     assert old == [here[0], *here[:-1]]  # on the same batch, at the parameters before
-    # d_t = ∇f(x_t) with the first batch's noise: what the others brought is gone.
+    # d_t = ∇f(x_t) with the first batch's noise: that of the others cancels.
     assert optimizer.state[param]["estimate"].item() == pytest.approx(here[-1] + 1.0, abs=1e-6)
 
 
 def test_201419_storm_squared_a_norm_twice():
-    """201419/Optimizer-PyTorch: STORM squares its sum of squares once more, so the lr falls far too fast."""
+    """201419/Optimizer-PyTorch: STORM squares its sum of squares again, so the lr falls far too fast."""
     param = nn.Parameter(torch.zeros(1))
     optimizer = optim.STORM([param], lr=1.0, w=1.0)
 
@@ -545,7 +536,7 @@ def test_201419_storm_squared_a_norm_twice():
     for _ in range(2):
         before = param.item()
         optimizer.step(closure)
-    # The same gradient everywhere: the estimate is that gradient, and the step η times it.
+    # With the same gradient everywhere, the estimate is that gradient, and the step η times it.
     assert before - param.item() == pytest.approx(3.0 / (1.0 + 2 * 3.0**2) ** (1 / 3), rel=1e-6)
 
 
@@ -562,22 +553,22 @@ def test_201419_storm_squared_a_norm_twice():
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else str(value),
 )
-def test_kozistr_foreach_was_another_rule_than_the_loop(cls, given):
-    """pytorch_optimizer: in 3.9 foreach of AdaBelief, StableAdamW and Adafactor is another rule than their loop.
+def test_kozistr_foreach_was_not_the_rule_of_the_loop(cls, given):
+    """pytorch_optimizer: in 3.9, foreach and loop of AdaBelief, StableAdamW and Adafactor compute different rules.
 
-    They are 4e-2, 3e-2 and 2e-3 apart after five steps.
+    They differ by 4e-2, 3e-2 and 2e-3 after five steps.
     """
-    assert differences(drive(cls, foreach=True, **given), drive(cls, foreach=False, **given)) == []
+    assert differences(trajectory(cls, foreach=True, **given), trajectory(cls, foreach=False, **given)) == []
 
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_kozistr_counted_steps_for_the_whole_group(name):
-    """pytorch_optimizer: steps are counted by group, so the bias correction of a parameter that joins late is wrong.
+    """pytorch_optimizer: steps are counted per group, so the bias correction of a parameter that joins late is wrong.
 
-    After 50 steps its first one is 5 (Adan) to 10 (StableAdamW) times too small.
+    After 50 steps its first step is 5 (Adan) to 10 (StableAdamW) times too small.
     """
     early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
-    optimizer = class_of(name)([early, late], lr=0.01)
+    optimizer = native_class(name)([early, late], lr=0.01)
     for _ in range(50):
         early.grad = torch.ones(3)
         optimizer.step()
@@ -585,21 +576,23 @@ def test_kozistr_counted_steps_for_the_whole_group(name):
     optimizer.step()
     new = nn.Parameter(torch.ones(3))
     new.grad = torch.ones(3)
-    class_of(name)([new], lr=0.01).step()
+    native_class(name)([new], lr=0.01).step()
     assert torch.equal(late, new)
-    assert torch.equal(new, torch.ones(3)) == (name in ("adopt", "storm"))  # whose first gradient is only kept
+    assert torch.equal(new, torch.ones(3)) == (
+        name in ("adopt", "storm")
+    )  # their first gradient does not move a parameter
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_kozistr_took_misspelt_arguments(name):
-    """pytorch_optimizer: `wieght_decay=` passes in silence in 109 of its 122 classes."""
-    for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
-        with pytest.raises(ConfigError, match="Did you mean '(weight_decay|lr)'"):
-            class_of(name)(new_params(), **given)
+def test_kozistr_accepted_misspelt_arguments():
+    """pytorch_optimizer: `wieght_decay=` is silently accepted in 109 of its 122 classes."""
+    for name in MEMBERS:
+        for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
+            with pytest.raises(ConfigError, match="Did you mean '(weight_decay|lr)'"):
+                native_class(name)(new_params(), **given)
 
 
-def test_kozistr_prodigy_took_the_lr_of_the_first_group_for_all():
-    """pytorch_optimizer: Prodigy takes the first group's lr for every group; it is a factor on the d that all share."""
+def test_kozistr_prodigy_used_the_first_groups_lr_for_all():
+    """pytorch_optimizer: Prodigy uses the first group's lr for every group; a group's lr should scale the shared d."""
     d = {"d0": 0.5}
     params = [nn.Parameter(torch.ones(2)) for _ in range(2)]
     optimizer = optim.Prodigy([{"params": params[:1]}, {"params": params[1:], "lr": 0.25}], **d)
@@ -613,14 +606,14 @@ def test_kozistr_prodigy_took_the_lr_of_the_first_group_for_all():
 # timm
 
 
-@LOOP_AND_LISTS
+@loop_and_foreach
 @pytest.mark.parametrize("name", MEMBERS)
 def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
-    """timm: SGDW's foreach decays every parameter once for each device and dtype in its group."""
+    """timm: SGDW's foreach decays each parameter once for every device and dtype in its group."""
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}
-    given |= {"d0": 1.0} if name == "prodigy" else {}  # a factor of its lr
+    given |= {"d0": 1.0} if name == "prodigy" else {}  # d is a factor of its lr
     params = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
-    optimizer = class_of(name)([{"params": params, "peak_lr": 1.0}], **given)
+    optimizer = native_class(name)([{"params": params, "peak_lr": 1.0}], **given)
     optimizer.param_groups[0]["lr"] = 1.0
     for param in params:
         param.grad = torch.zeros_like(param)
@@ -632,53 +625,51 @@ def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
 # lion-pytorch
 
 
-def test_lion_pytorch_kept_the_initial_lr_out_of_checkpoints():
-    """lion-pytorch: the lr that `decoupled_weight_decay` divides by is in no checkpoint, so another changes a resume.
+def test_lion_pytorch_did_not_save_the_initial_lr():
+    """lion-pytorch: the lr that `decoupled_weight_decay` divides by is not in the checkpoint: another changes a resume.
 
-    Here such a decay is `weight_decay_mode: relative`, and that lr the group's `peak_lr`.
+    Here that decay is `weight_decay_mode: relative`, and that lr is the group's `peak_lr`.
     """
     given = {"weight_decay": 0.1, "weight_decay_mode": "relative"}
-    from_disk = resumed(optim.Lion, 16, 33, **given)
-    assert differences(drive(optim.Lion, lr=0.01, each=from_disk, **given), drive(optim.Lion, lr=0.01, **given)) == []
+    resumed = trajectory(optim.Lion, lr=0.01, before_step=resuming(optim.Lion, **given), **given)
+    assert differences(resumed, trajectory(optim.Lion, lr=0.01, **given)) == []
 
 
 # torch
 
 
-WRONG = {"lr": -5.0, "weight_decay": -0.1, "betas": (3.0, 3.0)}
+def test_torch_labml_and_kozistr_checked_no_value_in_a_group():
+    """torch, labml_nn, pytorch_optimizer: only the constructor's arguments are checked; a group may have any value."""
+    for name in MEMBERS:
+        for key, value in {"lr": -5.0, "weight_decay": -0.1, "betas": (3.0, 3.0)}.items():
+            if key not in optimizer_info(name).hyperparameters:
+                continue
+            params, wrong = new_params(), {key: value}
+            with pytest.raises(ConfigError, match=rf"^param_groups\[0\]\.{key}: "):
+                native_class(name)([{"params": params, **wrong}])
+            optimizer = native_class(name)(params[:2])
+            with pytest.raises(ConfigError, match=rf"^param_groups\[1\]\.{key}: "):
+                optimizer.add_param_group({"params": params[2:], **wrong})
+            assert len(optimizer.param_groups) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "key"), [(name, key) for name in MEMBERS for key in WRONG if key in optimizer_info(name).hyperparameters]
-)
-def test_torch_labml_and_kozistr_checked_no_value_in_a_group(name, key):
-    """torch, labml_nn, pytorch_optimizer: only the constructor's arguments are checked; a group may hold anything."""
-    params, wrong = new_params(), {key: WRONG[key]}
-    with pytest.raises(ConfigError, match=rf"^param_groups\[0\]\.{key}: "):
-        class_of(name)([{"params": params, **wrong}])
-    optimizer = class_of(name)(params[:2])
-    with pytest.raises(ConfigError, match=rf"^param_groups\[1\]\.{key}: "):
-        optimizer.add_param_group({"params": params[2:], **wrong})
-    assert len(optimizer.param_groups) == 1
-
-
-@pytest.mark.parametrize("name", MEMBERS)
-def test_torch_took_misspelt_keys_in_a_group(name):
-    """torch, labml_nn, pytorch_optimizer: a misspelt key of a param group is kept in silence, and does nothing."""
-    for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
-        with pytest.raises(ConfigError, match=r"^param_groups\[0\]\..*Did you mean '(weight_decay|lr)'"):
-            class_of(name)([{"params": new_params(), **given}])
+def test_torch_labml_and_kozistr_accepted_misspelt_keys_in_a_group():
+    """torch, labml_nn, pytorch_optimizer: a misspelt key of a param group is silently stored, and has no effect."""
+    for name in MEMBERS:
+        for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
+            with pytest.raises(ConfigError, match=r"^param_groups\[0\]\..*Did you mean '(weight_decay|lr)'"):
+                native_class(name)([{"params": new_params(), **given}])
 
 
 def test_torch_cast_the_state_to_the_dtype_of_the_parameter_on_load():
-    """torch, pytorch_optimizer: a load casts state that is kept in float32 to the dtype of 16-bit parameters.
+    """torch, pytorch_optimizer: a load casts float32 state to the dtype of 16-bit parameters.
 
-    pytorch#43706, open since 2020: all but `step` is cast.
+    pytorch#43706, open since 2020: everything but `step` is cast.
     """
 
     class Summed(optim.AdaptiveOptimizer):
-        def __init__(self, params, lr=0.01):
-            super().__init__(params, {"lr": lr})
+        def __init__(self, params, lr=0.01, **options):
+            super().__init__(params, {"lr": lr}, **options)
 
         def buffers(self, group):
             return {"total": torch.float32}
@@ -692,31 +683,31 @@ def test_torch_cast_the_state_to_the_dtype_of_the_parameter_on_load():
 
     loaded = []
 
-    def each(step, optimizer):
-        optimizer = resumed(Summed, 16, 33)(step, optimizer)
-        if step in (16, 33):
+    def resume_and_record(step, optimizer):
+        optimizer = resuming(Summed)(step, optimizer)
+        if step in RESUMES_AT:
             loaded.extend(state["total"] for state in optimizer.state.values())
         return optimizer
 
     given = {"dtype": torch.bfloat16, "lr": 0.01}
-    assert differences(drive(Summed, each=each, **given), drive(Summed, **given)) == []
+    assert differences(trajectory(Summed, before_step=resume_and_record, **given), trajectory(Summed, **given)) == []
     assert {total.dtype for total in loaded} == {torch.float32}
     assert any(not torch.equal(total, total.bfloat16().float()) for total in loaded)
 
 
 def test_torch_foreach_adam_never_updated_the_largest_moment():
-    """torch: the foreach form of Adam with amsgrad never updated `max_exp_avg_sq` (pytorch#78807, mended)."""
+    """torch: the foreach form of Adam with amsgrad never updated `max_exp_avg_sq` (pytorch#78807, fixed)."""
     params = new_params()
     optimizer = optim.Adam(params, amsgrad=True, foreach=True)
-    stepped(optimizer, params, 9)
+    take_steps(optimizer, params, 9)
     for param in params:
         state = optimizer.state[param]
         assert (state["max_exp_avg_sq"] >= state["exp_avg_sq"]).all()
         assert state["max_exp_avg_sq"].abs().max() > 0
 
 
-def test_torch_nadam_turns_decoupled_decay_into_l2_where_a_checkpoint_lacks_the_flag():
-    """torch: NAdam's decoupled decay becomes L2 where a checkpoint, of an older version, lacks the flag."""
+def test_torch_nadam_turns_decoupled_decay_into_l2_if_a_checkpoint_lacks_the_flag():
+    """torch: NAdam's decoupled decay becomes L2 if a checkpoint, of an older version, lacks the flag."""
     params = new_params()
     optimizer = optim.NAdamW(params, lr=0.01, weight_decay=0.1)
     state_dict = optimizer.state_dict()
@@ -726,8 +717,8 @@ def test_torch_nadam_turns_decoupled_decay_into_l2_where_a_checkpoint_lacks_the_
     assert optimizer.param_groups[0]["weight_decay_mode"] == "decoupled"
 
 
-def test_torch_takes_the_execution_flags_of_the_checkpoint():
-    """torch: a load takes `foreach` and `fused` from the checkpoint, whatever this run and machine were told."""
+def test_torch_uses_the_execution_flags_of_the_checkpoint():
+    """torch: a load takes `foreach` and `fused` from the checkpoint, whatever this run was configured with."""
     params = new_params()
     saved = optim.Adam(params, foreach=True).state_dict()
     optimizer = optim.Adam(params, foreach=False)
@@ -741,7 +732,7 @@ def test_torch_foreach_mul_rounds_its_factor_in_half_precision():
     exact = (values.double() * 0.99).bfloat16()
     rounded = values.clone()
     torch._foreach_mul_([rounded], 0.99)
-    assert not torch.equal(rounded, exact), "torch is mended: take the way round it out of tensor_list.py"
+    assert not torch.equal(rounded, exact), "torch has fixed it: remove the workaround from tensor_list.py"
     param = nn.Parameter(torch.zeros_like(values))
     for foreach in (False, True):
         optimizer = optim.RMSprop([param], momentum=0.99, foreach=foreach)

@@ -1,4 +1,4 @@
-"""A TensorList does to each tensor what the tensor's method does to one, or refuses."""
+"""A method of a TensorList does to each tensor what the tensor's method does, or is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_optim.optim.tensor_list import TensorList
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 
-# What rules use, with arguments: `x` stands for another list.
+# The methods that rules use, with arguments; `x` stands for another list.
 METHODS = [
     ("lerp_", ("x", 0.1), {}),
     ("mul", (0.999,), {}),
@@ -62,18 +62,18 @@ def with_others(args, others):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("name", "args", "kwargs"), METHODS, ids=str)
-def test_a_method_is_that_of_each_tensor(name, args, kwargs, dtype):
+def test_a_method_is_applied_to_each_tensor(name, args, kwargs, dtype):
     tensors, others = lists(dtype)
-    alone = [
+    expected = [
         getattr(tensor.clone(), name)(*with_others(args, other), **kwargs)
         for tensor, other in zip(tensors, others, strict=True)
     ]
-    together = TensorList(copy.deepcopy(tensors))
-    result = getattr(together, name)(*with_others(args, TensorList(others)), **kwargs)
-    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(result.tensors, alone, strict=True))
+    tensor_list = TensorList(copy.deepcopy(tensors))
+    result = getattr(tensor_list, name)(*with_others(args, TensorList(others)), **kwargs)
+    assert all(torch.equal(a, b) and a.dtype == b.dtype for a, b in zip(result.tensors, expected, strict=True))
     in_place = name.endswith("_")
-    assert (result is together) == in_place
-    assert in_place or all(torch.equal(a, b) for a, b in zip(together.tensors, tensors, strict=True))
+    assert (result is tensor_list) == in_place
+    assert in_place or all(torch.equal(a, b) for a, b in zip(tensor_list.tensors, tensors, strict=True))
 
 
 @pytest.mark.parametrize("op", [operator.add, operator.sub, operator.mul, operator.truediv], ids=lambda op: op.__name__)
@@ -104,31 +104,31 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_would_mean_something_else_is_refused(what):
+def test_operators_that_mean_something_else_for_lists_are_refused(what):
     with pytest.raises(TypeError, match="a TensorList is many tensors"):
         REFUSED[what](TensorList([torch.ones(2)]))
 
 
 @pytest.mark.parametrize("what", [hash, iter, len, lambda x: x[0], lambda x: x @ x, lambda x: 2**x])
-def test_it_is_no_list_and_no_tensor(what):
+def test_it_is_neither_a_list_nor_a_tensor(what):
     with pytest.raises(TypeError):
         what(TensorList([torch.ones(2)]))
 
 
 @pytest.mark.parametrize("name", ["mull_", "shape", "data", "grad", "_version", "__len__", "append"])
-def test_it_has_a_tensor_s_methods_only(name):
+def test_it_has_only_the_methods_of_a_tensor(name):
     with pytest.raises(AttributeError, match=name):
         getattr(TensorList([torch.ones(2)]), name)
 
 
-def test_a_method_of_no_foreach_is_taken_one_by_one():
+def test_a_method_without_a_foreach_function_is_a_loop():
     assert not hasattr(torch, "_foreach_where")
     tensors, others = lists(torch.float32)
     result = TensorList(tensors).where(TensorList(tensors).gt(TensorList(others)), 0.0)
     assert all(torch.equal(r, a.where(a > b, 0.0)) for r, a, b in zip(result.tensors, tensors, others, strict=True))
 
 
-def test_foreach_is_called_once_for_all(monkeypatch):
+def test_a_foreach_function_is_called_once(monkeypatch):
     calls = []
     real = torch._foreach_lerp_
     monkeypatch.setattr(torch, "_foreach_lerp_", lambda *args: calls.append(len(args[0])) or real(*args))
@@ -137,5 +137,5 @@ def test_foreach_is_called_once_for_all(monkeypatch):
     assert calls == [len(SHAPES)]
 
 
-def test_it_shows_its_tensors():
+def test_its_repr_shows_its_tensors():
     assert repr(TensorList([torch.ones(1)])) == "TensorList([tensor([1.])])"

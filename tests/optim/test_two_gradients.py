@@ -1,4 +1,4 @@
-"""Optimizers whose step takes two gradients: which of the two it is, whatever is missed, saved or tried in between."""
+"""Optimizers whose step takes two gradients: which of the two it is, with gradients missing, saves and trial steps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from lightning_optim import ConfigError, OptimizerFactory, configure_optimizers, optim
-from tests.support.optimizer_runs import SEVERAL, class_of, through_a_file
-from tests.support.training import Loader, Net, fit, same
+from tests.support.equality import equal
+from tests.support.optimizer_runs import MEMBERS_WITH_TWO_GRADIENTS, native_class
+from tests.support.save_and_load import save_and_load
+from tests.support.training import Loader, Net, fit
 
-ONE_OF_THEM = pytest.mark.parametrize("name", SEVERAL)
-FOREACH = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
+each_member = pytest.mark.parametrize("name", MEMBERS_WITH_TWO_GRADIENTS)
+loop_and_foreach = pytest.mark.parametrize("foreach", [False, True], ids=["loop", "foreach"])
 
 
 def param(value: float = 1.0) -> nn.Parameter:
@@ -35,87 +37,87 @@ def closure_of(params: list[nn.Parameter], absent: Any = lambda call, i: False) 
     return closure
 
 
-@ONE_OF_THEM
-@FOREACH
-def test_one_that_misses_a_gradient_stays_in_step_with_the_others(name, foreach) -> None:
+@each_member
+@loop_and_foreach
+def test_a_parameter_that_misses_a_gradient_stays_in_step_with_the_others(name, foreach) -> None:
     """The second parameter misses the second gradient of step 1, the third the first of step 2."""
     misses = {(3, 1), (4, 2)}
     params = [param() for _ in range(3)]
-    optimizer = class_of(name)(params, lr=0.1, foreach=foreach)
+    optimizer = native_class(name)(params, lr=0.1, foreach=foreach)
     closure, seen = closure_of(params, lambda call, i: (call, i) in misses), []
     for _ in range(4):
         optimizer.step(closure)
         assert [optimizer.state[p]["away"] for p in params] == [0.0] * 3
         seen.append([p[0].item() for p in params])
     assert seen[1][1] == seen[0][1]  # without the second gradient there is no step
-    assert (seen[2][2] == seen[1][2]) == (name == "storm")  # which can do nothing with the second alone
+    assert (seen[2][2] == seen[1][2]) == (name == "storm")  # STORM cannot use the second gradient alone
     moved = [[a != b for a, b in zip(before, after, strict=True)] for before, after in pairwise(seen)]
     assert all(moved[0][i] for i in (0, 2)) and all(moved[2])
     assert [optimizer.state[p]["taken"] for p in params] == [4.0, 3.0, 3.0]
-    alone, lone = param(), []
-    other = class_of(name)([alone], lr=0.1)
+    alone, expected = param(), []
+    other = native_class(name)([alone], lr=0.1)
     closure = closure_of([alone])
     for _ in range(4):
         other.step(closure)
-        lone.append(alone[0].item())
-    assert [row[0] for row in seen] == lone
+        expected.append(alone[0].item())
+    assert [row[0] for row in seen] == expected
 
 
-@ONE_OF_THEM
-def test_saved_in_between_and_resumed_with_a_closure_it_begins_anew(name) -> None:
+@each_member
+def test_saved_between_two_gradients_a_resume_with_a_closure_restarts_the_step(name) -> None:
     first, second = param(), param()
-    half, whole = class_of(name)([first], lr=0.1), class_of(name)([second], lr=0.1)
-    whole.step(closure_of([second]))
+    half, complete = native_class(name)([first], lr=0.1), native_class(name)([second], lr=0.1)
+    complete.step(closure_of([second]))
     half.step(closure_of([first]))
     assert torch.equal(first, second)
     first.grad = first.detach().clone()
-    half.step()  # goes where the second gradient is taken
-    state = through_a_file(half.state_dict())
+    half.step()  # moves to where the second gradient is taken
+    state = save_and_load(half.state_dict())
     resumed = nn.Parameter(first.detach().clone())
-    other = class_of(name)([resumed], lr=0.1)
+    other = native_class(name)([resumed], lr=0.1)
     other.load_state_dict(state)
     seen = []
     other.step(lambda: (seen.append(resumed.detach().clone()), closure_of([resumed])())[1])
-    assert torch.equal(seen[0], second)  # not where the first gradient has led
+    assert torch.equal(seen[0], second)  # not where the first gradient led
     assert not torch.equal(resumed, second)
 
 
-@ONE_OF_THEM
-def test_without_a_closure_it_goes_on_where_it_was_saved(name) -> None:
+@each_member
+def test_without_a_closure_it_resumes_where_it_was_saved(name) -> None:
     weights = []
     for saves in (False, True):
         p = param()
-        optimizer = class_of(name)([p], lr=0.1)
+        optimizer = native_class(name)([p], lr=0.1)
         for step in range(8):
             p.grad = p.detach().clone()
             optimizer.step()
             if saves and step == 4:
-                other = class_of(name)([p], lr=0.5)
-                other.load_state_dict(through_a_file(optimizer.state_dict()))
+                other = native_class(name)([p], lr=0.5)
+                other.load_state_dict(save_and_load(optimizer.state_dict()))
                 optimizer = other
         weights.append(p.detach())
     assert torch.equal(*weights)
 
 
-@ONE_OF_THEM
-@FOREACH
-def test_one_whose_first_gradient_is_a_second_one_has_not_been_away(name, foreach) -> None:
+@each_member
+@loop_and_foreach
+def test_a_parameter_whose_first_gradient_is_a_second_one_takes_no_full_step(name, foreach) -> None:
     params = [param(), param()]
-    optimizer = class_of(name)(params, lr=0.1, foreach=foreach)
+    optimizer = native_class(name)(params, lr=0.1, foreach=foreach)
     optimizer.step(closure_of(params, lambda call, i: (call, i) == (0, 1)))
     late = params[1].detach()
     assert torch.equal(late, param()) if name == "storm" else ((late > 0) & (late < 1)).all()
     assert [optimizer.state[p]["taken"] for p in params] == [1.0, 0.0]
 
 
-@ONE_OF_THEM
-def test_a_step_that_a_distributed_checkpoint_tries_changes_nothing(name) -> None:
+@each_member
+def test_the_trial_step_of_a_distributed_checkpoint_changes_nothing(name) -> None:
     """torch takes one with lr 0 and gradients 0 where there is no state yet."""
     weights = []
     for tries in (False, True):
         net = nn.Linear(1, 1, bias=False).double()
         nn.init.ones_(net.weight)
-        optimizer = class_of(name)(net.parameters(), lr=0.1)
+        optimizer = native_class(name)(net.parameters(), lr=0.1)
         if tries:
             get_optimizer_state_dict(net, optimizer)
         closure = closure_of(list(net.parameters()))
@@ -125,10 +127,10 @@ def test_a_step_that_a_distributed_checkpoint_tries_changes_nothing(name) -> Non
     assert weights[0] == pytest.approx(weights[1], abs=0.02 if name == "extra_adam" else 1e-12)
 
 
-@ONE_OF_THEM
-def test_a_call_without_any_gradient_is_none_of_the_two(name) -> None:
+@each_member
+def test_a_call_without_any_gradient_does_not_count(name) -> None:
     p = param()
-    optimizer = class_of(name)([p], lr=0.1)
+    optimizer = native_class(name)([p], lr=0.1)
     p.grad = p.detach().clone()
     optimizer.step()
     where, p.grad = p.detach().clone(), None
@@ -137,10 +139,10 @@ def test_a_call_without_any_gradient_is_none_of_the_two(name) -> None:
     assert optimizer.state[p]["away"] == 1.0
 
 
-@ONE_OF_THEM
-def test_masters_go_away_and_come_back_too(name) -> None:
+@each_member
+def test_masters_are_restored_like_their_parameters(name) -> None:
     params = [nn.Parameter(torch.ones(3, dtype=torch.bfloat16)) for _ in range(2)]
-    optimizer = class_of(name)(params, lr=0.1, master_weights=True)
+    optimizer = native_class(name)(params, lr=0.1, master_weights=True)
     closure = closure_of(params, lambda call, i: (call, i) == (3, 1))
     optimizer.step(closure)
     before = params[1].detach().clone(), optimizer.state[params[1]]["master"].clone()
@@ -149,9 +151,9 @@ def test_masters_go_away_and_come_back_too(name) -> None:
     assert torch.equal(optimizer.state[params[1]]["master"], before[1])
 
 
-@ONE_OF_THEM
+@each_member
 @pytest.mark.parametrize("modifier", [{"skip_nonfinite": True}, {"lookahead": {"k": 2}}], ids=["skip", "lookahead"])
-def test_what_counts_steps_is_refused_when_the_factory_is_made(name, modifier) -> None:
+def test_modifiers_that_count_steps_are_refused_when_the_factory_is_built(name, modifier) -> None:
     with pytest.raises(ConfigError, match=rf"^{name}: {next(iter(modifier))}: {name} takes 2 gradients a step"):
         OptimizerFactory(name, **modifier)
 
@@ -166,9 +168,9 @@ def test_nesterov_without_momentum_is_refused() -> None:
 # Under Lightning
 
 
-@pytest.mark.parametrize("name", ["omd", "optimistic_adam", "ef_sgd", *SEVERAL])
-def test_automatic_optimization_gives_every_gradient(name, tmp_path) -> None:
-    """As many as a step takes, of its own batch: weights and running statistics are those of a loop by hand."""
+@pytest.mark.parametrize("name", ["omd", "optimistic_adam", "ef_sgd", *MEMBERS_WITH_TWO_GRADIENTS])
+def test_automatic_optimization_gives_each_step_all_its_gradients(name, tmp_path) -> None:
+    """All from the step's own batch: weights and running statistics are those of a manual loop."""
 
     def module() -> Net:
         torch.manual_seed(0)
@@ -176,7 +178,7 @@ def test_automatic_optimization_gives_every_gradient(name, tmp_path) -> None:
 
     fitted, by_hand = module(), module()
     fit(fitted, tmp_path, epochs=2, gradient_clip_val=0.5)
-    optimizer = class_of(name)(by_hand.parameters(), lr=0.05)
+    optimizer = native_class(name)(by_hand.parameters(), lr=0.05)
     by_hand.train()
     loader = Loader()
     for epoch in range(2):
@@ -191,11 +193,11 @@ def test_automatic_optimization_gives_every_gradient(name, tmp_path) -> None:
                 return loss
 
             optimizer.step(closure)
-    assert same(fitted.state_dict(), by_hand.state_dict())
+    assert equal(fitted.state_dict(), by_hand.state_dict())
 
 
-@ONE_OF_THEM
-def test_a_trainer_that_would_not_give_them_is_refused(name, tmp_path) -> None:
+@each_member
+def test_a_trainer_that_would_not_give_all_gradients_is_refused(name, tmp_path) -> None:
     def module() -> Net:
         return Net(lambda module: configure_optimizers(module, OptimizerFactory(name)))
 

@@ -1,4 +1,4 @@
-"""The benchmark's arm `monitor`: each case does what it says, on one and the same optimizer."""
+"""The benchmark's arm `monitor`: each case does what its name says, on the same optimizer."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def fit() -> Fit:
     return Fit(TINY, CPU)
 
 
-def _written(fit: Fit) -> dict[str, list[tuple[int, float]]]:
-    """The points of each curve since the fit itself was over, over all files of its folder."""
+def written_curves(fit: Fit) -> dict[str, list[tuple[int, float]]]:
+    """The points that each curve got after the fit, from all event files of its folder."""
     logger = fit.trainer.loggers[0]
     logger.experiment.flush()
     found = defaultdict(list)
@@ -38,16 +38,16 @@ def _written(fit: Fit) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.parametrize("size", [TINY, TINIER], ids=str)
-def test_a_size_knows_its_parameters(size: Size) -> None:
+def test_size_computes_its_number_of_parameters(size: Size) -> None:
     assert size.parameters == sum(p.numel() for p in Fit(size, CPU).module.parameters())
 
 
-def test_the_sizes_are_those_of_the_goal() -> None:
+def test_sizes_are_85_and_11_million_parameters() -> None:
     assert (str(LARGE), str(SMALL)) == ("85.1 M", "11.1 M")
     assert SMALL.parameters >= 10_000_000
 
 
-def test_the_optimizer_is_a_fused_adamw_with_state_and_gradients(fit: Fit) -> None:
+def test_optimizer_is_fused_adamw_with_state_and_gradients(fit: Fit) -> None:
     assert type(fit.optimizer) is torch.optim.AdamW
     assert [(g["name"], g["fused"], g["weight_decay"] > 0) for g in fit.optimizer.param_groups] == [
         ("default", True, True),
@@ -58,54 +58,54 @@ def test_the_optimizer_is_a_fused_adamw_with_state_and_gradients(fit: Fit) -> No
         assert set(fit.optimizer.state[parameter]) == {"step", "exp_avg", "exp_avg_sq"}
 
 
-def test_the_step_is_timed_without_the_monitor(fit: Fit) -> None:
+def test_optimizer_step_runs_without_the_monitor(fit: Fit) -> None:
     before = [parameter.clone() for parameter in fit.module.parameters()]
     fit.optimizer.step()
     assert not any(torch.equal(old, new) for old, new in zip(before, fit.module.parameters(), strict=True))
-    assert not _written(fit)
+    assert not written_curves(fit)
 
 
-def test_a_logged_step_has_all_default_telemetry(fit: Fit) -> None:
-    run = fit.steps(fit.monitor)
+def test_logged_step_writes_all_default_telemetry(fit: Fit) -> None:
+    run = fit.hook_calls(fit.monitor)
     run()
     run()
-    written = _written(fit)
+    written = written_curves(fit)
     for group in (*GROUPS, "all"):
         for signal in ("norm/grad", "norm/param", "norm/exp_avg", "norm/exp_avg_sq", "rms/exp_avg_sq"):
             assert [step for step, _ in written[f"optim/{signal}/{group}"]] == [1, 2]
     squares = sum(p.grad.square().sum() for p in fit.module.parameters())
-    # TensorBoard keeps float32.
+    # TensorBoard stores float32.
     assert written["optim/norm/grad/all"][0][1] == pytest.approx(float(squares) ** 0.5, rel=1e-5)
 
 
-def test_steps_that_are_not_logged_write_nothing(fit: Fit) -> None:
-    fit.steps(fit.monitor, num_steps=5, every=10**9)()
-    assert not _written(fit)
+def test_unlogged_steps_write_nothing(fit: Fit) -> None:
+    fit.hook_calls(fit.monitor, num_steps=5, log_every=10**9)()
+    assert not written_curves(fit)
     assert fit.trainer.fit_loop.epoch_loop._batches_that_stepped == 6
 
 
-def test_others_write_what_they_are_for_and_do_not_wake_the_monitor(fit: Fit) -> None:
-    fit.steps(fit.rates)()
-    assert set(_written(fit)) == {f"lr-AdamW/{group}" for group in GROUPS}
-    fit.steps(arm._ModuleHook())()
+def test_alternatives_write_their_own_metrics_and_do_not_run_the_monitor(fit: Fit) -> None:
+    fit.hook_calls(fit.lr_monitor)()
+    assert set(written_curves(fit)) == {f"lr-AdamW/{group}" for group in GROUPS}
+    fit.hook_calls(arm._ModuleHook())()
     names = [name for name, _ in fit.module.trunk.named_parameters()]
-    recipe = {f"grad_2.0_norm/{name}" for name in names} | {"grad_2.0_norm_total", "epoch"}
-    assert set(_written(fit)) == recipe | {f"lr-AdamW/{group}" for group in GROUPS}
+    gradient_norms = {f"grad_2.0_norm/{name}" for name in names} | {"grad_2.0_norm_total", "epoch"}
+    assert set(written_curves(fit)) == gradient_norms | {f"lr-AdamW/{group}" for group in GROUPS}
 
 
-def test_naive_norms_are_those_of_the_monitor(fit: Fit) -> None:
-    fit.steps(fit.monitor)()
-    fit.steps(arm._NaiveNorms())()
-    written = _written(fit)
+def test_naive_norms_equal_those_of_the_monitor(fit: Fit) -> None:
+    fit.hook_calls(fit.monitor)()
+    fit.hook_calls(arm._NaiveNorms())()
+    written = written_curves(fit)
     for group in GROUPS:
         for signal in ("grad", "param", "exp_avg", "exp_avg_sq"):
             (_, ours), (_, naive) = written[f"optim/norm/{signal}/{group}"][0], written[f"{signal}/{group}"][0]
             assert naive == pytest.approx(ours, rel=1e-5)  # float32, summed in another order
 
 
-def test_its_folder_goes_with_the_cases() -> None:
+def test_folder_is_deleted_with_the_last_case() -> None:
     fit = Fit(TINIER, CPU)
-    run, folder = fit.steps(fit.monitor), Path(fit.trainer.default_root_dir)
+    run, folder = fit.hook_calls(fit.monitor), Path(fit.trainer.default_root_dir)
     del fit
     run()
     assert folder.is_dir()
@@ -114,7 +114,7 @@ def test_its_folder_goes_with_the_cases() -> None:
     assert not folder.exists()
 
 
-def test_all_cases_run_and_the_findings_are_their_quotients(monkeypatch) -> None:
+def test_all_cases_run_and_the_findings_are_ratios_of_their_medians(monkeypatch) -> None:
     monkeypatch.setattr(arm, "LARGE", TINY)
     monkeypatch.setattr(arm, "SMALL", TINIER)
     cases = make_cases(CPU, TINY, TINIER)
@@ -127,19 +127,16 @@ def test_all_cases_run_and_the_findings_are_their_quotients(monkeypatch) -> None
     assert list(MONITOR.findings(timings).values()) == [5 / 4, 20 / 10, 1e3 * 2 / NUM_STEPS]
 
 
-def test_the_benchmark_knows_the_arm(monkeypatch, capsys) -> None:
+def test_benchmark_runs_the_arm(monkeypatch, capsys) -> None:
     assert benchmark.ARMS["monitor"] is MONITOR and MONITOR.uses_device
-    seen = []
+    names = [arm._telemetry_case(LARGE), arm._UNLOGGED_CASE, arm._step_case(SMALL), arm._telemetry_case(SMALL)]
+    devices = []
 
-    def tiny(device: torch.device) -> list[Case]:
-        seen.append(device.type)
-        return [Case(name=name, run=lambda: None) for name in (MONITOR.reference, *_names())]
+    def make_tiny_cases(device: torch.device) -> list[Case]:
+        devices.append(device.type)
+        return [Case(name=name, run=lambda: None) for name in (MONITOR.reference, *names)]
 
-    monkeypatch.setitem(benchmark.ARMS, "monitor", arm.Arm(**{**vars(MONITOR), "make_cases": tiny}))
+    monkeypatch.setitem(benchmark.ARMS, "monitor", arm.Arm(**{**vars(MONITOR), "make_cases": make_tiny_cases}))
     benchmark.main(["monitor", "--repeats", "2"])
-    assert seen == ["cpu"]
+    assert devices == ["cpu"]
     assert "a logged step's telemetry to a fused AdamW step, 85.1 M" in capsys.readouterr().out
-
-
-def _names() -> list[str]:
-    return [arm._logged(LARGE), arm._UNLOGGED, arm._step_of(SMALL), arm._logged(SMALL)]

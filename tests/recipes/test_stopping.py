@@ -1,4 +1,4 @@
-"""Ctrl-C: what is under way is finished, and nothing is left as it was not before."""
+"""Ctrl-C: the current batch is finished, and the previous signal handler is restored."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from recipes.stopping import StopBetweenBatches
 from tests.support.training import BATCHES, Net, fit
 
 
-class Press(Callback):
-    """Ctrl-C in the middle of a batch, and what of that batch was still done."""
+class PressCtrlC(Callback):
+    """Sends SIGINT in the middle of a batch and records what still ran."""
 
     def __init__(self, batch: int, times: int = 1) -> None:
-        self.batch, self.times, self.done = batch, times, list[str]()
+        self.batch, self.times, self.events = batch, times, list[str]()
 
     def on_before_backward(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == self.batch:
             for _ in range(self.times):
                 os.kill(os.getpid(), signal.SIGINT)
-            self.done.append("backward")
+            self.events.append("backward")
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == self.batch + 1:
-            self.done.append("batch")
+            self.events.append("batch")
 
     def on_validation_batch_start(self, *_: Any) -> None:
-        self.done.append("validation")
+        self.events.append("validation")
 
 
 def net() -> Net:
@@ -40,39 +40,40 @@ def net() -> Net:
 
 @pytest.fixture(autouse=True)
 def handler() -> Any:
+    """The handler of SIGINT before the test, which must be installed again afterwards."""
     before = signal.getsignal(signal.SIGINT)
     yield before
-    found = signal.getsignal(signal.SIGINT)
+    after = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, before)
-    assert found in (before, signal.SIG_IGN)
+    assert after in (before, signal.SIG_IGN)
 
 
-@pytest.mark.parametrize("batch", [0, 1, BATCHES, 2 * BATCHES - 1], ids=["first", "middle", "next epoch's", "last"])
-def test_the_batch_is_finished_first(batch, tmp_path) -> None:
-    press = Press(batch)
+@pytest.mark.parametrize("batch", [0, 1, BATCHES, 2 * BATCHES - 1], ids=["first", "middle", "first of epoch 1", "last"])
+def test_current_batch_is_finished_first(batch, tmp_path) -> None:
+    press = PressCtrlC(batch)
     with pytest.raises(SystemExit) as caught:
         fit(net(), tmp_path, press, StopBetweenBatches(), epochs=2)
     assert caught.value.code == 1
-    assert press.done[:2] == ["backward", "batch"]
+    assert press.events[:2] == ["backward", "batch"]
 
 
-def test_a_second_press_stops_at_once(tmp_path) -> None:
-    press = Press(1, times=2)
+def test_second_ctrl_c_stops_at_once(tmp_path) -> None:
+    press = PressCtrlC(1, times=2)
     with pytest.raises(SystemExit):
         fit(net(), tmp_path, press, StopBetweenBatches(), epochs=1)
-    assert press.done == []
+    assert press.events == []
 
 
-def test_a_fit_that_ends_by_itself_leaves_ctrl_c_as_it_was(handler, tmp_path) -> None:
+def test_handler_is_restored_after_a_complete_fit(handler, tmp_path) -> None:
     fit(net(), tmp_path, StopBetweenBatches(), epochs=1)
     assert signal.getsignal(signal.SIGINT) == handler
 
 
-def test_so_does_one_that_fails(handler, tmp_path) -> None:
+def test_handler_is_restored_after_a_failed_fit(handler, tmp_path) -> None:
     class Fails(Callback):
         def on_train_batch_end(self, *_: Any) -> None:
-            raise RuntimeError("out of luck")
+            raise RuntimeError("expected")
 
-    with pytest.raises(RuntimeError, match="out of luck"):
+    with pytest.raises(RuntimeError, match="expected"):
         fit(net(), tmp_path, Fails(), StopBetweenBatches(), epochs=1)
     assert signal.getsignal(signal.SIGINT) == handler

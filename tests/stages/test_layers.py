@@ -1,4 +1,4 @@
-"""A stage with `layers` and `each` is one stage a layer, from the last on; with `layers` alone it is one stage."""
+"""Stages with `layers`: with `each`, one stage per layer, the last layer first; without, one stage."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lightning_optim import ConfigError, OptimizerFactory, StagedUnfreeze
 from lightning_optim.stages.stages import Stage, claim, parse_stages
 from tests.support.messages import check_message
 
-LAYERS = 12
+NUM_LAYERS = 12
 
 
 class Encoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layer = nn.ModuleList(
-            nn.Sequential(nn.Linear(2, 2, bias=False), nn.LayerNorm(2, bias=False)) for _ in range(LAYERS)
+            nn.Sequential(nn.Linear(2, 2, bias=False), nn.LayerNorm(2, bias=False)) for _ in range(NUM_LAYERS)
         )
 
 
@@ -39,11 +39,11 @@ TOP = {"layers": "backbone.encoder.layer.{i}", "at": {"epoch": 1}, "each": {"epo
 REST = {"params": "backbone", "at": {"after": {"epochs": 1}}}
 
 
-def claimed(model: nn.Module | None = None, **stages: Any) -> list[Stage]:
+def claim_stages(model: nn.Module | None = None, **stages: Any) -> list[Stage]:
     return list(claim(parse_stages({"head": HEAD, **stages}), Bert() if model is None else model))
 
 
-def layer(number: int) -> set[str]:
+def params_of_layer(number: int) -> set[str]:
     return {f"backbone.encoder.layer.{number}.{leaf}" for leaf in ("0.weight", "1.weight")}
 
 
@@ -51,122 +51,124 @@ def names(stages: list[Stage]) -> list[str]:
     return [stage.name for stage in stages]
 
 
-def test_each_layer_is_a_stage_from_the_last_on() -> None:
-    """In the order of the numbers: 10 comes after 9, not after 1."""
-    stages = claimed(top=TOP, rest=REST)
-    assert names(stages) == ["head", *(f"top.{number}" for number in reversed(range(LAYERS))), "rest"]
-    assert [stage.params for stage in stages[1:-1]] == [layer(number) for number in reversed(range(LAYERS))]
+def test_each_layer_is_a_stage_the_last_layer_first() -> None:
+    """Ordered by number, not as text: 10 comes after 9."""
+    stages = claim_stages(top=TOP, rest=REST)
+    assert names(stages) == ["head", *(f"top.{number}" for number in reversed(range(NUM_LAYERS))), "rest"]
+    assert [stage.params for stage in stages[1:-1]] == [
+        params_of_layer(number) for number in reversed(range(NUM_LAYERS))
+    ]
     assert stages[-1].params == {"backbone.embed.weight", "backbone.pooler.weight"}
 
 
-def test_the_last_layer_has_the_stages_own_trigger_and_the_others_count_from_the_one_before() -> None:
-    triggers = [str(stage.trigger) for stage in claimed(top=TOP, rest=REST)]
-    after = [f"2 epochs after top.{number}" for number in reversed(range(1, LAYERS))]
+def test_last_layer_has_at_and_the_others_count_from_the_previous_layer() -> None:
+    triggers = [str(stage.trigger) for stage in claim_stages(top=TOP, rest=REST)]
+    after = [f"2 epochs after top.{number}" for number in reversed(range(1, NUM_LAYERS))]
     assert triggers == ["from the start", "epoch 1", *after, "1 epoch after the stage above"]
 
 
-def test_without_a_trigger_the_last_layer_is_trained_from_the_start() -> None:
+def test_last_layer_is_trained_from_the_start_without_at() -> None:
     top = claim(parse_stages({"top": {**TOP, "at": None}}), Bert())
-    assert [stage.trigger.from_start for stage in top] == [True] + [False] * (LAYERS - 1)
+    assert [stage.trigger.from_start for stage in top] == [True] + [False] * (NUM_LAYERS - 1)
 
 
-def test_each_layer_watches_its_metric_for_itself() -> None:
-    plateau = {"plateau": {"monitor": "val/loss", "patience": 1}}
-    layers = claimed(top={**TOP, "at": plateau, "each": plateau})[1:]
-    watched = [stage.trigger.plateaus[0] for stage in layers]
-    assert len({id(one) for one in watched}) == LAYERS
-    keys = [one.key for one in watched]
-    assert keys == ["stages.top.at.plateau.monitor"] + ["stages.top.each.plateau.monitor"] * (LAYERS - 1)
+def test_each_layer_has_a_plateau_of_its_own() -> None:
+    config = {"plateau": {"monitor": "val/loss", "patience": 1}}
+    layers = claim_stages(top={**TOP, "at": config, "each": config})[1:]
+    plateaus = [stage.trigger.plateaus[0] for stage in layers]
+    assert len({id(plateau) for plateau in plateaus}) == NUM_LAYERS
+    keys = [plateau.key for plateau in plateaus]
+    assert keys == ["stages.top.at.plateau.monitor"] + ["stages.top.each.plateau.monitor"] * (NUM_LAYERS - 1)
 
 
-def test_each_layer_has_all_that_its_stage_says() -> None:
+def test_each_layer_has_the_options_of_its_stage() -> None:
     options = {"lr_scale": 0.5, "warmup_steps": 3, "allow_unused": True, "weight_decay": 0.25}
-    for stage in claimed(top={**TOP, **options})[1:]:
+    for stage in claim_stages(top={**TOP, **options})[1:]:
         assert (stage.lr_scale, stage.warmup_steps, stage.allow_unused) == (0.5, 3, True)
         assert (stage.hyperparameters, stage.key, stage.each) == ({"weight_decay": 0.25}, "stages.top", None)
 
 
-def test_without_each_the_layers_are_one_stage() -> None:
-    stages = claimed(top={"layers": "backbone.encoder.layer.{i}", "at": {"epoch": 1}}, rest=REST)
+def test_layers_without_each_are_one_stage() -> None:
+    stages = claim_stages(top={"layers": "backbone.encoder.layer.{i}", "at": {"epoch": 1}}, rest=REST)
     assert names(stages) == ["head", "top", "rest"]
-    assert stages[1].params == set().union(*map(layer, range(LAYERS)))
+    assert stages[1].params == set().union(*map(params_of_layer, range(NUM_LAYERS)))
 
 
-def test_layers_of_a_stage_above_are_left_out() -> None:
+def test_layers_claimed_by_an_earlier_stage_are_left_out() -> None:
     last = {"params": ["backbone.encoder.layer.10", "backbone.encoder.layer.11"], "at": {"step": 5}}
-    stages = claimed(last=last, top=TOP, rest=REST)
+    stages = claim_stages(last=last, top=TOP, rest=REST)
     assert names(stages)[:4] == ["head", "last", "top.9", "top.8"]
     assert [str(stage.trigger) for stage in stages[2:4]] == ["epoch 1", "2 epochs after top.9"]
 
 
-def test_a_layer_in_the_middle_that_is_left_out_is_not_counted_from() -> None:
-    stages = claimed(ninth={"params": "backbone.encoder.layer.9", "at": {"step": 5}}, top=TOP)
+def test_layer_counts_from_the_previous_layer_that_is_not_left_out() -> None:
+    stages = claim_stages(ninth={"params": "backbone.encoder.layer.9", "at": {"step": 5}}, top=TOP)
     assert names(stages)[2:5] == ["top.11", "top.10", "top.8"]
     assert str(stages[4].trigger) == "2 epochs after top.10"
 
 
-def test_of_a_layer_that_a_stage_above_has_in_part_the_rest_is_its_stage() -> None:
-    stages = claimed(norms={"params": "backbone.encoder", "kinds": ["norm"]}, top=TOP)
-    assert names(stages)[2:] == [f"top.{number}" for number in reversed(range(LAYERS))]
+def test_layer_that_an_earlier_stage_claims_in_part_keeps_its_other_parameters() -> None:
+    stages = claim_stages(norms={"params": "backbone.encoder", "kinds": ["norm"]}, top=TOP)
+    assert names(stages)[2:] == [f"top.{number}" for number in reversed(range(NUM_LAYERS))]
     assert stages[2].params == {"backbone.encoder.layer.11.0.weight"}
 
 
 @pytest.mark.parametrize(
     ("selectors", "numbers", "params"),
     [
-        ({"kinds": ["norm"]}, range(LAYERS), {"backbone.encoder.layer.11.1.weight"}),
-        ({"classes": "Linear"}, range(LAYERS), {"backbone.encoder.layer.11.0.weight"}),
-        ({"params": "backbone.encoder.layer.[1-3]"}, range(1, 4), layer(3)),
-        ({"layers": "backbone.encoder.layer.1{i}"}, range(2), layer(11)),
-        ({"layers": ["*.blocks.{i}", "*.layer.{i}"]}, range(LAYERS), layer(11)),
+        ({"kinds": ["norm"]}, range(NUM_LAYERS), {"backbone.encoder.layer.11.1.weight"}),
+        ({"classes": "Linear"}, range(NUM_LAYERS), {"backbone.encoder.layer.11.0.weight"}),
+        ({"params": "backbone.encoder.layer.[1-3]"}, range(1, 4), params_of_layer(3)),
+        ({"layers": "backbone.encoder.layer.1{i}"}, range(2), params_of_layer(11)),
+        ({"layers": ["*.blocks.{i}", "*.layer.{i}"]}, range(NUM_LAYERS), params_of_layer(11)),
     ],
     ids=["kinds", "classes", "params", "part of a number", "several patterns"],
 )
 def test_selectors_narrow_the_layers(selectors, numbers, params) -> None:
-    stages = claimed(top={**TOP, **selectors})
+    stages = claim_stages(top={**TOP, **selectors})
     assert names(stages)[1:] == [f"top.{number}" for number in reversed(numbers)]
     assert stages[1].params == params
 
 
-def test_numbers_need_neither_begin_at_0_nor_follow_each_other() -> None:
+def test_layer_numbers_may_start_anywhere_and_have_gaps() -> None:
     model = nn.ModuleDict({"head": nn.Linear(1, 1), **{f"stage{number}": nn.Linear(1, 1) for number in (2, 30, 4)}})
-    stages = claimed(model, top={**TOP, "layers": "stage{i}"})
+    stages = claim_stages(model, top={**TOP, "layers": "stage{i}"})
     assert names(stages) == ["head", "top.30", "top.4", "top.2"]
     assert stages[1].params == {"stage30.weight", "stage30.bias"}
 
 
-# Tied parameters: each belongs to one stage, the one of its first name.
+# Tied parameters belong to one stage, by their first name
 
 
-def test_a_parameter_tied_across_layers_thaws_with_the_first_of_them() -> None:
+def test_parameter_tied_across_layers_belongs_to_the_layer_of_its_first_name() -> None:
     model = Bert()
     layers = model.backbone.encoder.layer
     layers[10][0].weight = layers[2][0].weight
-    stages = {stage.name: stage.params for stage in claimed(model, top=TOP)}
+    stages = {stage.name: stage.params for stage in claim_stages(model, top=TOP)}
     assert stages["top.10"] == {"backbone.encoder.layer.10.1.weight"}
-    assert stages["top.2"] == layer(2)
+    assert stages["top.2"] == params_of_layer(2)
 
 
-def test_a_layer_that_is_another_again_is_no_stage() -> None:
+def test_layer_that_repeats_another_is_not_a_stage() -> None:
     model = Bert()
     model.backbone.encoder.layer[11] = model.backbone.encoder.layer[0]
-    stages = claimed(model, top=TOP)
+    stages = claim_stages(model, top=TOP)
     assert names(stages) == ["head", *(f"top.{number}" for number in reversed(range(11)))]
-    assert stages[-1].params == layer(0)
+    assert stages[-1].params == params_of_layer(0)
 
 
-def test_a_parameter_that_a_stage_above_has_under_another_name_is_left_out() -> None:
+def test_parameter_that_an_earlier_stage_claims_under_another_name_is_left_out() -> None:
     model = Bert()
     model.head.weight = model.backbone.encoder.layer[11][0].weight
-    stages = {stage.name: stage.params for stage in claimed(model, top=TOP)}
+    stages = {stage.name: stage.params for stage in claim_stages(model, top=TOP)}
     assert stages["head"] == {"backbone.encoder.layer.11.0.weight"}
     assert stages["top.11"] == {"backbone.encoder.layer.11.1.weight"}
 
 
-# In the table
+# In the group table
 
 
-def test_the_layers_are_named_in_the_groups() -> None:
+def test_explain_shows_one_group_per_layer() -> None:
     plan = {"head": HEAD, "top": {**TOP, "params": "backbone.encoder.layer.1?", "lr_scale": 0.5}}
     rows = StagedUnfreeze({**plan, "rest": REST}).explain(
         Bert(), OptimizerFactory("adamw", lr=0.5, groups={"no_decay": {"kinds": ["norm"], "weight_decay": 0}})
@@ -183,7 +185,7 @@ def test_the_layers_are_named_in_the_groups() -> None:
     ]
 
 
-def test_a_rule_with_layers_of_its_own_keeps_their_names() -> None:
+def test_groups_of_a_rule_with_layers_keep_the_rule_s_numbers() -> None:
     groups = {"depth": {"layers": "backbone.encoder.layer.{i}", "layer_decay": 0.5}}
     plan = {"head": HEAD, "top": {**TOP, "layers": "backbone.encoder.layer.1{i}"}, "rest": REST}
     rows = StagedUnfreeze(plan).explain(Bert(), OptimizerFactory("adamw", lr=1.0, groups=groups)).rows()
@@ -197,7 +199,7 @@ def test_a_rule_with_layers_of_its_own_keeps_their_names() -> None:
 @pytest.mark.parametrize("layers", [{}, {"layers": None}], ids=["none", "null"])
 def test_each_without_layers_is_refused(layers) -> None:
     with pytest.raises(ConfigError) as caught:
-        claimed(top={"params": "backbone", "each": {"epochs": 1}, **layers})
+        claim_stages(top={"params": "backbone", "each": {"epochs": 1}, **layers})
     check_message(caught, "stages.top.each", 'stages.top.layers: "top.layer.{i}"')
 
 
@@ -212,31 +214,31 @@ def test_each_without_layers_is_refused(layers) -> None:
     ],
     ids=["no number", "two numbers", "regex", "a number", "an empty list"],
 )
-def test_what_is_no_pattern_of_layers_is_refused(layers, parts) -> None:
+def test_wrong_layers_pattern_is_refused(layers, parts) -> None:
     with pytest.raises(ConfigError) as caught:
-        claimed(top={**TOP, "layers": layers})
+        claim_stages(top={**TOP, "layers": layers})
     check_message(caught, "stages.top.layers", *parts)
 
 
-def test_layers_that_are_not_there_are_refused_with_those_that_are() -> None:
+def test_layers_that_match_no_module_are_refused_with_the_nearest_pattern() -> None:
     with pytest.raises(ConfigError) as caught:
-        claimed(top={**TOP, "layers": "backbone.layers.{i}"})
+        claim_stages(top={**TOP, "layers": "backbone.layers.{i}"})
     near = "Did you mean 'backbone.encoder.layer.{i}'"
     check_message(caught, "stages.top", "layers 'backbone.layers.{i}' matches no module", near, "allow_empty: true")
 
 
-def test_a_layer_within_a_layer_is_refused() -> None:
+def test_layer_inside_a_layer_is_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        claimed(top={**TOP, "layers": "*.{i}"})
+        claim_stages(top={**TOP, "layers": "*.{i}"})
     check_message(caught, "stages.top.layers", "backbone.encoder.layer.0.0 is a layer inside layer 0")
 
 
-def test_layers_all_of_which_a_stage_above_has_are_refused() -> None:
+def test_layers_that_are_all_claimed_by_an_earlier_stage_are_refused() -> None:
     with pytest.raises(ConfigError) as caught:
-        claimed(body={"params": "backbone", "at": {"epoch": 1}}, top=TOP)
+        claim_stages(body={"params": "backbone", "at": {"epoch": 1}}, top=TOP)
     check_message(caught, "stages.top", "all 24 parameters it matches belong to a stage above it", "put the narrower")
 
 
-def test_no_layers_are_no_stage_where_that_is_allowed() -> None:
-    stages = claimed(top={**TOP, "layers": "backbone.layers.{i}", "allow_empty": True}, rest=REST)
+def test_layers_that_match_nothing_give_no_stage_with_allow_empty() -> None:
+    stages = claim_stages(top={**TOP, "layers": "backbone.layers.{i}", "allow_empty": True}, rest=REST)
     assert names(stages) == ["head", "rest"]

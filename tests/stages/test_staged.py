@@ -1,4 +1,4 @@
-"""A late group's lr, momentum and betas are bitwise those of a group there from the start, on any scheduler."""
+"""StagedOptimizer: a late group's lr, momentum and betas are bitwise those of a group that was there from the start."""
 
 from __future__ import annotations
 
@@ -10,59 +10,15 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW
-from torch.optim import lr_scheduler as torch_schedulers
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import ExponentialLR, ReduceLROnPlateau
 
 from lightning_optim import ConfigError, OptimizerFactory, optim
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
+from tests.support.cases import every
+from tests.support.torch_schedulers import HAND_MADE_SCHEDULERS
 
 STEPS, THAW = 24, 7
-
-
-class Foreign(LRScheduler):
-    """A third party's, with a list of its own that has one entry a group."""
-
-    def __init__(self, optimizer: Any) -> None:
-        self.factors = [1.0 for _ in optimizer.param_groups]
-        for group in optimizer.param_groups:
-            group["a_key_of_its_own"] = 0.5
-        super().__init__(optimizer)
-
-    def get_lr(self) -> list[float]:
-        self.factors = [factor * 0.9 for factor in self.factors]
-        return [base * factor for base, factor in zip(self.base_lrs, self.factors, strict=True)]
-
-
-def _sequential(optimizer: Any) -> LRScheduler:
-    first = torch_schedulers.LinearLR(optimizer, 0.1, total_iters=5)
-    then = torch_schedulers.CosineAnnealingLR(optimizer, T_max=15)
-    return torch_schedulers.SequentialLR(optimizer, [first, then], milestones=[5])
-
-
-def _chained(optimizer: Any) -> Any:
-    parts = [torch_schedulers.ConstantLR(optimizer, 0.5, 4), torch_schedulers.ExponentialLR(optimizer, 0.9)]
-    return torch_schedulers.ChainedScheduler(parts, optimizer)
-
-
-SCHEDULERS = {
-    "lambda": lambda o: torch_schedulers.LambdaLR(o, lambda t: 0.95**t),
-    "multiplicative": lambda o: torch_schedulers.MultiplicativeLR(o, lambda t: 0.95),
-    "step": lambda o: torch_schedulers.StepLR(o, 3),
-    "multi_step": lambda o: torch_schedulers.MultiStepLR(o, [5, 9]),
-    "constant": lambda o: torch_schedulers.ConstantLR(o, 0.1, 10),
-    "linear": lambda o: torch_schedulers.LinearLR(o, 0.1, total_iters=12),
-    "exponential": lambda o: torch_schedulers.ExponentialLR(o, 0.9),
-    "sequential": _sequential,
-    "cosine": lambda o: torch_schedulers.CosineAnnealingLR(o, T_max=9),
-    "chained": _chained,
-    "plateau": lambda o: torch_schedulers.ReduceLROnPlateau(o, factor=0.5, patience=1),
-    "cyclic": lambda o: torch_schedulers.CyclicLR(o, 1e-3, 0.1, step_size_up=4),
-    "warm_restarts": lambda o: torch_schedulers.CosineAnnealingWarmRestarts(o, T_0=5),
-    "one_cycle": lambda o: torch_schedulers.OneCycleLR(o, [0.1, 0.05], total_steps=STEPS + 1),
-    "polynomial": lambda o: torch_schedulers.PolynomialLR(o, 20, 2.0),
-    "foreign": Foreign,
-}
 OPTIMIZERS = {
     "sgd": lambda groups: SGD(groups, lr=0.1, momentum=0.9),
     "adamw": lambda groups: AdamW(groups, lr=0.1),
@@ -72,157 +28,150 @@ OPTIMIZERS = {
 }
 
 
-def _net() -> nn.Module:
+def build_net() -> nn.Module:
     torch.manual_seed(0)
     return nn.ModuleDict({"head": nn.Linear(3, 2), "backbone": nn.Linear(3, 3)})
 
 
-def _groups(net: nn.Module) -> list[dict[str, Any]]:
+def build_groups(net: nn.Module) -> list[dict[str, Any]]:
     biases = [p for name, p in net.named_parameters() if name.endswith("bias")]
     weights = [p for name, p in net.named_parameters() if name.endswith("weight")]
     return [{"params": weights}, {"params": biases, "lr": 0.05}]
 
 
-def _step(net: nn.Module, optimizer: Any, scheduler: Any, t: int) -> None:
+def claim_stages(net: nn.Module, **backbone: Any) -> Any:
+    config = {
+        "head": {"params": "head", "allow_unused": True},
+        "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone},
+    }
+    return claim(parse_stages(config), net)
+
+
+def train_step(net: nn.Module, optimizer: Any, scheduler: Any, t: int) -> None:
     for number, parameter in enumerate(net.parameters()):
         parameter.grad = torch.full_like(parameter, float(t + number)) if parameter.requires_grad else None
     optimizer.step()
-    # A metric that stops getting better, so that plateau drops a few times.
-    scheduler.step(*([1.0] if isinstance(scheduler, torch_schedulers.ReduceLROnPlateau) else []))
+    # The metric does not improve, so that plateau drops the lr a few times.
+    scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
 
 
-def _stages(net: nn.Module, **backbone: Any) -> Any:
-    return claim(
-        parse_stages(
-            {
-                "head": {"params": "head", "allow_unused": True},
-                "backbone": {"params": "backbone", "at": {"step": THAW}, **backbone},
-            }
-        ),
-        net,
-    )
+# Following the schedulers
+
+ON_CURVE = [f"{scheduler}, {optimizer}" for scheduler in HAND_MADE_SCHEDULERS for optimizer in OPTIMIZERS]
+FAST_ON_CURVE = [
+    "lambda, rmsprop",
+    "sequential, sgd",
+    "chained, nadamw",
+    "plateau, adamw",
+    "cyclic, sgd",
+    "one_cycle, adamw",
+    "foreign, amsbound",
+]
 
 
-@pytest.mark.parametrize("make_optimizer", OPTIMIZERS.values(), ids=OPTIMIZERS)
-@pytest.mark.parametrize("make_scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_late_groups_are_on_the_curve(make_scheduler, make_optimizer) -> None:
-    net, whole = _net(), _net()
-    optimizer, oracle = make_optimizer(_groups(net)), make_optimizer(_groups(whole))
-    scheduler, oracle_scheduler = make_scheduler(optimizer), make_scheduler(oracle)
-    staged = StagedOptimizer(optimizer, net, _stages(net, lr_scale=0.25), [scheduler])
+@pytest.mark.parametrize("case", every(ON_CURVE, fast=FAST_ON_CURVE))
+def test_late_groups_are_on_the_curve_of_their_configured_group(case) -> None:
+    build_scheduler, build_optimizer = HAND_MADE_SCHEDULERS[case.split(", ")[0]], OPTIMIZERS[case.split(", ")[1]]
+    net, oracle_net = build_net(), build_net()
+    optimizer, oracle = build_optimizer(build_groups(net)), build_optimizer(build_groups(oracle_net))
+    scheduler, oracle_scheduler = build_scheduler(optimizer), build_scheduler(oracle)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net, lr_scale=0.25), [scheduler])
     staged.activate_stages(["head"])
     for t in range(STEPS):
         if t == THAW:
             assert [group.name for group in staged.thaw("backbone")] == ["backbone", "backbone.group1"]
             late = [group["lr"] for group in optimizer.param_groups[2:]]
             assert late == [group["lr"] * 0.25 for group in oracle.param_groups], "on the curve at once"
-        staged.follow()
-        for live, parent, scale in zip(
-            optimizer.param_groups, oracle.param_groups * 2, [1, 1, 0.25, 0.25], strict=False
-        ):
+            for live, parent in zip(optimizer.param_groups[2:], oracle.param_groups, strict=True):
+                assert parent.keys() <= live.keys(), "schedulers store keys of their own in a group"
+        staged.sync()
+        scales = [1, 1, 0.25, 0.25]
+        for live, parent, scale in zip(optimizer.param_groups, oracle.param_groups * 2, scales, strict=False):
             assert live["lr"] == parent["lr"] * scale
             assert [live.get(key) for key in ("momentum", "betas")] == [
                 parent.get(key) for key in ("momentum", "betas")
             ]
         assert len(optimizer.param_groups) == (2 if t < THAW else 4)
-        _step(net, optimizer, scheduler, t)
-        _step(whole, oracle, oracle_scheduler, t)
-        assert torch.equal(net["head"].weight, whole["head"].weight)
-        assert torch.equal(net["head"].bias, whole["head"].bias)
+        train_step(net, optimizer, scheduler, t)
+        train_step(oracle_net, oracle, oracle_scheduler, t)
+        assert torch.equal(net["head"].weight, oracle_net["head"].weight)
+        assert torch.equal(net["head"].bias, oracle_net["head"].bias)
 
 
-@pytest.mark.parametrize("name", ["adamw", "nadamw", "amsbound"])
-@pytest.mark.parametrize("make_scheduler", SCHEDULERS.values(), ids=SCHEDULERS)
-def test_resumes_bitwise_from_every_step(make_scheduler, name) -> None:
-    def start() -> tuple[nn.Module, Any, Any, StagedOptimizer]:
-        net = _net()
-        optimizer = OPTIMIZERS[name](_groups(net))
-        scheduler = make_scheduler(optimizer)
-        return net, optimizer, scheduler, StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4), [scheduler])
+RESUMED = [f"{scheduler}, {optimizer}" for scheduler in HAND_MADE_SCHEDULERS for optimizer in ("adamw", "amsbound")]
+RESUMED += ["cosine, nadamw", "cyclic, nadamw", "foreign, nadamw"]
 
-    def run(net: nn.Module, optimizer: Any, scheduler: Any, staged: StagedOptimizer, first: int = 0) -> list[Any]:
-        saved = []
-        with_hook = optimizer.register_step_post_hook(staged.after_step)
-        for t in range(first, STEPS):
-            saved.append([copy.deepcopy(part.state_dict()) for part in (net, optimizer, scheduler, staged)])
-            if t == THAW:
-                staged.thaw("backbone")
-            staged.follow()
-            _step(net, optimizer, scheduler, t)
-        with_hook.remove()
-        return saved
 
-    net, *parts = start()
-    parts[-1].activate_stages(["head"])
-    for t, states in enumerate(run(net, *parts)):
-        again, *parts = start()
-        parts[-1].activate_stages(["head"] if t <= THAW else ["head", "backbone"])
-        for part, state in zip((again, *parts), states, strict=True):
+class Run:
+    """A run whose backbone thaws at `THAW`, with a warm-up of four steps."""
+
+    def __init__(self, case: str, live: list[str]) -> None:
+        build_scheduler, build_optimizer = HAND_MADE_SCHEDULERS[case.split(", ")[0]], OPTIMIZERS[case.split(", ")[1]]
+        self.net = build_net()
+        self.optimizer = build_optimizer(build_groups(self.net))
+        self.scheduler = build_scheduler(self.optimizer)
+        stages = claim_stages(self.net, warmup_steps=4)
+        self.staged = StagedOptimizer(self.optimizer, self.net, stages, [self.scheduler])
+        self.optimizer.register_step_post_hook(self.staged.after_step)
+        self.staged.activate_stages(live)
+        self.parts = (self.net, self.optimizer, self.scheduler, self.staged)
+
+    def step(self, t: int) -> None:
+        if t == THAW:
+            self.staged.thaw("backbone")
+        self.staged.sync()
+        train_step(self.net, self.optimizer, self.scheduler, t)
+
+
+@pytest.mark.parametrize("case", every(RESUMED, fast=["sequential, adamw", "plateau, amsbound", "cyclic, nadamw"]))
+def test_run_resumes_bitwise_from_every_step(case) -> None:
+    run, checkpoints = Run(case, ["head"]), []
+    for t in range(STEPS):
+        checkpoints.append([copy.deepcopy(part.state_dict()) for part in run.parts])
+        run.step(t)
+    for t, states in enumerate(checkpoints):
+        resumed = Run(case, ["head"] if t <= THAW else ["head", "backbone"])
+        for part, state in zip(resumed.parts, states, strict=True):
             part.load_state_dict(state)
-        run(again, *parts, first=t)
-        assert all(map(torch.equal, net.parameters(), again.parameters())), t
+        for step in range(t, STEPS):
+            resumed.step(step)
+        assert all(map(torch.equal, run.net.parameters(), resumed.net.parameters())), t
 
 
-def test_warm_up_is_a_factor_on_the_curve() -> None:
-    net = _net()
+def test_warmup_is_a_factor_on_the_curve() -> None:
+    net = build_net()
     optimizer = SGD(net.parameters(), lr=0.1)
-    staged = StagedOptimizer(optimizer, net, _stages(net, warmup_steps=4, lr_scale=0.5, allow_unused=True), [])
+    staged = StagedOptimizer(optimizer, net, claim_stages(net, warmup_steps=4, lr_scale=0.5, allow_unused=True), [])
     optimizer.register_step_post_hook(staged.after_step)
     staged.activate_stages(["head"])
     staged.thaw("backbone")
     lrs = []
     for _ in range(5):
-        staged.follow()
+        staged.sync()
         lrs.append(optimizer.param_groups[1]["lr"])
         optimizer.step()
     assert lrs == [0.1 * (0.5 * factor) for factor in (0.25, 0.5, 0.75, 1.0, 1.0)]
 
 
-def test_a_lr_set_by_hand_is_refused_instead_of_undone() -> None:
-    net = _net()
-    optimizer = SGD(net.parameters(), lr=0.1)
-    staged = StagedOptimizer(optimizer, net, _stages(net), [])
-    optimizer.register_step_pre_hook(staged.before_step)
+def test_tensor_lr_is_filled_in_place() -> None:
+    net = build_net()
+    optimizer = AdamW(net.parameters(), lr=torch.tensor(0.1))
+    scheduler = ExponentialLR(optimizer, 0.5)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net), [scheduler])
     staged.activate_stages(["head"])
-    optimizer.param_groups[0]["lr"] = 0.05
-    with pytest.raises(ConfigError, match="something other than a scheduler has set the lr of group 'head' to 0.05"):
-        optimizer.step()
+    lr = optimizer.param_groups[0]["lr"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scheduler.step()
+    staged.sync()
+    assert optimizer.param_groups[0]["lr"] is lr
+    assert lr == torch.tensor(0.1) * 0.5
 
 
-@pytest.mark.parametrize("first_without", [1, 2, 3])
-def test_a_stage_without_gradients_is_found_in_its_first_two_steps(first_without) -> None:
-    net = _net()
-    optimizer = SGD(net.parameters(), lr=0.1)
-    staged = StagedOptimizer(optimizer, net, _stages(net), [])
-    optimizer.register_step_post_hook(staged.after_step)
-    staged.activate_stages(["head", "backbone"])
-    for t in range(1, 4):
-        for name, parameter in net.named_parameters():
-            gone = name == "backbone.bias" and t >= first_without
-            parameter.grad = None if gone else torch.zeros_like(parameter)
-        if t == first_without and t <= 2:
-            with pytest.raises(ConfigError, match=rf"stages\.backbone: .* in step {t} .* backbone\.bias.*allow_unused"):
-                optimizer.step()
-            return
-        optimizer.step()
-
-
-def test_a_hand_made_optimizers_states_do_not_change_places() -> None:
-    def staged(plan: dict[str, Any]) -> StagedOptimizer:
-        net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b")})
-        made = StagedOptimizer(SGD(net.parameters(), 0.1), net, claim(parse_stages(plan), net), [])
-        made.activate_stages(list(plan))
-        return made
-
-    saved = staged({"x": {"params": "a"}, "y": {"params": "b"}}).state_dict()
-    with pytest.raises(ConfigError, match=r"they differ in 4 parameters: a\.bias, a\.weight, b\.bias"):
-        staged({"x": {"params": "b"}, "y": {"params": "a"}}).load_state_dict(saved)
-
-
-def test_state_made_at_construction_goes_with_its_group() -> None:
-    net = _net()
+def test_state_created_by_the_constructor_is_removed_and_added_with_its_group() -> None:
+    net = build_net()
     optimizer = OptimizerFactory("adagrad", fused=False)(net)
-    staged = StagedOptimizer(optimizer, net, _stages(net), [])
+    staged = StagedOptimizer(optimizer, net, claim_stages(net), [])
     staged.activate_stages(["head"])
     assert set(optimizer.state) == set(net["head"].parameters())
     staged.thaw("backbone")
@@ -232,35 +181,100 @@ def test_state_made_at_construction_goes_with_its_group() -> None:
     assert set(optimizer.state) == set(net.parameters())
 
 
-def test_a_tensor_lr_is_filled_in_place() -> None:
-    net = _net()
-    optimizer = AdamW(net.parameters(), lr=torch.tensor(0.1))
-    scheduler = torch_schedulers.ExponentialLR(optimizer, 0.5)
-    staged = StagedOptimizer(optimizer, net, _stages(net), [scheduler])
+# Refused
+
+
+def test_lr_set_by_hand_is_refused_and_not_overwritten() -> None:
+    net = build_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net), [])
+    optimizer.register_step_pre_hook(staged.before_step)
     staged.activate_stages(["head"])
-    held = optimizer.param_groups[0]["lr"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        scheduler.step()
-    staged.follow()
-    assert optimizer.param_groups[0]["lr"] is held
-    assert held == torch.tensor(0.1) * 0.5
+    optimizer.param_groups[0]["lr"] = 0.05
+    with pytest.raises(
+        ConfigError, match=r"other than a scheduler has set the lr of group 'head' to 0.05, .* gives 0.1"
+    ):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("first_without", [1, 2, 3])
+def test_parameter_without_gradient_is_refused_in_the_first_two_steps_of_its_stage(first_without) -> None:
+    net = build_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net), [])
+    optimizer.register_step_post_hook(staged.after_step)
+    staged.activate_stages(["head", "backbone"])
+    for t in range(1, 4):
+        for name, parameter in net.named_parameters():
+            missing = name == "backbone.bias" and t >= first_without
+            parameter.grad = None if missing else torch.zeros_like(parameter)
+        if t == first_without and t <= 2:
+            with pytest.raises(ConfigError, match=rf"stages\.backbone: .* in step {t} .* backbone\.bias.*allow_unused"):
+                optimizer.step()
+            return
+        optimizer.step()
+
+
+def test_hooks_ignore_steps_on_request() -> None:
+    net = build_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net, warmup_steps=4), [])
+    optimizer.register_step_pre_hook(staged.before_step)
+    optimizer.register_step_post_hook(staged.after_step)
+    staged.activate_stages(["head", "backbone"])
+    staged.ignore_steps = True
+    optimizer.param_groups[0]["lr"] = 0.0
+    optimizer.step()  # neither the lr nor the missing gradients raise
+    assert staged.state_dict()["num_steps"] == {"head": 0, "backbone": 0}
+
+
+def test_state_of_a_hand_made_optimizer_is_not_loaded_into_other_groups() -> None:
+    def build(plan: dict[str, Any]) -> StagedOptimizer:
+        net = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("a", "b")})
+        staged = StagedOptimizer(SGD(net.parameters(), 0.1), net, claim(parse_stages(plan), net), [])
+        staged.activate_stages(list(plan))
+        return staged
+
+    saved = build({"x": {"params": "a"}, "y": {"params": "b"}}).state_dict()
+    with pytest.raises(ConfigError, match=r"they differ in 4 parameters: a\.bias, a\.weight, b\.bias"):
+        build({"x": {"params": "b"}, "y": {"params": "a"}}).load_state_dict(saved)
+
+
+def test_state_with_other_live_parameters_is_refused() -> None:
+    def build(live: list[str]) -> StagedOptimizer:
+        net = build_net()
+        staged = StagedOptimizer(OptimizerFactory("sgd")(net), net, claim_stages(net), [])
+        staged.activate_stages(live)
+        return staged
+
+    saved = build(["head", "backbone"]).state_dict()
+    with pytest.raises(ConfigError, match=r"^stages: 2 parameters have thawed either .*: backbone\.bias, backbone\.w"):
+        build(["head"]).load_state_dict(saved)
+
+
+def test_parameter_of_the_optimizer_without_a_stage_is_refused() -> None:
+    net = build_net()
+    stages = claim(parse_stages({"head": {"params": "head"}}), net)
+    with pytest.raises(
+        ConfigError, match=r"^stages: the optimizer holds 2 parameters that belong to no stage: backbone"
+    ):
+        StagedOptimizer(SGD(net.parameters(), lr=0.1), net, stages, [])
 
 
 def test_lbfgs_is_refused() -> None:
-    net = _net()
+    net = build_net()
     with pytest.raises(ConfigError, match="lbfgs takes one param group"):
-        StagedOptimizer(OptimizerFactory("lbfgs")(net), net, _stages(net), [])
+        StagedOptimizer(OptimizerFactory("lbfgs")(net), net, claim_stages(net), [])
 
 
-def test_a_scheduler_without_an_optimizer_is_refused() -> None:
-    net = _net()
-    optimizer = SGD(net.parameters(), lr=0.1)
-    with pytest.raises(ConfigError, match="no reference to the optimizer can be found in _Opaque"):
-        StagedOptimizer(optimizer, net, _stages(net), [_Opaque()])
-
-
-class _Opaque:
-    """Keeps its optimizer where nobody finds it."""
+class Opaque:
+    """A scheduler that stores no reference to its optimizer."""
 
     def step(self) -> None: ...
+
+
+def test_scheduler_without_a_reference_to_the_optimizer_is_refused() -> None:
+    net = build_net()
+    optimizer = SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ConfigError, match="^scheduler: no reference to the optimizer found in Opaque"):
+        StagedOptimizer(optimizer, net, claim_stages(net), [Opaque()])

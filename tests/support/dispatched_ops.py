@@ -1,4 +1,4 @@
-"""Counts what is dispatched to torch's kernels."""
+"""Counts the operators that are dispatched to torch's kernels."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Ops(TorchDispatchMode):
-    """The calls of each operator inside the `with` block."""
+class OpCounter(TorchDispatchMode):
+    """The number of calls of each operator inside the `with` block."""
 
     def __init__(self) -> None:
         super().__init__()

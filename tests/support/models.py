@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 
 class Tiny(nn.Module):
-    """A backbone and a head, with a loss of its own."""
+    """A backbone and a head of one linear layer each, with a loss of its own."""
 
     def __init__(self, *, bias: bool = True) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Tiny(nn.Module):
 
 
 class Tables(nn.Module):
-    """As `Tiny`, of embeddings with sparse gradients."""
+    """As `Tiny`, but of embeddings with sparse gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Block(nn.Module):
 
 
 class Net(nn.Module):
-    """An embedding, a backbone of two layers and a head: eleven parameters for rules to tell apart."""
+    """An embedding, a backbone of two layers and a head: eleven parameters for rules to select from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,12 +61,31 @@ class Tied(nn.Module):
         self.head.weight = self.embed.weight
 
 
+class Deep(nn.Module):
+    """A backbone whose three matrices are between parameters of other kinds, and a head; the same weights each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.Tanh(), nn.Linear(8, 6), nn.Linear(6, 8))
+        self.head = nn.Linear(8, 2)
+
+    def loss(self, seed: int = 0) -> Tensor:
+        batch = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+        return (self.head(self.backbone(batch)) - 1).square().mean()
+
+
 def names_of(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters()]
 
 
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """A copy of every parameter."""
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
 def model_for(optimizer: str) -> nn.Module:
-    """A model that the optimizer takes, the same at each call."""
+    """A model that the optimizer takes, with the same weights each time."""
     torch.manual_seed(0)
     return Tables() if optimizer == "sparse_adam" else Tiny(bias=optimizer != "muon")
 
@@ -83,11 +102,11 @@ def train(model: nn.Module, optimizer: Optimizer, num_steps: int) -> list[list[T
     weights = []
     for _ in range(num_steps):
         optimizer.step(closure)
-        weights.append([parameter.detach().clone() for parameter in model.parameters()])
+        weights.append(weights_of(model))
     return weights
 
 
 def same(ours: list[list[Tensor]], theirs: list[list[Tensor]]) -> bool:
-    """Whether two trajectories are equal, bit by bit."""
+    """Whether two trajectories of weights are equal, bit by bit."""
     pairs = [pair for a, b in zip(ours, theirs, strict=True) for pair in zip(a, b, strict=True)]
     return all(torch.equal(a, b) for a, b in pairs)

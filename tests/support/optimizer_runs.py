@@ -1,22 +1,32 @@
-"""One way to drive any optimizer: tensors, gradients that come and go, a group that joins late."""
+"""One script of gradients for any optimizer: gradients that come and go, and a group that joins late."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_optim import list_optimizers, optimizer_info
+from tests.support.save_and_load import save_and_load
 
 MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own]
-ALSO_TORCHS = [name for name in MEMBERS if not optimizer_info(name).is_ours]
+MEMBERS_IN_TORCH = [name for name in MEMBERS if not optimizer_info(name).is_native_only]
+MEMBERS_WITH_TWO_GRADIENTS = [name for name in MEMBERS if optimizer_info(name).evaluations > 1]
+
 SHAPES = [(3, 4), (5,), (), (2, 3, 2), (7,)]
 LATE = len(SHAPES) - 1
-JOINS_AT = 20
+"""The index of the parameter that joins late."""
+NUM_STEPS = 18
+JOINS_AT = 6
+FROZEN = range(4, 9)
+"""The steps in which the second parameter has no gradient."""
+RESUMES_AT = (5, 12)
+"""An odd and an even number of steps: a rule of two gradients a step resumes between them, and after both."""
 
-# What brings every line of a member's rule to run, beside its defaults.
+# What reaches every branch of a member's rule, besides its defaults.
 VARIANTS = {
     "adam": [{"amsgrad": True}, {"optimized_update": True}],
     "adamw": [{"amsgrad": True}],
@@ -28,7 +38,7 @@ VARIANTS = {
     "adaboundw": [{"amsbound": True}],
     "qhadam": [{"nus": (0.7, 0.9)}],
     "padam": [{"amsgrad": False}],
-    "ademamix": [{"alpha_warmup": 30, "beta3_warmup": 30}],
+    "ademamix": [{"alpha_warmup": 8, "beta3_warmup": 8}],
     "adopt": [{"clip": False}],
     "madgrad": [{"momentum": 0.0}],
     "lars": [{"momentum": 0.0}],
@@ -42,82 +52,64 @@ VARIANTS = {
     "extra_adam": [{"amsgrad": True}, {"optimized_update": True}],
     "prodigy": [{"bias_correction": True, "growth_rate": 1.5}, {"safeguard_warmup": True, "beta3": 0.9}],
 }
-SETTINGS = [(name, given) for name in MEMBERS for given in [{}, *VARIANTS.get(name, [])]]
+SETTINGS = [(name, options) for name in MEMBERS for options in [{}, *VARIANTS.get(name, [])]]
+"""Each member with its defaults and with each variant."""
 
 
-def setting_id(value) -> str | None:
-    if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items()) or "default"
-    return None
+def settings_of(name: str) -> list[dict[str, Any]]:
+    """The options of one member's settings."""
+    return [options for member, options in SETTINGS if member == name]
 
 
-def class_of(name: str) -> type[torch.optim.Optimizer]:
+def setting_id(setting: tuple[str, dict[str, Any]]) -> str:
+    name, options = setting
+    return ",".join([name, *(f"{key}={value}".replace(" ", "") for key, value in options.items())])
+
+
+def native_class(name: str) -> type[Optimizer]:
+    """Our class of a member, also where torch has one of the same rule."""
     return optimizer_info(name).load(own=True)
 
 
-# What each modifier is tried with.
-VALUES: dict[str, dict[str, Any]] = {
-    "skip_nonfinite": {"skip_nonfinite": True},
-    "centralize_gradients": {"centralize_gradients": True},
-    "adaptive_clip": {"adaptive_clip": 0.05},
-    "cautious_update": {"cautious_update": True},
-    "lookahead": {"lookahead": {"k": 3, "alpha": 0.25}},
-    "master_weights": {"master_weights": True},
-    "all": {
-        "skip_nonfinite": True,
-        "centralize_gradients": True,
-        "adaptive_clip": 0.05,
-        "cautious_update": True,
-        "lookahead": {"k": 3, "alpha": 0.25},
-        "master_weights": True,
-        "weight_decay": 0.1,
-    },
-}
-# Of several gradients a step, none can be skipped, and steps are not counted by gradients.
-SEVERAL = [name for name in MEMBERS if class_of(name).evaluations > 1]
-BY_STEPS = ("skip_nonfinite", "lookahead", "all")
-MASKED = ("cautious_update", "all")
-# What a step was, these make up for in the next one.
-MAKE_UP = ("ef_sgd", "omd", "optimistic_adam")
-PAIRS = [
-    (name, modifier)
-    for name in MEMBERS
-    for modifier in VALUES
-    if not (name in SEVERAL and modifier in BY_STEPS) and not (name in MAKE_UP and modifier in MASKED)
-]
-
-
-def new_params(dtype: torch.dtype = torch.float32, shapes=SHAPES) -> list[nn.Parameter]:
+def new_params(dtype: torch.dtype = torch.float32, shapes: Sequence[tuple[int, ...]] = SHAPES) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     return [nn.Parameter(torch.randn(shape, dtype=dtype, generator=generator)) for shape in shapes]
 
 
-def new_grads(dtype: torch.dtype = torch.float32, shapes=SHAPES, *, num_steps: int = 50) -> list[list[Tensor | None]]:
-    """Gradients by step and parameter: each vanishes now and then, the second is frozen for a while."""
+def new_grads(
+    dtype: torch.dtype = torch.float32, shapes: Sequence[tuple[int, ...]] = SHAPES, *, num_steps: int = NUM_STEPS
+) -> list[list[Tensor | None]]:
+    """Gradients by step and parameter: each is None now and then, the second one for several steps."""
     generator = torch.Generator().manual_seed(1)
     script = []
     for step in range(num_steps):
         grads = [torch.randn(shape, dtype=dtype, generator=generator) for shape in shapes]
-        script.append([None if (step + i) % 7 == 3 or (i == 1 and 10 <= step < 25) else g for i, g in enumerate(grads)])
+        script.append([None if (step + i) % 7 == 3 or (i == 1 and step in FROZEN) else g for i, g in enumerate(grads)])
         if step % 11 == 5:
             script[-1][0] = torch.zeros(shapes[0], dtype=dtype)
     return script
 
 
-def set_grads(params: list[nn.Parameter], grads: list[Tensor | None]) -> None:
+def set_grads(params: Sequence[nn.Parameter], grads: Sequence[Tensor | None]) -> None:
     for param, grad in zip(params, grads, strict=True):
         param.grad = None if grad is None else grad.clone()
 
 
-def drive(
-    cls, *, dtype=torch.float32, num_steps: int = 50, script=None, each=lambda step, optimizer: optimizer, **given
-):
-    """The parameters after each step, the last one joining late; `each` may swap the optimizer before a step."""
+def trajectory(
+    cls: Callable[..., Optimizer],
+    *,
+    dtype: torch.dtype = torch.float32,
+    num_steps: int = NUM_STEPS,
+    script: list[list[Tensor | None]] | None = None,
+    before_step: Callable[[int, Optimizer], Optimizer] = lambda step, optimizer: optimizer,
+    **options: Any,
+) -> list[list[Tensor]]:
+    """The parameters after each step of the script; `before_step` may replace the optimizer."""
     params = new_params(dtype)
-    optimizer = cls(params[:LATE], **given)
+    optimizer = cls(params[:LATE], **options)
     weights = []
     for step, grads in enumerate(script or new_grads(dtype, num_steps=num_steps)):
-        optimizer = each(step, optimizer)
+        optimizer = before_step(step, optimizer)
         if step == JOINS_AT:
             optimizer.add_param_group({"params": [params[LATE]], "lr": 0.02})
         set_grads(params, grads)
@@ -126,8 +118,8 @@ def drive(
     return weights
 
 
-def differences(ours, theirs) -> list[tuple[int, int]]:
-    """`(step, parameter)` of each that differs in a bit."""
+def differences(ours: Sequence[Sequence[Tensor]], theirs: Sequence[Sequence[Tensor]]) -> list[tuple[int, int]]:
+    """`(step, parameter)` of each tensor that differs in at least one bit."""
     return [
         (step, i)
         for step, (some, others) in enumerate(zip(ours, theirs, strict=True))
@@ -136,9 +128,17 @@ def differences(ours, theirs) -> list[tuple[int, int]]:
     ]
 
 
-def through_a_file(state_dict):
-    """A state dict as it comes back from disk."""
-    file = io.BytesIO()
-    torch.save(state_dict, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
+def resuming(
+    cls: Callable[..., Optimizer], at: Collection[int] = RESUMES_AT, **options: Any
+) -> Callable[[int, Optimizer], Optimizer]:
+    """For `before_step`: a new optimizer from a file before these steps, built with another lr and decay."""
+
+    def before_step(step: int, optimizer: Optimizer) -> Optimizer:
+        if step not in at:
+            return optimizer
+        groups = [{"params": group["params"], "lr": 0.5, "weight_decay": 0.3} for group in optimizer.param_groups]
+        resumed = cls(groups, **options)
+        resumed.load_state_dict(save_and_load(optimizer.state_dict()))
+        return resumed
+
+    return before_step

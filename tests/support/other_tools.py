@@ -1,7 +1,7 @@
-"""The callbacks that are compared, each set up for the same two plans.
+"""The callbacks that are compared, each configured for the same two plans.
 
-One: the backbone thaws at epoch 1. Two: its last layer thaws at epoch 2, the rest at epoch 4. Always at a tenth of the
-head's lr.
+Plan one: the backbone thaws at epoch 1. Plan two: its last layer thaws at epoch 2, the rest at epoch 4. In both, thawed
+layers train at a tenth of the head's lr.
 """
 
 from __future__ import annotations
@@ -32,40 +32,40 @@ PHASES = {
 
 
 class Tool(NamedTuple):
-    """A callback, made anew for each run, and the checkpoint callback that it gets on with."""
+    """How to build the callback for a run, and the class of checkpoint callback that it works with."""
 
-    callback: Callable[[], Callback]
-    checkpoint: type[ModelCheckpoint] = ModelCheckpoint
+    make_callback: Callable[[], Callback]
+    checkpoint_class: type[ModelCheckpoint] = ModelCheckpoint
 
 
 def lightning(epoch: int = 1, growth: float = 1.0, **arguments: Any) -> Tool:
-    """Lightning's callback for a `.backbone`, whose lr it multiplies by `growth` in each later epoch."""
-    given = {"lambda_func": lambda _: growth, "backbone_initial_ratio_lr": 0.1, "should_align": False, **arguments}
-    return Tool(lambda: BackboneFinetuning(epoch, **given))
+    """Lightning's callback on plan one. It multiplies the backbone's lr by `growth` in each later epoch."""
+    options = {"lambda_func": lambda _: growth, "backbone_initial_ratio_lr": 0.1, "should_align": False, **arguments}
+    return Tool(lambda: BackboneFinetuning(epoch, **options))
 
 
 def finetuning_scheduler(phases: Mapping[int, Any] = PHASES, **arguments: Any) -> Tool:
-    """By epochs alone and without a return to the best checkpoint, as the other two work."""
+    """finetuning-scheduler on plan two, by epochs only and without restoring the best checkpoint, like the others."""
     import finetuning_scheduler as fts
 
-    def make() -> Callback:
+    def make_callback() -> Callback:
         # It writes into the schedule, and sets the level of Lightning's logger, to INFO by default.
         schedule = {number: dict(phase) for number, phase in phases.items()}
         options = {"epoch_transitions_only": True, "restore_best": False, "logging_level": 40}
         return fts.FinetuningScheduler(schedule, **options, **arguments)
 
-    return Tool(make, fts.FTSCheckpoint)
+    return Tool(make_callback, fts.FTSCheckpoint)
 
 
 def ours(epoch: int = 1) -> Tool:
-    """The first plan."""
-    return staged({**HEAD, "backbone": {**BACKBONE, "at": {"epoch": epoch}}})
+    """StagedUnfreeze on plan one."""
+    return ours_with_stages({**HEAD, "backbone": {**BACKBONE, "at": {"epoch": epoch}}})
 
 
 def ours_in_phases() -> Tool:
-    """The second."""
-    return staged(STAGES)
+    """StagedUnfreeze on plan two."""
+    return ours_with_stages(STAGES)
 
 
-def staged(stages: Mapping[str, Any]) -> Tool:
+def ours_with_stages(stages: Mapping[str, Any]) -> Tool:
     return Tool(lambda: StagedUnfreeze(stages))

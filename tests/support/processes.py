@@ -1,4 +1,4 @@
-"""Commands in processes of their own, whose last words are shown when they fail."""
+"""Commands in processes of their own; when one fails, the end of its output is shown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_module(name: str, *arguments: object, timeout_s: int = 300, may_fail: bool = False) -> tuple[int, str, str]:
-    """`(exit status, stdout, stderr)` of `python -m NAME ARGUMENTS` in the checkout."""
+    """`(exit status, stdout, stderr)` of `python -m NAME ARGUMENTS`, run in the repository."""
     command = [sys.executable, "-m", name, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
-    assert may_fail or done.returncode == 0, f"{done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
-    return done.returncode, done.stdout, done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
+    if not may_fail:
+        assert process.returncode == 0, f"{process.returncode}\n{process.stdout[-3000:]}\n{process.stderr[-6000:]}"
+    return process.returncode, process.stdout, process.stderr

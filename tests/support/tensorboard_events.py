@@ -1,4 +1,4 @@
-"""What a run has written for TensorBoard."""
+"""Read what a run has written for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.support.training import fit
 
 Curves = dict[str, list[tuple[int, float]]]
+"""By tag: (step, value) of each point."""
 
 
-def curves_of(folder: Path) -> Curves:
-    """Every scalar in the event files below a folder, by tag."""
+def read_curves(folder: Path) -> Curves:
+    """Every scalar in the event files below a folder."""
     curves = defaultdict(list)
     for file in sorted(folder.rglob("events.*")):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
@@ -24,9 +25,14 @@ def curves_of(folder: Path) -> Curves:
     return curves
 
 
-def texts_of(folder: Path, tag: str) -> list[tuple[int, str]]:
-    """The texts under a tag, with their steps."""
-    events = EventAccumulator(str(next(folder.rglob("events.*")))).Reload()
+def read_events(folder: Path) -> EventAccumulator:
+    """The first event file below a folder."""
+    return EventAccumulator(str(next(folder.rglob("events.*")))).Reload()
+
+
+def read_texts(folder: Path, tag: str) -> list[tuple[int, str]]:
+    """(step, text) of each text under a tag."""
+    events = read_events(folder)
     if f"{tag}/text_summary" not in events.Tags()["tensors"]:
         return []
     found = events.Tensors(f"{tag}/text_summary")
@@ -34,6 +40,6 @@ def texts_of(folder: Path, tag: str) -> list[tuple[int, str]]:
 
 
 def fit_with_events(folder: Path, module: Any, *callbacks: Any, **arguments: Any) -> Curves:
-    """Fit, logging each step."""
+    """Fit with a TensorBoard logger that logs every step; returns its curves."""
     fit(module, folder, *callbacks, **{"logger": TensorBoardLogger(folder), "log_every_n_steps": 1, **arguments})
-    return curves_of(folder)
+    return read_curves(folder)

@@ -1,4 +1,4 @@
-"""For tests of callbacks: a small network with backbone and head, a loader that resumes, one way to fit them."""
+"""For tests of callbacks: a small network with backbone and head, a loader that resumes, and one way to fit them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCHES = 4
 
 
 class Loader:
-    """Four batches an epoch, ordered by the epoch alone; takes up within one by its state, at its end by its number."""
+    """Four batches per epoch, in an order that depends only on the epoch; resumes mid-epoch from its state."""
 
     def __init__(self, batches: int = BATCHES) -> None:
         generator = torch.Generator().manual_seed(0)
@@ -53,7 +53,7 @@ class Loader:
 
 
 class Net(LightningModule):
-    """A backbone with BatchNorm, dropout, and a head; `configure` stands in for `configure_optimizers`."""
+    """A backbone with BatchNorm, dropout, and a head; `configure(self)` is its `configure_optimizers`."""
 
     def __init__(self, configure: Callable[[Net], Any], dropout: float = 0.0) -> None:
         super().__init__()
@@ -85,9 +85,23 @@ def fit(
     seed: int = 1,
     **arguments: Any,
 ) -> Trainer:
-    """Fit, on the CPU unless told otherwise, with a checkpoint after each optimizer step where `save` says so."""
+    """Fit, by default on one CPU process.
+
+    Args:
+        module: trained on `loader`, else on its own `train_dataloader`, else on a `Loader`.
+        folder: gets the checkpoints.
+        callbacks: in this order.
+        epochs: the trainer's `max_epochs`.
+        ckpt_path: to resume from.
+        loader: the training data.
+        save: write a checkpoint `step=<n>.ckpt` after every optimizer step.
+        seed: of all generators.
+        arguments: of the Trainer.
+    """
     saving = [ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)] if save else []
-    arguments = {"accelerator": "cpu", "logger": False, "enable_checkpointing": bool(saving), **arguments}
+    arguments = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_checkpointing": bool(saving), **arguments}
+    if loader is None and type(module).train_dataloader is LightningModule.train_dataloader:
+        loader = Loader()
     seed_everything(seed, verbose=False)
     with warnings.catch_warnings():
         warnings.filterwarnings(
@@ -97,7 +111,6 @@ def fit(
             "ignore", message=".*(Checkpoint directory|dirpath has changed|Be aware that when using .ckpt_path).*"
         )
         trainer = Trainer(
-            devices=1,
             max_epochs=epochs,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -105,33 +118,27 @@ def fit(
             default_root_dir=folder,
             **arguments,
         )
-        trainer.fit(module, Loader() if loader is None else loader, ckpt_path=ckpt_path)
+        trainer.fit(module, loader, ckpt_path=ckpt_path)
     return trainer
 
 
-def same(first: Any, second: Any) -> bool:
-    """Whether two nests of containers hold bitwise the same."""
-    if isinstance(first, Tensor):
-        return isinstance(second, Tensor) and torch.equal(first, second)
-    if isinstance(first, dict):
-        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
-    if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
+def live_lrs(trainer: Trainer, module: LightningModule) -> dict[str, float]:
+    """The lr of each param group of the first optimizer, by the group's name."""
+    return {group["name"]: group["lr"] for group in trainer.optimizers[0].param_groups}
 
 
-class Witness(Callback):
-    """Notes what `look` sees after each optimizer step: by default each live group's name and lr."""
+class StepTrace(Callback):
+    """Appends what `read` returns after each optimizer step to `steps`: by default the live groups' lrs."""
 
-    def __init__(self, look: Callable[[Trainer, LightningModule], Any] | None = None) -> None:
-        self.look = look or (lambda trainer, _: {g["name"]: g["lr"] for g in trainer.optimizers[0].param_groups})
-        self.seen: list[Any] = []
-        self.handle: Any = None
+    def __init__(self, read: Callable[[Trainer, LightningModule], Any] = live_lrs) -> None:
+        self.read = read
+        self.steps: list[Any] = []
+        self._handle: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.handle = trainer.optimizers[0].register_step_post_hook(
-            lambda *_: self.seen.append(self.look(trainer, pl_module))
+        self._handle = trainer.optimizers[0].register_step_post_hook(
+            lambda *_: self.steps.append(self.read(trainer, pl_module))
         )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.handle.remove()
+        self._handle.remove()

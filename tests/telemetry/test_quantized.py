@@ -1,4 +1,4 @@
-"""State in few bits is measured as the numbers it stands for, or named as what is not."""
+"""Quantized state is measured as the numbers that it stands for; state in an unknown format is named."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch.utils._pytree import tree_map
 
 from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.inventory import Inventory
-from lightning_optim.telemetry.reading import state
+from lightning_optim.telemetry.reading import read_state
 from lightning_optim.telemetry.snapshot import Snapshot
 
 
 class Halved(torch.Tensor):
-    """Stands for twice its elements."""
+    """A tensor subclass that stands for twice its codes."""
 
     @staticmethod
     def __new__(cls, codes: torch.Tensor) -> Halved:
@@ -41,36 +41,38 @@ class Halved(torch.Tensor):
 
 
 class Opaque(Halved):
+    """A tensor subclass without a `dequantize` of its own."""
+
     dequantize = torch.Tensor.dequantize
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
-        raise NotImplementedError(f"{function} of what nobody knows")
+        raise NotImplementedError(f"{function} of an unknown format")
 
 
-def measured(state: dict, size: int = 300) -> tuple[dict, dict]:
+def measure(state: dict, size: int = 300) -> tuple[dict, dict]:
+    """`(values by signal, skipped)` of an optimizer with this state for a parameter of `size` elements."""
     layer = nn.Linear(1, size, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = state
-    plan = Plan.of(optimizer, layer)
-    snapshot = Snapshot(Inventory(optimizer, plan), 0)
-    snapshot.after()
+    snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, layer)), 0)
+    snapshot.after_step()
     values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
     return values, dict(snapshot.skipped)
 
 
-def test_a_tensor_that_can_be_dequantized() -> None:
-    values, skipped = measured({"exp_avg": Halved(torch.full((300, 1), 3, dtype=torch.uint8))})
+def test_a_tensor_with_its_own_dequantize_is_measured_as_its_numbers() -> None:
+    values, skipped = measure({"exp_avg": Halved(torch.full((300, 1), 3, dtype=torch.uint8))})
     assert values["norm/exp_avg"] == pytest.approx(math.sqrt(300) * 6) and not skipped
     assert values["state_mib"] == 300 / 2**20
 
 
 @pytest.mark.parametrize("size", [300, 512])
-def test_the_blockwise_code_of_bitsandbytes(size) -> None:
+def test_blockwise_codes_of_bitsandbytes_are_measured_as_their_numbers(size) -> None:
     """A table of 256 values, and a scale for each block of 256 elements."""
     codes = torch.arange(size).remainder(256).to(torch.uint8).view(size, 1)
     table, scales = torch.linspace(-1, 1, 256), torch.tensor([2.0, 0.5])
-    values, skipped = measured({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales}, size)
+    values, skipped = measure({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales}, size)
     exact = table[codes.flatten().long()] * torch.cat([scales[0].expand(256), scales[1].expand(size - 256)])
     assert values["norm/state1"] == pytest.approx(float(exact.double().norm()))
     assert not {"norm/qmap1", "norm/absmax1"} & values.keys()
@@ -78,27 +80,28 @@ def test_the_blockwise_code_of_bitsandbytes(size) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "description"),
     [
         (torch.zeros(300, dtype=torch.uint8), "Tensor of torch.uint8"),
         (Opaque(torch.zeros(300, dtype=torch.uint8)), "Opaque of torch.float32"),
     ],
-    ids=["codes without a table", "a class that cannot"],
+    ids=["codes without a table", "subclass without dequantize"],
 )
-def test_what_nobody_can_read_is_named(value, said) -> None:
-    values, skipped = measured({"momentum": value, "exp_avg": torch.ones(300, 1)})
-    assert skipped == {"momentum": said}
+def test_state_in_an_unknown_format_is_skipped_and_named(value, description) -> None:
+    values, skipped = measure({"momentum": value, "exp_avg": torch.ones(300, 1)})
+    assert skipped == {"momentum": description}
     assert "norm/momentum" not in values and "norm/exp_avg" in values
 
 
-def test_counts_and_masks_are_no_buffers() -> None:
+def test_step_counts_integers_and_flags_are_not_buffers() -> None:
     layer = nn.Linear(2, 2, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = {"step": torch.tensor(3.0), "seen": torch.ones(2, dtype=torch.int64), "on": True}
-    assert state(optimizer, Plan.of(optimizer, layer))[:2] == ([], {})
+    state = read_state(optimizer, Plan.from_optimizer(optimizer, layer))
+    assert (state.buffers, state.skipped) == ([], {})
 
 
-def test_a_buffer_that_has_another_signal_s_name() -> None:
-    values, _ = measured({"param": torch.ones(300, 1)})
+def test_a_buffer_named_like_another_signal_gets_a_name_of_its_own() -> None:
+    values, _ = measure({"param": torch.ones(300, 1)})
     assert values["norm/state_param"] == pytest.approx(math.sqrt(300))
     assert values["norm/param"] != values["norm/state_param"]

@@ -1,1 +1,1 @@
-"""Hydra config groups of lightning-optim; a package, since Hydra 1.4 reads `pkg://` from packages only."""
+"""The Hydra config groups of lightning-optim. A package, as Hydra 1.4 reads `pkg://` URLs from packages only."""

@@ -1,1 +1,1 @@
-"""The family's members: a rule each."""
+"""The native optimizers of the catalog: one file per update rule."""

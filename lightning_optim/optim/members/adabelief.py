@@ -12,26 +12,17 @@ from .radam import rectification
 
 
 class AdaBelief(Member, name="adabelief"):
-    """Adam scaled by how far gradients stray from their average (Zhuang et al., arXiv:2010.07468, algorithm 2).
+    """Adam scaled by how far gradients deviate from their average (Zhuang et al., arXiv:2010.07468, algorithm 2).
 
-    eps stands twice, as in the paper: it is added to the variance `s` in the state at every step, so that `s` tends to
-    eps / (1 - β2) where gradients are as predicted, and again to the root. For the floor that Adam has from its eps,
-    take eps = eps_adam². The gradient's distance is measured from the average that holds it already. So do
-    pytorch_optimizer and optax (whose two eps are apart); labml_nn adds eps beside the state. With `rectify` the step
-    adapts once ρ_t >= 5, as in the authors' code, which then forgets amsgrad: we and pytorch_optimizer do not.
+    eps is used twice, as in the paper: it is added to the variance `s` in the state at every step, so that `s` tends to
+    eps / (1 - β2) where gradients are as predicted, and again to the root. For the floor that Adam gets from its eps,
+    use eps = eps_adam². Deviations are measured from the average that already includes the gradient, as in
+    pytorch_optimizer and optax (which has two separate eps); labml_nn adds eps outside the state. With `rectify` the
+    step is adaptive once ρ_t >= 5, as in the authors' code; that code then ignores amsgrad, this class and
+    pytorch_optimizer do not.
 
-    Args and options are `Adam`'s, less optimized_update; the decay is decoupled by default. And:
-
-    Args:
-        amsgrad: divide by the largest variance so far.
-        rectify: rectify the variance as `RAdam` does.
-        degenerate_to_sgd: until then, take SGD's step with momentum; else none (decay goes on).
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_var`, with amsgrad `max_exp_avg_var`. In
-    float16 the default eps is 0: use bfloat16 or float32.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_avg_var: running average of the squared deviation.
 
     Example:
         >>> from torch import nn
@@ -51,7 +42,7 @@ class AdaBelief(Member, name="adabelief"):
     @staticmethod
     def update(p, g, m, s, s_max=None, *, w1, b2, w2, eps, size, root, adapt) -> Update:
         m.lerp_(g, w1)
-        surprise = g - m
-        s.mul_(b2).addcmul_(surprise, surprise, value=w2).add_(eps)
+        deviation = g - m
+        s.mul_(b2).addcmul_(deviation, deviation, value=w2).add_(eps)
         s_hat = s if s_max is None else s_max.clamp_min_(s)
         return Update(m, size, over=(s_hat.sqrt() / root).add_(eps) if adapt else None)

@@ -1,4 +1,4 @@
-"""AdaBound, and what differs from it by an option: AdaBoundW, AMSBound."""
+"""AdaBound and its variants AdaBoundW and AMSBound."""
 
 from __future__ import annotations
 
@@ -12,28 +12,15 @@ from .moments import corrected_lr, moments
 
 
 class AdaBound(Member, name="adabound"):
-    """Adam whose steps are bounded ever closer to SGD's (Luo et al., arXiv:1902.09843, algorithm 2).
+    """Adam whose step sizes are bounded, ever closer to SGD's (Luo et al., arXiv:1902.09843, algorithm 2).
 
-    The bounds are the authors' code's: they tend to final_lr · lr / peak_lr, so a schedule moves them too; `peak_lr` is
-    the param group's, its lr when it was added, in the checkpoint with it. eps is added to the uncorrected root.
+    The bounds are those of the authors' code: they converge to final_lr · lr / peak_lr, so a schedule moves them too.
+    `peak_lr` is a key of the param group, its lr when it was added; checkpoints hold it. eps is added to the
+    uncorrected root.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size at the start, > 0 when a group is added.
-        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
-        final_lr: the step size of SGD that it ends with, at lr = peak_lr.
-        gamma: how fast the bounds close, > 0: their distance falls as 1 / (γ t).
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        amsbound: divide by the largest second moment so far.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsbound `max_exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
-            group's `peak_lr` is 0.
+        lr: learning rate; must be > 0 when a group is added.
+        gamma: convergence speed of the bounds: the distance between them falls as 1 / (γ t).
 
     Example:
         >>> from torch import nn
@@ -58,13 +45,9 @@ class AdaBound(Member, name="adabound"):
 
 
 class AdaBoundW(AdaBound, name="adaboundw"):
-    """`AdaBound` with weight decay apart from gradient and lr (`absolute`), as the authors' code has it.
+    """`AdaBound` with weight decay decoupled from the gradient and the lr (`absolute`), as in the authors' code.
 
-    Args, options and state are `AdaBound`'s.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
-            group's `peak_lr` is 0.
+    Paper: Luo et al., arXiv:1902.09843; Loshchilov & Hutter, arXiv:1711.05101.
 
     Example:
         >>> from torch import nn
@@ -74,13 +57,7 @@ class AdaBoundW(AdaBound, name="adaboundw"):
 
 
 class AMSBound(AdaBound, name="amsbound"):
-    """`AdaBound` with `amsbound`, under the paper's name.
-
-    Args, options and state are `AdaBound`'s with amsbound, which is not said again.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; a
-            group's `peak_lr` is 0; amsbound is given as false.
+    """`AdaBound` with `amsbound`, under the name that the paper gives it (Luo et al., arXiv:1902.09843).
 
     Example:
         >>> from torch import nn

@@ -13,18 +13,11 @@ class Adadelta(Member, name="adadelta"):
     """Steps in the units of the parameter (Zeiler, arXiv:1212.5701, algorithm 1), bitwise `torch.optim.Adadelta`.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: factor of the step; the paper has none, so 1.
-        rho: decay rate of the running averages, in [0, 1].
-        eps: added under both roots.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        lr: factor on the step; the paper has none, hence the default of 1.
 
-    State of each parameter, of its shape and dtype: `square_avg` (of gradients), `acc_delta` (of squared steps).
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        square_avg: running average of squared gradients.
+        acc_delta: running average of squared updates.
 
     Example:
         >>> from torch import nn

@@ -15,22 +15,10 @@ from .member import Member
 class Adagrad(Member, name="adagrad"):
     """Steps scaled by all gradients so far (Duchi et al. 2011, diagonal form), bitwise `torch.optim.Adagrad`'s loop.
 
-    The state is made at a parameter's first gradient; torch makes it in the constructor, with the same values.
+    The state is created at a parameter's first gradient; torch creates it in the constructor, with the same values.
 
-    Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        lr_decay: at step t, lr / (1 + (t - 1) lr_decay).
-        weight_decay: coefficient, or a `WeightDecay`.
-        initial_accumulator_value: what the sum of squares begins with.
-        eps: added to the denominator.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `sum`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        sum: sum of squared gradients.
 
     Example:
         >>> from torch import nn

@@ -20,27 +20,18 @@ from .member import Member
 class Adai(Member, name="adai"):
     """SGD whose momentum is stronger where gradients are small (Xie et al., arXiv:2006.15815, algorithm 2).
 
-    The lr is the same for all; what adapts is β1 = 1 - β0 v̂ / mean(v̂), clipped to [0, 1 - ε].
+    All coordinates have the same lr; what adapts is the momentum β1 = 1 - β0 v̂ / mean(v̂), clipped to [0, 1 - ε].
 
-    The mean is over all parameters that take the step, so one's path depends on the others: parameters whose gradients
-    are small beside the rest get the more momentum. It is read from the device once a step. pytorch_optimizer's mean is
-    never below ε = 1e-3: where mean squares of gradients are smaller, as in most networks, each of its β1 tends to
-    1 - ε.
+    The mean is over all parameters of the step, so a parameter's trajectory depends on the others: parameters with
+    smaller gradients than the rest get more momentum. The mean is read from the device once a step. In
+    pytorch_optimizer the mean is never below ε = 1e-3: where mean squared gradients are smaller, as in most networks,
+    each of its β1 tends to 1 - ε.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size, of a momentum that is an average: ten times that of SGD with momentum 0.9.
-        betas: β0 >= 0, the strength of the adaptation; β2, decay rate of the squared gradient's average, in [0, 1).
-        eps: no β1 is above 1 - ε; in (0, 1].
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        lr: learning rate, of a momentum that is an average: use ten times that of SGD with momentum 0.9.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `bias_correction1` (1 less the product of
-    each β1 so far).
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        bias_correction1: 1 minus the product of each β1 so far.
 
     Example:
         >>> from torch import nn
@@ -51,30 +42,30 @@ class Adai(Member, name="adai"):
     _mean = 0.0
 
     def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
-        return one_mean(self, groups)
+        return compute_mean(self, groups)
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b0, b2 = group["betas"]
-        # Where all gradients were 0, so is each v.
+        # The mean is 0 where all gradients were 0; then each v is 0 too.
         scale = b0 / (1 - b2**t) / self._mean if self._mean > 0 else 0.0
         return {"scale": scale, "eps": group["eps"], "lr": group["lr"]}
 
     @staticmethod
     def update(p, g, m, v, bias1, *, scale, eps, lr) -> Update:
-        w1 = (v * scale).clamp_min_(eps).clamp_max_(1.0)  # 1 - β1; v is up to date already
+        w1 = (v * scale).clamp_min_(eps).clamp_max_(1.0)  # 1 - β1; compute_mean has updated v
         m.lerp_(g, w1)
         bias1.addcmul_(w1, 1 - bias1)
         return Update(m, lr, over=bias1)
 
 
 @contextmanager
-def one_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None]:
-    """A step before which every v takes in its gradient, so that the mean of all is known."""
+def compute_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None]:
+    """Update every v before the step, so that the mean over all parameters is known in it."""
     sums, count = [], 0
     for group in groups:
-        around, b2 = StepContext.of(group, None), group["betas"][1]
+        context, b2 = StepContext.from_group(group, None), group["betas"][1]
         for bucket in optimizer.buckets(group):
-            bucket.run(partial(_advance, around, b2), ("exp_avg_sq",), foreach=group["foreach"])
+            bucket.run(partial(_update_v, context, b2), ("exp_avg_sq",), foreach=group["foreach"])
             for v in (real(state["exp_avg_sq"]) for state in bucket.states):
                 sums.append(v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) / (1 - b2**bucket.t))
                 count += v.numel()
@@ -82,6 +73,6 @@ def one_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None]:
     yield
 
 
-def _advance(around: StepContext, b2: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
-    g = around.gradient(p, g)
+def _update_v(context: StepContext, b2: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    g = context.transform_gradient(p, g)
     buffers[0].mul_(b2).addcmul_(g, g, value=1 - b2)

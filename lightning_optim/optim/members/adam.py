@@ -1,4 +1,4 @@
-"""Adam, and what differs from it by an option: AdamW, AMSGrad."""
+"""Adam and its variants AdamW and AMSGrad."""
 
 from __future__ import annotations
 
@@ -14,32 +14,13 @@ from .moments import moments
 class Adam(Member, name="adam"):
     """Adam (Kingma & Ba, arXiv:1412.6980, algorithm 1), bitwise `torch.optim.Adam`.
 
-    With a tensor lr torch computes with tensors, and differs by 1e-9; ours is the number it holds. For the equations
-    of each of the family type `lightning-optim show` and its name.
+    With a tensor lr, torch computes with tensors and its results differ by 1e-9; here the number in the tensor is used.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size, a number or a tensor of one element.
-        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
-        eps: added to the denominator. In float16 the default is 0, as in torch, and what has had no gradient but 0
-            becomes NaN: use bfloat16, float32 or `master_weights`.
-        weight_decay: coefficient, or a `WeightDecay`.
-        amsgrad: divide by the largest second moment so far (arXiv:1904.09237), taken before bias correction as torch
-            and the paper have it.
-        optimized_update: add eps to the uncorrected second moment's root (the paper, end of section 2, where
-            ε̂ = √(1 - β2^t) ε makes the two equal); torch's is the form without.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers, which
-            all of the family take: `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
-            `lookahead`, `master_weights`. `lightning-optim show adam` says what each does.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
-
-    Beside its own, the state of each of the family has `step`, a count of no dimension on the CPU; with lookahead
-    `slow`; with skip_nonfinite the number `skipped`, once a step was; with master_weights, where the parameter is of
-    16 bits, `master`, and all of it in float32.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        amsgrad: divide by the largest second moment so far (arXiv:1904.09237), taken before bias correction as in torch
+            and the paper.
+        optimized_update: add eps to the root of the uncorrected second moment (end of section 2 of the paper, where ε̂
+            = √(1 - β2^t) ε makes the two forms equal); torch has the form without.
 
     Example:
         >>> from torch import nn
@@ -65,11 +46,6 @@ class Adam(Member, name="adam"):
 class AdamW(Adam, name="adamw"):
     """`Adam` with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101), bitwise `torch.optim.AdamW`.
 
-    Args, options and state are `Adam`'s; weight_decay is 0.01 by default.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
-
     Example:
         >>> from torch import nn
         >>> optim.AdamW(nn.Linear(3, 2).parameters()).param_groups[0]["weight_decay_mode"]
@@ -78,15 +54,10 @@ class AdamW(Adam, name="adamw"):
 
 
 class AMSGrad(Adam, name="amsgrad"):
-    """`Adam` with `amsgrad` (Reddi et al., arXiv:1904.09237, algorithm 2), under the paper's name.
+    """`Adam` with `amsgrad` (Reddi et al., arXiv:1904.09237, algorithm 2), under the name that the paper gives it.
 
-    The maximum is of uncorrected moments, as in torch, and corrected after it; optax corrects before it, or not at all.
-
-    Args, options and state are `Adam`'s with amsgrad, which is not said again.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group;
-            amsgrad is given as false.
+    The maximum is taken of uncorrected moments, as in torch, and corrected afterwards; optax corrects before it, or not
+    at all.
 
     Example:
         >>> from torch import nn

@@ -15,24 +15,18 @@ from .moments import bias_corrections, moments
 
 
 class AdamMini(Member, name="adam_mini"):
-    """Adam with one second moment for a block of each tensor (Zhang et al., arXiv:2406.16793, algorithm 1).
+    """Adam with one second moment for each block of a tensor (Zhang et al., arXiv:2406.16793, algorithm 1).
 
-    What is a block is said by group, not guessed from names as in the authors' code: 1 a tensor by default, as that has
-    it for all that it does not recognise; for a transformer the paper wants one a head in queries and keys
-    (num_blocks: num_heads), and one a row, `null`, in embeddings, values, projections, MLPs and the output. The
-    second moment of a block is the mean of its g².
+    The second moment of a block averages the mean of its g². Blocks are configured per param group, not guessed from
+    parameter names as in the authors' code. The default is one block per tensor, which that code uses for all
+    parameters that it does not recognize. For a transformer the paper wants one block per head in queries and keys
+    (num_blocks: num_heads), and one per row (null) in embeddings, values, projections, MLPs and the output layer.
 
-    Args and options are `AdamW`'s, less amsgrad and optimized_update, and:
-
-    Args:
-        num_blocks: into how many equal parts each tensor of the group is cut, along its first dimension; null: its
-            rows.
-
-    State of each parameter, of its dtype: `exp_avg`, of its shape, and `block_sq_avg`, a number for each block.
+    State:
+        block_sq_avg: one number per block, of its dtype.
 
     Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group; or a
-            tensor cannot be cut into so many blocks.
+        ConfigError: a tensor cannot be cut into `num_blocks` equal blocks.
 
     Example:
         >>> from torch import nn
@@ -43,7 +37,7 @@ class AdamMini(Member, name="adam_mini"):
     """
 
     def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        return {"block_sq_avg": (num_blocks(group["num_blocks"], param), 1)}
+        return {"block_sq_avg": (count_blocks(group["num_blocks"], param), 1)}
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), **bias_corrections(t, group), "num_blocks": group["num_blocks"]}
@@ -51,26 +45,26 @@ class AdamMini(Member, name="adam_mini"):
     @staticmethod
     def update(p, g, m, v, *, w1, b2, w2, eps, size, root, num_blocks) -> Update:
         m.lerp_(g, w1)
-        v.mul_(b2).add_(blocks(g, num_blocks).square().mean(1, keepdim=True), alpha=w2)
-        return Update((blocks(m, num_blocks) / (v.sqrt() / root).add_(eps)).view_as(p), size)
+        v.mul_(b2).add_(split_blocks(g, num_blocks).square().mean(1, keepdim=True), alpha=w2)
+        return Update((split_blocks(m, num_blocks) / (v.sqrt() / root).add_(eps)).view_as(p), size)
 
 
-def blocks(x: Any, num: int | None) -> Any:
-    """A tensor as a matrix, a row for each block."""
-    # With the new dimensions a vector has rows too, and so has a number.
+def split_blocks(x: Any, num: int | None) -> Any:
+    """A tensor as a matrix with one row per block."""
+    # The two new dimensions give vectors and 0-d tensors rows too.
     return x.reshape(num, -1) if num is not None else x.unsqueeze(-1).unsqueeze(-1).flatten(1)
 
 
-def num_blocks(asked: int | None, param: Tensor) -> int:
-    """How many there are.
+def count_blocks(num: int | None, param: Tensor) -> int:
+    """The number of blocks of a tensor.
 
     Raises:
-        ConfigError: it cannot be cut so.
+        ConfigError: its rows cannot be divided into `num` equal blocks.
     """
     rows = param.shape[0] if param.ndim else 1
-    if asked is not None and rows % asked and asked != 1:
+    if num is not None and rows % num and num != 1:
         raise ConfigError(
-            f"num_blocks: got {asked}, but a parameter of the shape {list(param.shape)} has {rows} rows, which "
-            f"cannot be cut into {asked} equal blocks. Give it a group of its own, with num_blocks: 1"
+            f"num_blocks: got {num}, but a parameter of the shape {list(param.shape)} has {rows} rows, which "
+            f"cannot be cut into {num} equal blocks. Give it a group of its own, with num_blocks: 1"
         )
-    return rows if asked is None else asked
+    return rows if num is None else num

@@ -12,13 +12,10 @@ from .member import Member
 class Adamax(Member, name="adamax"):
     """Adam with the infinity norm (Kingma & Ba, arXiv:1412.6980, algorithm 2), bitwise `torch.optim.Adamax`.
 
-    eps is added to |g|, inside the maximum, as torch has it; the paper has none. Args and options are `Adam`'s, less
-    amsgrad and optimized_update.
+    eps is added to |g|, inside the maximum, as in torch; the paper has no eps.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_inf`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_inf: exponentially weighted infinity norm.
 
     Example:
         >>> from torch import nn

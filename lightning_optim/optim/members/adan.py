@@ -10,26 +10,17 @@ from .member import Member
 
 
 class Adan(Member, name="adan"):
-    """Adam with Nesterov's momentum from differences of gradients (Xie et al., arXiv:2208.06677, algorithm 1).
+    """Adam with Nesterov momentum from differences of gradients (Xie et al., arXiv:2208.06677, algorithm 1).
 
-    betas are decay rates, as in the authors' code; the paper's are 1 less these. The first step has no difference. All
-    three averages are bias-corrected, as there. Decay is decoupled, their `no_prox`; by default they divide the
-    parameter by 1 + lr λ after the step. optax weighs the differences by 1 - β2, which is the paper's formula with the
-    code's β2: 0.08 where it should be 0.92.
+    betas are decay rates, as in the authors' code; the paper's are 1 minus these. The difference is 0 at the first
+    step. All three averages are bias-corrected, as in that code. Weight decay is decoupled, which that code calls
+    `no_prox`; its default divides the parameter by 1 + lr λ after the step. optax weights the differences by 1 - β2,
+    which is the paper's formula with the code's β2: 0.08 where it should be 0.92.
 
-    Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the running averages of the gradient, of its difference, and of the square of the two.
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_diff`, `exp_avg_sq`, `previous_grad`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_avg_diff: running average of gradient differences.
+        exp_avg_sq: running average of (g + β2 δ)².
+        previous_grad: the gradient of the previous step.
 
     Example:
         >>> from torch import nn
@@ -44,9 +35,9 @@ class Adan(Member, name="adan"):
         return {**averages, **sizes, "eps": group["eps"], "first": t == 1}
 
     @staticmethod
-    def update(p, g, m, d, n, before, *, w1, b2, w2, b3, w3, root, size, size_d, eps, first) -> tuple[Update, Update]:
-        diff = g - (g if first else before)
-        before.copy_(g)
+    def update(p, g, m, d, n, previous, *, w1, b2, w2, b3, w3, root, size, size_d, eps, first) -> tuple[Update, Update]:
+        diff = g - (g if first else previous)
+        previous.copy_(g)
         m.lerp_(g, w1)
         d.lerp_(diff, w2)
         ahead = diff.mul_(b2).add_(g)

@@ -12,28 +12,19 @@ from .moments import moments
 
 
 class AdEMAMix(Member, name="ademamix"):
-    """AdamW with a second, far longer momentum beside the first (Pagliardini et al., arXiv:2409.03137, algorithm 1).
+    """AdamW with a second, much slower momentum (Pagliardini et al., arXiv:2409.03137, algorithm 1).
 
-    The slow average is not bias-corrected. `alpha_warmup` and `beta3_warmup` bring in its weight and its length, best
-    over the whole run; without them early steps may diverge. β3 warms up as in the paper; the authors' code adds 1e-8
-    to each β there. Its `alpha` is 2, as ours; that of pytorch_optimizer and optax is 5.
+    The slow average is not bias-corrected. `alpha_warmup` and `beta3_warmup` phase in its weight and its length,
+    ideally over the whole run; without them early steps may diverge. β3 warms up as in the paper; the authors' code
+    adds 1e-8 to each β there. alpha is 2 as in the authors' code; in pytorch_optimizer and optax it is 5.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the running averages of the gradient, of its square, and of the slow one, in [0, 1).
-        alpha: weight of the slow average.
-        alpha_warmup: steps over which its weight grows from 0; None: it is there from the start.
-        beta3_warmup: steps over which its half-life grows linearly from that of the fast one; None: no warm-up.
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        alpha_warmup: steps over which alpha grows linearly from 0; None: no warm-up.
+        beta3_warmup: steps over which the half-life of the slow average grows linearly from that of the fast one; None:
+            no warm-up.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_slow`, `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_avg_slow: the slow running average of the gradient.
 
     Example:
         >>> from torch import nn
@@ -44,7 +35,7 @@ class AdEMAMix(Member, name="ademamix"):
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2, b3 = group["betas"]
         alpha = group["alpha"] * min(t / (group["alpha_warmup"] or 1), 1)
-        w_slow = 1 - between(b1, b3, min(t / (group["beta3_warmup"] or 1), 1))
+        w_slow = 1 - interpolate_beta(b1, b3, min(t / (group["beta3_warmup"] or 1), 1))
         bias = {"bias1": 1 - b1**t, "root": (1 - b2**t) ** 0.5}
         return {**moments({**group, "betas": (b1, b2)}), **bias, "alpha": alpha, "w_slow": w_slow, "lr": group["lr"]}
 
@@ -56,13 +47,13 @@ class AdEMAMix(Member, name="ademamix"):
         return Update((m / bias1).add_(slow, alpha=alpha), lr, over=(v.sqrt() / root).add_(eps))
 
 
-def between(start: float, end: float, part: float) -> float:
-    """The decay rate whose half-life is so far on the way from that of `start` to that of `end`."""
-    if part == 1:
+def interpolate_beta(start: float, end: float, fraction: float) -> float:
+    """The decay rate whose half-life is this fraction of the way from that of `start` to that of `end`."""
+    if fraction == 1:
         return end
-    life = (1 - part) * _life(start) + part * _life(end)
-    return math.exp(-1 / life) if life > 0 else 0.0
+    half_life = (1 - fraction) * _half_life(start) + fraction * _half_life(end)
+    return math.exp(-1 / half_life) if half_life > 0 else 0.0
 
 
-def _life(beta: float) -> float:
+def _half_life(beta: float) -> float:
     return -1 / math.log(beta) if beta > 0 else 0.0

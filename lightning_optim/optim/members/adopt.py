@@ -12,30 +12,22 @@ from .moments import moments
 
 
 class ADOPT(Member, name="adopt"):
-    """Adam that converges with any β2: v leaves the present gradient out (Taniguchi et al., arXiv:2411.02853).
+    """Adam that converges with any β2: v does not include the current gradient (Taniguchi et al., arXiv:2411.02853).
 
-    The gradient is divided by the root of the second moment *before* it, and then averaged. The first gradient only
-    sets that moment: no step is taken, while a decay of the parameter itself goes on, as in pytorch_optimizer; the
-    authors' code leaves it out that once.
+    The gradient is divided by the root of the *previous* second moment, and then averaged. The first gradient only sets
+    that moment: no step is taken, but the parameter itself still decays, as in pytorch_optimizer; the authors' code
+    skips the decay at that step.
 
-    `clip` bounds each normalised gradient by (t - 1)^(1/4), as the authors' code does since its second version, against
-    the first gradients being near 0; the first step is within ±1, as there and in optax, pytorch_optimizer's within
+    `clip` bounds each normalized gradient by (t - 1)^(1/4), as the authors' code does since its second version, for
+    first gradients near 0. The first step is within ±1, as there and in optax; in pytorch_optimizer it is within
     ±2^(1/4).
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the running averages of the normalised gradient and of the squared one, in [0, 1).
-        eps: least denominator; it is not added.
-        weight_decay: coefficient, or a `WeightDecay`.
-        clip: bound the normalised gradients.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        betas: decay rates of the running averages of the normalized gradient and of the squared gradient.
+        eps: minimum of the denominator; it is not added.
 
-    State of each parameter, of its shape and dtype: `exp_avg` (of normalised gradients), `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_avg: running average of normalized gradients.
 
     Example:
         >>> from torch import nn

@@ -11,18 +11,14 @@ from .moments import corrected_lr, moments
 
 
 class DiffGrad(Member, name="diffgrad"):
-    """Adam with friction where the gradient hardly changes (Dubey et al., arXiv:1909.11015).
+    """Adam with smaller steps where the gradient hardly changes (Dubey et al., arXiv:1909.11015).
 
-    Each step is multiplied by sigmoid(|g - g of the step before|), from 1/2 to 1; before the first step that gradient
-    is 0. eps is added to the uncorrected root, as in the authors' second version, which we follow. In their first, the
-    gradient of the step before was p.grad itself: where that is zeroed in place, the friction was 1/2 throughout.
+    Each step is multiplied by the friction sigmoid(|g - previous g|), between 1/2 and 1; the previous gradient is
+    initially 0. eps is added to the uncorrected root, as in the second version of the authors' code. In their first
+    version the previous gradient was p.grad itself: where that is zeroed in place, the friction was always 1/2.
 
-    Args and options are `Adam`'s, less amsgrad and optimized_update.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous_grad`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        previous_grad: the gradient of the previous step.
 
     Example:
         >>> from torch import nn
@@ -34,9 +30,9 @@ class DiffGrad(Member, name="diffgrad"):
         return {**moments(group), "size": corrected_lr(t, group)}
 
     @staticmethod
-    def update(p, g, m, v, before, *, w1, b2, w2, eps, size) -> Update:
+    def update(p, g, m, v, previous, *, w1, b2, w2, eps, size) -> Update:
         m.lerp_(g, w1)
         v.mul_(b2).addcmul_(g, g, value=w2)
-        friction = (before - g).abs_().sigmoid_()
-        before.copy_(g)
+        friction = (previous - g).abs_().sigmoid_()
+        previous.copy_(g)
         return Update(friction.mul_(m), size, over=v.sqrt().add_(eps))

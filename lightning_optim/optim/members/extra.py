@@ -12,32 +12,20 @@ from .two_gradients import TwoGradients
 
 
 class ExtraSGD(TwoGradients, name="extra_sgd"):
-    """SGD by the gradient ahead, where a first step leads to (Gidel et al., arXiv:1802.10551, algorithm 2).
+    """SGD by the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 2).
 
-    For games, as GANs are, which gradient descent circles around. A step takes two gradients: the first extrapolates;
-    the second, at that point, is what leaves from where the parameters were. So `step(closure)` calls the closure twice
-    and returns the loss before; Lightning's automatic optimization gives it that closure. Without a closure each `step`
-    takes one gradient: one extrapolates, the next one steps, as the paper does with a fresh batch for each. In between,
-    where the parameters were is in the state, so a checkpoint holds it. As in the authors' code, both gradients count
-    as steps and go into the momentum.
+    For games such as GANs, where gradient descent moves in circles. A step takes two gradients: the first extrapolates,
+    and the second, at that point, is applied from where the parameters were. `step(closure)` therefore calls the
+    closure twice and returns its first loss; Lightning's automatic optimization passes such a closure. Without a
+    closure, each `step` takes one gradient: the first call extrapolates, the next one steps, as in the paper with a
+    fresh batch for each. Between the two, the original parameters are in the state, so checkpoints hold them. As in the
+    authors' code, both gradients count as steps and go into the momentum.
 
-    A closure sets the gradients anew, so this does not go with gradient accumulation. A parameter without the first
-    gradient takes its step from where it is; without the second, it goes back and takes none.
+    A closure computes the gradients anew, so this does not work with gradient accumulation. A parameter without the
+    first gradient takes its step from where it is; without the second, it is restored and takes no step.
 
-    Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        momentum: factor of the running sum of gradients; 0: none is kept.
-        weight_decay: coefficient, or a `WeightDecay`.
-        nesterov: with Nesterov's momentum.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers (see
-            `Adam`) but `skip_nonfinite` and `lookahead`, which do not go with two gradients a step.
-
-    State of each parameter, of its shape and dtype: `origin`, with momentum `momentum_buffer`; and the numbers `away`,
-    1 between the two gradients, and `taken`, of steps.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        origin: the parameter before the extrapolation.
 
     Example:
         >>> import torch
@@ -51,32 +39,28 @@ class ExtraSGD(TwoGradients, name="extra_sgd"):
         (1.0, 0.25, 1.25)
     """
 
-    home = "origin"
+    origin_buffer = "origin"
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         names = ("momentum", "nesterov")
-        return {**{name: group[name] for name in names}, "size": group["lr"], **self.where(group)}
+        return {**{name: group[name] for name in names}, "size": group["lr"], **self.advance_phase(group)}
 
     @staticmethod
-    def update(p, g, origin, b=None, *, momentum, nesterov, size, ahead, back) -> Update:
+    def update(p, g, origin, b=None, *, momentum, nesterov, size, moves_away, moves_back) -> Update:
         d = g if b is None else b.mul_(momentum).add_(g)
         d = g.add(b, alpha=momentum) if nesterov and b is not None else d
-        return extragradient(p, origin, Update(d, size), ahead=ahead, back=back)
+        return extragradient(p, origin, Update(d, size), moves_away=moves_away, moves_back=moves_back)
 
 
 class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
-    """`Adam` by the gradient ahead, where a first step leads to (Gidel et al., arXiv:1802.10551, algorithm 4).
+    """`Adam` by the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 4).
 
-    Two gradients a step, with and without a closure, as `ExtraSGD` has it. Both go into the moments and count as steps,
-    as in the paper. eps stands where Adam has it; the authors' code adds it to the uncorrected root, which is
-    optimized_update.
+    A step takes two gradients, with or without a closure, as in `ExtraSGD`. Both go into the moments and count as
+    steps, as in the paper. eps is added as in Adam; the authors' code adds it to the uncorrected root, which is
+    `optimized_update`.
 
-    Args and options are `Adam`'s, but `skip_nonfinite` and `lookahead`, which do not go with two gradients a step.
-
-    State of each parameter, of its shape and dtype: that of `Adam`, and `origin`, `away` and `taken` as in `ExtraSGD`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        origin: the parameter before the extrapolation.
 
     Example:
         >>> from torch import nn
@@ -84,18 +68,20 @@ class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
         2
     """
 
-    home = "origin"
+    origin_buffer = "origin"
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
-        return {**super().coefficients(t, group), **self.where(group)}
+        return {**super().coefficients(t, group), **self.advance_phase(group)}
 
     @staticmethod
-    def update(p, g, origin, *moments, ahead, back, **coefficients) -> Update:  # type: ignore[override]
-        return extragradient(p, origin, Adam.update(p, g, *moments, **coefficients), ahead=ahead, back=back)
+    def update(p, g, origin, *moments, moves_away, moves_back, **coefficients) -> Update:  # type: ignore[override]
+        return extragradient(
+            p, origin, Adam.update(p, g, *moments, **coefficients), moves_away=moves_away, moves_back=moves_back
+        )
 
 
-def extragradient(p: Any, origin: Any, step: Update, *, ahead: bool, back: bool) -> Update:
-    """The first step as it is; the second from where the first one began, if there was one."""
-    if ahead:
+def extragradient(p: Any, origin: Any, step: Update, *, moves_away: bool, moves_back: bool) -> Update:
+    """The first step unchanged; the second one starts from where the first one did, if there was one."""
+    if moves_away:
         origin.copy_(p)
-    return replace(step, start=origin) if back else step
+    return replace(step, start=origin) if moves_back else step

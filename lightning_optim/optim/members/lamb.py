@@ -11,26 +11,16 @@ from .moments import moments
 
 
 class LAMB(Member, name="lamb"):
-    """Adam whose step in each tensor has the tensor's norm (You et al., arXiv:1904.00962, algorithm 2).
+    """Adam whose step in each tensor is proportional to the tensor's norm (You et al., arXiv:1904.00962, algorithm 2).
 
     φ is the identity and both moments are bias-corrected, as in the paper's algorithm and in optax; pytorch_optimizer
-    clips ‖p‖ at 10 and does not correct the second moment, timm skips the ratio where there is no decay. The ratio is 1
-    where ‖p‖ or ‖r‖ is 0, so that zero-initialised tensors move. It sees the parameter before any decay of the
-    parameter itself.
+    clips ‖p‖ at 10 and does not correct the second moment, timm skips the ratio where there is no weight decay. The
+    ratio is 1 where ‖p‖ or ‖r‖ is 0, so that zero-initialized tensors move. The ratio uses the parameter before any
+    decay of the parameter itself.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size, in units of the tensor's norm.
-        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, the modifiers (see
-            `Adam`), `maximize`, `foreach`, `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        lr: learning rate, relative to the tensor's norm.
+        weight_decay: weight decay coefficient; `update`, inside the ratio, is the paper's.
 
     Example:
         >>> from torch import nn

@@ -11,20 +11,16 @@ from .moments import bias_corrections, moments
 
 
 class LaProp(Member, name="laprop"):
-    """The momentum of Adam's normalised gradients (Ziyin et al., arXiv:2002.04839, algorithm 1).
+    """Momentum of Adam's normalized gradients (Ziyin et al., arXiv:2002.04839, algorithm 1).
 
-    Each gradient is divided by the root of its second moment before it is averaged, so β1 and β2 may be chosen apart.
-    The lr stands outside the average, as in the paper. The authors' code and pytorch_optimizer have it inside and weigh
-    each gradient by the lr of its step: the same at a constant lr, another rule under a schedule. Decay comes before
-    the step, and is decoupled; the authors' code multiplies by 1 - λ after it (`absolute`).
+    Each gradient is divided by the root of its second moment before it is averaged, so that β1 and β2 can be chosen
+    independently. lr multiplies the average, as in the paper. In the authors' code and pytorch_optimizer lr is inside
+    the average and weights each gradient by the lr of its step: the same at a constant lr, another rule under a
+    schedule. The parameter decays before the step, and decoupled; the authors' code multiplies it by 1 - λ after the
+    step (`absolute`).
 
-    Args and options are `Adam`'s, less amsgrad and optimized_update; the decay is decoupled by default. An eps of
-    1e-15, the authors', is 0 in float16: use bfloat16 or float32.
-
-    State of each parameter, of its shape and dtype: `exp_avg` (of normalised gradients), `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        exp_avg: running average of normalized gradients.
 
     Example:
         >>> from torch import nn

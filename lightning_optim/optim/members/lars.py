@@ -10,27 +10,16 @@ from .member import Member
 
 
 class LARS(Member, name="lars"):
-    """SGD whose step in each tensor is in proportion to the tensor's norm (You et al., arXiv:1708.03888, algorithm 1).
+    """SGD whose step in each tensor is proportional to the tensor's norm (You et al., arXiv:1708.03888, algorithm 1).
 
-    As in the paper, lr stands inside the momentum, and ‖g‖ + λ ‖p‖ under the ratio. optax has ‖g + λ p‖ there, which is
-    `weight_decay_mode: l2`; pytorch_optimizer multiplies the momentum by the lr, and leaves vectors as they are: give
-    them a group of another algorithm, as most do. The ratio is 1 where a norm is 0, so that zero-initialised tensors
-    move; there and in both of those the step is lr g, without the trust coefficient. The paper has no lr for all cases:
-    with 1 a step is a thousandth of the tensor's norm.
+    As in the paper, lr is inside the momentum, and the ratio divides by ‖g‖ + λ ‖p‖. optax divides by ‖g + λ p‖, which
+    is `weight_decay_mode: l2`. pytorch_optimizer multiplies the momentum by lr, and does not scale vectors: give them a
+    group with another algorithm, as is common. The ratio is 1 where a norm is 0, so that zero-initialized tensors move;
+    there the step is lr g without the trust coefficient, as in both of those. The paper has no single lr: with 1, a
+    step is a thousandth of the tensor's norm.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        momentum: factor of the running sum of steps; 0: none is kept.
-        trust_coefficient: the part of a tensor's norm that a step of lr 1 moves it by.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (`update`: inside the ratio, the paper's), `cautious_decay`, the modifiers (see
-            `Adam`), `maximize`, `foreach`, `fused`.
-
-    State of each parameter, of its shape and dtype: with momentum `momentum_buffer`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        weight_decay: weight decay coefficient; `update`, inside the ratio, is the paper's.
 
     Example:
         >>> from torch import nn

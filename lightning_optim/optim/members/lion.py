@@ -10,22 +10,10 @@ from .member import Member
 
 
 class Lion(Member, name="lion"):
-    """Steps by the sign of an interpolated momentum (Chen et al., arXiv:2302.06675, algorithm 2).
+    """Sign of an interpolated momentum (Chen et al., arXiv:2302.06675, algorithm 2).
 
-    Every coordinate moves by lr: take it 3 to 10 times smaller than AdamW's, and weight_decay as much larger.
-
-    Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: weights of the momentum in the step and in its own average, in [0, 1).
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    Every coordinate moves by lr: use an lr 3 to 10 times smaller than AdamW's, and a weight_decay larger by that
+    factor.
 
     Example:
         >>> from torch import nn

@@ -12,25 +12,21 @@ from .member import Member
 
 
 class MADGRAD(Member, name="madgrad"):
-    """Dual averaging by a cube root, with momentum (Defazio & Jelassi, arXiv:2101.11075, algorithm 1).
+    """Dual averaging with a cube root, and momentum (Defazio & Jelassi, arXiv:2101.11075, algorithm 1).
 
-    The parameter is an average of points z = x0 - s / (v^(1/3) + ε), with x0 where it stood at its first gradient and
-    s, v weighted sums of all gradients and of their squares. Little or no weight decay is needed. As in the authors'
-    code, optax and pytorch_optimizer, ε is added to the lr too, but not where that is 0, as in the last.
+    The parameter is an average of points z = x0 - s / (v^(1/3) + ε), where x0 is the parameter before its first step
+    and s, v are weighted sums of all gradients and of their squares. Little or no weight decay is needed. As in the
+    authors' code, optax and pytorch_optimizer, ε is also added to lr, but not where lr is 0, as in the last.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size; to be searched anew, neither SGD's nor Adam's is near it.
-        momentum: share of the parameter in the average of points, in [0, 1); with 0 no x0 is kept.
-        eps: added to the cube root, and to the lr; > 0, where the authors also allow 0.
-        weight_decay: coefficient, or a `WeightDecay`; `decoupled` is experimental, say the authors.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        lr: learning rate; tune it anew, as neither SGD's nor Adam's is close.
+        weight_decay: weight decay coefficient; the authors call `decoupled` experimental.
+        eps: added to the cube root, and to lr; the authors also allow 0.
 
-    State of each parameter, of its shape and dtype: `grad_sum_sq`, `s`, with momentum `x0`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        grad_sum_sq: weighted sum of squared gradients.
+        s: weighted sum of gradients.
+        x0: the parameter before its first step.
 
     Example:
         >>> from torch import nn
@@ -48,8 +44,8 @@ class MADGRAD(Member, name="madgrad"):
 
     @staticmethod
     def update(p, g, v, s, x0=None, *, eps, w, third, size) -> Update:
-        # p - z. Without momentum p was the last z, which says where x0 is.
-        away = p - x0 if x0 is not None else -s / v.pow(third).add_(eps)
+        # The step is p - z, and offset is p - x0: without momentum p is the last z, which gives x0.
+        offset = p - x0 if x0 is not None else -s / v.pow(third).add_(eps)
         v.addcmul_(g, g, value=w)
         s.add_(g, alpha=w)
-        return Update(away.addcdiv_(s, v.pow(third).add_(eps)), size)
+        return Update(offset.addcdiv_(s, v.pow(third).add_(eps)), size)

@@ -11,27 +11,19 @@ from .moments import bias_corrections, moments
 
 
 class MARS(Member, name="mars"):
-    """AdamW on gradients of less variance (Yuan et al., arXiv:2411.10438, MARS-AdamW, the approximate form).
+    """AdamW on gradients with reduced variance (Yuan et al., arXiv:2411.10438, MARS-AdamW, the approximate form).
 
-    The gradient is moved on from that of the step before, by γ β1 / (1 - β1) of the difference, and clipped to norm 1
-    in each tensor. Before a parameter's first step that gradient is 0, as in the authors' code; the exact form would
-    evaluate the last batch again. The rule takes every tensor. What they do by default, AdamW where a tensor is no
-    matrix, is a rule of the config: `{kinds: [bias, norm, vector], optimizer: adamw}`.
+    The gradient is extrapolated from the previous one by γ β1 / (1 - β1) times their difference, and clipped to norm 1
+    in each tensor. The previous gradient is initially 0, as in the authors' code; the exact form would evaluate the
+    last batch again. All tensors are stepped by this rule. The authors use AdamW for tensors that are not matrices; in
+    a config that is a rule: `{kinds: [bias, norm, vector], optimizer: adamw}`.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the running averages of the corrected gradient and of its square, in [0, 1).
-        gamma: γ, how much of the variance is corrected; 0 is AdamW with its gradients clipped.
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        betas: decay rates of the running averages of the corrected gradient and of its square.
+        gamma: γ, strength of the variance reduction; 0 is AdamW with clipped gradients.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous_grad`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        previous_grad: the gradient of the previous step.
 
     Example:
         >>> from torch import nn
@@ -44,9 +36,9 @@ class MARS(Member, name="mars"):
         return {**moments(group), **bias_corrections(t, group), "ahead": group["gamma"] * b1 / (1 - b1)}
 
     @staticmethod
-    def update(p, g, m, v, before, *, w1, b2, w2, eps, ahead, size, root) -> Update:
-        c = (g - before).mul_(ahead).add_(g)
-        before.copy_(g)
+    def update(p, g, m, v, previous, *, w1, b2, w2, eps, ahead, size, root) -> Update:
+        c = (g - previous).mul_(ahead).add_(g)
+        previous.copy_(g)
         c.div_(c.norm().clamp_min(1.0))
         m.lerp_(c, w1)
         v.mul_(b2).addcmul_(c, c, value=w2)

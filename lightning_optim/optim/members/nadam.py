@@ -12,21 +12,17 @@ from .moments import moments
 
 
 class NAdam(Member, name="nadam"):
-    """Adam with Nesterov's momentum (Dozat 2016, algorithm 2), bitwise the loop of `torch.optim.NAdam`.
+    """Adam with Nesterov momentum (Dozat 2016, algorithm 2), bitwise the loop of `torch.optim.NAdam`.
 
     As in torch, μ follows its schedule, and the product of all μ is rounded to float32 (to float64 where that is the
-    default dtype), which limits the precision to 1e-7, with float64 parameters too. optax and timm have a constant β1
+    default dtype), which limits the precision to 1e-7 even with float64 parameters. optax and timm have a constant β1
     in place of the schedule.
-
-    Args and options are `Adam`'s, less amsgrad and optimized_update, and:
 
     Args:
         momentum_decay: ψ of the momentum schedule μ_t = β1 (1 - 0.96^(t ψ) / 2).
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`; and the number `mu_product`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        mu_product: the product of all μ so far, a float.
 
     Example:
         >>> from torch import nn
@@ -40,7 +36,7 @@ class NAdam(Member, name="nadam"):
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         (b1, b2), lr, psi = group["betas"], group["lr"], group["momentum_decay"]
         mu, mu_next = (b1 * (1.0 - 0.5 * 0.96 ** (step * psi)) for step in (t, t + 1))
-        product = scalar(group["mu_product"]).mul_(mu).item()  # rounded, as torch's
+        product = scalar(group["mu_product"]).mul_(mu).item()  # rounded, as in torch
         sizes = {"size_g": lr * (1.0 - mu) / (1.0 - product), "size_m": lr * mu_next / (1.0 - product * mu_next)}
         return {**moments(group), **sizes, "bias2": 1 - b2**t, "mu_product": product}
 
@@ -53,12 +49,9 @@ class NAdam(Member, name="nadam"):
 
 
 class NAdamW(NAdam, name="nadamw"):
-    """`NAdam` with decoupled weight decay, as `torch.optim.NAdam(decoupled_weight_decay=True)`, bitwise.
+    """`NAdam` with decoupled weight decay, bitwise `torch.optim.NAdam(decoupled_weight_decay=True)`.
 
-    Args, options and state are `NAdam`'s; weight_decay is 0.01 by default.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    Paper: Dozat 2016; Loshchilov & Hutter, arXiv:1711.05101.
 
     Example:
         >>> from torch import nn

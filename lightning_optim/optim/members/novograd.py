@@ -13,26 +13,17 @@ from .member import Member
 
 
 class NovoGrad(Member, name="novograd"):
-    """Momentum of gradients scaled by their norm in each tensor (Ginsburg et al., arXiv:1905.11286, algorithm 1).
+    """Momentum of gradients divided by their norm in each tensor (Ginsburg et al., arXiv:1905.11286, algorithm 1).
 
-    The first gradient alone makes the first second moment, and nothing is corrected for bias, as in the authors' code
-    and in optax. With `grad_averaging` the authors' code takes 1 - β1 of the first gradient too, and so do we;
-    pytorch_optimizer takes all of it.
+    The first gradient alone sets the first second moment, and there is no bias correction, as in the authors' code and
+    in optax. With `grad_averaging` the first gradient is weighted by 1 - β1 too, as in the authors' code; not in
+    pytorch_optimizer.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the momentum and of the running average of ‖g‖², in [0, 1).
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        grad_averaging: take 1 - β1 of each scaled gradient into the momentum, not all of it.
-        **options: `weight_decay_mode` (`update`: added to the scaled gradient, the paper's), `cautious_decay`, the
-            modifiers (see `Adam`), `maximize`, `foreach`, `fused`.
+        weight_decay: weight decay coefficient; `update`, added to the scaled gradient, is the paper's.
 
-    State of each parameter, of its dtype: `exp_avg`, of its shape, and `sq_norm_avg`, one number.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        sq_norm_avg: running average of ‖g‖², one number of its dtype.
 
     Example:
         >>> from torch import nn

@@ -10,22 +10,16 @@ from .member import Member
 
 
 class OMD(Member, name="omd"):
-    """Gradient descent by twice the gradient less the one before (Daskalakis et al., arXiv:1711.00141, eq. 4).
+    """Gradient descent by twice the gradient minus the previous one (Daskalakis et al., arXiv:1711.00141, eq. 4).
 
-    Optimistic mirror descent without constraints: it does not circle around the solution of a game, as of a GAN. Before
-    the first gradient there was none, so that step is doubled, as in the paper; optax takes the first one once.
+    Optimistic mirror descent without constraints: it does not move in circles around the solution of a game such as a
+    GAN. The previous gradient is initially 0, so the first step is doubled, as in the paper; in optax it is not.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, `maximize`, `foreach`, `fused`, and the modifiers (see
-            `Adam`) but `cautious_update`: the next step takes back what was never taken.
+        cautious_update: not supported, as the next step subtracts the whole of this one.
 
-    State of each parameter, of its shape and dtype: `previous`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        previous: the previous gradient.
 
     Example:
         >>> import torch

@@ -11,18 +11,16 @@ from .moments import moments
 
 
 class OptimisticAdam(Member, name="optimistic_adam"):
-    """Adam that takes each step twice and the one before it back (Daskalakis et al., arXiv:1711.00141, algorithm 1).
+    """Adam that doubles each step and subtracts the previous one (Daskalakis et al., arXiv:1711.00141, algorithm 1).
 
-    So it does not circle around the solution of a game, as of a GAN. Before the first step there was none, so that one
-    is doubled, as in the paper; optax takes the first one once. eps stands where Adam has it.
+    It does not move in circles around the solution of a game such as a GAN. The previous step is initially 0, so the
+    first step is doubled, as in the paper; in optax it is not. eps is added as in Adam.
 
-    Args and options are `Adam`'s, less optimized_update and `cautious_update`: the next step takes back what was never
-    taken.
+    Args:
+        cautious_update: not supported, as the next step subtracts the whole of this one.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, `previous`, with amsgrad `max_exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        previous: the previous step of Adam, without lr.
 
     Example:
         >>> from torch import nn

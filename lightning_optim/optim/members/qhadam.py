@@ -11,28 +11,17 @@ from .moments import moments
 
 
 class QHAdam(Member, name="qhadam"):
-    """Adam between its moments and the gradient itself (Ma & Yarats, arXiv:1810.06801, eq. 15).
+    """Adam that interpolates between its moments and the gradient (Ma & Yarats, arXiv:1810.06801, eq. 15).
 
-    The step is a mean of gradient and corrected momentum, ν1 the momentum's share; so is the second moment with ν2.
-    nus = (1, 1) is Adam, and the authors' default; they advise nus = (0.7, 1) with betas = (0.995, 0.999).
+    The step is a weighted mean of the gradient and the corrected momentum, whose weight is ν1; ν2 does the same for the
+    second moment. nus = (1, 1) is Adam, and the authors' default; they recommend nus = (0.7, 1) with betas = (0.995,
+    0.999).
 
-    Their code keeps the corrected averages in the state, we correct as we read; that is the same. pytorch_optimizer
-    keeps the weights of that correction in float32, which limits it to 1e-8 in float64.
+    Their code stores the corrected averages, this class corrects them when they are used; the results are the same.
+    pytorch_optimizer stores the weights of that correction in float32, which limits it to 1e-8 in float64.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size.
-        betas: decay rates of the running averages of the gradient and of its square, in [0, 1).
-        nus: shares of the averages, in [0, 1], against the present gradient and its square.
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        nus: weights ν1, ν2 of the running averages against the current gradient and its square.
 
     Example:
         >>> from torch import nn

@@ -1,4 +1,4 @@
-"""RAdam, and the rectification that AdaBelief has from it."""
+"""RAdam, and its rectification of the variance, which AdaBelief uses too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .moments import moments
 def rectification(t: float, b2: float) -> tuple[float, float]:
     """ρ_t, the length of the approximated simple moving average, and r_t, the variance rectification.
 
-    r_t holds where ρ_t > 4 (Liu et al., arXiv:1908.03265, algorithm 2); 0 elsewhere.
+    r_t is defined where ρ_t > 4 (Liu et al., arXiv:1908.03265, algorithm 2), and 0 elsewhere.
     """
     rho_inf = 2 / (1 - b2) - 1
     rho = rho_inf - 2 * t * b2**t / (1 - b2**t)
@@ -23,22 +23,13 @@ def rectification(t: float, b2: float) -> tuple[float, float]:
 
 
 class RAdam(Member, name="radam"):
-    """Adam with its variance rectified (Liu et al., arXiv:1908.03265), bitwise the loop of `torch.optim.RAdam`.
+    """Adam that rectifies its variance (Liu et al., arXiv:1908.03265), bitwise the loop of `torch.optim.RAdam`.
 
-    The step adapts once ρ_t > 5, as torch has it. The paper's algorithm says > 4; its authors' code, labml_nn, optax
-    and pytorch_optimizer, and AdaBelief's authors, >= 5, which differs where ρ_t is 5 exactly.
-
-    Args and options are `Adam`'s, and:
+    The step is adaptive once ρ_t > 5, as in torch. The paper's algorithm says > 4; its authors' code, labml_nn, optax,
+    pytorch_optimizer and AdaBelief's authors say >= 5, which differs where ρ_t is exactly 5.
 
     Args:
-        amsgrad: as `Adam`'s.
-        degenerate_to_sgd: take SGD's step with momentum until then; else none (decay goes on).
-        optimized_update: add eps to the uncorrected second moment's root; True is torch's form.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`, with amsgrad `max_exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        optimized_update: add eps to the root of the uncorrected second moment, as torch does.
 
     Example:
         >>> from torch import nn

@@ -17,27 +17,18 @@ from .member import Member
 
 
 class SophiaG(Member, name="sophia_g"):
-    """Momentum over an estimate of the Hessian's diagonal, clipped (Liu et al., arXiv:2305.14342, algorithm 3).
+    """Momentum over a clipped estimate of the Hessian's diagonal (Liu et al., arXiv:2305.14342, algorithm 3).
 
-    lr is what a coordinate moves by at most, as in the authors' code and the paper's last version (its first version,
-    and pytorch_optimizer's Sophia-H, clip at ρ and move by lr ρ at most). As in that code eps is added to ρ h; the
-    paper takes the larger of the two. Until `update_hessian` is first called a step is the momentum's sign.
+    lr is the largest step of a coordinate, as in the authors' code and the paper's last version (its first version, and
+    pytorch_optimizer's Sophia-H, clip at ρ and so move by lr ρ at most). As in that code, eps is added to ρ h; the
+    paper takes the larger of the two. Until `update_hessian` is first called, a step is the sign of the momentum.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: the largest step of a coordinate.
-        betas: decay rates of the running averages of the gradient and of the Hessian's estimates, in [0, 1).
-        rho: how much of the Hessian counts: a step is clipped where |m| > ρ h. The smaller, the more are.
-        eps: added to the denominator.
-        weight_decay: coefficient, or a `WeightDecay`.
-        **options: `weight_decay_mode` (decoupled), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
+        lr: learning rate, the largest step of a coordinate.
+        rho: scale of the Hessian: a step is clipped where |m| > ρ h, so more often with a smaller ρ.
 
-    State of each parameter, of its shape and dtype: `exp_avg`, `hessian`. In float16 the default eps is 0: use bfloat16
-    or float32.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+    State:
+        hessian: running average of the Hessian's estimates.
 
     Example:
         >>> import torch
@@ -60,24 +51,25 @@ class SophiaG(Member, name="sophia_g"):
 
     @torch.no_grad()
     def update_hessian(self, num_samples: float, grads: Mapping[Tensor, Tensor] | None = None) -> None:
-        """Take in an estimate of the Hessian's diagonal: h ← β2 h + (1 - β2) B g², the Gauss-Newton-Bartlett estimator.
+        """Update the Hessian's diagonal with the Gauss-Newton-Bartlett estimator: h ← β2 h + (1 - β2) B g².
 
-        One that is not finite is left out. Under Lightning `SophiaHessian` calls it.
+        An estimate that is not finite is ignored. With Lightning, the callback `SophiaHessian` calls this method.
 
         Args:
-            num_samples: B, the number of samples, or of tokens, that the loss is the mean over.
-            grads: of the loss with labels sampled from the model's own output, by parameter, each of its shape and not
-                scaled; None: those at hand, the parameters' `grad`.
+            num_samples: B, the number of samples or tokens that the loss averages over.
+            grads: gradients by parameter, each of its shape and unscaled, of the loss with labels sampled from the
+                model's own output; None: the parameters' current `grad`.
 
         Raises:
             ConfigError: a gradient is sparse.
         """
-        every = [param for group in self.param_groups for param in group["params"]]
-        found = {p: p.grad for p in every if p.grad is not None} if grads is None else grads
-        for index, group in enumerate(self.param_groups if all_finite(found.values()) else ()):
+        if grads is None:
+            params = [param for group in self.param_groups for param in group["params"]]
+            grads = {param: param.grad for param in params if param.grad is not None}
+        for index, group in enumerate(self.param_groups if all_finite(grads.values()) else ()):
             check_gradients(group, index, "SophiaG", allow_complex=True)
             b2 = group["betas"][1]
-            for param in (param for param in group["params"] if param in found):
+            for param in (param for param in group["params"] if param in grads):
                 h = real(self.ensure_state(group, param)["hessian"])
-                g = real(found[param]).to(h.dtype)
+                g = real(grads[param]).to(h.dtype)
                 h.mul_(b2).addcmul_(g, g, value=(1 - b2) * num_samples)

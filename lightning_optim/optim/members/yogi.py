@@ -13,27 +13,17 @@ from .moments import corrected_lr
 
 
 class Yogi(Member, name="yogi"):
-    """Adam whose second moment moves by the size of g², up or down (Zaheer et al., NIPS 2018, algorithm 2).
+    """Adam whose second moment moves by the magnitude of g², up or down (Zaheer et al., NIPS 2018, algorithm 2).
 
-    So the step grows slowly where gradients suddenly shrink. Defaults, bias correction and start are the first author's
-    (TensorFlow Addons): only the second moment starts at `initial_accumulator_value`, and eps is added to its
-    uncorrected root; the paper corrects nothing. pytorch_optimizer and optax add eps to the corrected root, and start
-    the first moment there too, so that parameters move where every gradient is zero.
+    The step size therefore grows slowly where gradients suddenly become small. Defaults, bias correction and initial
+    values are the first author's (TensorFlow Addons): only the second moment starts at `initial_accumulator_value`, and
+    eps is added to its uncorrected root; the paper corrects nothing. pytorch_optimizer and optax add eps to the
+    corrected root and also start the first moment at that value, so that parameters move where every gradient is zero.
 
     Args:
-        params: tensors, `(name, parameter)` pairs, or param groups.
-        lr: step size; ten times Adam's, as eps is large.
-        betas: decay rate of the running average of the gradient, and 1 less the rate of the second moment, in [0, 1).
-        eps: added to the denominator; the paper's is 1e-3.
-        weight_decay: coefficient, or a `WeightDecay`.
-        initial_accumulator_value: what the second moment starts with.
-        **options: `weight_decay_mode` (L2), `cautious_decay`, the modifiers (see `Adam`), `maximize`, `foreach`,
-            `fused`.
-
-    State of each parameter, of its shape and dtype: `exp_avg`, `exp_avg_sq`.
-
-    Raises:
-        ConfigError: a hyperparameter is unknown, out of bounds or at odds with another, at the top or in a group.
+        lr: learning rate; ten times Adam's, as eps is large.
+        betas: decay rate of the running average of the gradient, and 1 minus the rate of the second moment.
+        eps: added to the denominator; 1e-3 as in the paper.
 
     Example:
         >>> from torch import nn
@@ -48,11 +38,11 @@ class Yogi(Member, name="yogi"):
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         b1, b2 = group["betas"]
-        return {"w1": 1 - b1, "less": b2 - 1, "eps": group["eps"], "size": corrected_lr(t, group)}
+        return {"w1": 1 - b1, "minus_w2": b2 - 1, "eps": group["eps"], "size": corrected_lr(t, group)}
 
     @staticmethod
-    def update(p, g, m, v, *, w1, less, eps, size) -> Update:
+    def update(p, g, m, v, *, w1, minus_w2, eps, size) -> Update:
         m.lerp_(g, w1)
         square = g * g
-        v.addcmul_((v - square).sign_(), square, value=less)
+        v.addcmul_((v - square).sign_(), square, value=minus_w2)
         return Update(m, size, over=v.sqrt().add_(eps))

@@ -1,1 +1,1 @@
-"""Programs that tests run in processes of their own: several ranks, killed runs, other tools."""
+"""What tests run in processes of their own."""

@@ -1,56 +1,46 @@
-"""Trains with SophiaHessian under DDP: `python -m tests.support.runs.hessian FOLDER`; each rank writes what it saw."""
+"""Train with SophiaHessian under DDP."""
 
 from __future__ import annotations
 
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import LightningModule, Trainer
 from torch.nn import functional
 
 from lightning_optim import OptimizerFactory, SophiaHessian
 from lightning_optim.optim.gauss_newton import SampledGradients
-from tests.support.runs.ddp import Whole
-from tests.support.training import Witness
+from tests.support.runs.common import RankNet, configured, fit_on_ranks
+from tests.support.training import StepTrace
+
+SOPHIA = OptimizerFactory("sophia_g", lr=0.01)
 
 
-class Looks(Whole):
-    """Keeps the first step's gradients at labels drawn for its own half of the batch."""
+class ReferenceNet(RankNet):
+    """Computes the first step's gradients at labels sampled for this rank's half of the batch."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         if self.trainer.global_step == 0:
             params = dict(self.named_parameters())
 
-            def note(num_samples: float, grads: Any) -> None:
+            def store(num_samples: float, grads: Any) -> None:
                 assert num_samples == 4
                 self.grads = {name: grads[p].clone() for name, p in params.items()}
 
-            with SampledGradients(list(params.values()), self.trainer.global_rank, 1.0, note):
+            with SampledGradients(list(params.values()), self.trainer.global_rank, 1.0, store):
                 functional.cross_entropy(self(batch[0]), batch[1])
 
 
-def main(folder: Path) -> None:
-    warnings.simplefilter("ignore")
-    seed_everything(0, verbose=False)
-
-    def look(trainer: Trainer, module: Any) -> Any:
-        state = trainer.optimizers[0].state
-        return {name: state[p]["hessian"].clone() for name, p in module.named_parameters()}
-
-    witness = Witness(look)
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, enable_checkpointing=False, callbacks=[SophiaHessian(2), witness],
-    )  # fmt: skip
-    module = Looks(OptimizerFactory("sophia_g", lr=0.01))
-    trainer.fit(module)
-    weights = [p.detach() for p in module.parameters()]
-    found = {"hessians": witness.seen, "weights": weights, "grads": module.grads}
-    torch.save(found, folder / f"rank{trainer.global_rank}.pt")
+def read_hessians(trainer: Trainer, module: LightningModule) -> dict[str, torch.Tensor]:
+    state = trainer.optimizers[0].state
+    return {name: state[p]["hessian"].clone() for name, p in module.named_parameters()}
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def train(folder: Path, *, num_ranks: int) -> dict[str, Any]:
+    """The Hessians after each step, the weights at the end, and this rank's reference gradients."""
+    torch.manual_seed(0)
+    trace, module = StepTrace(read_hessians), ReferenceNet(configured(SOPHIA))
+    fit_on_ranks(module, folder, SophiaHessian(2), trace, num_ranks=num_ranks, epochs=2)
+    weights = [p.detach().clone() for p in module.parameters()]
+    return {"hessians": trace.steps, "weights": weights, "grads": module.grads}

@@ -1,14 +1,7 @@
-"""What OptimizerMonitor logs in two processes and in one at the same global batch.
-
-`tests.support.runs.monitor FOLDER HOW`: `alone`, `alone_unclipped`, `ddp`, `root` or `apart` (FSDP2 with
-and without a common root). Each rank notes the values by tag and step, and the collectives that a log has taken.
-"""
+"""What OptimizerMonitor logs under DDP and FSDP2, or in one process at the same global batch."""
 
 from __future__ import annotations
 
-import os
-import sys
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,26 +9,21 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.strategies import ModelParallelStrategy
 
-from lightning_optim import OptimizerFactory, OptimizerMonitor, StagedUnfreeze
+from lightning_optim import OptimizerMonitor, StagedUnfreeze
 from lightning_optim.telemetry import reductions
-from tests.support.runs.ddp import Whole
-from tests.support.runs.sharded import Apart, Sharded
+from tests.support.runs.common import RankNet, RootlessNet, ShardedNet, configured, fit_on_ranks
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 3}, "lr_scale": 0.1}}
-FACTORY = OptimizerFactory("adamw", lr=0.01, groups={"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}})
-
-
 COLLECTIVES = ("all_reduce", "all_gather", "broadcast", "all_gather_object", "all_gather_into_tensor")
+MODULES = {"ddp": RankNet, "root": ShardedNet, "no root": RootlessNet}
 
 
-class Noted(Logger):
-    """Keeps what it is given."""
+class MemoryLogger(Logger):
+    """Stores the optimizer's metrics."""
 
-    name, version = "noted", 0
+    name, version = "memory", 0
 
     def __init__(self) -> None:
         self.values: dict[str, list[tuple[int, float]]] = {}
@@ -48,45 +36,31 @@ class Noted(Logger):
                 self.values.setdefault(tag, []).append((step or 0, value))
 
 
-class Counted(reductions.Reductions):
-    """Notes its collectives."""
+class CountingReductions(reductions.Reductions):
+    """Counts the collectives of each logged step."""
 
     counts: list[dict[str, int]] = []
 
-    def send(self) -> None:
+    def start_copy(self) -> None:
         with ExitStack() as stack:
             mocks = {
                 name: stack.enter_context(patch.object(dist, name, wraps=getattr(dist, name))) for name in COLLECTIVES
             }
-            super().send()
+            super().start_copy()
         self.counts.append({name: mock.call_count for name, mock in mocks.items() if mock.call_count})
 
 
-def main(folder: Path, how: str) -> None:
-    from lightning_optim.telemetry import snapshot
-
-    snapshot.Reductions = Counted  # type: ignore[misc]
-    seed_everything(0, verbose=False)
-    alone = how.startswith("alone")
-    strategy: Any = {"alone": "auto", "alone_unclipped": "auto", "ddp": "ddp"}.get(how) or ModelParallelStrategy(2, 1)
-    module = {"root": Sharded, "apart": Apart}.get(how, Whole)(FACTORY)
-    logger = Noted()
+def train(folder: Path, *, num_ranks: int, module: str = "ddp", clip: float | None = None) -> Any:
+    """The logged values by tag, the collectives of each logged step, and the last callback metrics."""
+    torch.manual_seed(0)
+    logger = MemoryLogger()
     monitor = OptimizerMonitor(1, update_norm=True, cosine=True, per_parameter=True, to_callback_metrics=True)
-    trainer = Trainer(
-        accelerator="cpu", devices=1 if alone else 2, strategy=strategy, max_epochs=4, logger=logger,
-        accumulate_grad_batches=2, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        gradient_clip_val=0.05 if how in ("alone", "ddp") else None, callbacks=[StagedUnfreeze(PLAN), monitor],
-    )  # fmt: skip
-    trainer.fit(module)
+    CountingReductions.counts = []
+    with patch("lightning_optim.telemetry.snapshot.Reductions", CountingReductions):
+        trainer = fit_on_ranks(
+            MODULES[module](configured()), folder, StagedUnfreeze(PLAN), monitor, num_ranks=num_ranks,
+            strategy="ddp" if module == "ddp" else "fsdp2", logger=logger, accumulate_grad_batches=2,
+            gradient_clip_val=clip,
+        )  # fmt: skip
     metrics = {tag: float(value) for tag, value in trainer.callback_metrics.items() if tag.startswith("optim")}
-    rank = trainer.global_rank
-    torch.save((logger.values, Counted.counts, metrics), folder / f"{how}{rank}.pt")
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2])
-    if dist.is_initialized():
-        dist.barrier()
-    os._exit(0)  # gloo's threads can abort an exit
+    return logger.values, CountingReductions.counts, metrics

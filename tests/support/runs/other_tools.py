@@ -1,7 +1,8 @@
-"""The plain job in two processes: what each of them has after every optimizer step, one file a rank.
+"""The plain job in two processes, which writes what each of them has after every optimizer step, one file per rank.
 
-`python -m tests.support.runs.other_tools STRATEGY TOOL FOLDER [CKPT_PATH]`: the strategy is `fsdp2` or a name that
-Lightning knows, the tool a function of `tools`. `FOLDER` also gets a checkpoint after each epoch.
+`python -m tests.support.runs.other_tools STRATEGY TOOL FOLDER [CHECKPOINT]`: the strategy is `fsdp2` or a name that
+Lightning knows, the tool a function of `other_tools`. `FOLDER` also gets a checkpoint after each epoch. With the name
+of one of them, for example `epoch=1`, a second run resumes from it and writes to `FOLDER/resumed`.
 """
 
 from __future__ import annotations
@@ -17,60 +18,67 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 
-from tests.support import other_tools as tools
-from tests.support.other_scenarios import EPOCHS, Network, look_at_lrs, sgd
-from tests.support.training import Loader, Witness
+from tests.support import other_tools
+from tests.support.other_scenarios import EPOCHS, LayerNormNet, make_sgd, record_lrs
+from tests.support.training import Loader, StepTrace
 
 
-class Shard(Loader):
-    """A rank's rows of every batch."""
+class ShardedLoader(Loader):
+    """This rank's rows of every batch."""
 
     def __init__(self, rank: int, world_size: int) -> None:
         super().__init__()
         self.inputs, self.targets = self.inputs[:, rank::world_size], self.targets[:, rank::world_size]
 
 
-class Distributed(Network):
+class DistributedNet(LayerNormNet):
     def __init__(self) -> None:
-        super().__init__(sgd)
+        super().__init__(make_sgd)
 
     def train_dataloader(self) -> Loader:
-        return Shard(self.trainer.global_rank, self.trainer.world_size)
+        return ShardedLoader(self.trainer.global_rank, self.trainer.world_size)
 
 
-class Sharded(Distributed):
+class ShardedNet(DistributedNet):
     def configure_model(self) -> None:
         mesh = self.device_mesh["data_parallel"]
         for unit in (self.backbone, self.head, self):
             fully_shard(unit, mesh=mesh)
 
 
-def look(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+def record(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     return {
-        "weights": {name: whole(p) for name, p in module.named_parameters()},
+        "weights": {name: gather(p) for name, p in module.named_parameters()},
         "trained": [name for name, p in module.named_parameters() if p.requires_grad],
-        "lrs": look_at_lrs(trainer, module),
+        "lrs": record_lrs(trainer, module),
     }
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather(tensor: Tensor) -> Tensor:
     full = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return full.detach().clone()
 
 
-def main(strategy: str, name: str, folder: Path, ckpt_path: str | None = None) -> None:
-    warnings.simplefilter("ignore")
+def run(strategy: str, name: str, folder: Path, ckpt_path: Path | None = None) -> None:
     seed_everything(0, verbose=False)
-    tool, witness = getattr(tools, name)(), Witness(look)
-    saving = tool.checkpoint(folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
-    sharding = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+    tool, trace = getattr(other_tools, name)(), StepTrace(record)
+    checkpoint = tool.checkpoint_class(folder, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+    fsdp2 = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
     trainer = Trainer(
-        accelerator="cpu", devices=2, strategy=sharding if strategy == "fsdp2" else strategy, max_epochs=EPOCHS,
+        accelerator="cpu", devices=2, strategy=fsdp2 if strategy == "fsdp2" else strategy, max_epochs=EPOCHS,
         logger=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-        callbacks=[tool.callback(), witness, saving],
+        callbacks=[tool.make_callback(), trace, checkpoint],
     )  # fmt: skip
-    trainer.fit(Sharded() if strategy == "fsdp2" else Distributed(), ckpt_path=ckpt_path)
-    torch.save(witness.seen, folder / f"rank{trainer.global_rank}.pt")
+    trainer.fit(ShardedNet() if strategy == "fsdp2" else DistributedNet(), ckpt_path=ckpt_path)
+    torch.save(trace.steps, folder / f"rank{trainer.global_rank}.pt")
+
+
+def main(strategy: str, name: str, folder: Path, checkpoint: str | None = None) -> None:
+    warnings.simplefilter("ignore")
+    run(strategy, name, folder)
+    if checkpoint is not None:
+        (folder / "resumed").mkdir(exist_ok=True)
+        run(strategy, name, folder / "resumed", folder / f"{checkpoint}.ckpt")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A callback that notes this rank's parameters after every step, for comparing ranks."""
+"""A callback that records this rank's parameters after every step, to compare ranks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from tests.support.training import Witness
+from tests.support.training import StepTrace
 
 
-class Replicas(Witness):
-    """Written to `folder/rank<n>.pt` at the end; of two fits, the last stays."""
+class RecordParameters(StepTrace):
+    """Writes them to `folder/rank<n>.pt` at the end of a fit; a second fit overwrites the file."""
 
     def __init__(self, folder: str) -> None:
         super().__init__(lambda _, module: [p.detach().clone() for p in module.parameters()])
@@ -20,4 +20,4 @@ class Replicas(Witness):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> Any:
         super().on_train_end(trainer, pl_module)
-        torch.save(self.seen, self.folder / f"rank{trainer.global_rank}.pt")
+        torch.save(self.steps, self.folder / f"rank{trainer.global_rank}.pt")

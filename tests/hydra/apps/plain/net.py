@@ -1,4 +1,4 @@
-"""A user's LightningModule that keeps its optimizer factory as a hyperparameter."""
+"""A user's LightningModule with its optimizer factory as a hyperparameter."""
 
 import torch
 from lightning.pytorch import LightningModule

@@ -1,4 +1,4 @@
-"""Prints the job's optimizer as JSON, and trains nothing."""
+"""Prints the config of the job's optimizer as JSON, without training."""
 
 import json
 

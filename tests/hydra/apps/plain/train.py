@@ -1,4 +1,4 @@
-"""Trains, saves, loads for the test, and prints the param groups and the test's loss as JSON."""
+"""Trains, tests from a checkpoint, and prints the param groups and the names of the test metrics as JSON."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Puts lightning-optim's config groups on the search path of every Hydra app; loads no torch."""
+"""Adds lightning-optim's config groups to the search path of every Hydra app, without loading torch."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
 def conf_url() -> str:
-    """Where the config groups lie: in the installed package, or beside it in a checkout."""
-    spec = find_spec("lightning_optim")  # finds, does not import
+    """The URL of the config groups: in the installed package, or next to it in a checkout."""
+    spec = find_spec("lightning_optim")  # does not import it
     assert spec is not None
     assert spec.origin is not None
     package = Path(spec.origin).parent
@@ -21,8 +21,8 @@ def conf_url() -> str:
 
 
 class LightningOptimSearchPath(SearchPathPlugin):
-    """Appends, so that a user's own file of the same name wins whole."""
+    """Appends the config groups, so that a user's own file of the same name replaces ours completely."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Called by Hydra for each app."""
+        """Append to the search path; Hydra calls this for each app."""
         search_path.append(provider="lightning-optim", path=conf_url())

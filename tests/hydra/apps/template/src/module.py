@@ -1,4 +1,4 @@
-"""A LightningModule as lightning-hydra-template writes it: its optimizer and scheduler are made by hyperparameters."""
+"""The LightningModule of lightning-hydra-template, whose hyperparameters build its optimizer and scheduler."""
 
 import torch
 from lightning import LightningModule

@@ -1,0 +1,144 @@
+"""Records the steps of one optimizer: a snapshot of each logged step, and its values by tag."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import LightningModule
+from torch.optim import Optimizer
+
+from ..core.errors import format_names
+from ..groups.plan import Plan
+from ..telemetry.inventory import Inventory
+from ..telemetry.loggers import write_histogram, write_text
+from ..telemetry.snapshot import Snapshot
+from ..telemetry.tags import parameter_tag, tag
+from .lightning_internals import logger_step
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+_LOG = logging.getLogger(__name__)
+
+
+class StepRecorder:
+    """Takes a snapshot of each logged step, by torch's hooks before and after `optimizer.step`, until it is closed.
+
+    Args:
+        trainer: its loggers get text and histograms.
+        module: gives the parameters' names.
+        optimizer: the torch optimizer, not Lightning's wrapper.
+        root: the first segment of its tags.
+        is_logged: whether the current step is logged.
+        update_norm, cosine, per_parameter, histograms: see `OptimizerMonitor`.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        optimizer: Optimizer,
+        root: str,
+        *,
+        is_logged: Callable[[], bool],
+        update_norm: bool,
+        cosine: bool,
+        per_parameter: bool,
+        histograms: bool,
+    ) -> None:
+        self.optimizer, self.root = optimizer, root
+        self.signals: dict[str, None] = {}
+        """All signals that there have been, in order."""
+        self._trainer, self._module, self._is_logged = trainer, module, is_logged
+        self._update_norm, self._cosine = update_norm, cosine
+        self._per_parameter, self._histograms = per_parameter, histograms
+        overridden = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
+        self._clips_gradients = overridden or bool(trainer.gradient_clip_val)
+        self._current: Snapshot | None = None
+        self._finished: Snapshot | None = None
+        self._inventory: Inventory | None = None
+        self._nonfinite: set[str] = set()
+        """The parameters that were not finite in the last snapshot."""
+        self._reported_unmeasured: set[str] = set()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
+
+    def close(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+
+    def before_clipping(self) -> None:
+        """Measure the accumulated, unscaled gradients, if Lightning or the module is about to clip them."""
+        if self._clips_gradients and (snapshot := self._get_snapshot()):
+            snapshot.before_clipping()
+
+    def pop_finished(self) -> Snapshot | None:
+        """The snapshot of the batch's last step; None if no step was logged, or a GradScaler has skipped it."""
+        finished, self._finished, self._current = self._finished, None, None
+        return finished
+
+    def read_values(self, snapshot: Snapshot) -> dict[str, float]:
+        """A snapshot's values by tag, waiting for them if need be; also writes its histograms and warnings."""
+        summary, loggers = snapshot.read(), self._trainer.loggers
+        self.signals.update(dict.fromkeys(signal for signal, _ in summary.values))
+        values = {tag(self.root, signal, group): value for (signal, group), value in summary.values.items()}
+        if self._per_parameter:
+            values |= {parameter_tag(self.root, signal, name): value for signal, name, value in summary.by_parameter()}
+        for signal, _, names, tensors in snapshot.histograms:
+            for name, tensor in zip(names, tensors, strict=True):
+                write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
+        self._warn_nonfinite(summary.nonfinite, snapshot.step)
+        self._warn_unmeasured(snapshot.skipped)
+        return values
+
+    def _before_step(self, *_: Any) -> None:
+        if snapshot := self._get_snapshot():
+            snapshot.before_step(update=self._update_norm, cosine=self._cosine)
+
+    def _after_step(self, *_: Any) -> None:
+        if snapshot := self._get_snapshot():
+            snapshot.after_step(histograms=self._histograms)
+            self._finished, self._current = snapshot, None
+
+    def _get_snapshot(self) -> Snapshot | None:
+        """The snapshot of the current step, None if it is not logged; created before clipping or before the step."""
+        if not self._is_logged():
+            return None
+        if self._current is None:
+            step = logger_step(self._trainer)
+            self._current = Snapshot(self._get_inventory(step), step)
+        return self._current
+
+    def _get_inventory(self, step: int) -> Inventory:
+        """The inventory of the optimizer's groups; where they have changed, a new one, whose table is also logged."""
+        known = self._inventory and [len(group.params) for group in self._inventory.plan.groups]
+        if self._inventory is None or known != [len(group["params"]) for group in self.optimizer.param_groups]:
+            plan = Plan.from_optimizer(self.optimizer, self._module)
+            write_text(self._trainer.loggers, f"{self.root}/groups", plan.table().markdown(), step)
+            self._inventory = Inventory(self.optimizer, plan)
+        return self._inventory
+
+    def _warn_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
+        """Name the parameters that were finite until now; first those that were not before clipping spread it."""
+        new = [name for name in nonfinite if name not in self._nonfinite]
+        self._nonfinite = set(nonfinite)
+        if not new or not self._trainer.is_global_zero:
+            return
+        origins = [name for name in new if "grad_unclipped" in nonfinite[name]] or new
+        ordered = origins + [name for name in new if name not in origins]
+        lines = [f"{name} ({', '.join(nonfinite[name])})" for name in ordered]
+        _LOG.warning("%s, step %d: not finite: %s", self.root, step, format_names(lines))
+        write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in lines), step)
+
+    def _warn_unmeasured(self, unmeasured: Mapping[str, str]) -> None:
+        """Name the state that cannot be measured, once for each state key."""
+        for key, kind in unmeasured.items():
+            if key not in self._reported_unmeasured:
+                self._reported_unmeasured.add(key)
+                if self._trainer.is_global_zero:
+                    _LOG.warning("%s: the state '%s' is not measured: it is a %s", self.root, key, kind)

@@ -1,0 +1,44 @@
+"""The names of groups: the stage, then the rules, joined by dots; unique within a plan."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .compose import MatchedRules
+from .group import DEFAULT, Group
+
+
+def join_segments(matched: MatchedRules) -> str:
+    """The name of a group: its rules, each with the layer's number where it has layers; `default` without rules."""
+    segments = (f"{rule.name}.{layer.label}" if layer else rule.name for rule, layer in matched)
+    return ".".join(segments) or DEFAULT
+
+
+def name_by_stage(parts: Sequence[Group]) -> list[Group]:
+    """Groups renamed by stage, then rules; a rule with the stage's name is left out unless two names would be equal."""
+
+    def join(part: Group, *, in_full: bool) -> str:
+        segments = [] if part.name == DEFAULT else part.name.split(".")
+        return ".".join([str(part.stage), *(segment for segment in segments if in_full or segment != part.stage)])
+
+    counts = Counter(join(part, in_full=False) for part in parts)
+    return [replace(part, name=join(part, in_full=counts[join(part, in_full=False)] > 1)) for part in parts]
+
+
+def deduplicate_names(groups: Sequence[Group]) -> tuple[Group, ...]:
+    """The groups under unique names: `x`, `x-2`, `x-3`. Hand-made optimizers may repeat a name."""
+    seen: Counter[str] = Counter()
+    taken = {group.name for group in groups}
+    renamed = []
+    for group in groups:
+        seen[group.name] += 1
+        name = group.name
+        while seen[group.name] > 1 and name in taken:
+            name = f"{group.name}-{seen[group.name]}"
+            if name in taken:
+                seen[group.name] += 1
+        taken.add(name)
+        renamed.append(group if name == group.name else replace(group, name=name))
+    return tuple(renamed)

@@ -1,0 +1,59 @@
+"""Module paths and parameter names without the attributes that wrappers (DDP, FSDP, `torch.compile`) insert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import nn
+
+WRAPPED_ATTRIBUTES = {
+    "torch._dynamo.eval_frame.OptimizedModule": "_orig_mod",
+    "torch.nn.parallel.distributed.DistributedDataParallel": "module",
+    "torch.nn.parallel.data_parallel.DataParallel": "module",
+    "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": "_checkpoint_wrapped_module",
+    "torch.optim.swa_utils.AveragedModel": "module",
+}
+"""By wrapper class: the attribute that holds the wrapped module. It is left out of clean names."""
+# The prefixes to strip where only names are known, and not the modules.
+_PREFIXES = ("_orig_mod", "module", "_fsdp_wrapped_module")
+
+
+def clean_named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """`(clean path, module)` of a module and all modules below it; a shared module appears under each of its paths."""
+    yield from _walk(root, "", frozenset())
+
+
+def strip_wrapper_prefixes(names: Sequence[str]) -> list[str]:
+    """The names without the wrapper prefixes that all of them start with.
+
+    A prefix that only some of them have is the user's own module, and stays.
+    """
+    names = list(names)
+    while names:
+        first_segments = {name.partition(".")[0] for name in names}
+        if len(first_segments) != 1 or not first_segments <= set(_PREFIXES) or not all("." in name for name in names):
+            break
+        names = [name.partition(".")[2] for name in names]
+    return names
+
+
+def join_path(path: str, name: str) -> str:
+    """`path.name`, or the name alone at the root."""
+    return f"{path}.{name}" if path else name
+
+
+def _walk(module: nn.Module, path: str, ancestors: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
+    yield path, module
+    ancestors = ancestors | {id(module)}
+    wrapped = _find_wrapped_attribute(module)
+    for name, child in module._modules.items():
+        if child is not None and id(child) not in ancestors:
+            yield from _walk(child, path if name == wrapped else join_path(path, name), ancestors)
+
+
+def _find_wrapped_attribute(module: nn.Module) -> str | None:
+    for cls in type(module).__mro__:
+        if (attribute := WRAPPED_ATTRIBUTES.get(f"{cls.__module__}.{cls.__qualname__}")) is not None:
+            return attribute
+    return None

@@ -1,0 +1,91 @@
+"""Find the curve of each param group, where rules set `schedule:`, and build one scheduler per curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..core.errors import ConfigError, format_names
+from ..core.param_group_keys import SCHEDULE
+from .building import build_scheduler
+from .by_group import SchedulerByGroup
+from .config import ScheduleConfig
+from .group_view import GroupView
+from .param_group_values import momentum_key
+
+
+def build_by_group(config: ScheduleConfig, optimizer: Optimizer, total_steps: int | None) -> LRScheduler:
+    """The torch scheduler where all groups follow the config's curve, else a `SchedulerByGroup`.
+
+    Args:
+        config: the schedule of the groups without an override.
+        optimizer: to drive.
+        total_steps: length of the run, for schedules whose config has none.
+
+    Raises:
+        ConfigError: as `build_scheduler`, and if an override does not fit the config.
+    """
+    curves = split_by_curve(config, optimizer)
+    if len(curves) == 1 and curves[0][0].override is None:
+        return build_scheduler(config, optimizer, total_steps)
+    schedulers = []
+    for view, view_config in curves:
+        with _locate_override_errors(view.override, optimizer):
+            schedulers.append(build_scheduler(view_config, view, total_steps))
+    return SchedulerByGroup(optimizer, [view for view, _ in curves], schedulers)
+
+
+def split_by_curve(config: ScheduleConfig, optimizer: Optimizer) -> list[tuple[GroupView, ScheduleConfig]]:
+    """The curves that the groups follow, each with its config.
+
+    Groups with one override share a curve. If it cycles momentum and their momentum keys differ (`betas` and
+    `momentum`), there is one curve per key, because torch's schedulers expect the same key in every group.
+
+    Raises:
+        ConfigError: an override does not fit the config.
+    """
+    groups = optimizer.param_groups
+    curves = []
+    for override in _unique(group.get(SCHEDULE) for group in groups):
+        with _locate_override_errors(override, optimizer):
+            curve = config if override is None else config.with_override(override)
+        keys = _unique(momentum_key(group) for group in groups if group.get(SCHEDULE) == override)
+        if len(keys) == 1 or "cycle_momentum" not in curve.info.hyperparameters:
+            curves.append((GroupView(optimizer, override, None), curve))
+            continue
+        for key in keys:
+            curves.append((GroupView(optimizer, override, key), curve if key else _without_cycling(curve)))
+    return curves
+
+
+def _without_cycling(config: ScheduleConfig) -> ScheduleConfig:
+    """The same schedule for groups without momentum, where `cycle_momentum: true` would be refused."""
+    changed = copy(config)
+    changed.hyperparameters = {**config.hyperparameters, "cycle_momentum": None}
+    return changed
+
+
+@contextmanager
+def _locate_override_errors(override: Mapping[str, Any] | None, optimizer: Optimizer) -> Iterator[None]:
+    """Adds to a ConfigError raised inside that it is about a rule's `schedule`, and of which groups."""
+    try:
+        yield
+    except ConfigError as error:
+        if override is None:
+            raise
+        names = [str(group.get("name")) for group in optimizer.param_groups if group.get(SCHEDULE) == override]
+        raise ConfigError(f"schedule.{error} (in the rule of param groups {format_names(names, 3)})") from None
+
+
+def _unique(values: Iterable[Any]) -> list[Any]:
+    """Each value once, in order; an override is a mapping, which cannot be hashed."""
+    found: list[Any] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

@@ -1,0 +1,124 @@
+"""Schedulers that save their per-group lists with the groups' names, and load them by name under an edited config.
+
+torch's schedulers keep lists with one entry per group, by position. If a rule was added, renamed or split, a
+checkpoint's lists would have another length, or give a group the values of its neighbour.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from types import MethodType
+from typing import Any
+
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..core.errors import ConfigError, format_names
+from ..core.param_group_keys import SCHEDULE
+from .by_group import SchedulerByGroup
+from .optimizer_marks import moved_groups
+from .param_group_values import copy_group, momentum_keys, set_value
+from .scheduler_state import advance, num_steps, saved_curves
+
+_GROUP_NAMES = "group_names"
+_CLASS = "class"
+
+# The lists that torch's schedulers keep by group. The first two hold configured lrs: the config decides them.
+_PEAKS = ("base_lrs", "max_lrs")
+_BY_GROUP = (*_PEAKS, "_last_lr", "lr_lambdas", "min_lrs", "base_momentums", "max_momentums")
+
+
+def save_by_name(scheduler: LRScheduler) -> LRScheduler:
+    """Make a scheduler, and those inside it, save and load their lists by group name; returns it.
+
+    The class stays torch's own: the two methods are set on the instance.
+
+    Args:
+        scheduler: of an optimizer whose groups have names.
+    """
+    for inner in getattr(scheduler, "_schedulers", ()):
+        save_by_name(inner)
+    if not isinstance(scheduler, SchedulerByGroup):  # it has no lists, only its curves do
+        for method in (state_dict, load_state_dict):
+            setattr(scheduler, method.__name__, MethodType(method, scheduler))
+    return scheduler
+
+
+# Methods for an instance. A bound method is pickled by its function's name, so they have the names of torch's.
+
+
+def state_dict(self: LRScheduler) -> dict[str, Any]:
+    """The state of torch's class, with the class name and the names of the groups."""
+    state = type(self).state_dict(self)
+    for method in ("state_dict", "load_state_dict"):
+        state.pop(method, None)  # torch saves every attribute of the instance
+    return {**state, _CLASS: type(self).__name__, _GROUP_NAMES: _group_names(self)}
+
+
+def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
+    """Load each group's entries by the group's name; a new group keeps the config's.
+
+    Raises:
+        ConfigError: the state is of another scheduler class; or it has no names and another number of groups.
+    """
+    curves = saved_curves(state_dict)
+    without_override = [curve["state"] for curve in curves if curve[SCHEDULE] is None]
+    if not without_override:  # every saved group had a schedule of its own
+        return advance(self, max(num_steps(curve["state"]) for curve in curves), _group_names(self))
+    state = dict(without_override[0])
+    if (saved_class := state.pop(_CLASS, type(self).__name__)) != type(self).__name__:
+        raise ConfigError(
+            f"scheduler: the checkpoint has a {saved_class}, this run a {type(self).__name__}, which cannot load its "
+            "state. Use the schedule the checkpoint was saved with"
+        )
+    names = _group_names(self)
+    lists = [key for key in _BY_GROUP if isinstance(state.get(key), list)]
+    saved_names = state.pop(_GROUP_NAMES, None) or names
+    for key in lists:
+        if len(state[key]) != len(saved_names):
+            raise ConfigError(
+                f"scheduler: the checkpoint's {type(self).__name__} has a {key} of {len(state[key])} param groups "
+                f"without names; this run has {len(names)}: {format_names(names)}. Use the groups the checkpoint was "
+                "saved with"
+            )
+    saved_index = {name: index for index, name in enumerate(saved_names)}
+    for key in lists:
+        # An entry of lr_lambdas holds the lambda's fields; None leaves them unchanged.
+        own = [None] * len(names) if key == "lr_lambdas" else getattr(self, key)
+        state[key] = [
+            own[index] if key in _PEAKS or name not in saved_index else state[key][saved_index[name]]
+            for index, name in enumerate(names)
+        ]
+    moved = [index for index, name in enumerate(names) if name in moved_groups(self.optimizer)]
+    moved_values = _values_after(self, num_steps(state), moved) if moved else {}
+    type(self).load_state_dict(self, state)
+    for index, group in enumerate(self.optimizer.param_groups):
+        for key, value in moved_values.get(index, {}).items():
+            set_value(group, key, value)
+        if names[index] not in saved_index and "_last_lr" in state:
+            self._last_lr[index] = copy_group(group)["lr"]  # the optimizer, loaded first, has the current lr
+
+
+def _values_after(scheduler: LRScheduler, steps: int, moved: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The lr and momentum that a new scheduler gives after `steps` steps to the groups at these positions.
+
+    The schedulers inside it advance too; the state that is loaded next resets them.
+
+    Raises:
+        ConfigError: as `advance`.
+    """
+    groups = scheduler.optimizer.param_groups
+    before = [copy_group(group) for group in groups]
+    names = _group_names(scheduler)
+    advance(copy.copy(scheduler), steps, [names[index] for index in moved])
+    after = {index: copy_group(groups[index]) for index in moved}
+    for group, values in zip(groups, before, strict=True):
+        for key in ("lr", *momentum_keys(group)):
+            set_value(group, key, values[key])
+    return {index: {key: values[key] for key in ("lr", *momentum_keys(values))} for index, values in after.items()}
+
+
+def _group_names(scheduler: LRScheduler) -> list[str]:
+    # A user may add a group without a name.
+    groups = scheduler.optimizer.param_groups
+    return [str(group.get("name", f"group{index}")) for index, group in enumerate(groups)]

@@ -1,0 +1,67 @@
+"""Lightning's scheduler dict for an optimizer, and the check that config nodes were instantiated."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory
+from lightning_optim.build.scheduler_config import check_instantiated, scheduler_config
+from tests.support.messages import check_message
+from tests.support.models import Tiny
+
+
+def build_optimizer(**rule):
+    return OptimizerFactory("sgd", lr=0.5, groups={"head": {"params": "head", "lr_scale": 0.5, **rule}})(Tiny())
+
+
+def never_asked(interval):
+    raise AssertionError("the length of the run is not needed")
+
+
+def test_there_is_no_scheduler_where_every_lr_is_constant():
+    assert scheduler_config(build_optimizer(), None, never_asked) is None
+
+
+def test_a_rule_s_schedule_alone_leaves_the_other_lrs_constant():
+    optimizer = build_optimizer(schedule={"name": "exponential", "gamma": 0.5})
+    config = scheduler_config(optimizer, None, never_asked)
+    for _ in range(2):
+        optimizer.step()
+        config["scheduler"].step()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.25 * 0.5**2]
+
+
+def test_the_run_length_is_asked_in_the_scheduler_s_interval():
+    lengths = {"step": 100, "epoch": 4}
+    config = scheduler_config(build_optimizer(), SchedulerFactory("warmup_linear", interval="epoch"), lengths.get)
+    assert isinstance(config["scheduler"], LRScheduler)
+    assert config["interval"] == "epoch"
+    lrs = []
+    for _ in range(4):
+        lrs.append(config["scheduler"].get_last_lr()[0])
+        config["scheduler"].optimizer.step()
+        config["scheduler"].step()
+    assert lrs == [0.5, 0.375, 0.25, 0.125], "linear to 0 over 4 epochs"
+
+
+NOT_INSTANTIATED = {
+    "leftover partial": (partial(OptimizerFactory, name="adamw"), "Type _partial_: false"),
+    "mapping": ({"_target_": "lightning_optim.OptimizerFactory"}, "hydra.utils.instantiate(cfg)"),
+    "something else": (3, "type _target_: lightning_optim.OptimizerFactory"),
+}
+
+
+@pytest.mark.parametrize(("factory", "part"), NOT_INSTANTIATED.values(), ids=NOT_INSTANTIATED)
+def test_a_node_that_is_not_a_factory_is_refused(factory, part):
+    with pytest.raises(ConfigError) as caught:
+        check_instantiated("optimizer", factory, OptimizerFactory)
+    check_message(caught, "optimizer", part)
+
+
+def test_a_factory_of_the_right_class_is_accepted_and_another_is_not():
+    check_instantiated("optimizer", OptimizerFactory("adamw"), OptimizerFactory)
+    with pytest.raises(ConfigError, match=r"^scheduler: got a OptimizerFactory, not a SchedulerFactory"):
+        scheduler_config(build_optimizer(), OptimizerFactory("adamw"), never_asked)

@@ -1,0 +1,531 @@
+"""The private names of Lightning that the package uses: each still means what we take it for, all in one module."""
+
+from __future__ import annotations
+
+import ast
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.fabric.strategies import model_parallel
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+import lightning_optim
+from lightning_optim.callbacks import lightning_internals as internals
+from tests.support.equality import equal
+from tests.support.training import BATCHES, Loader, Net, fit
+
+PACKAGE = Path(lightning_optim.__file__).parent
+INTERNALS = PACKAGE / "callbacks" / "lightning_internals.py"
+
+
+class ValidatedNet(Net):
+    """Logs metrics with every reduction, and has validations of two batches."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda module: torch.optim.SGD(module.parameters(), lr=0.1))
+        self.batch_values: list[float] = []
+        self.num_validations = 0
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self(batch[0]), batch[1])
+        self.batch_values.append(loss.item())
+        for reduction in ("mean", "sum", "min", "max"):
+            self.log(reduction, loss, on_step=False, on_epoch=True, reduce_fx=reduction, batch_size=batch_idx + 1)
+        self.log("synced", loss, on_epoch=True, on_step=False, sync_dist=True)
+        self.log("batch", loss, on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self.num_validations += batch_idx == 0
+
+    def val_dataloader(self) -> Loader:
+        return Loader(2)
+
+
+class AtBatches(Callback):
+    """What `read(trainer)` returns at the start and at the end of each training batch."""
+
+    def __init__(self, read: Callable[[Trainer], Any]) -> None:
+        self.read = read
+        self.starts: list[Any] = []
+        self.ends: list[Any] = []
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.starts.append(self.read(trainer))
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.ends.append(self.read(trainer))
+
+
+class AtSave(Callback):
+    """What `read(trainer)` returns when each checkpoint is saved."""
+
+    def __init__(self, read: Callable[[Trainer], Any]) -> None:
+        self.read = read
+        self.values: list[Any] = []
+
+    def on_save_checkpoint(self, trainer: Trainer, *_: Any) -> None:
+        self.values.append(self.read(trainer))
+
+
+class MemoryLogger(Logger):
+    name, version = "memory", 0
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.hyperparameters: dict[str, Any] = {}
+
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        self.hyperparameters.update(params)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if "batch" in metrics:
+            self.steps.append(step or 0)
+
+
+# The trainer and its module
+
+
+def test_attached_trainer_is_the_module_s_or_none(tmp_path) -> None:
+    module = ValidatedNet()
+    assert internals.attached_trainer(module) is None
+    trainer = fit(module, tmp_path, epochs=1)
+    assert internals.attached_trainer(module) is trainer is module.trainer
+
+
+def test_initial_hyperparameters_are_those_that_lightning_logs(tmp_path) -> None:
+    class Named(ValidatedNet):
+        def __init__(self, width: int, unlogged: bool = False) -> None:
+            super().__init__()
+            self.save_hyperparameters(logger=not unlogged)
+
+    class Data(LightningDataModule):
+        def __init__(self, size: int) -> None:
+            super().__init__()
+            self.save_hyperparameters()
+
+        def train_dataloader(self) -> Loader:
+            return Loader()
+
+        def val_dataloader(self) -> Loader:
+            return Loader(2)
+
+    for unlogged in (False, True):
+        logger, module = MemoryLogger(), Named(3, unlogged)
+        # A datamodule is passed in place of a loader.
+        trainer = fit(module, tmp_path, loader=Data(5), epochs=1, logger=logger)
+        found = internals.initial_hyperparameters(trainer)
+        assert found == {"size": 5, **({} if unlogged else {"width": 3, "unlogged": False})}
+        assert found == {key: logger.hyperparameters[key] for key in found} and logger.hyperparameters == found
+
+
+# The position of the training loop
+
+
+def test_logger_step_and_logs_this_step_are_those_of_the_logged_metrics(tmp_path) -> None:
+    logger, at = MemoryLogger(), AtBatches(lambda trainer: (internals.logger_step(trainer), trainer.global_step))
+    logs = AtBatches(internals.logs_this_step)
+    fit(ValidatedNet(), tmp_path, at, logs, epochs=2, logger=logger, log_every_n_steps=3)
+    assert at.starts == [(step, step) for step in range(2 * BATCHES)]
+    assert logger.steps == [step for (step, _), is_logged in zip(at.starts, logs.ends, strict=True) if is_logged]
+    assert logger.steps == [2, 5]
+
+
+def test_logger_step_counts_a_batch_once_however_many_optimizers_step(tmp_path) -> None:
+    class Manual(ValidatedNet):
+        automatic_optimization = False
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.head, self.backbone)]
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            self.manual_backward(super().training_step(batch, batch_idx))
+            for optimizer in self.optimizers():
+                optimizer.step()
+
+    at = AtBatches(lambda trainer: (internals.logger_step(trainer), trainer.global_step))
+    fit(Manual(), tmp_path, at, epochs=1)
+    assert at.starts == [(step, 2 * step) for step in range(BATCHES)]
+
+
+def test_is_accumulating_until_the_optimizer_steps(tmp_path) -> None:
+    accumulating, steps = AtBatches(internals.is_accumulating), AtBatches(lambda trainer: trainer.global_step)
+    fit(ValidatedNet(), tmp_path, accumulating, steps, loader=Loader(5), epochs=1, accumulate_grad_batches=2)
+    stepped = [end > start for start, end in zip(steps.starts, steps.ends, strict=True)]
+    assert accumulating.ends == [not step for step in stepped] == [True, False, True, False, False]
+
+
+def test_position_in_the_epoch(tmp_path) -> None:
+    class AtHooks(Callback):
+        between: dict[str, list[bool]]
+        within: dict[str, list[bool]]
+
+        def __init__(self) -> None:
+            self.between, self.within = {}, {}
+
+        def note(self, hook: str, trainer: Trainer) -> None:
+            self.between.setdefault(hook, []).append(internals.is_between_epochs(trainer))
+            self.within.setdefault(hook, []).append(internals.is_within_epoch(trainer))
+
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            self.note("start", trainer)
+
+        def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+            self.note("batch", trainer)
+
+        def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+            self.note("epoch end", trainer)
+
+        def on_train_end(self, trainer: Trainer, *_: Any) -> None:
+            self.note("end", trainer)
+
+    at, last = AtHooks(), AtBatches(internals.is_last_batch)
+    fit(ValidatedNet(), tmp_path, at, last, epochs=2)
+    assert last.ends == [batch == BATCHES - 1 for _ in range(2) for batch in range(BATCHES)]
+    assert at.between["start"] == [True] and at.between["batch"] == last.ends
+    assert at.within == {"start": [False], "batch": [True] * 2 * BATCHES, "epoch end": [False] * 2, "end": [False]}
+
+
+def test_create_epoch_iterator_starts_the_loader_again(tmp_path) -> None:
+    class Restarting(Callback):
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            before = loader.num_iterators
+            internals.create_epoch_iterator(trainer)
+            self.created = loader.num_iterators - before
+
+    class Counting(Loader):
+        num_iterators = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.num_iterators += 1
+            return super().__iter__()
+
+    loader, restarting = Counting(), Restarting()
+    fit(ValidatedNet(), tmp_path, restarting, loader=loader, epochs=1)
+    assert restarting.created == 1
+
+
+# The length of an epoch
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Iterator[Any]:
+        yield from Loader()
+
+
+def loader_of(num_batches: int) -> DataLoader:
+    data = Loader(num_batches)
+    return DataLoader(TensorDataset(data.inputs.flatten(0, 1), data.targets.flatten()), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("make_loader", "arguments", "expected"),
+    [
+        (lambda: loader_of(7), {}, 7),
+        (lambda: loader_of(7), {"limit_train_batches": 3}, 3),
+        (lambda: loader_of(7), {"limit_train_batches": 0.5}, 3),
+        (lambda: {"a": loader_of(3), "b": loader_of(5)}, {}, 5),
+        (lambda: internals.CombinedLoader([loader_of(3), loader_of(5)], "min_size"), {}, 3),
+        (lambda: DataLoader(Endless(), batch_size=None), {}, math.inf),
+    ],
+    ids=["loader", "limited number", "limited fraction", "several", "the shortest", "no length"],
+)
+@pytest.mark.filterwarnings("ignore:.*LeafSpec")
+def test_batches_per_epoch_are_lightning_s(tmp_path, make_loader, arguments, expected) -> None:
+    found: dict[str, Any] = {}
+
+    def configure(module: Any) -> Any:
+        found["ours"] = internals.batches_per_epoch(module.trainer)
+        module.trainer.fit_loop.setup_data()
+        found["lightning"] = module.trainer.num_training_batches
+        raise KeyboardInterrupt
+
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        fit(Net(configure), tmp_path, loader=make_loader(), epochs=1, **arguments)
+    assert found == {"ours": expected, "lightning": expected}
+
+
+# Metrics that are reduced over an epoch
+
+
+def test_epoch_metrics_accumulate_the_logged_values(tmp_path) -> None:
+    at = AtBatches(lambda trainer: [(key, metric, metric.partials) for key, metric in internals.epoch_metrics(trainer)])
+    module = ValidatedNet()
+    trainer = fit(module, tmp_path, at, epochs=1)
+    for count, found in enumerate(at.ends, start=1):
+        assert [key for key, *_ in found] == [f"training_step.{metric.name}" for _, metric, _ in found]
+        metrics = {metric.name: (metric, partials) for _, metric, partials in found}
+        # In one process; `test_ddp.py` resumes synced metrics.
+        assert not any(metric.is_synced for metric, _ in metrics.values())
+        assert metrics.keys() == {"mean", "sum", "min", "max", "synced"}
+        values = torch.tensor(module.batch_values[:count])
+        sizes = torch.arange(1, count + 1)
+        expected = {
+            "mean": {"value": (values * sizes).sum(), "cumulated_batch_size": sizes.sum()},
+            "sum": {"value": values.sum()},
+            "min": {"value": values.min()},
+            "max": {"value": values.max()},
+        }
+        for name, partials in expected.items():
+            assert metrics[name][0].reduction == name
+            torch.testing.assert_close(metrics[name][1], partials)
+    logged = {name: trainer.callback_metrics[name] for name in ("mean", "sum", "min", "max")}
+    final = {name: p["value"] / p.get("cumulated_batch_size", 1) for name, p in expected.items()}
+    torch.testing.assert_close(logged, final)
+
+
+def test_a_replaced_partial_is_in_the_logged_metric(tmp_path) -> None:
+    class Replace(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == BATCHES - 1:
+                dict(internals.epoch_metrics(trainer))["training_step.sum"].set_partial("value", torch.tensor(7.0))
+
+    assert fit(ValidatedNet(), tmp_path, Replace(), epochs=1).callback_metrics["sum"] == 7
+
+
+# Resuming after a batch
+
+
+def saved_at_each_step(folder: Path, *callbacks: Callback, **arguments: Any) -> tuple[Trainer, ValidatedNet]:
+    torch.manual_seed(0)
+    module = ValidatedNet()
+    return fit(module, folder, *callbacks, epochs=2, save=True, num_sanity_val_steps=0, **arguments), module
+
+
+def test_what_follows_a_batch(tmp_path) -> None:
+    """Checkpoints are written at the end of a batch, before the validation that follows it."""
+    at = AtSave(lambda t: (internals.is_between_batch_and_validation(t), internals.validation_is_due(t)))
+    saved_at_each_step(tmp_path, at, val_check_interval=2)
+    assert at.values == [(True, False), (True, True)] * BATCHES
+    after = AtSave(internals.is_between_batch_and_validation)
+    saving = ModelCheckpoint(tmp_path / "epochs", save_on_train_epoch_end=True)
+    fit(ValidatedNet(), tmp_path, after, saving, epochs=2, enable_checkpointing=True)
+    assert after.values == [False, False]
+
+
+def edited(checkpoint: Path, edit: Callable[[Any], None]) -> Path:
+    state = torch.load(checkpoint, weights_only=False)
+    edit(state)
+    path = checkpoint.with_name("edited.ckpt")
+    torch.save(state, path)
+    return path
+
+
+def test_resume_in_validation_runs_the_validation_that_was_due(tmp_path) -> None:
+    _, full = saved_at_each_step(tmp_path, val_check_interval=2)
+    checkpoint = tmp_path / f"step={BATCHES // 2}.ckpt"
+    counts = {}
+    for name, edit in {"as saved": lambda state: None, "edited": internals.resume_in_validation}.items():
+        module = ValidatedNet()
+        fit(module, tmp_path, epochs=2, ckpt_path=edited(checkpoint, edit), val_check_interval=2)
+        assert equal(module.state_dict(), full.state_dict()), name
+        counts[name] = module.num_validations
+    assert counts == {"as saved": full.num_validations - 1, "edited": full.num_validations}
+
+
+class Ends(Callback):
+    """The batches and the ends of epochs, in order."""
+
+    def __init__(self, *, skip: bool = False) -> None:
+        self.skip = skip
+        self.events: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.skip:
+            internals.skip_remaining_batches(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.events.append(f"step {trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self.skip:
+            internals.stop_skipping_batches(trainer)
+            self.skip = False
+        self.events.append(f"end {trainer.current_epoch}")
+
+
+def test_resume_at_epoch_end_ends_the_epoch_and_goes_on(tmp_path) -> None:
+    ends = Ends()
+    _, full = saved_at_each_step(tmp_path, ends, limit_val_batches=0)
+    checkpoint, module, resumed = tmp_path / f"step={BATCHES}.ckpt", ValidatedNet(), Ends(skip=True)
+    path = edited(checkpoint, internals.resume_at_epoch_end)
+    trainer = fit(module, tmp_path, resumed, epochs=2, ckpt_path=path, limit_val_batches=0)
+    assert resumed.events == ends.events[BATCHES:] == ["end 0", *(f"step {BATCHES + n + 1}" for n in range(4)), "end 1"]
+    assert equal(module.state_dict(), full.state_dict())
+    assert internals.logger_step(trainer) == trainer.global_step == 2 * BATCHES
+    # Without the edit, Lightning never runs the end of epoch 0.
+    unedited = Ends()
+    fit(ValidatedNet(), tmp_path, unedited, epochs=2, ckpt_path=checkpoint, limit_val_batches=0)
+    assert "end 0" not in unedited.events
+
+
+def test_has_loader_state_where_the_loader_has_one(tmp_path) -> None:
+    saved_at_each_step(tmp_path / "with")
+    saved_at_each_step(tmp_path / "without", loader=loader_of(BATCHES))
+    for name in ("with", "without"):
+        checkpoint = torch.load(tmp_path / name / "step=2.ckpt", weights_only=False)
+        assert internals.has_loader_state(checkpoint) is (name == "with")
+
+
+# Checkpoint files
+
+
+def test_callback_state_is_read_from_a_file_and_from_a_distributed_checkpoint(tmp_path) -> None:
+    class Stateful(Callback):
+        def state_dict(self) -> dict[str, Any]:
+            return {"value": torch.arange(3)}
+
+    stateful, file = Stateful(), tmp_path / "step=2.ckpt"
+    saved_at_each_step(tmp_path, stateful)
+    state = internals.callback_state(file, stateful.state_key, True)
+    assert equal(state, {"value": torch.arange(3)})
+    assert internals.callback_state(file, "Other", True) is None
+    assert internals._METADATA_FILE == model_parallel._METADATA_FILENAME
+    (tmp_path / "distributed").mkdir()
+    checkpoint = torch.load(file, weights_only=False)
+    torch.save(checkpoint, tmp_path / "distributed" / model_parallel._METADATA_FILENAME)
+    assert equal(internals.callback_state(tmp_path / "distributed", stateful.state_key, False), state)
+
+
+def test_every_function_is_tested_here() -> None:
+    functions = [node.name for node in parse(INTERNALS).body if isinstance(node, ast.FunctionDef)]
+    used = {node.attr for node in ast.walk(parse(Path(__file__))) if isinstance(node, ast.Attribute)}
+    assert [name for name in functions if name not in used and not is_private(name)] == []
+
+
+# No other module uses a private name of Lightning
+
+DOCUMENTED_MODULES = {
+    "lightning.pytorch",
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.strategies",
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.pytorch.utilities.types",
+}
+LIGHTNING_ROOMS = ("callbacks", "cli", "_hydra")
+"""Rooms that may import Lightning; the others get only what these pass to them."""
+LOOPS = {"fit_loop", "epoch_loop", "val_loop"}
+"""Undocumented, so as good as private."""
+LIGHTNING_OBJECTS = {"trainer", "pl_module", "strategy", *LOOPS}
+"""Names of variables and attributes that hold an object of Lightning."""
+TORCH_NAMES = {"_modules", "_parameters", "_schedulers"}
+"""Private names of torch that the package uses."""
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def find_private_uses(source: str, *, may_import_lightning: bool = True) -> list[str]:
+    """Imports of private or undocumented names of Lightning, and private attributes that are not the module's own.
+
+    Args:
+        source: the module's.
+        may_import_lightning: if not, only attributes of objects that go by a Lightning name are found.
+    """
+    tree = ast.parse(source)
+    own = {node.name for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    own |= {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+    }
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if _is_undocumented(alias.name)]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [alias.name for alias in node.names if _is_lightning(node.module) and is_private(alias.name)]
+            found += [f"{node.module}.{name}" for name in names]
+            found += [str(node.module)] if _is_undocumented(str(node.module)) else []
+        elif isinstance(node, ast.Attribute):
+            is_lightning = bool(LIGHTNING_OBJECTS & set(_words(node.value)))
+            is_foreign = is_lightning or (may_import_lightning and node.attr not in own | TORCH_NAMES)
+            if node.attr in LOOPS or (is_private(node.attr) and is_foreign):
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "setattr"):
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and is_private(name.value) and name.value not in own | TORCH_NAMES:
+                found.append(ast.unparse(node))
+    return found
+
+
+def _is_lightning(module: str | None) -> bool:
+    return str(module).split(".")[0] in ("lightning", "pytorch_lightning", "lightning_fabric")
+
+
+def _is_undocumented(module: str) -> bool:
+    return _is_lightning(module) and module not in DOCUMENTED_MODULES
+
+
+def _words(node: ast.expr) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name):
+            yield part.id
+        elif isinstance(part, ast.Attribute):
+            yield part.attr.lstrip("_")
+
+
+def test_only_lightning_internals_uses_private_names_of_lightning() -> None:
+    modules = [path for path in PACKAGE.rglob("*.py") if path != INTERNALS]
+    assert len(modules) > 100
+    found = {}
+    for path in modules:
+        room = path.relative_to(PACKAGE).parts[0]
+        uses = find_private_uses(path.read_text(encoding="utf-8"), may_import_lightning=room in LIGHTNING_ROOMS)
+        if uses:
+            found[str(path.relative_to(PACKAGE))] = uses
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "anywhere"),
+    [
+        ("trainer._logger_connector", True),
+        ("self._trainer.fit_loop", True),
+        ("epoch_loop._results", True),
+        ("trainer.strategy._lightning_module", True),
+        ("getattr(trainer, '_run', None)", True),
+        ("module._log_hyperparams", False),
+        ("from lightning.pytorch.trainer.call import _call_setup_hook", True),
+        ("from lightning.pytorch.loops import _FitLoop", True),
+        ("from lightning.pytorch.trainer.states import TrainerFn", True),
+        ("import lightning.fabric.utilities.data", True),
+    ],
+)
+def test_the_check_finds_private_names(source, anywhere) -> None:
+    assert find_private_uses(source)
+    assert bool(find_private_uses(source, may_import_lightning=False)) is anywhere
+
+
+def test_the_check_finds_those_of_lightning_internals() -> None:
+    found = find_private_uses(INTERNALS.read_text(encoding="utf-8"))
+    names = ("_batches_that_stepped", "_logger_connector", "_should_accumulate", "_data_fetcher", "_trainer")
+    assert [name for name in names if not any(name in use for use in found)] == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from lightning.pytorch import Callback, LightningModule, Trainer",
+        "trainer.strategy.broadcast(1)",
+        "class A:\n    def __init__(self):\n        self._x = 1\n    def f(self, other):\n        return other._x",
+        "type(trainer).__name__",
+    ],
+    ids=["documented import", "public attribute", "own attribute", "dunder"],
+)
+def test_the_check_allows_public_and_own_names(source) -> None:
+    assert find_private_uses(source) == []
