@@ -16,13 +16,12 @@ from .patterns import check_pattern
 from .rules import EFFECTS, OPTIONS, SCALES, AlgorithmSpec, Rule, check_name
 from .selectors import SELECTORS, Selector, parse_strings
 
+# The defaults are the examples in error messages.
 _EFFECT_VALUES: dict[str, Hyperparameter] = {
-    "lr_scale": Number(default=0.1, low=0, help="multiplies lr"),
-    "weight_decay_scale": Number(default=0.1, low=0, help="multiplies weight_decay"),
-    "layer_decay": Number(
-        default=0.75, low=0, high=1, open_low=True, help="multiplies lr once for each layer, counted from the last"
-    ),
-    "frozen": Flag(default=True, help="no gradient, and not in the optimizer"),
+    "lr_scale": Number(default=0.1, low=0),
+    "weight_decay_scale": Number(default=0.1, low=0),
+    "layer_decay": Number(default=0.75, low=0, high=1, open_low=True),
+    "frozen": Flag(default=True),
 }
 
 

@@ -242,9 +242,3 @@ def test_a_rule_named_like_its_stage_is_repeated_where_two_groups_would_have_the
     groups = {"top": {"params": "backbone.layer.1.proj", "lr": 0.1}}
     split = plan(groups).split([Stage("top", frozenset(n for n in names_of(Net()) if "layer.1" in n))])
     assert [(group.name, group.made_by) for group in split.groups] == [("top", ()), ("top.top", ("top",))]
-
-
-def test_the_settings_of_a_frozen_parameter_name_the_rules_that_froze_it():
-    found = plan({"cold": {"params": "embed", "frozen": True}, "icy": {"params": "embed.*", "frozen": True}})
-    assert found.settings_of("embed.weight").rows() == [("frozen", "true", "groups.cold.frozen, groups.icy.frozen")]
-    assert found.frozen_by == {"embed.weight": ("groups.cold.frozen", "groups.icy.frozen")}

@@ -78,14 +78,14 @@ def test_a_conflict_is_refused_with_both_rules_the_parameters_and_a_priority(swa
     rules = [("backbone", {**BACKBONE, "lr": 0.1}), ("biases", {**BIASES, "lr": 0.2})]
     with pytest.raises(ConfigError) as caught:
         explain(dict(reversed(rules) if swap else rules))
-    said = ["0.1", "groups.biases.lr: 0.2", "4 parameters", "groups.biases.priority: 1"]
+    said = ["0.1", "groups.biases.lr: 0.2", "4 parameters", "groups.biases.priority: 1 (the default is 0"]
     names = [f"backbone.layer.{name}" for name in ("0.proj.bias", "0.norm.bias", "1.proj.bias")]
     check_message(caught, "groups.backbone.lr", *said, f"{', '.join(names)} and 1 more")
 
 
 def test_the_suggested_priority_resolves_a_conflict():
     rules = {"backbone": {**BACKBONE, "lr": 0.1, "priority": 4}, "biases": {**BIASES, "lr": 0.2, "priority": 4}}
-    with pytest.raises(ConfigError, match=r"groups\.biases\.priority: 5"):
+    with pytest.raises(ConfigError, match=r"groups\.biases\.priority: 5 \("):
         explain(rules)
     rules["biases"]["priority"] = 5
     assert values(rules, "lr") == [1.0, 0.1, 0.2, 0.2]
@@ -181,6 +181,7 @@ WRONG = [
         ["groups.x.betas", "sgd", "belongs to adabelief, adabound, ", "left over from a config below?"],
     ),
     ({"params": "head", "lr_scale": -1}, ["groups.x.lr_scale", "-1", "number >= 0", "lr_scale: 0.1"]),
+    ({"params": "head", "weight_decay_scale": -1}, ["groups.x.weight_decay_scale", "-1", "number >= 0"]),
     ({"params": "head", "lr_scale": "0.1x"}, ["groups.x.lr_scale", "'0.1x'", "number >= 0", "lr_scale: 0.1"]),
     ({"params": "head", "frozen": 1}, ["groups.x.frozen", "1", "true or false", "frozen: true"]),
     ({"params": "head", "lr": 1, "priority": "high"}, ["groups.x.priority", "'high'", "integer", "priority: 1"]),
