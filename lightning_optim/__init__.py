@@ -65,7 +65,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     value: Any
     if name == "__version__":
-        value = import_module(".core.version", __name__).VERSION
+        value = import_module(".core.version", __name__).read_version()
     elif name in _MODULES:
         module = import_module(f".{_MODULES[name]}", __name__)
         value = module if name == _MODULES[name] else getattr(module, name)

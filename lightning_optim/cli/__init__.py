@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ..core.errors import ConfigError
-from ..core.version import VERSION
+from ..core.version import read_version
 
 _WIDTH = 120
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lightning-optim", description=__doc__)
-    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {read_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("list", help="the available optimizers")

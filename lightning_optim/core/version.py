@@ -1,8 +1,13 @@
 """The installed version of this package."""
 
-from importlib.metadata import PackageNotFoundError, version
+from __future__ import annotations
 
-try:
-    VERSION = version("lightning-optim")
-except PackageNotFoundError:  # a checkout that is not installed
-    VERSION = "0+unknown"
+import importlib.metadata
+
+
+def read_version() -> str:
+    """The version in the package's metadata; `0+unknown` in a checkout that is not installed."""
+    try:
+        return importlib.metadata.version("lightning-optim")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"

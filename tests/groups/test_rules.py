@@ -241,3 +241,10 @@ def test_incompatible_values_are_refused_at_the_rule_that_causes_them(top, rule,
 def test_another_rule_can_make_values_compatible():
     groups = {"head": {"params": "head", "nesterov": True}, "all_params": {"params": "*", "momentum": 0.9}}
     assert values(groups, "nesterov") == [True, False, True, False]
+
+
+def test_a_rule_with_the_top_level_algorithm_has_its_defaults_and_the_optimizer_wide_values():
+    groups = {"head": {"params": "head", "optimizer": "sgd"}}
+    assert values(groups, "lr") == [1e-3, 1.0, 1e-3, 1.0]
+    assert values(groups, "weight_decay") == [0.0, 0.5, 0.0, 0.5]
+    assert values(groups, "foreach", foreach=True) == [True] * 4
