@@ -108,6 +108,11 @@ def test_repeated_names_are_told_apart(tmp_path: Path) -> None:
     assert float(found.state["weight (2)"]["exp_avg"]) == 2.0
 
 
+def test_the_copy_of_configured_values_is_not_a_hyperparameter(tmp_path: Path) -> None:
+    found = read_groups(tmp_path, param_group("x", [0], ["weight"], lr=0.1, configured={"lr": 0.1}))
+    assert found.groups[0].hyperparameters == {"lr": 0.1}
+
+
 def read_error(path: Path) -> str:
     """The message with which a file is refused."""
     with pytest.raises(ConfigError) as caught:

@@ -45,6 +45,7 @@ def test_version_of_a_checkout_that_is_not_installed_is_unknown(monkeypatch) -> 
 
 def test_it_runs_as_a_module(monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["lightning-optim", "list", "lion"])
+    monkeypatch.delitem(sys.modules, "lightning_optim.cli.__main__", raising=False)  # runpy warns if it is imported
     with pytest.raises(SystemExit) as exit_info:
         runpy.run_module("lightning_optim.cli", run_name="__main__", alter_sys=True)
     assert exit_info.value.code == 0
