@@ -42,7 +42,7 @@ OF_MEMBERS = (
 )
 SLOWEST = ("optim/test_convergence.py", "optim/test_size.py")
 OPTIM = tuple(sorted({f"optim/{path.name}" for path in TESTS.glob("optim/test_*.py")}.difference(OF_MEMBERS, SLOWEST)))
-OUTSIDE_OPTIM = ("build/test_implementation.py", "catalog/test_registry.py")
+OUTSIDE_OPTIM = ("build/test_implementation.py", "build/test_implementation_resume.py", "catalog/test_registry.py")
 PASSES = (OPTIM, (*OF_MEMBERS, *SLOWEST), OUTSIDE_OPTIM)
 """Arguments of pytest; a mutant survives if it passes all of them."""
 TIMEOUT_S = 300  # for each pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 
 import pytest
@@ -54,5 +55,21 @@ def test_an_unknown_name_is_an_attribute_error(package) -> None:
 
 
 def test_every_public_name_is_listed() -> None:
-    assert sorted(lightning_optim.__all__) == dir(lightning_optim)
+    assert sorted(lightning_optim.__all__) == lightning_optim.__all__ == dir(lightning_optim)
     assert "AdamW" in dir(optim) and "AdaptiveOptimizer" in dir(optim)
+
+
+def test_importing_the_package_loads_no_torch(run_python):
+    code = (
+        "import sys, lightning_optim\n"
+        "lightning_optim.ConfigError, lightning_optim.list_optimizers(), lightning_optim.optimizer_info('adamw')\n"
+        "heavy = {'torch', 'lightning', 'pytorch_lightning', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)\n"
+        "print(sorted(heavy), 'OptimizerFactory' in dir(lightning_optim))"
+    )
+    assert run_python(code).split("\n")[0] == "[] True"
+
+
+@pytest.mark.parametrize("name", lightning_optim.__all__)
+def test_every_public_name_can_be_imported_and_has_a_docstring(name):
+    assert inspect.getdoc(getattr(lightning_optim, name))
+    assert name in dir(lightning_optim)

@@ -31,12 +31,10 @@ def merge_values(current: ParamGroup, sources: Sequence[ParamGroup]) -> dict[str
     if not _record_configured([current, *sources]):
         return _merge_unrecorded(current, sources)
     same_schedule = _with_schedule_of(current, sources)
-    own = {key: current[key] for key in (*GROUP_METADATA, *EXECUTION_FLAGS) if key in current and key != "params"}
     return {
         **_without_params(current),
         **_unchanged_values(current, sources, same_schedule),
         **_scheduled_values(current, same_schedule),
-        **own,
     }
 
 

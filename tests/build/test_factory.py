@@ -143,11 +143,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "given", "said"), WRONG, ids=[f"{name} {given}" for name, given, _ in WRONG])
-def test_an_invalid_config_is_refused_when_the_factory_is_constructed(name, given, said):
+@pytest.mark.parametrize(("name", "given", "parts"), WRONG, ids=[f"{name} {given}" for name, given, _ in WRONG])
+def test_an_invalid_config_is_refused_when_the_factory_is_constructed(name, given, parts):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, **given)
-    check_message(caught, *said)
+    check_message(caught, *parts)
 
 
 @pytest.mark.parametrize("lr", ["abc", "1e-3", -1, math.nan, math.inf, True, None, [1], {"a": 1}], ids=repr)
@@ -171,11 +171,11 @@ WRONG_WITH_MODEL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "groups", "said"), WRONG_WITH_MODEL, ids=[name for name, *_ in WRONG_WITH_MODEL])
-def test_a_config_that_does_not_fit_the_model_is_refused_when_the_factory_is_called(name, groups, said):
+@pytest.mark.parametrize(("name", "groups", "parts"), WRONG_WITH_MODEL, ids=[name for name, *_ in WRONG_WITH_MODEL])
+def test_a_config_that_does_not_fit_the_model_is_refused_when_the_factory_is_called(name, groups, parts):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory(name, groups=groups)(Tiny())
-    check_message(caught, *said)
+    check_message(caught, *parts)
 
 
 def test_hydra_shows_the_plain_message():

@@ -1,8 +1,7 @@
-"""`implementation`: whether torch's class or ours runs an algorithm, and how a run changes from one to the other."""
+"""`implementation`: whether torch's class or ours runs an algorithm, and what it computes."""
 
 from __future__ import annotations
 
-import copy
 from functools import partial
 
 import pytest
@@ -10,142 +9,24 @@ import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, list_optimizers, optim, optimizer_info
 from tests.support.cases import every
+from tests.support.implementations import (
+    ABSOLUTE,
+    BY_FLAG,
+    HEAD,
+    OWN_CLASSES,
+    OWN_ONLY,
+    TOP,
+    TORCH_AND_NATIVE,
+    TORCH_CLASSES,
+    case_id,
+    factory_of,
+    flag_names,
+    for_head,
+    own_only,
+    variants,
+)
 from tests.support.messages import check_message, check_refusals
 from tests.support.models import Tiny, model_for, same, train
-from tests.support.save_and_load import save_and_load
-
-TORCH_CLASSES = {
-    "adadelta": "Adadelta",
-    "adafactor": "Adafactor",
-    "adagrad": "Adagrad",
-    "adam": "Adam",
-    "adamax": "Adamax",
-    "adamw": "AdamW",
-    "asgd": "ASGD",
-    "lbfgs": "LBFGS",
-    "muon": "Muon",
-    "nadam": "NAdam",
-    "radam": "RAdam",
-    "rmsprop": "RMSprop",
-    "rprop": "Rprop",
-    "sgd": "SGD",
-    "sparse_adam": "SparseAdam",
-}
-OWN_CLASSES = {
-    "adabelief": "AdaBelief",
-    "adabound": "AdaBound",
-    "adaboundw": "AdaBoundW",
-    "adadelta": "Adadelta",
-    "adagrad": "Adagrad",
-    "adai": "Adai",
-    "adam": "Adam",
-    "adam_mini": "AdamMini",
-    "adamax": "Adamax",
-    "adamod": "AdaMod",
-    "adamp": "AdamP",
-    "adamw": "AdamW",
-    "adan": "Adan",
-    "ademamix": "AdEMAMix",
-    "adopt": "ADOPT",
-    "amsbound": "AMSBound",
-    "amsgrad": "AMSGrad",
-    "diffgrad": "DiffGrad",
-    "ef_sgd": "EFSGD",
-    "extra_adam": "ExtraAdam",
-    "extra_sgd": "ExtraSGD",
-    "lamb": "LAMB",
-    "laprop": "LaProp",
-    "lars": "LARS",
-    "lion": "Lion",
-    "madgrad": "MADGRAD",
-    "mars": "MARS",
-    "nadam": "NAdam",
-    "nadamw": "NAdamW",
-    "novograd": "NovoGrad",
-    "omd": "OMD",
-    "optimistic_adam": "OptimisticAdam",
-    "padam": "Padam",
-    "prodigy": "Prodigy",
-    "qhadam": "QHAdam",
-    "radam": "RAdam",
-    "rmsprop": "RMSprop",
-    "signum": "Signum",
-    "sophia_g": "SophiaG",
-    "stable_adamw": "StableAdamW",
-    "storm": "STORM",
-    "yogi": "Yogi",
-}
-TORCH_AND_NATIVE = sorted(TORCH_CLASSES.keys() & OWN_CLASSES.keys())
-BY_FLAG = [name for name in TORCH_AND_NATIVE if "decoupled_weight_decay" in optimizer_info(name).hyperparameters]
-
-TOP = {"lr": 0.05, "weight_decay": 0.1}
-HEAD = {"head": {"params": "head", "lr_scale": 0.5, "weight_decay": 0.3}}
-# Every option that both classes have.
-VARIANTS = [
-    *((name, {}) for name in TORCH_AND_NATIVE),
-    *((name, {"maximize": True}) for name in TORCH_AND_NATIVE),
-    *((name, {"weight_decay_mode": mode}) for name in BY_FLAG for mode in ("l2", "decoupled")),
-    *((name, {"decoupled_weight_decay": True}) for name in BY_FLAG),
-    ("adadelta", {"rho": 0.5}),
-    ("adagrad", {"initial_accumulator_value": 0.5, "lr_decay": 0.1}),
-    ("adam", {"amsgrad": True, "betas": [0.9, 0.8]}),
-    ("adamw", {"amsgrad": True, "betas": [0.9, 0.8]}),
-    ("nadam", {"momentum_decay": 0.5}),
-    ("radam", {"betas": [0.8, 0.8]}),
-    ("rmsprop", {"momentum": 0.9}),
-    ("rmsprop", {"centered": True}),
-    ("rmsprop", {"momentum": 0.9, "centered": True}),
-]
-# What only our class can do.
-OWN_ONLY = [
-    *(
-        (name, {"weight_decay_mode": mode})
-        for name in TORCH_AND_NATIVE
-        for mode in ("l1", "absolute", "relative", "corrected")
-    ),
-    *((name, {"weight_decay_mode": "decoupled"}) for name in TORCH_AND_NATIVE if name not in ("adamw", *BY_FLAG)),
-    ("adamw", {"weight_decay_mode": "l2"}),
-    ("adamw", {"cautious_decay": True}),
-    *((name, {"cautious_decay": True, "weight_decay_mode": "decoupled"}) for name in TORCH_AND_NATIVE),
-    *((name, {"cautious_decay": True, "decoupled_weight_decay": True}) for name in BY_FLAG),
-    ("adam", {"optimized_update": True}),
-    ("adamw", {"optimized_update": True}),
-    ("radam", {"optimized_update": False}),
-    ("radam", {"degenerate_to_sgd": False}),
-    ("radam", {"amsgrad": True}),
-]
-
-
-def case_id(case):
-    name, given = case
-    return " ".join([name, *(f"{key}={value}" for key, value in given.items())])
-
-
-FAST_VARIANTS = ["adam", "adamw", "adam weight_decay_mode=decoupled", "rmsprop momentum=0.9 centered=True"]
-FAST_VARIANTS += [
-    "adagrad initial_accumulator_value=0.5 lr_decay=0.1",
-    "nadam momentum_decay=0.5",
-    "radam maximize=True",
-]
-FAST_OWN_ONLY = ["adam weight_decay_mode=l1", "adagrad weight_decay_mode=decoupled", "adamw weight_decay_mode=l2"]
-FAST_OWN_ONLY += ["adamw cautious_decay=True", "nadam cautious_decay=True decoupled_weight_decay=True"]
-FAST_OWN_ONLY += ["adam optimized_update=True", "radam degenerate_to_sgd=False", "radam amsgrad=True"]
-variants = pytest.mark.parametrize(("name", "given"), every(VARIANTS, fast=FAST_VARIANTS, id=case_id))
-own_only = pytest.mark.parametrize(("name", "given"), every(OWN_ONLY, fast=FAST_OWN_ONLY, id=case_id))
-directions = pytest.mark.parametrize(
-    ("first", "then"), [("own", "torch"), ("torch", "own")], ids=["own to torch", "torch to own"]
-)
-flag_names = pytest.mark.parametrize("name", every(BY_FLAG, fast=["adam"]))
-
-
-def factory_of(name, implementation, **given):
-    """A factory whose class computes bit by bit what the other one does: torch's loop, not its foreach."""
-    return OptimizerFactory(name, implementation=implementation, foreach=False, **{**TOP, "groups": HEAD, **given})
-
-
-def for_head(given):
-    return {"groups": {"head": {"params": "head", **given}}}
-
 
 # Which class
 
@@ -262,7 +143,6 @@ def test_the_plan_has_the_decay_mode_in_force():
 
 # Invalid configs
 
-ABSOLUTE = {"weight_decay_mode": "absolute"}
 TORCH_REFUSES = "torch's does not. Type implementation: auto"
 WRONG = [
     ("adam", {"implementation": "owm"}, ["implementation", "'owm'", "Did you mean 'own'?", "auto, torch, own"]),
@@ -372,114 +252,3 @@ def test_an_error_names_the_rule_where_the_algorithm_is_the_rule_s_and_only_ther
         OptimizerFactory("adam", **asked, **for_head({"optimizer": "muon"}))
     with pytest.raises(ConfigError, match=r"^fused: .* \(for groups\.head\.optimizer: adam\)$"):
         OptimizerFactory("muon", **for_head({"optimizer": "adam", **asked}))
-
-
-# Changing the class of a run
-
-
-def without_configured(state_dict):
-    """The checkpoint as another program saves it: without what was configured."""
-    for group in state_dict["param_groups"]:
-        del group["configured"]
-    return state_dict
-
-
-def resume(name, first, then, given, resumed_given, *, is_foreign=False):
-    """Two models and their optimizers: one trained for 3 steps, and one that has loaded its checkpoint."""
-    model, resumed_model = model_for(name), model_for(name)
-    optimizer = factory_of(name, first, **given)(model)
-    train(model, optimizer, 3)
-    resumed = factory_of(name, then, **resumed_given)(resumed_model)
-    resumed_model.load_state_dict(model.state_dict())
-    state_dict = save_and_load(optimizer.state_dict())
-    resumed.load_state_dict(without_configured(state_dict) if is_foreign else state_dict)
-    return model, optimizer, resumed_model, resumed
-
-
-@directions
-@variants
-def test_training_continues_bitwise_in_the_other_class(name, given, first, then):
-    model, optimizer, resumed_model, resumed = resume(name, first, then, given, given)
-    assert type(resumed) is not type(optimizer)
-    assert same(train(model, optimizer, 5), train(resumed_model, resumed, 5))
-
-
-def test_auto_continues_in_torch_s_class_what_ours_has_trained():
-    model, optimizer, resumed_model, resumed = resume("adam", "own", "auto", {}, {})
-    assert type(resumed) is torch.optim.Adam
-    assert same(train(model, optimizer, 5), train(resumed_model, resumed, 5))
-
-
-@directions
-@pytest.mark.parametrize("name", every(TORCH_AND_NATIVE, fast=["adam", "adamw", "radam"]))
-def test_another_program_s_values_are_taken_but_not_its_execution_flags(name, first, then):
-    """As in torch, in the keys of the class that loads it."""
-    optimizer = factory_of(name, first, lr=0.01)(model_for(name))
-    resumed = OptimizerFactory(name, implementation=then, foreach=True, **{**TOP, "groups": HEAD})(model_for(name))
-    keys = [set(group) for group in resumed.param_groups]
-    saved = without_configured(optimizer.state_dict())
-    before = copy.deepcopy(saved["param_groups"])
-    resumed.load_state_dict(saved)
-    assert saved["param_groups"] == before
-    assert [set(group) for group in resumed.param_groups] == keys
-    assert [group["foreach"] for group in resumed.param_groups] == [True, True]
-    assert [group["lr"] for group in resumed.param_groups] == [0.01, 0.005]
-    assert [group["peak_lr"] for group in resumed.param_groups] == [0.01, 0.005]
-
-
-@directions
-@flag_names
-def test_another_program_s_decay_mode_continues_whatever_the_config_says(name, first, then):
-    given = {"decoupled_weight_decay": True}
-    model, optimizer, resumed_model, resumed = resume(name, first, then, given, {}, is_foreign=True)
-    assert same(train(model, optimizer, 3), train(resumed_model, resumed, 3))
-
-
-@pytest.mark.parametrize("name", every(TORCH_AND_NATIVE, fast=["adam", "adamw"]))
-def test_a_checkpoint_of_torch_s_class_has_the_default_decay_mode_in_ours(name):
-    *_, resumed = resume(name, "torch", "own", {}, ABSOLUTE, is_foreign=True)
-    assert [group["weight_decay_mode"] for group in resumed.param_groups] == [optimizer_info(name).decay] * 2
-
-
-@own_only
-def test_torch_s_class_refuses_a_checkpoint_with_what_it_cannot_do(name, given):
-    trained_model, model = Tiny(), Tiny()
-    trained = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(trained_model)
-    train(trained_model, trained, 2)
-    optimizer = OptimizerFactory(name, implementation="torch", **for_head({"lr_scale": 0.5}))(model)
-    before = copy.deepcopy(optimizer.state_dict()["param_groups"])
-    key = min(given.keys() & optimizer_info(name).own_only)
-    with pytest.raises(ConfigError) as caught:
-        optimizer.load_state_dict(without_configured(trained.state_dict()))
-    check_message(caught, key, f"trained with {key}: ", "Type implementation: own")
-    assert optimizer.state_dict()["param_groups"] == before
-    assert not any(state["step"] for state in optimizer.state.values())
-
-
-def test_our_class_loads_the_checkpoint_that_torch_s_refuses():
-    model, optimizer, resumed_model, resumed = resume("adam", "own", "own", ABSOLUTE, {}, is_foreign=True)
-    assert same(train(model, optimizer, 3), train(resumed_model, resumed, 3))
-
-
-# The state of `amsgrad` does not fit a config without it.
-REMOVABLE = [(name, given) for name, given in OWN_ONLY if "amsgrad" not in given]
-
-
-@pytest.mark.parametrize("then", ["own", "torch"])
-@pytest.mark.parametrize(
-    ("name", "given"),
-    every(REMOVABLE, fast=[case for case in FAST_OWN_ONLY if "amsgrad" not in case], id=case_id),
-)
-def test_values_removed_from_the_config_end_with_the_load(name, given, then):
-    """Unlike in torch: an edited config is meant."""
-
-    def values(groups):
-        return [{key: value for key, value in group.items() if key != "params"} for group in groups]
-
-    model = Tiny()
-    optimizer = OptimizerFactory(name, implementation="own", **for_head({"weight_decay": 0.1, **given}))(model)
-    train(model, optimizer, 2)
-    resumed = OptimizerFactory(name, implementation=then, **for_head({"lr_scale": 0.5}))(Tiny())
-    configured = values(resumed.param_groups)
-    resumed.load_state_dict(save_and_load(optimizer.state_dict()))
-    assert values(resumed.param_groups) == configured

@@ -8,56 +8,11 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from lightning_optim import ConfigError, OptimizerFactory
+from tests.support.layered_models import DECAY, ENCODER, depth_rule, lr_by_parameter, params_by_group, plan, tree
 from tests.support.messages import check_message
 
-# Its powers are exact in floating point: lrs are compared with ==.
-DECAY = 0.5
 # torch's compiler, when it is imported, uses functions that torch deprecates.
 imports_compiler = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
-
-
-def tree(*names: str) -> nn.Module:
-    """A model with a matrix of 2 x 2 under each of these names, in this order."""
-    root = nn.Module()
-    for name in names:
-        *path, leaf = name.split(".")
-        module = root
-        for part in path:
-            if part not in module._modules:
-                module.add_module(part, nn.Module())
-            module = module._modules[part]
-        module.register_parameter(leaf, nn.Parameter(torch.zeros(2, 2)))
-    return root
-
-
-def plan(model, groups, **top):
-    return OptimizerFactory("adamw", **{"lr": 1.0, "groups": groups, **top}).plan(model)
-
-
-def named(model, groups):
-    """By group: its parameters."""
-    return {group.name: list(group.params) for group in plan(model, groups).groups}
-
-
-def lrs(model, groups):
-    """By parameter: its lr, as the built optimizer has it."""
-    optimizer = OptimizerFactory("adamw", lr=1.0, groups=groups)(model)
-    return {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
-
-
-def depth(layers="enc.layer.{i}", **rule):
-    return {"depth": {"layers": layers, "layer_decay": DECAY, **rule}}
-
-
-ENCODER = [
-    "enc.embed.weight",
-    "enc.layer.0.fc.weight",
-    "enc.layer.0.fc.bias",
-    "enc.layer.1.fc.weight",
-    "enc.layer.1.fc.bias",
-    "enc.pooler.weight",
-    "head.weight",
-]
 
 
 # The depth of each layer
@@ -96,16 +51,16 @@ def test_layers_are_counted_from_the_last_in_the_order_of_their_numbers(names, l
     model = tree(*names)
     if expected is None:
         with pytest.raises(ConfigError, match=r"^groups\.depth: layers 'l\.\{i\}' matches no module"):
-            lrs(model, depth(layers))
+            lr_by_parameter(model, depth_rule(layers))
     else:
-        assert lrs(model, depth(layers)) == {name: DECAY**power for name, power in expected.items()}
+        assert lr_by_parameter(model, depth_rule(layers)) == {name: DECAY**power for name, power in expected.items()}
 
 
 def test_a_layer_without_a_parameter_is_not_counted():
     model = tree("l.0.w", "l.2.w")
     model.l.add_module("1", nn.Tanh())
     model.l.add_module("3", nn.Dropout())
-    assert lrs(model, depth("l.{i}")) == {"l.0.w": DECAY**2, "l.2.w": DECAY}
+    assert lr_by_parameter(model, depth_rule("l.{i}")) == {"l.0.w": DECAY**2, "l.2.w": DECAY}
 
 
 TOWERS = ["text.l.0.w", "text.l.1.w", "text.l.2.w", "image.l.0.w", "image.l.5.w"]
@@ -122,7 +77,7 @@ TOWERS = ["text.l.0.w", "text.l.1.w", "text.l.2.w", "image.l.0.w", "image.l.5.w"
 )
 def test_params_choose_the_towers_whose_layers_are_counted(rule, powers):
     expected = {name: DECAY**power for name, power in zip(TOWERS, powers, strict=True)}
-    assert lrs(tree(*TOWERS), depth("*.l.{i}", **rule)) == expected
+    assert lr_by_parameter(tree(*TOWERS), depth_rule("*.l.{i}", **rule)) == expected
 
 
 def test_two_rules_count_each_tower_separately():
@@ -130,7 +85,7 @@ def test_two_rules_count_each_tower_separately():
         name: {"params": name, "layers": "*.l.{i}", "layer_decay": decay}
         for name, decay in (("text", 0.5), ("image", 0.25))
     }
-    assert list(lrs(tree(*TOWERS), groups).values()) == [0.5**3, 0.5**2, 0.5, 0.25**2, 0.25]
+    assert list(lr_by_parameter(tree(*TOWERS), groups).values()) == [0.5**3, 0.5**2, 0.5, 0.25**2, 0.25]
 
 
 class Mixed(nn.Module):
@@ -157,128 +112,22 @@ def test_kinds_and_classes_do_not_change_the_depth_of_a_layer(selector, expected
         powers["layer.3.weight"] = 1
     if selector.get("kinds") != "matrix" and "classes" not in selector:
         powers["layer.3.bias"] = 1
-    found = lrs(Mixed(), depth("layer.{i}", **selector))
+    found = lr_by_parameter(Mixed(), depth_rule("layer.{i}", **selector))
     assert {name: lr for name, lr in found.items() if lr != 1.0} == {n: DECAY**p for n, p in powers.items()}
-
-
-# The stem
-
-
-STEM = ["patch.weight", "enc.embed.weight"]
-
-
-@pytest.mark.parametrize(
-    ("stem", "expected"),
-    [
-        pytest.param({}, ["enc.embed.weight"], id="default"),
-        pytest.param({"stem": None}, ["enc.embed.weight"], id="null"),
-        pytest.param({"stem": "patch"}, ["patch.weight"], id="text"),
-        pytest.param({"stem": ["patch", "enc.embed"]}, STEM, id="list"),
-        pytest.param({"stem": []}, [], id="none"),
-        pytest.param({"stem": "re:.*(patch|pooler).*"}, ["patch.weight", "enc.pooler.weight"], id="regex"),
-        pytest.param({"stem": "enc"}, ["enc.embed.weight", "enc.pooler.weight"], id="layers_stay_layers"),
-    ],
-)
-def test_the_stem_is_what_comes_before_the_layers_or_what_stem_names(stem, expected):
-    found = lrs(tree("patch.weight", *ENCODER), depth(**stem))
-    layers = {name: DECAY ** (2 - int(name.split(".")[2])) for name in found if ".layer." in name}
-    others = {name: DECAY**3 if name in expected else 1.0 for name in found if ".layer." not in name}
-    assert found == {**others, **layers}
-
-
-def test_the_default_stem_shares_the_first_segment_of_a_layer_s_path():
-    names = ["a.stem.w", "b.stem.w", "c.stem.w", "a.l.0.w", "a.mid.w", "b.l.1.w", "a.l.2.w", "b.end.w"]
-    found = lrs(tree(*names), depth("*.l.{i}"))
-    stem = DECAY**4
-    # In the order of the model's parameters, which is the modules'.
-    assert found == {
-        "a.stem.w": stem,
-        "a.l.0.w": DECAY**3,
-        "a.l.2.w": DECAY,
-        "a.mid.w": 1.0,
-        "b.stem.w": stem,
-        "b.l.1.w": DECAY**2,
-        "b.end.w": 1.0,
-        "c.stem.w": 1.0,
-    }
-
-
-def test_the_other_selectors_apply_to_the_stem_too():
-    model = nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList([nn.Linear(2, 2)]), "head": nn.Linear(2, 2)})
-    wrapped = nn.ModuleDict({"enc": model})
-    found = lrs(wrapped, depth("enc.l.{i}", kinds="bias"))
-    assert {name: lr for name, lr in found.items() if lr != 1.0} == {"enc.embed.bias": 0.25, "enc.l.0.bias": 0.5}
-
-
-def test_a_stem_that_matches_nothing_is_refused_with_the_nearest_names():
-    with pytest.raises(ConfigError) as caught:
-        plan(tree(*ENCODER), depth(stem="enc.embd"))
-    check_message(caught, "groups.depth.stem", "'enc.embd'", "7 names", "'enc.embed'")
-
-
-def test_a_stem_that_the_other_selectors_do_not_match_is_refused():
-    with pytest.raises(ConfigError) as caught:
-        plan(tree("patch.weight", *ENCODER), depth(params="enc", stem="patch"))
-    check_message(caught, "groups.depth.stem", "'patch'", "other selectors")
-
-
-@pytest.mark.parametrize("stem", ["enc.layer", "enc.layer.0", ["enc.layer.*"]], ids=str)
-def test_a_stem_inside_the_layers_is_refused(stem):
-    with pytest.raises(ConfigError) as caught:
-        plan(tree(*ENCODER), depth(stem=stem))
-    check_message(caught, "groups.depth.stem", "is in layers", "remove stem")
-
-
-def test_a_stem_may_match_nothing_with_allow_empty():
-    assert "depth.stem" not in named(tree(*ENCODER), depth(stem="enc.embd", allow_empty=True))
-
-
-@pytest.mark.parametrize(
-    ("rule", "key", "said"),
-    [
-        pytest.param({"stem": 3}, "groups.depth.stem", ["3", "a string or a list of strings"], id="number"),
-        pytest.param({"stem": ["a", 1]}, "groups.depth.stem", ["['a', 1]"], id="list_of_other_things"),
-        pytest.param({"stem": "re:("}, "groups.depth.stem", ["'re:('", "not a valid regular expression"], id="regex"),
-        pytest.param({"stem": "enc", "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="alone"),
-        pytest.param({"stem": [], "layer_decay": None, "lr": 1}, "groups.depth.stem", ["layer_decay"], id="none_alone"),
-        pytest.param(
-            {"layers": None, "params": "enc"}, "groups.depth.layer_decay", ["groups.depth.layers"], id="layers"
-        ),
-        pytest.param({"layer_decay": 0}, "groups.depth.layer_decay", ["got 0", "> 0 and <= 1", "0.75"], id="zero"),
-        pytest.param({"layer_decay": 1.01}, "groups.depth.layer_decay", ["got 1.01", "> 0 and <= 1"], id="above_one"),
-        pytest.param({"layer_decay": -0.5}, "groups.depth.layer_decay", ["got -0.5"], id="below_zero"),
-        pytest.param({"layer_decay": "0.5"}, "groups.depth.layer_decay", ["got '0.5'"], id="text"),
-        pytest.param({"layer_decay": True}, "groups.depth.layer_decay", ["got True"], id="true"),
-        pytest.param({"layer_decay": [0.5]}, "groups.depth.layer_decay", ["got [0.5]"], id="list"),
-        pytest.param({"layers": "enc.layer"}, "groups.depth.layers", ["'enc.layer'", "one {i}"], id="no_i"),
-        pytest.param({"layers": "enc.{i}.{i}"}, "groups.depth.layers", ["'enc.{i}.{i}'", "one {i}"], id="two_i"),
-        pytest.param({"layers": "re:enc.{i}"}, "groups.depth.layers", ["'re:enc.{i}'", "one {i}"], id="re"),
-        pytest.param({"layers": ["enc.{i}", "x"]}, "groups.depth.layers", ["'x'", "one {i}"], id="one_of_a_list"),
-        pytest.param({"layers": "enc.{j}"}, "groups.depth.layers", ["'enc.{j}'", "one {i}"], id="another_letter"),
-        pytest.param({"layers": "enc.[{i}]"}, "groups.depth.layers", ["'enc.[{i}]'", "one {i}"], id="in_brackets"),
-        pytest.param({"layers": 3}, "groups.depth.layers", ["3", "a string or a list of strings"], id="layers_number"),
-        pytest.param({"layers": []}, "groups.depth.layers", ["[]", "a string or a list of strings"], id="layers_empty"),
-        pytest.param({"layers": "x" * 200 + "{i}"}, "groups.depth.layers", ["203", "at most 200"], id="too_long"),
-    ],
-)
-def test_invalid_layers_stem_and_layer_decay_are_refused_when_the_factory_is_constructed(rule, key, said):
-    with pytest.raises(ConfigError) as caught:
-        OptimizerFactory("adamw", groups=depth(**rule))
-    check_message(caught, key, *said)
 
 
 def test_a_layer_decay_of_one_keeps_the_lr_and_a_group_for_each_layer():
     model = tree(*ENCODER)
-    groups = depth(layer_decay=1)
-    assert set(lrs(model, groups).values()) == {1.0}
-    assert list(named(model, groups)) == ["depth.stem", "depth.0", "depth.1", "default"]
+    groups = depth_rule(layer_decay=1)
+    assert set(lr_by_parameter(model, groups).values()) == {1.0}
+    assert list(params_by_group(model, groups)) == ["depth.stem", "depth.0", "depth.1", "default"]
 
 
 # Groups
 
 
 def test_each_layer_is_a_group_named_by_its_number():
-    assert named(tree(*ENCODER), depth()) == {
+    assert params_by_group(tree(*ENCODER), depth_rule()) == {
         "depth.stem": ["enc.embed.weight"],
         "depth.0": ["enc.layer.0.fc.weight", "enc.layer.0.fc.bias"],
         "depth.1": ["enc.layer.1.fc.weight", "enc.layer.1.fc.bias"],
@@ -288,13 +137,13 @@ def test_each_layer_is_a_group_named_by_its_number():
 
 @pytest.mark.parametrize("effect", [{}, {"weight_decay": 0.5}, {"lr_scale": 0.5}], ids=str)
 def test_layers_without_layer_decay_are_separate_groups_and_there_is_no_stem(effect):
-    found = named(tree(*ENCODER), {"depth": {"layers": "enc.layer.{i}", **effect}})
+    found = params_by_group(tree(*ENCODER), {"depth": {"layers": "enc.layer.{i}", **effect}})
     assert list(found) == ["default", "depth.0", "depth.1"]
     assert found["default"] == ["enc.embed.weight", "enc.pooler.weight", "head.weight"]
 
 
 def test_the_same_number_in_two_towers_is_one_group():
-    found = named(tree(*TOWERS), depth("*.l.{i}"))
+    found = params_by_group(tree(*TOWERS), depth_rule("*.l.{i}"))
     assert found["depth.0"] == ["text.l.0.w", "image.l.0.w"]
 
 
@@ -308,13 +157,13 @@ def test_the_same_number_in_two_towers_is_one_group():
     ],
 )
 def test_layer_decay_multiplies_the_lr_that_the_rule_sets(effect, field, expected):
-    found = plan(tree(*ENCODER), depth(stem=[], **effect)).groups
+    found = plan(tree(*ENCODER), depth_rule(stem=[], **effect)).groups
     assert [group.hyperparameters[field] for group in found if group.name != "default"] == expected
 
 
 def test_several_rules_with_layers_apply_to_one_parameter():
     groups = {
-        **depth(stem=[]),
+        **depth_rule(stem=[]),
         "twice": {"layers": "enc.layer.{i}", "layer_decay": 0.25},
         "flat": {"layers": "*.{i}", "weight_decay": 0},
     }
@@ -330,7 +179,7 @@ def test_several_rules_with_layers_apply_to_one_parameter():
 
 
 def test_another_rule_splits_the_groups_of_the_layers():
-    found = named(Mixed(), {**depth("layer.{i}"), "no_decay": {"kinds": "bias", "weight_decay": 0}})
+    found = params_by_group(Mixed(), {**depth_rule("layer.{i}"), "no_decay": {"kinds": "bias", "weight_decay": 0}})
     assert list(found) == [
         "depth.0",
         "depth.0.no_decay",
@@ -346,7 +195,7 @@ def test_layers_may_be_frozen_or_have_a_schedule():
     model = tree(*ENCODER)
     frozen = plan(model, {"cold": {"layers": "enc.layer.{i}", "params": "enc.layer.0", "frozen": True}})
     assert frozen.frozen == ("enc.layer.0.fc.weight", "enc.layer.0.fc.bias")
-    warm = plan(model, depth(schedule="constant"))
+    warm = plan(model, depth_rule(schedule="constant"))
     assert {group.name: group.schedule for group in warm.groups} == {
         **{name: {"name": "constant"} for name in ("depth.stem", "depth.0", "depth.1")},
         "default": None,
@@ -355,15 +204,15 @@ def test_layers_may_be_frozen_or_have_a_schedule():
 
 def test_a_checkpoint_has_the_names_of_the_layers_groups():
     model = tree(*ENCODER)
-    optimizer = OptimizerFactory("adamw", groups=depth())(model)
+    optimizer = OptimizerFactory("adamw", groups=depth_rule())(model)
     saved = optimizer.state_dict()["param_groups"]
-    assert {group["name"]: group["param_names"] for group in saved} == named(model, depth())
+    assert {group["name"]: group["param_names"] for group in saved} == params_by_group(model, depth_rule())
 
 
 def test_state_follows_its_parameter_when_a_layer_is_added_on_top():
     """Every depth changes then, and so does each lr."""
     small, large = tree("l.0.w", "l.1.w"), tree("l.0.w", "l.1.w", "l.2.w")
-    optimizer = OptimizerFactory("adamw", lr=1.0, groups=depth("l.{i}"))(small)
+    optimizer = OptimizerFactory("adamw", lr=1.0, groups=depth_rule("l.{i}"))(small)
     for number, parameter in enumerate(small.parameters(), start=1):
         parameter.grad = torch.full_like(parameter, float(number))
     optimizer.step()
@@ -372,7 +221,7 @@ def test_state_follows_its_parameter_when_a_layer_is_added_on_top():
         {**state["param_groups"][-1], "name": "depth.2", "param_names": ["l.2.w"], "params": [2]}
     )
     state["state"][2] = {key: value.clone() for key, value in state["state"][1].items()}
-    again = OptimizerFactory("adamw", lr=1.0, groups=depth("l.{i}"))(large)
+    again = OptimizerFactory("adamw", lr=1.0, groups=depth_rule("l.{i}"))(large)
     again.load_state_dict(state)
     assert [group["lr"] for group in again.param_groups] == [0.125, 0.25, 0.5]
     for name in ("l.0.w", "l.1.w"):
@@ -385,7 +234,7 @@ def test_state_follows_its_parameter_when_a_layer_is_added_on_top():
 
 def test_layers_that_match_nothing_are_refused_with_the_numbered_modules():
     with pytest.raises(ConfigError) as caught:
-        plan(tree(*ENCODER, "aux.blocks.0.w"), depth("encoder.layer.{i}"))
+        plan(tree(*ENCODER, "aux.blocks.0.w"), depth_rule("encoder.layer.{i}"))
     check_message(
         caught,
         "groups.depth",
@@ -398,29 +247,29 @@ def test_layers_that_match_nothing_are_refused_with_the_numbered_modules():
 
 def test_layers_in_a_model_without_numbered_modules_are_refused():
     with pytest.raises(ConfigError) as caught:
-        plan(tree("enc.w", "head.w"), depth())
+        plan(tree("enc.w", "head.w"), depth_rule())
     check_message(caught, "groups.depth", "No module path of the model ends with a number")
 
 
 def test_layers_may_match_nothing_with_allow_empty():
-    assert list(named(tree("enc.w"), depth(allow_empty=True))) == ["default"]
+    assert list(params_by_group(tree("enc.w"), depth_rule(allow_empty=True))) == ["default"]
 
 
 def test_selectors_that_match_nothing_together_are_refused():
     with pytest.raises(ConfigError, match=r"^groups\.depth: each of its selectors .* no parameter matches all of them"):
-        plan(Mixed(), depth("layer.{i}", params="layer.1", kinds="bias"))
+        plan(Mixed(), depth_rule("layer.{i}", params="layer.1", kinds="bias"))
 
 
 @pytest.mark.parametrize("layers", ["*.{i}", ["l.{i}", "l.*.k.{i}"]], ids=str)
 def test_a_layer_inside_a_layer_is_refused(layers):
     with pytest.raises(ConfigError) as caught:
-        plan(tree("l.0.k.3.w", "l.1.w"), depth(layers))
+        plan(tree("l.0.k.3.w", "l.1.w"), depth_rule(layers))
     check_message(caught, "groups.depth.layers", "l.0.k.3 is a layer inside layer 0", "{i}")
 
 
 def test_params_can_exclude_the_inner_layers():
-    groups = depth("*.{i}", params="enc.layer.?.fc*")
-    assert lrs(tree("enc.layer.0.k.3.w", "enc.layer.0.fc.w", "enc.layer.1.fc.w"), groups) == {
+    groups = depth_rule("*.{i}", params="enc.layer.?.fc*")
+    assert lr_by_parameter(tree("enc.layer.0.k.3.w", "enc.layer.0.fc.w", "enc.layer.1.fc.w"), groups) == {
         "enc.layer.0.k.3.w": 1.0,
         "enc.layer.0.fc.w": 0.25,
         "enc.layer.1.fc.w": 0.5,
@@ -430,33 +279,10 @@ def test_params_can_exclude_the_inner_layers():
 # Tied parameters and shared modules
 
 
-def test_a_tensor_tied_across_stem_and_head_is_in_the_stem():
-    model = tree(*ENCODER)
-    model.head.weight = model.enc.embed.weight
-    assert named(model, depth())["depth.stem"] == ["enc.embed.weight"]
-    assert lrs(model, depth(stem="head"))["enc.embed.weight"] == DECAY**3
-
-
-@pytest.mark.parametrize(
-    ("names", "tied", "stem"),
-    [
-        pytest.param(["a.w", "b.embed.w", "b.l.0.w"], ("a", "b.l.0"), ["b.embed.w"], id="a_layer_tied_to_the_front"),
-        pytest.param(["a.w", "b.l.0.w", "b.out.w"], ("a", "b.out"), [], id="an_output_tied_to_the_front"),
-        pytest.param(["a.w", "b.embed.w", "b.l.0.w"], ("a", "b.embed"), ["a.w"], id="an_input_tied_to_the_front"),
-        pytest.param(["b.in.w", "b.l.0.w", "b.out.w"], ("b.in", "b.out"), ["b.in.w"], id="an_output_tied_to_the_input"),
-    ],
-)
-def test_the_default_stem_follows_the_model_s_order_whatever_is_tied(names, tied, stem):
-    model = tree(*names)
-    first, second = map(model.get_submodule, tied)
-    second.w = first.w
-    assert named(model, depth("b.l.{i}")).get("depth.stem", []) == stem
-
-
 def test_a_tensor_tied_across_two_layers_is_in_the_first():
     model = tree(*ENCODER)
     model.enc.layer._modules["1"].fc.weight = model.enc.layer._modules["0"].fc.weight
-    found = named(model, depth())
+    found = params_by_group(model, depth_rule())
     assert found["depth.0"] == ["enc.layer.0.fc.weight", "enc.layer.0.fc.bias"]
     assert found["depth.1"] == ["enc.layer.1.fc.bias"]
 
@@ -465,7 +291,7 @@ def test_a_module_that_all_layers_share_is_in_the_first_and_all_are_counted():
     shared = nn.Linear(2, 2)
     layers = [nn.Sequential(shared, nn.LayerNorm(2)) for _ in range(3)]
     model = nn.ModuleDict({"albert": nn.ModuleDict({"embed": nn.Linear(2, 2), "l": nn.ModuleList(layers)})})
-    assert lrs(model, depth("albert.l.{i}")) == {
+    assert lr_by_parameter(model, depth_rule("albert.l.{i}")) == {
         **dict.fromkeys(("albert.embed.weight", "albert.embed.bias"), DECAY**4),
         **dict.fromkeys(("albert.l.0.0.weight", "albert.l.0.0.bias"), DECAY**3),
         **{f"albert.l.{i}.1.{leaf}": DECAY ** (3 - i) for i in range(3) for leaf in ("weight", "bias")},
@@ -474,7 +300,7 @@ def test_a_module_that_all_layers_share_is_in_the_first_and_all_are_counted():
 
 def test_one_layer_used_several_times_is_one_group():
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2)] * 4)})
-    assert named(model, depth("l.{i}")) == {"depth.0": ["l.0.weight", "l.0.bias"]}
+    assert params_by_group(model, depth_rule("l.{i}")) == {"depth.0": ["l.0.weight", "l.0.bias"]}
 
 
 # Wrappers
@@ -483,11 +309,11 @@ def test_one_layer_used_several_times_is_one_group():
 @imports_compiler
 def test_layers_are_found_behind_wrappers():
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
-    expected = lrs(model, depth("l.{i}"))
+    expected = lr_by_parameter(model, depth_rule("l.{i}"))
     model.l[1] = torch.compile(model.l[1])
     for wrapped in (model, torch.compile(model), nn.DataParallel(model), torch.compile(nn.DataParallel(model))):
-        assert lrs(wrapped, depth("l.{i}")) == expected
-        assert lrs(wrapped.parameters(), depth("l.{i}")) == expected
+        assert lr_by_parameter(wrapped, depth_rule("l.{i}")) == expected
+        assert lr_by_parameter(wrapped.parameters(), depth_rule("l.{i}")) == expected
 
 
 PARAMETRIZE = {
@@ -501,5 +327,5 @@ PARAMETRIZE = {
 def test_layers_with_parametrized_tensors_are_counted_as_others(parametrize):
     model = nn.ModuleDict({"l": nn.ModuleList([nn.Linear(2, 2) for _ in range(3)])})
     parametrize(model.l[0])
-    found = lrs(model, depth("l.{i}"))
+    found = lr_by_parameter(model, depth_rule("l.{i}"))
     assert {name.split(".")[1]: lr for name, lr in found.items()} == {"0": 0.125, "1": 0.25, "2": 0.5}

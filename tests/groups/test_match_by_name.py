@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_optim import ConfigError
-from lightning_optim.groups.match_by_name import check_same_groups
+from lightning_optim.groups.match_by_name import check_same_groups, match_groups
 from lightning_optim.groups.plan import Plan
 from tests.support.equality import equal
 from tests.support.loading_runs import CHANGES, SAVED, OtherModel, build_factory, train_saved
@@ -108,3 +108,24 @@ def test_the_groups_of_an_optimizer_are_compared_with_those_of_its_state_dict():
     other_rules = {**SAVED, "stem": {"params": "backbone.3", "lr_scale": 0.5}}
     with pytest.raises(ConfigError, match="differ in 4 parameters"):
         check_same_groups(build_factory("torch adamw", other_rules)(model).param_groups, saved)
+
+
+# torch.distributed.checkpoint: it has put each parameter into its current group, and `params` are names
+
+
+def test_groups_of_a_distributed_checkpoint_have_the_sources_of_their_parameters():
+    current = [{"param_names": ["a"]}, {"param_names": ["b"]}, {"param_names": ["c"]}]
+    saved = [
+        {"params": ["a"], "param_names": ["a", "b"], "lr": 0.5},  # the values of one saved group, given to the first
+        {"params": ["b"]},
+        {"params": ["c"], "param_names": ["c"], "lr": 0.25},
+    ]
+    matches = match_groups(current, {"state": {}, "param_groups": saved})
+    assert [match.sources for match in matches] == [[saved[0]], [saved[0]], [saved[2]]]
+    assert [match.state_keys for match in matches] == [["a"], ["b"], ["c"]]
+
+
+def test_groups_of_a_distributed_checkpoint_without_names_are_matched_by_position():
+    saved = [{"params": ["a"], "lr": 0.5}, {"params": ["b"]}]
+    matches = match_groups([{}, {}], {"state": {}, "param_groups": saved})
+    assert [match.sources for match in matches] == [[saved[0]], []]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from lightning_optim.groups.merge_values import has_moved, merge_values
 
@@ -48,7 +49,13 @@ def test_a_new_group_has_the_config_s_values():
 
 
 def test_the_name_flags_and_record_are_always_the_current_ones():
-    saved = {**group(lr=0.25, momentum=0.9), "name": "old", "param_names": ["old.weight"], "foreach": True}
+    saved = {
+        **group(lr=0.25, momentum=0.9),
+        "name": "old",
+        "param_names": ["old.weight"],
+        "foreach": True,
+        "algorithm": "sgd",
+    }
     merged = merge_values(group(momentum=0.9), [saved])
     assert merged == {key: value for key, value in group(lr=0.25, momentum=0.9).items() if key != "params"}
 
@@ -58,6 +65,11 @@ def test_keys_that_a_scheduler_adds_are_kept_at_the_same_peak_only():
     assert merge_values(group(), [saved])["initial_lr"] == 0.5
     assert "initial_lr" not in merge_values(group(0.25), [saved])
     assert merge_values(group(0.25), [saved])["lr"] == 0.125
+
+
+def test_a_scaled_lr_is_a_float_where_the_saved_one_was_a_tensor():
+    lr = merge_values(group(0.25), [group(lr=torch.tensor(0.25))])["lr"]
+    assert isinstance(lr, float) and lr == 0.125
 
 
 def test_values_that_the_saved_groups_do_not_share_come_from_the_config():

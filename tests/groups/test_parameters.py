@@ -208,7 +208,7 @@ def used_up(generator):
 
 
 @pytest.mark.parametrize(
-    ("params", "said"),
+    ("params", "part"),
     [
         pytest.param(used_up(Tiny().parameters()), "contains no parameters", id="used_up_parameters"),
         pytest.param(used_up(Tiny().named_parameters()), "used up", id="used_up"),
@@ -227,10 +227,10 @@ def used_up(generator):
         pytest.param([nn.Linear(2, 2)], "contains a Linear", id="modules"),
     ],
 )
-def test_anything_but_parameters_is_refused_with_what_to_pass(params, said):
+def test_anything_but_parameters_is_refused_with_what_to_pass(params, part):
     with pytest.raises(ConfigError) as caught:
         read_parameters(params)
-    check_message(caught, "params", said, "the module", "named_parameters()")
+    check_message(caught, "params", part, "the module", "named_parameters()")
 
 
 class Replicated(nn.DataParallel):

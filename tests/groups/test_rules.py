@@ -78,9 +78,9 @@ def test_a_conflict_is_refused_with_both_rules_the_parameters_and_a_priority(swa
     rules = [("backbone", {**BACKBONE, "lr": 0.1}), ("biases", {**BIASES, "lr": 0.2})]
     with pytest.raises(ConfigError) as caught:
         explain(dict(reversed(rules) if swap else rules))
-    said = ["0.1", "groups.biases.lr: 0.2", "4 parameters", "groups.biases.priority: 1 (the default is 0"]
+    parts = ["0.1", "groups.biases.lr: 0.2", "4 parameters", "groups.biases.priority: 1 (the default is 0"]
     names = [f"backbone.layer.{name}" for name in ("0.proj.bias", "0.norm.bias", "1.proj.bias")]
-    check_message(caught, "groups.backbone.lr", *said, f"{', '.join(names)} and 1 more")
+    check_message(caught, "groups.backbone.lr", *parts, f"{', '.join(names)} and 1 more")
 
 
 def test_the_suggested_priority_resolves_a_conflict():
@@ -192,12 +192,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize(
-    ("rule", "said"), WRONG, ids=[" ".join(rule) if isinstance(rule, dict) else repr(rule) for rule, _ in WRONG]
+    ("rule", "parts"), WRONG, ids=[" ".join(rule) if isinstance(rule, dict) else repr(rule) for rule, _ in WRONG]
 )
-def test_an_invalid_rule_is_refused_when_the_factory_is_constructed(rule, said):
+def test_an_invalid_rule_is_refused_when_the_factory_is_constructed(rule, parts):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": rule})
-    check_message(caught, *said)
+    check_message(caught, *parts)
 
 
 @pytest.mark.parametrize("groups", ["no_decay", 3, True, [], [{"params": "head"}]], ids=repr)

@@ -246,11 +246,11 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("selectors", "said"), WRONG, ids=[str(selectors)[:40] for selectors, _ in WRONG])
-def test_an_invalid_selector_is_refused_by_its_key(selectors, said):
+@pytest.mark.parametrize(("selectors", "parts"), WRONG, ids=[str(selectors)[:40] for selectors, _ in WRONG])
+def test_an_invalid_selector_is_refused_by_its_key(selectors, parts):
     with pytest.raises(ConfigError) as caught:
         Selector.parse(selectors, "groups.x")
-    check_message(caught, *said)
+    check_message(caught, *parts)
 
 
 TOGETHER = "no parameter matches all of them"
@@ -265,11 +265,11 @@ MISSES = [
 ]
 
 
-@pytest.mark.parametrize(("selectors", "said"), MISSES, ids=[str(selectors) for selectors, _ in MISSES])
-def test_a_rule_that_matches_nothing_is_refused_with_the_nearest_names(selectors, said):
+@pytest.mark.parametrize(("selectors", "parts"), MISSES, ids=[str(selectors) for selectors, _ in MISSES])
+def test_a_rule_that_matches_nothing_is_refused_with_the_nearest_names(selectors, parts):
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": {**selectors, "lr": 0.1}})(Net())
-    check_message(caught, "groups.x", *said, "type groups.x.allow_empty: true")
+    check_message(caught, "groups.x", *parts, "type groups.x.allow_empty: true")
 
 
 def test_a_kind_that_the_model_does_not_have_is_refused_with_those_it_has():
