@@ -75,11 +75,8 @@ def run(folder: Path, configure: Any, accumulate: int, ckpt_path: Path | None = 
 
 FACTORY_SCHEDULES = (*TORCH_SCHEDULES, "sequential", "chained", "noam")
 CASES = [
-    *((by_hand, name, 1) for name in HAND_MADE_SCHEDULERS),
-    *((by_factory, name, 1) for name in FACTORY_SCHEDULES),
-    # Accumulation happens above the scheduler: one of each kind.
-    *((by_hand, name, 2) for name in ("one_cycle", "plateau", "foreign")),
-    *((by_factory, name, 2) for name in ("cyclic", "reduce_on_plateau", "sequential")),
+    *((by_hand, name, accumulate) for name in HAND_MADE_SCHEDULERS for accumulate in (1, 2)),
+    *((by_factory, name, accumulate) for name in FACTORY_SCHEDULES for accumulate in (1, 2)),
 ]
 
 

@@ -108,15 +108,11 @@ def read_state(trainer: Trainer, module: Net) -> Any:
 # With interval `step`, the metric must exist after the first step.
 MONITORED = [("train/loss", "step"), *((metric, "epoch") for metric in METRICS)]
 CASES = [
-    *(
-        (by_hand, *monitored, accumulate, saving)
-        for monitored in MONITORED
-        for accumulate in (1, 2)
-        for saving in SAVING
-    ),
-    # The same hooks run for a scheduler of the factory.
-    *((by_factory, *monitored, 1, "each step") for monitored in MONITORED),
-    *((by_factory, *monitored, 2, "epoch end") for monitored in MONITORED),
+    (configure, *monitored, accumulate, saving)
+    for configure in (by_hand, by_factory)
+    for monitored in MONITORED
+    for accumulate in (1, 2)
+    for saving in SAVING
 ]
 
 

@@ -98,8 +98,7 @@ def test_late_groups_are_on_the_curve_of_their_configured_group(case) -> None:
         assert torch.equal(net["head"].bias, oracle_net["head"].bias)
 
 
-RESUMED = [f"{scheduler}, {optimizer}" for scheduler in HAND_MADE_SCHEDULERS for optimizer in ("adamw", "amsbound")]
-RESUMED += ["cosine, nadamw", "cyclic, nadamw", "foreign, nadamw"]
+RESUMED = [f"{scheduler}, {optimizer}" for scheduler in HAND_MADE_SCHEDULERS for optimizer in OPTIMIZERS]
 
 
 class Run:
