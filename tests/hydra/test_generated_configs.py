@@ -96,4 +96,5 @@ def test_a_schedules_file_has_every_argument():
     "path", sorted((generate.CONF / "optimizer" / "groups").glob("*.yaml")), ids=lambda path: path.stem
 )
 def test_a_factory_accepts_each_preset_of_rules(path):
-    OptimizerFactory("adamw", groups=OmegaConf.load(path))
+    preset = OmegaConf.to_container(OmegaConf.load(path))
+    assert OptimizerFactory("adamw", groups=preset).groups == preset

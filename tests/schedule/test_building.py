@@ -269,7 +269,8 @@ def test_missing_length_is_refused_with_both_ways_to_give_it(name, given) -> Non
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_schedule_with_a_length_of_its_own_is_built_without_one(name, given) -> None:
-    SchedulerFactory(name, **given)(build_optimizer())
+    optimizer = build_optimizer()
+    assert SchedulerFactory(name, **given)(optimizer).optimizer is optimizer
 
 
 BLOCK = {"name": "exponential", "gamma": 0.9}
