@@ -21,6 +21,7 @@ from ..groups.plan import Plan
 from ..groups.rules import RULE_ONLY_KEYS, AlgorithmSpec, Rule
 from ..groups.table import Table
 from ..optim.decay import WeightDecay
+from .dotted_keys import merge_dotted_keys
 from .implementation import needs_own_class
 from .optimizer import build_optimizer
 from .plan_checks import check_plan
@@ -42,7 +43,8 @@ class OptimizerFactory:
             (hyperparameters, `lr_scale`, `weight_decay_scale`, `layer_decay`, `optimizer`, `schedule`, `frozen`). All
             rules that match a parameter apply, field by field.
         implementation: `torch`: torch's class; `own`: ours; `auto`: torch's where it can do what is asked, else ours.
-        **hyperparameters: of the algorithm, see `optimizer_info(name).hyperparameters`.
+        **hyperparameters: of the algorithm, see `optimizer_info(name).hyperparameters`. A key such as
+            `groups.head.lr_scale` changes one key of one rule of `groups`.
 
     Raises:
         ConfigError: an argument is invalid. What can only be checked with the model is checked when the factory is
@@ -66,6 +68,7 @@ class OptimizerFactory:
         implementation: str = "auto",
         **hyperparameters: Any,
     ) -> None:
+        groups, hyperparameters = merge_dotted_keys(groups, hyperparameters)
         self.name = name
         self.groups: dict[str, Any] = _expand_weight_decay(to_plain(groups, "groups")) if groups is not None else {}
         self.implementation = implementation

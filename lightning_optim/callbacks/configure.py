@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..build.factory import OptimizerFactory
 from ..build.optimizer import build_optimizer
-from ..build.scheduler_config import check_instantiated, scheduler_config
+from ..build.read_factory import read_factory
+from ..build.scheduler_config import scheduler_config
 from ..core.errors import ConfigError
 from ..schedule.factory import SchedulerFactory
 from .lightning_internals import attached_trainer
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 def configure_optimizers(
     module: LightningModule,
-    optimizer: OptimizerFactory,
-    scheduler: SchedulerFactory | None = None,
+    optimizer: OptimizerFactory | Mapping[str, Any],
+    scheduler: SchedulerFactory | Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What a LightningModule's `configure_optimizers` has to return; prints the group table on rank zero.
 
@@ -32,8 +34,9 @@ def configure_optimizers(
 
     Args:
         module: the module to train; attached to a trainer if the schedule needs the length of the run.
-        optimizer: called with `module`, so that rules see names and classes.
-        scheduler: None for a constant lr.
+        optimizer: the factory, which is called with `module`, so that rules see names and classes; or the mapping with
+            `class_path` that LightningCLI stores in `self.hparams`.
+        scheduler: as `optimizer`; None for a constant lr.
 
     Returns:
         Lightning's dict: `optimizer`, and `lr_scheduler` if there is a scheduler.
@@ -47,9 +50,9 @@ def configure_optimizers(
         ...     def configure_optimizers(self):
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
     """
-    check_instantiated("optimizer", optimizer, OptimizerFactory)
+    factory = read_factory("optimizer", optimizer, OptimizerFactory)
     num_trainable = _count_trainable(module)
-    plan = optimizer.plan(module)
+    plan = factory.plan(module)
     built = build_optimizer(plan)
     trainer = attached_trainer(module)
     if trainer is not None:

@@ -1,15 +1,12 @@
-"""Lightning's scheduler dict for an optimizer, and the check that config nodes were instantiated."""
+"""Lightning's scheduler dict for an optimizer."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import pytest
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory
-from lightning_optim.build.scheduler_config import check_instantiated, scheduler_config
-from tests.support.messages import check_message
+from lightning_optim.build.scheduler_config import scheduler_config
 from tests.support.models import Tiny
 
 
@@ -47,21 +44,6 @@ def test_the_run_length_is_asked_in_the_scheduler_s_interval():
     assert lrs == [0.5, 0.375, 0.25, 0.125], "linear to 0 over 4 epochs"
 
 
-NOT_INSTANTIATED = {
-    "leftover partial": (partial(OptimizerFactory, name="adamw"), "Type _partial_: false"),
-    "mapping": ({"_target_": "lightning_optim.OptimizerFactory"}, "hydra.utils.instantiate(cfg)"),
-    "something else": (3, "type _target_: lightning_optim.OptimizerFactory"),
-}
-
-
-@pytest.mark.parametrize(("factory", "part"), NOT_INSTANTIATED.values(), ids=NOT_INSTANTIATED)
-def test_a_node_that_is_not_a_factory_is_refused(factory, part):
-    with pytest.raises(ConfigError) as caught:
-        check_instantiated("optimizer", factory, OptimizerFactory)
-    check_message(caught, "optimizer", part)
-
-
-def test_a_factory_of_the_right_class_is_accepted_and_another_is_not():
-    check_instantiated("optimizer", OptimizerFactory("adamw"), OptimizerFactory)
+def test_an_optimizer_factory_is_no_scheduler():
     with pytest.raises(ConfigError, match=r"^scheduler: got a OptimizerFactory, not a SchedulerFactory"):
         scheduler_config(build_optimizer(), OptimizerFactory("adamw"), never_asked)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.apps import CHECKOUT, copy_app, search_path_plugin, write_app  # noqa: F401
-from tests.support.user_environments import HYDRA_1_4, Environment, run
+from tests.support.user_environments import HYDRAS, Environment, run
 
 
 @pytest.fixture(scope="session")
@@ -24,17 +24,22 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
-    """Environments in which lightning-optim is installed, by `how`: `wheel`, `editable`, `wheel-hydra1.4`, ..."""
+    """Environments, by what is installed: `wheel`, `editable` or `nothing` of ours, and which Hydra: `wheel-hydra1.4`.
+
+    Without a version, it is the Hydra that runs the tests.
+    """
+    sources = {"wheel": [str(wheel)], "editable": ["--editable", str(CHECKOUT)], "nothing": []}
 
     @cache
-    def install(how: str) -> Environment:
-        source = [str(wheel)] if how.startswith("wheel") else ["--editable", str(CHECKOUT)]
-        environment = Environment.create(tmp_path_factory.mktemp(how), *source)
-        if how.endswith("-hydra1.4"):
-            try:
-                environment.install(*HYDRA_1_4)
-            except AssertionError as error:
-                pytest.skip(f"{HYDRA_1_4[0]} cannot be installed here: {str(error).splitlines()[-1]}")
+    def install(what: str) -> Environment:
+        ours, _, version = what.partition("-hydra")
+        environment = Environment.create(tmp_path_factory.mktemp(what))
+        for requirements in (HYDRAS[version], sources[ours]):
+            if requirements:
+                try:
+                    environment.install(*requirements)
+                except AssertionError as error:
+                    pytest.skip(f"{requirements[0]} cannot be installed here: {str(error).splitlines()[-1]}")
         return environment
 
     return install

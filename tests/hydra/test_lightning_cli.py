@@ -10,10 +10,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI, OptimizerCallable
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, OptimizerCallable
 from torch import nn
 
-from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers, optim
+from lightning_optim.schedule.by_group import SchedulerByGroup
 from tests.support.short_runs import IGNORED_WARNINGS, build_loader, lr_by_group
 
 pytestmark = IGNORED_WARNINGS
@@ -72,6 +73,13 @@ class TakesFactory(Net):
 
     def configure_optimizers(self):
         return configure_optimizers(self, self.optimizer, self.scheduler)
+
+
+class ReadsHyperparameters(TakesFactory):
+    """As in Lightning's docs: LightningCLI stores plain mappings in `self.hparams`."""
+
+    def configure_optimizers(self):
+        return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
 
 
 class TakesEither(Net):
@@ -157,6 +165,19 @@ def test_a_checkpoint_with_a_factory_can_be_tested_and_loaded(cli):
     assert loaded.optimizer == result.model.optimizer
 
 
+def test_a_module_may_read_the_factories_from_its_hyperparameters(cli):
+    scheduler = ("--model.scheduler=lightning_optim.SchedulerFactory", "--model.scheduler.name=constant")
+    result = cli(ReadsHyperparameters, *FULL_FORM, *scheduler, "--model.scheduler.dict_kwargs.factor=1.0")
+    assert type(result.model.hparams.optimizer) is type(result.model.hparams.scheduler) is dict
+    assert lr_by_group(optimizer_of(result)) == GROUPS
+    assert len(result.trainer.lr_scheduler_configs) == 1
+
+
+def test_one_key_of_one_rule_is_given_on_the_command_line(cli):
+    built = optimizer_of(cli(TakesFactory, *FULL_FORM, "--model.optimizer.dict_kwargs.groups.head.lr_scale=5"))
+    assert lr_by_group(built) == {"default": LR, "head": LR * 5}
+
+
 def test_a_torch_optimizer_is_given_where_either_is_accepted(cli):
     built = optimizer_of(cli(TakesEither, "--model.optimizer=torch.optim.Adam", "--model.optimizer.lr=0.1"))
     assert type(built) is torch.optim.Adam
@@ -181,6 +202,45 @@ def test_monitor_and_unfreeze_are_given_on_the_command_line(cli):
     )
     assert lr_by_group(optimizer_of(result)) == {"head": 1e-3, "backbone": 1e-3}
     assert result.trainer.callback_metrics["optim/lr/backbone"] == pytest.approx(1e-3)
+
+
+# The names of torch's classes.
+
+
+def every_class_below(cls: type) -> list[type]:
+    return [subclass for direct in type.__subclasses__(cls) for subclass in (direct, *every_class_below(direct))]
+
+
+def test_the_name_of_an_optimizer_of_torch_means_that_class():
+    for name in optim.__all__:
+        getattr(optim, name)
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_optimizer_args(torch.optim.Optimizer, "given")
+    names = {cls.__name__ for cls in every_class_below(torch.optim.Optimizer) if cls.__module__.startswith("torch.")}
+    assert {"Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "SGD"} <= names
+    for name in names:
+        assert parser.parse_args([f"--given={name}"]).given.class_path.startswith("torch.optim."), name
+
+
+def test_no_scheduler_of_ours_has_the_name_of_one_of_torch():
+    names = [cls.__name__ for cls in every_class_below(torch.optim.lr_scheduler.LRScheduler)]
+    assert SchedulerByGroup.__name__ in names
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_a_users_subclass_of_a_class_with_a_name_of_torch_is_found_by_its_name(cli, monkeypatch):
+    class Mine(optim.AdamW):
+        pass
+
+    monkeypatch.setitem(globals(), "Mine", Mine)
+    Mine.__qualname__ = "Mine"
+    assert Mine in optim.Adam.__subclasses__()
+    assert type(optimizer_of(cli(TakesCallable, "--model.optimizer=Mine", "--model.optimizer.lr=0.1"))) is Mine
+
+
+def test_our_class_with_a_name_of_torch_is_given_by_its_path(cli):
+    built = optimizer_of(cli(TakesCallable, "--model.optimizer=lightning_optim.optim.AdamW"))
+    assert type(built) is optim.AdamW
 
 
 # Mistakes.

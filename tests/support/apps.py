@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ APPS = CHECKOUT / "tests" / "hydra" / "apps"
 EXPLAIN_RECIPE = (
     *("explain", "--config-dir", str(CHECKOUT / "recipes" / "conf"), "--config-name", "finetune", "--module"),
 )
-PLUGIN = CHECKOUT / "lightning_optim/_hydra/path/hydra_plugins/lightning_optim_searchpath/__init__.py"
 
 # The module `mine` of an app: models that are built, or not, in every way that the command line must handle.
 USER_MODULE = """
@@ -79,9 +79,8 @@ def search_path_plugin() -> None:
     """Register the plugin where the package is not installed; test_installs.py checks that Hydra finds it itself."""
     found = Plugins.instance().discover(SearchPathPlugin)
     if not any(plugin.__name__ == "LightningOptimSearchPath" for plugin in found):
-        spec = spec_from_file_location("lightning_optim_searchpath", PLUGIN)
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
+        sys.path.append(str(CHECKOUT / "lightning_optim/_hydra/path"))
+        module = import_module("hydra_plugins.lightning_optim_searchpath")
         Plugins.instance().register(module.LightningOptimSearchPath)
 
 

@@ -15,7 +15,8 @@ from typing import Any
 SITES = {Path(find_spec(name).origin).parents[1] for name in ("torch", "lightning", "hydra", "hatchling")}
 OURS = ("lightning_optim", "hydra_plugins")
 
-HYDRA_1_4 = ("hydra-core==1.4.0rc3", "omegaconf>=2.4.1rc1,<2.5")
+HYDRAS = {"": (), "1.3.2": ("hydra-core==1.3.2",), "1.4": ("hydra-core==1.4.0rc3", "omegaconf>=2.4.1rc1,<2.5")}
+"""What to install for a version of Hydra; the empty one is that of the running environment."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,8 @@ class Environment:
         return self.root / "bin/python"
 
     @classmethod
-    def create(cls, root: Path, *requirements: str) -> Environment:
-        """A new environment with `requirements` installed, without their dependencies."""
+    def create(cls, root: Path) -> Environment:
+        """A new environment."""
         environment = cls(root)
         run([sys.executable, "-m", "venv", "--without-pip", str(root)])
         code = "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -42,7 +43,6 @@ class Environment:
             (parent / package.name).symlink_to(package)
         # Python ignores .pth files in `parent`, so the editable installs of the running environment are not seen.
         Path(purelib, "parent.pth").write_text(str(parent), encoding="utf-8")
-        environment.install(*requirements)
         return environment
 
     def install(self, *requirements: str) -> None:

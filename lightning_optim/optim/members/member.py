@@ -8,6 +8,8 @@ from inspect import Parameter, Signature
 from types import GenericAlias
 from typing import Any, ClassVar
 
+import torch
+
 from ...catalog.built_in import BUILT_IN
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY_KEYS, OptimizerInfo
 from ...core.config_values import to_yaml
@@ -44,6 +46,17 @@ class Member(AdaptiveOptimizer):
         cls.__init__ = _with_signature(cls.__init__, cls.info)  # type: ignore[method-assign]
         if cls.__doc__ is not None:  # it is with python -OO
             cls._source_docstring, cls.__doc__ = cls.__doc__, complete_docstring(cls, cls.info)
+
+    @classmethod
+    def __subclasses__(cls) -> list[type]:
+        """The subclasses, without those that have the name of a class of torch, whose own subclasses take their place.
+
+        LightningCLI finds by them what `--optimizer=AdamW` means, and refuses a name that two classes have.
+        """
+        found: list[type] = []
+        for subclass in type.__subclasses__(cls):
+            found += subclass.__subclasses__() if hasattr(torch.optim, subclass.__name__) else [subclass]
+        return found
 
     def __init__(self, params: ParamsT, *args: Any, **hyperparameters: Any) -> None:
         names = self.info.positional_names()
