@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 def write_scalars(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> None:
@@ -64,4 +66,6 @@ def write_histogram(loggers: Sequence[Any], tag: str, values: Any, step: int) ->
 def _find_writer(logger: Any) -> SummaryWriter | None:
     """A TensorBoard logger's writer; on ranks other than zero Lightning returns a dummy, which is none."""
     experiment = getattr(logger, "experiment", None)
-    return experiment if isinstance(experiment, SummaryWriter) else None
+    # Not imported for this check: it loads 200 modules. Where there is a writer, they are loaded.
+    tensorboard = sys.modules.get("torch.utils.tensorboard")
+    return experiment if tensorboard is not None and isinstance(experiment, tensorboard.SummaryWriter) else None
