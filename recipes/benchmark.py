@@ -22,12 +22,13 @@ from rich.table import Table
 from lightning_optim.core.errors import format_choices
 
 from .benchmarks.arm import Arm
+from .benchmarks.imports import IMPORTS
 from .benchmarks.measure import Timing, measure
 from .benchmarks.monitor import MONITOR
 from .benchmarks.rules import RULES
 from .benchmarks.unfreeze import UNFREEZE
 
-ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE, "monitor": MONITOR}
+ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE, "monitor": MONITOR, "imports": IMPORTS}
 
 
 @dataclass(frozen=True, kw_only=True)
