@@ -8,6 +8,9 @@ import json
 
 import pytest
 import torch
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback
 from omegaconf import OmegaConf
@@ -232,6 +235,65 @@ def test_our_other_files_are_unaffected_by_a_users_own(write_app):
     assert instantiate(alone.optimizer) == OptimizerFactory(
         "adamw", groups={"no_decay": NO_DECAY}, **optimizer_info("adamw").defaults
     )
+
+
+# Overrides of a group of ours, and of a key that has its name.
+
+
+@pytest.mark.parametrize(
+    ("defaults", "override", "composed"),
+    [
+        ("[optimizer: adamw]", "optimizer=sgd", {"optimizer": "sgd"}),
+        ("[optimizer: '???']", "optimizer=sgd", {"optimizer": "sgd"}),
+        ("[optimizer: misspelt]", "optimizer=sgd", {"optimizer": "sgd"}),
+        ("[optimizer: adamw]", "~optimizer", {}),
+        ("[optimizer: adamw]", "optimizer=null", {"optimizer": None}),
+        ("[]", "+optimizer=sgd", {"optimizer": "sgd"}),
+        ("[]", "+optimizer=mine", {"optimizer": "mine"}),
+        ("[]", "++optimizer=sgd", {"optimizer": "sgd"}),
+        ("[optimizer@model.optimizer: adamw]", "optimizer@model.optimizer=sgd", {"model": {"optimizer": "sgd"}}),
+        ("[optimizer: adamw]", "+monitor=val_loss", {"optimizer": "adamw", "monitor": "val_loss"}),
+    ],
+)
+def test_an_override_chooses_a_config_where_the_app_uses_the_group(defaults, override, composed, write_app):
+    job = OmegaConf.to_container(write_app({"config.yaml": f"defaults: {defaults}"}).compose(override))
+
+    def names(node):
+        """The config with each of our nodes replaced by its name."""
+        if isinstance(node, dict):
+            return node["name"] if "_target_" in node else {key: names(value) for key, value in node.items()}
+        return node
+
+    assert names(job) == composed
+
+
+@pytest.mark.parametrize(
+    ("defaults", "override", "message"),
+    [
+        ("[optimizer: adamw]", "optimizer=adamww", "Could not find 'optimizer/adamww'\n\nAvailable options in 'opt"),
+        ("[]", "optimizer=sgd", "Could not override 'optimizer'.\nTo append to your config use +optimizer=sgd"),
+        ("[]", "+optimizer@model.optimizer=sdg", "Could not find 'optimizer/sdg'"),
+        ("[optimizer: adamw]", "+optimizer/groups=[no_dcay]", "Could not load 'optimizer/groups/no_dcay'"),
+        ("[optimizer: adamw]", "++optimizer=sgd", "force-add of config groups is not supported"),
+    ],
+)
+def test_a_misspelt_override_is_refused(defaults, override, message, write_app):
+    with pytest.raises(HydraException) as caught:
+        write_app({"config.yaml": f"defaults: {defaults}"}).compose(override)
+    assert message in str(caught.value)
+
+
+def test_ours_are_listed_unless_the_app_has_configs_in_the_group(write_app):
+    def options(group):
+        with initialize_config_dir(str(app.root / "conf"), version_base="1.3"):
+            return GlobalHydra.instance().config_loader().get_group_options(group)
+
+    app = write_app({"config.yaml": "a: 1", **MINE})
+    assert options("optimizer") == option_names("optimizer"), "there are presets, but no config"
+    assert options("optimizer/groups") == ["head"]
+    write_app({"optimizer/mine.yaml": OWN_ADAMW})
+    assert options("optimizer") == ["mine"]
+    assert write_app({}).compose("+optimizer=adamw").optimizer.name == "adamw", "can be chosen all the same"
 
 
 # A sweep with Hydra's basic launcher.

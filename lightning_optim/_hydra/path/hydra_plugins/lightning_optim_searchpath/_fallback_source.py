@@ -72,10 +72,7 @@ class FallbackSource(FileConfigSource):
 
     def is_group(self, config_path: str) -> bool:
         """Whether we have this group and, if Hydra is reading an override, the override means it."""
-        if not super().is_group(config_path):
-            return False
-        others_have_it = any(source.is_group(config_path) for source in self._other_sources())
-        return others_have_it or chooses_config(config_path, self.is_config)
+        return super().is_group(config_path) and chooses_config(config_path, self.is_config)
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         """Our configs and groups in a group; none if both the app and we have configs in it."""

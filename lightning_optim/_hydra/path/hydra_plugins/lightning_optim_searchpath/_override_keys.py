@@ -67,5 +67,4 @@ def _is_in_defaults_list(group: str, frame: FrameType) -> bool:
             )
         except Exception:  # Hydra is about to raise the same one
             return True
-    used = choices.override_metadata | choices.deletions
-    return group in choices.known_choices_per_group or (group in used and used[group].used)
+    return group in choices.known_choices_per_group
