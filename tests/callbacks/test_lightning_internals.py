@@ -411,7 +411,7 @@ DOCUMENTED_MODULES = {
     "lightning.pytorch.utilities.rank_zero",
     "lightning.pytorch.utilities.types",
 }
-LIGHTNING_ROOMS = ("callbacks", "cli", "_hydra")
+LIGHTNING_ROOMS = ("callbacks", "cli")
 """Rooms that may import Lightning; the others get only what these pass to them."""
 LOOPS = {"fit_loop", "epoch_loop", "val_loop"}
 """Undocumented, so as good as private."""

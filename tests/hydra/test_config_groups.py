@@ -247,7 +247,7 @@ def test_our_other_files_are_unaffected_by_a_users_own(write_app):
         ("[optimizer: '???']", "optimizer=sgd", {"optimizer": "sgd"}),
         ("[optimizer: misspelt]", "optimizer=sgd", {"optimizer": "sgd"}),
         ("[optimizer: adamw]", "~optimizer", {}),
-        ("[optimizer: adamw]", "optimizer=null", {"optimizer": None}),
+        ("[]", "+optimizer=null", {"optimizer": None}),
         ("[]", "+optimizer=sgd", {"optimizer": "sgd"}),
         ("[]", "+optimizer=mine", {"optimizer": "mine"}),
         ("[]", "++optimizer=sgd", {"optimizer": "sgd"}),

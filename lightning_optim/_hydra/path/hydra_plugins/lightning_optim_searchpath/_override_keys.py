@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 _DEFAULTS_LIST = "hydra._internal.defaults_list"
 # The modules between `Overrides.__init__` and here.
@@ -32,11 +33,10 @@ def chooses_config(group: str, is_config: Callable[[str], bool]) -> bool:
     override = frame.f_locals["override"]
     if override.package is not None or "/" in group:  # no key of a config looks like that
         return True
-    value = override.value()
-    if not isinstance(value, str | list) and not override.is_delete():
-        return False
     if override.is_add():
-        return all(is_config(f"{group}/{name}") for name in (value if isinstance(value, list) else [value]))
+        value = override.value()
+        names = value if isinstance(value, list) else [value]
+        return all(isinstance(name, str) and is_config(f"{group}/{name}") for name in names)
     return _is_in_defaults_list(group, frame)
 
 
@@ -57,7 +57,7 @@ def _is_in_defaults_list(group: str, frame: FrameType) -> bool:
     if caller is None or caller.f_code is not module.create_defaults_list.__code__:
         return True  # this is the try
     arguments = caller.f_locals
-    overrides = [override for override in arguments["overrides_list"] if not override.is_force_add()]
+    overrides = [override for override in arguments["overrides_list"] if _may_choose(override)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Hydra is about to give the same ones
         try:
@@ -68,3 +68,8 @@ def _is_in_defaults_list(group: str, frame: FrameType) -> bool:
         except Exception:  # Hydra is about to raise the same one
             return True
     return group in choices.known_choices_per_group
+
+
+def _may_choose(override: Any) -> bool:
+    """Whether an override can be a choice of configs at all: Hydra raises for others, such as `group=null`."""
+    return override.is_delete() or (isinstance(override.value(), str | list) and not override.is_force_add())
