@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 
 from torch import nn
 
 from .kinds import kinds_of
-from .parameters import Occurrence, Parameter
+from .parameters import Occurrence, Parameter, Parameters
+
+_NOT_MATRIX = frozenset({"embedding", "output"})
 
 
 class ParameterIndex:
@@ -20,6 +22,8 @@ class ParameterIndex:
 
     def __init__(self, parameters: Sequence[Parameter]) -> None:
         self.parameters = parameters
+        self.modules: Mapping[str, nn.Module] = parameters.modules if isinstance(parameters, Parameters) else {}
+        """Every module of the model by its clean path; empty where only names are known."""
         self.occurrences: list[Occurrence] = [o for parameter in parameters for o in parameter.occurrences]
         self.parameter_of: list[int] = [
             position for position, parameter in enumerate(parameters) for _ in parameter.occurrences
@@ -34,12 +38,32 @@ class ParameterIndex:
         """By occurrence, for parametrized tensors only: the other name that they can be selected by."""
 
     @cached_property
+    def complete(self) -> ParameterIndex:
+        """The index of all parameters of the model, where this is one of some of them."""
+        parameters = self.parameters
+        if not isinstance(parameters, Parameters) or parameters.complete is parameters:
+            return self
+        return ParameterIndex(parameters.complete)
+
+    @cached_property
     def by_kind(self) -> dict[str, set[int]]:
-        """By kind: its occurrences."""
+        """By kind: its occurrences. A tensor that is an embedding under one of its names is no matrix under another."""
+        kinds = [
+            kinds_of(
+                occurrence.name,
+                self.parameters[self.parameter_of[position]].tensor.shape,
+                occurrence.owner,
+                effective_name=occurrence.effective_name,
+                is_output=occurrence.is_output,
+                is_exempt=occurrence.is_exempt,
+            )
+            for position, occurrence in enumerate(self.occurrences)
+        ]
+        tied_in = {self.parameter_of[position] for position, found in enumerate(kinds) if found & _NOT_MATRIX}
         found: dict[str, set[int]] = {}
-        for position, occurrence in enumerate(self.occurrences):
-            ndim = self.parameters[self.parameter_of[position]].tensor.ndim
-            for kind in kinds_of(occurrence.effective_name, ndim, occurrence.owner):
+        for position, kinds_here in enumerate(kinds):
+            not_here = {"matrix"} if self.parameter_of[position] in tied_in else set()
+            for kind in kinds_here - not_here:
                 found.setdefault(kind, set()).add(position)
         return found
 

@@ -3,53 +3,100 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence, Set
 
 from torch import nn
 
-KINDS = ("bias", "norm", "embedding", "matrix", "vector")
+KINDS = ("bias", "norm", "embedding", "output", "matrix", "vector", "no_weight_decay")
+KINDS_BY_NAME = ("bias", "vector")
+"""The kinds that the name and the shape decide. For the others, the module that uses the parameter must be known."""
 
 # Matches `LayerNorm2d` and `Normalization`, but not `NormalizingFlow` or `AbnormalHead`.
 _NORM_CLASS = re.compile(r"Norm(?!al(?!ization))|norm$")
 _NORM_NAME = re.compile(r"(^|_)(norm|layernorm|batchnorm|groupnorm|rmsnorm|ln|bn)\d*(_|$)", re.IGNORECASE)
-_EMBEDDING = re.compile(r"embed", re.IGNORECASE)
+_EMBEDDING = re.compile(r"embed|(^|_)tokens?$", re.IGNORECASE)
+# The magnitude that weight normalization splits off a weight: `fc.weight_g`, `fc.parametrizations.weight.original0`.
+_MAGNITUDE = re.compile(r"_g$|^original0$")
+# The names of a gain or a bias per feature.
+_GAINS = frozenset({"scale", "gain", "gamma", "beta"})
+_NORMS = (
+    *(nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase),
+    *(nn.LocalResponseNorm, nn.CrossMapLRN2d),
+)
 _PLAIN_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 
 
-def kinds_of(name: str, ndim: int, owner: nn.Module | None) -> frozenset[str]:
+def kinds_of(
+    name: str,
+    shape: Sequence[int],
+    owner: nn.Module | None,
+    *,
+    effective_name: str | None = None,
+    is_output: bool = False,
+    is_exempt: bool = False,
+) -> frozenset[str]:
     """The kinds of a parameter under one of its names; they are not exclusive.
 
     Args:
-        name: the name under which the owner uses it: `fc.weight`, parametrized or not.
-        ndim: its number of dimensions.
-        owner: the module that uses it; None where only names are known.
+        name: `fc.weight`.
+        shape: its shape.
+        owner: the module that uses it; None where only names are known, which tell `KINDS_BY_NAME` only.
+        effective_name: the name under which the owner uses it, where it is parametrized.
+        is_output: whether the owner is the output layer of a language model.
+        is_exempt: whether the model exempts it from weight decay.
     """
+    is_vector = len(shape) <= 1 or (bool(_MAGNITUDE.search(name.rpartition(".")[2])) and is_flat(shape))
+    name = effective_name or name
     leaf = name.rpartition(".")[2]
-    kinds = {"vector"} if ndim <= 1 else set()
+    kinds = {"vector"} if is_vector else set()
     if leaf == "bias" or leaf.startswith("bias_") or leaf.endswith("_bias"):
         kinds.add("bias")
+    if is_exempt:
+        kinds.add("no_weight_decay")
+    if owner is None:
+        return frozenset(kinds)
     if _is_norm(name, owner):
         kinds.add("norm")
-    elif _is_embedding(name, owner):
+    elif _is_embedding(leaf, owner):
         kinds.add("embedding")
-    elif ndim >= 2:
+    elif is_output:
+        kinds.add("output")
+    elif not is_vector:
         kinds.add("matrix")
     return frozenset(kinds)
 
 
-def _is_norm(name: str, owner: nn.Module | None) -> bool:
-    if isinstance(owner, (*_PLAIN_LAYERS, nn.Embedding, nn.EmbeddingBag)):
+def is_flat(shape: Sequence[int]) -> bool:
+    """Whether at most one dimension is longer than 1: `(8,)`, `(8, 1)`, `(1, 1, 1, 8)`."""
+    return sum(size > 1 for size in shape) <= 1
+
+
+def _is_norm(name: str, owner: nn.Module) -> bool:
+    if isinstance(owner, (*_PLAIN_LAYERS, *_EMBEDDINGS)):
         return False
-    if owner is not None:
-        return bool(_NORM_CLASS.search(type(owner).__name__))
-    path = name.split(".")[:-1]
-    return bool(path and _NORM_NAME.search(path[-1]))
+    if isinstance(owner, _NORMS):  # of any shape: a LayerNorm may span several dimensions
+        return True
+    own = {name: parameter for name, parameter in owner._parameters.items() if parameter is not None}
+    # A norm of another class has a gain and a bias per feature and nothing else: a `NormedLinear` has a matrix.
+    if not (own.keys() <= _GAINS or all(is_flat(parameter.shape) for parameter in own.values())):
+        return False
+    module_name = name.rpartition(".")[0].rpartition(".")[2]
+    is_named_norm = _NORM_CLASS.search(type(owner).__name__) or _NORM_NAME.search(module_name)
+    return bool(is_named_norm) or _scales_and_shifts(owner, own.keys())
 
 
-def _is_embedding(name: str, owner: nn.Module | None) -> bool:
-    if isinstance(owner, (nn.Embedding, nn.EmbeddingBag)):
+def _scales_and_shifts(owner: nn.Module, own: Set[str]) -> bool:
+    """Whether a module's own parameters are those of a norm, whatever its class is called: a `GRN`, a user's `LN`."""
+    is_layer_scale = "Scale" in type(owner).__name__  # a gain without a norm
+    is_pair = own <= {"gamma", "beta"} or own == {"weight", "bias"}
+    return is_pair and not is_layer_scale and not any(True for child in owner.children() for _ in child.parameters())
+
+
+def _is_embedding(leaf: str, owner: nn.Module) -> bool:
+    if isinstance(owner, _EMBEDDINGS):
         return True
     if isinstance(owner, _PLAIN_LAYERS):
         return False
-    # An embedding stored as a plain parameter (`pos_embed`), or in a class of the user's own, or known by name only.
-    candidates = name.split(".")[-2:] if owner is None else [name.rpartition(".")[2], type(owner).__name__]
-    return any(_EMBEDDING.search(candidate) for candidate in candidates)
+    # An embedding stored as a plain parameter (`pos_embed`, `cls_token`), or in a class of the user's own.
+    return any(_EMBEDDING.search(candidate) for candidate in (leaf, type(owner).__name__))

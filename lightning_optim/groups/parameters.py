@@ -16,6 +16,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..core.errors import ConfigError, format_names
+from .model_hints import find_exemptions, find_output_layers
 from .wrappers import clean_named_modules, join_path, strip_wrapper_prefixes
 
 # `fc.parametrizations.weight.original`; `original0`, `original1` where several tensors make up one.
@@ -35,6 +36,10 @@ class Occurrence:
     """The module that uses it; None where only names were given."""
     order: int
     """How many occurrences come before it in the model."""
+    is_output: bool = False
+    """Whether the owner is the output layer of a language model."""
+    is_exempt: bool = False
+    """Whether the model exempts the parameter from weight decay."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,27 @@ class Parameter:
         return tuple(occurrence.name for occurrence in self.occurrences)
 
 
-def read_parameters(params: Any) -> list[Parameter]:
+class Parameters(list[Parameter]):
+    """Parameters of a model, with the modules around them.
+
+    Args:
+        parameters: in the model's order.
+        modules: every module of the model by its clean path, without wrappers; empty where only names were given.
+        complete: all parameters of the model, where these are only some of them.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        modules: Mapping[str, nn.Module] | None = None,
+        complete: list[Parameter] | None = None,
+    ) -> None:
+        super().__init__(parameters)
+        self.modules: Mapping[str, nn.Module] = modules or {}
+        self.complete: list[Parameter] = self if complete is None else complete
+
+
+def read_parameters(params: Any) -> Parameters:
     """The parameters in `params`, in its order, each with its clean names.
 
     Args:
@@ -67,10 +92,10 @@ def read_parameters(params: Any) -> list[Parameter]:
     if isinstance(params, nn.Module):
         parameters = _read_module(params)
     elif isinstance(params, list) and params and isinstance(params[0], Parameter):
-        return params
-    elif (module := _find_module_of_generator(params)) is not None:
+        return params if isinstance(params, Parameters) else Parameters(params)
+    elif (source := _find_module_of_generator(params)) is not None:
         items = list(params)
-        parameters = _select_from_module(module, items) or _read_items(items)
+        parameters = _select_from_module(*source, items) or _read_items(items)
     else:
         parameters = _read_items(params)
     if not parameters:
@@ -86,57 +111,73 @@ def has_bare_tensors(parameters: Iterable[Parameter]) -> bool:
     return any(not parameter.occurrences for parameter in parameters)
 
 
-def _read_module(root: nn.Module) -> list[Parameter]:
+def _read_module(root: nn.Module, prefix: str = "") -> Parameters:
+    """The parameters of a module, whose own path is `prefix`."""
     found: dict[int, tuple[Tensor, list[Occurrence]]] = {}
-    modules: dict[str, nn.Module] = {}
+    named_modules = list(clean_named_modules(root, prefix))
+    # Without the wrappers, which have the path of what they wrap.
+    modules = dict(named_modules)
+    output_layers, is_exempt = find_output_layers(modules), find_exemptions(modules)
     counter = count()
-    for path, module in clean_named_modules(root):
-        modules[path] = module
+    for path, module in named_modules:
         for leaf, tensor in module._parameters.items():
             if tensor is not None:
                 name = join_path(path, leaf)
                 effective_name = _effective_name(name) if isinstance(module, ParametrizationList) else name
                 owner = module if effective_name == name else modules[effective_name.rpartition(".")[0]]
-                occurrence = Occurrence(name=name, effective_name=effective_name, owner=owner, order=next(counter))
+                occurrence = Occurrence(
+                    name=name,
+                    effective_name=effective_name,
+                    owner=owner,
+                    order=next(counter),
+                    is_output=id(owner) in output_layers,
+                    is_exempt=is_exempt(effective_name, tensor),
+                )
                 found.setdefault(id(tensor), (tensor, []))[1].append(occurrence)
-    return _build_parameters(found)
+    return Parameters(_build_parameters(found), modules)
 
 
-def _find_module_of_generator(params: Any) -> nn.Module | None:
+def _find_module_of_generator(params: Any) -> tuple[nn.Module, str] | None:
     """The module whose `parameters()` created this generator, or the one that a generator expression iterates over.
 
     `module.parameters()` yields no names, but a generator that has not started keeps its locals. So the code of common
     templates, `optimizer(params=self.trainer.model.parameters())`, works with rules unchanged.
+
+    Returns:
+        The module and the `prefix` of `named_parameters(prefix)`, which is empty otherwise.
     """
     while isinstance(params, GeneratorType) and inspect.getgeneratorstate(params) == inspect.GEN_CREATED:
         variables = inspect.getgeneratorlocals(params)
         if params.gi_code in (nn.Module.parameters.__code__, nn.Module.named_parameters.__code__):
             root = variables["self"]
-            is_complete = variables.get("recurse", True) and not variables.get("prefix")
-            return root if isinstance(root, nn.Module) and is_complete else None
+            is_usable = isinstance(root, nn.Module) and variables.get("recurse", True)
+            return (root, variables.get("prefix", "")) if is_usable else None
         params = variables.get(".0")
     return None
 
 
-def _select_from_module(module: nn.Module, items: list[Any]) -> list[Parameter] | None:
+def _select_from_module(module: nn.Module, prefix: str, items: list[Any]) -> Parameters | None:
     """The module's parameters among a generator's items; None where the generator changed names or tensors."""
-    pairs = [(name, id(tensor)) for name, tensor in module.named_parameters(remove_duplicate=False)]
+    named = module.named_parameters(prefix, remove_duplicate=False)
+    pairs = [(name, id(tensor)) for name, tensor in named]
     known = {*pairs, *(identity for _, identity in pairs)}
     given = [(item[0], id(item[1])) if isinstance(item, tuple) and len(item) == 2 else id(item) for item in items]
     if not known.issuperset(given):
         return None
     identities = {item[1] if isinstance(item, tuple) else item for item in given}
-    return [parameter for parameter in _read_module(module) if id(parameter.tensor) in identities]
+    complete = _read_module(module, prefix)
+    selected = (parameter for parameter in complete if id(parameter.tensor) in identities)
+    return Parameters(selected, complete.modules, complete)
 
 
-def _read_items(params: Any) -> list[Parameter]:
+def _read_items(params: Any) -> Parameters:
     if isinstance(params, (str, bytes, dict, Tensor)) or not isinstance(params, Iterable):
         raise ConfigError(
             f"params: got {_format_type(params)}. Pass the module, its named_parameters(), or its parameters()."
         )
     items = list(params)
     if all(isinstance(item, Tensor) for item in items):
-        return [Parameter(name="", tensor=item, occurrences=()) for item in _deduplicate(items)]
+        return Parameters(Parameter(name="", tensor=item, occurrences=()) for item in _deduplicate(items))
     for item in items:
         if not (
             isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
@@ -150,7 +191,7 @@ def _read_items(params: Any) -> list[Parameter]:
     for order, (name, (_, tensor)) in enumerate(zip(names, items, strict=True)):
         occurrence = Occurrence(name=name, effective_name=_effective_name(name), owner=None, order=order)
         found.setdefault(id(tensor), (tensor, []))[1].append(occurrence)
-    return _build_parameters(found)
+    return Parameters(_build_parameters(found))
 
 
 def _build_parameters(found: Mapping[int, tuple[Tensor, Sequence[Occurrence]]]) -> list[Parameter]:

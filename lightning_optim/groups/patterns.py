@@ -1,4 +1,4 @@
-"""Patterns on names: globs, regexes, and globs with the placeholder `{i}` for a layer's number."""
+"""Patterns on names: globs, regexes, and globs with the placeholders `{i}` and `{j}` for a layer's number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..core.errors import ConfigError
 
 MAX_REGEX_LENGTH = 200
-LAYER_NUMBER = "{i}"
+LAYER_NUMBER, BLOCK_NUMBER = "{i}", "{j}"
 
 _REGEX_PREFIX = "re:"
 _WILDCARD = re.compile(r"[*?\[]")
@@ -30,7 +30,7 @@ def compile_pattern(pattern: str) -> Callable[[str], object]:
 
 
 def compile_layer_pattern(pattern: str) -> Callable[[str], re.Match[str] | None]:
-    """A function from a module path to its full match, in which group `i` is the layer's number."""
+    """A function from a module path to its full match, whose groups are the numbers."""
     return _layer_regex(pattern).fullmatch
 
 
@@ -49,22 +49,27 @@ def check_pattern(pattern: str, key: str) -> None:
 
 
 def check_layer_pattern(pattern: str, key: str) -> None:
-    """Check a glob on module paths with one `{i}`.
+    """Check a glob on module paths with `{i}`, or with `{i}` and after it `{j}`.
 
     Raises:
         ConfigError: it is something else.
     """
     check_pattern(pattern, key)
-    has_one_number = not pattern.startswith(_REGEX_PREFIX) and pattern.count(LAYER_NUMBER) == 1
-    if not has_one_number or "i" not in _layer_regex(pattern).groupindex:  # as in `[{i}]`
+    numbers = list(_layer_regex(pattern).groupindex)  # not those in a class, as in `[{i}]`
+    counts = [pattern.count(number) for number in (LAYER_NUMBER, BLOCK_NUMBER)]
+    if pattern.startswith(_REGEX_PREFIX) or numbers not in (["i"], ["i", "j"]) or sum(counts) != len(numbers):
         raise ConfigError(
-            f"{key}: {pattern!r} is not a glob with one {LAYER_NUMBER} in place of the layer's number. "
-            f"Type for example {key}: backbone.encoder.layer.{LAYER_NUMBER}"
+            f"{key}: {pattern!r} is not a glob with one {LAYER_NUMBER} in place of the layer's number, or with "
+            f"{LAYER_NUMBER} and then {BLOCK_NUMBER}. Type for example {key}: backbone.encoder.layer.{LAYER_NUMBER}, "
+            f"backbone.stages.{LAYER_NUMBER}.blocks.{BLOCK_NUMBER}, or auto"
         )
 
 
 def _layer_regex(pattern: str) -> re.Pattern[str]:
-    return re.compile(_translate_glob(pattern).replace(re.escape(LAYER_NUMBER), "(?P<i>[0-9]+)"), re.DOTALL)
+    regex = _translate_glob(pattern)
+    for placeholder in (LAYER_NUMBER, BLOCK_NUMBER):
+        regex = regex.replace(re.escape(placeholder), f"(?P<{placeholder[1]}>[0-9]+)", 1)
+    return re.compile(regex, re.DOTALL)
 
 
 def _translate_glob(glob: str) -> str:

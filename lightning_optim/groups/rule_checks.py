@@ -26,10 +26,12 @@ def check_names_available(parameters: Sequence[Parameter], rules: Sequence[Rule]
             "Pass the module, or its names: optimizer(params=self.trainer.model.named_parameters())"
         )
     for rule in rules:
-        if rule.selector.needs_modules() and any(o.owner is None for p in parameters for o in p.occurrences):
+        selector = rule.selector.find_needing_modules()
+        if selector and any(o.owner is None for p in parameters for o in p.occurrences):
             raise ConfigError(
-                f"{rule.key}.classes: (name, parameter) pairs do not tell which classes use the parameters. "
-                "Pass the module, or its parameters(): optimizer(params=self.trainer.model.parameters())"
+                f"{rule.key}.{selector}: a list of (name, parameter) pairs does not tell which modules use the "
+                "parameters. Pass the module, or its parameters(): "
+                "optimizer(params=self.trainer.model.parameters())"
             )
 
 
@@ -59,7 +61,7 @@ def _check_stem(rule: Rule, patterns: Sequence[str], index: ParameterIndex) -> N
     stem = match_names(patterns, index)
     if not stem:
         raise ConfigError(f"{rule.key}.stem: {format_no_match(patterns, index.names)}")
-    if stem <= rule.selector.find_layers(index).numbers.keys():
+    if stem <= rule.selector.find_layers(index).layer_of.keys():
         raise ConfigError(
             f"{rule.key}.stem: everything that {format_names(map(repr, patterns))} matches is in layers, and the stem "
             "comes before them. Name something else, or remove stem"

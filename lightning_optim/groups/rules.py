@@ -55,7 +55,7 @@ class Rule:
     spec: AlgorithmSpec | None = None
     """The algorithm that `optimizer:` asks for, at its own defaults."""
     stem: tuple[str, ...] | None = None
-    """Globs on the names of the stem, for `layer_decay`; None: `Layers.default_stem`."""
+    """Globs on the names of the stem, for `layer_decay`; None: `Layers.stem_of`."""
     priority: int = 0
     allow_empty: bool = False
 
@@ -81,13 +81,14 @@ class Rule:
         layers = self.selector.find_layers(index)
         found: dict[int, Layer | None] = {}
         for occurrence in occurrences:
-            if layer := layers.find_layer(occurrence):
+            if layer := layers.layer_of.get(occurrence):
                 found.setdefault(index.parameter_of[occurrence], layer)
         if "layer_decay" in self.effects and found:
-            stem = layers.default_stem(index) if self.stem is None else match_names(self.stem, index)
+            if self.stem is not None:
+                layers = layers.with_stem(match_names(self.stem, index))
             for occurrence in occurrences:
-                if occurrence in stem:
-                    found.setdefault(index.parameter_of[occurrence], layers.stem())
+                if stem := layers.stem_of.get(occurrence):
+                    found.setdefault(index.parameter_of[occurrence], stem)
         return found
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import ConfigError, did_you_mean, find_nearest, format_choices, format_names
+from .auto_layers import find_auto_layers
 from .index import ParameterIndex
-from .kinds import KINDS
-from .layers import Layers
+from .kinds import KINDS, KINDS_BY_NAME
+from .layers import AUTO, Layers
 from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern
 
 SELECTORS = ("params", "classes", "kinds", "layers")
@@ -28,7 +29,8 @@ class Selector:
     kinds: tuple[str, ...] = ()
     """Labels from `KINDS`."""
     layers: tuple[str, ...] = ()
-    """Globs on module paths with one `{i}`; each match, with all modules below it, is a layer."""
+    """Globs on module paths with `{i}`, or `{i}` and `{j}`: each match, with all modules below it, is a layer. Or
+    `auto`: the model's own layers."""
     key: str = "groups"
     """Its config key."""
 
@@ -51,6 +53,8 @@ class Selector:
         for pattern in found.get("params", ()):
             check_pattern(pattern, f"{key}.params")
         for pattern in found.get("layers", ()):
+            if found["layers"] == (AUTO,):
+                break
             check_layer_pattern(pattern, f"{key}.layers")
         return cls(**found, key=key)
 
@@ -62,7 +66,7 @@ class Selector:
         """
         found = self.select_occurrences(index)
         if self.layers:
-            found &= self.find_layers(index).numbers.keys()
+            found &= self.find_layers(index).layer_of.keys()
         return {index.parameter_of[occurrence] for occurrence in found}
 
     def select_occurrences(self, index: ParameterIndex) -> set[int]:
@@ -78,13 +82,21 @@ class Selector:
         """The layers among the names that `params` matches; `kinds` and `classes` do not change how many there are.
 
         Raises:
-            ConfigError: a layer is inside another one.
+            ConfigError: a layer is inside another one, or with `auto` the model's order is not known.
         """
-        return Layers.find(self.layers, index, sorted(self._select_names(index)), f"{self.key}.layers")
+        names, key = sorted(self._select_names(index)), f"{self.key}.layers"
+        if self.layers == (AUTO,):
+            return find_auto_layers(index, key).restrict(names)
+        return Layers.match(self.layers, index, names, key)
 
-    def needs_modules(self) -> bool:
-        """Whether names alone are not enough to match."""
-        return bool(self.classes)
+    def find_needing_modules(self) -> str | None:
+        """The first selector for which names alone are not enough, as in an error: `classes` or `kinds: norm`."""
+        if self.classes:
+            return "classes"
+        if self.layers == (AUTO,):
+            return f"layers: {AUTO}"
+        kind = next((kind for kind in self.kinds if kind not in KINDS_BY_NAME), None)
+        return None if kind is None else f"kinds: {kind}"
 
     def explain_miss(self, index: ParameterIndex) -> str:
         """Why it matches nothing, and the nearest names."""
@@ -97,7 +109,7 @@ class Selector:
         if self.kinds and not index.with_kinds(self.kinds):
             known = sorted(index.by_kind)
             return f"kinds {format_names(self.kinds)} match no parameter. Kinds in the model: {format_names(known)}."
-        if self.layers and not self.find_layers(index).numbers:
+        if self.layers and not self.find_layers(index).layer_of:
             near = _hint_layers(self.layers, index.names)
             return f"layers {format_names(map(repr, self.layers))} matches no module.{near}"
         return "each of its selectors matches some parameters, but no parameter matches all of them."

@@ -13,15 +13,24 @@ WRAPPED_ATTRIBUTES = {
     "torch.distributed.fsdp.fully_sharded_data_parallel.FullyShardedDataParallel": "_fsdp_wrapped_module",
     "torch.distributed.algorithms._checkpoint.checkpoint_wrapper.CheckpointWrapper": "_checkpoint_wrapped_module",
     "torch.optim.swa_utils.AveragedModel": "module",
+    "lightning.fabric.wrappers._FabricModule": "_forward_module",
+    "lightning_fabric.wrappers._FabricModule": "_forward_module",
 }
 """By wrapper class: the attribute that holds the wrapped module. It is left out of clean names."""
+# A second reference of a wrapper to what it wraps.
+_REPEATED = ("_original_module",)
 # The prefixes to strip where only names are known, and not the modules.
-_PREFIXES = ("_orig_mod", "module", "_fsdp_wrapped_module")
+_PREFIXES = ("_orig_mod", "module", "_fsdp_wrapped_module", "_forward_module")
 
 
-def clean_named_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """`(clean path, module)` of a module and all modules below it; a shared module appears under each of its paths."""
-    yield from _walk(root, "", frozenset())
+def clean_named_modules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """`(clean path, module)` of a module and all modules below it; a shared module appears under each of its paths.
+
+    Args:
+        root: the module.
+        prefix: its own path.
+    """
+    yield from _walk(root, prefix, frozenset())
 
 
 def strip_wrapper_prefixes(names: Sequence[str]) -> list[str]:
@@ -48,7 +57,8 @@ def _walk(module: nn.Module, path: str, ancestors: frozenset[int]) -> Iterator[t
     ancestors = ancestors | {id(module)}
     wrapped = _find_wrapped_attribute(module)
     for name, child in module._modules.items():
-        if child is not None and id(child) not in ancestors:
+        is_repeated = wrapped is not None and name in _REPEATED
+        if child is not None and id(child) not in ancestors and not is_repeated:
             yield from _walk(child, path if name == wrapped else join_path(path, name), ancestors)
 
 

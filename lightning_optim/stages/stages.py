@@ -160,19 +160,24 @@ def _parse_stage(name: str, given: Any) -> Stage:
 def _split_by_layer(
     stage: Stage, claimed: frozenset[str], parameters: Sequence[Parameter], index: ParameterIndex
 ) -> Iterator[Stage]:
-    """A stage for each layer, the last layer first; layers without a claimed parameter are left out."""
-    layers: dict[int, set[str]] = {}
+    """A stage for each layer, the last layer first; layers without a claimed parameter are left out.
+
+    With several towers, layers at the same distance from the output are one stage.
+    """
+    by_depth: dict[int, set[str]] = {}
+    labels: dict[int, dict[str, None]] = {}
     unassigned = set(claimed)
-    for use, number in sorted(stage.selector.find_layers(index).numbers.items()):
+    for use, layer in sorted(stage.selector.find_layers(index).layer_of.items()):
         name = parameters[index.parameter_of[use]].name
         if name in unassigned:
             unassigned.remove(name)
-            layers.setdefault(number, set()).add(name)
+            by_depth.setdefault(layer.depth, set()).add(name)
+            labels.setdefault(layer.depth, {})[layer.label] = None
     previous = None
-    for number in sorted(layers, reverse=True):
+    for depth in sorted(by_depth):
         trigger = stage.trigger if previous is None or stage.each is None else stage.each(previous)
-        previous = f"{stage.name}.{number}"
-        yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(layers[number]))
+        previous = ".".join([stage.name, *labels[depth]])
+        yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(by_depth[depth]))
 
 
 def _explain_empty(stage: Stage, matched: Sequence[Parameter], index: ParameterIndex) -> str:

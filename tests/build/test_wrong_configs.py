@@ -378,6 +378,13 @@ WRONG: dict[str, Case] = {
         params=lambda: list(Net().named_parameters()),
         groups={"x": {"classes": "Linear", "lr": 1}},
     ),
+    "kinds without modules": built(
+        "groups.x.kinds: norm",
+        "(name, parameter) pairs",
+        "self.trainer.model.parameters()",
+        params=lambda: list(Net().named_parameters()),
+        groups={"x": {"kinds": ["bias", "norm"], "lr": 1}},
+    ),
     "two parameters of one name": built(
         "params", "the same name", "head.w", params=lambda: [("head.w", torch.zeros(2)), ("head.w", torch.ones(2))]
     ),

@@ -53,6 +53,9 @@ def test_a_parametrized_tensor_matches_by_its_effective_name_owner_and_kind(
     parametrized, selector, is_weight_matched, others
 ):
     model, originals = parametrized
+    if selector.get("kinds") == "matrix" and len(originals) > 1:
+        magnitude, *originals = originals
+        assert matched(model, kinds="vector", params=magnitude) == [magnitude], "weight normalization's"
     assert sorted(matched(model, **selector)) == sorted([*(originals if is_weight_matched else []), *others])
 
 

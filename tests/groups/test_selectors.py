@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory
 from lightning_optim.groups.index import ParameterIndex
-from lightning_optim.groups.kinds import kinds_of
+from lightning_optim.groups.kinds import KINDS_BY_NAME, kinds_of
 from lightning_optim.groups.parameters import read_parameters
 from lightning_optim.groups.selectors import Selector
 from tests.support.messages import check_message
@@ -118,7 +118,7 @@ def test_classes_match_the_owner_s_class_and_its_bases(classes, expected):
 
 KINDS = {
     "pos_embed": {"embedding"},
-    "cls_token": {"matrix"},
+    "cls_token": {"embedding"},
     "logit_scale": {"vector"},
     "fc.weight": {"matrix"},
     "fc.bias": {"bias", "vector"},
@@ -144,38 +144,17 @@ KINDS = {
     "norm_proj.bias": {"bias", "vector"},
     "patch_embed.weight": {"matrix"},
 }
-# Where only names are known, they mislead.
-BY_NAME = {
-    "token.weight": {"matrix"},
-    "bag.weight": {"matrix"},
-    "norm_proj.weight": {"norm"},
-    "norm_proj.bias": {"norm", "bias", "vector"},
-    "patch_embed.weight": {"embedding"},
-}
 
 
-@pytest.mark.parametrize(
-    ("params", "expected"),
-    [
-        pytest.param(lambda: Zoo(), KINDS, id="module"),
-        pytest.param(lambda: list(Zoo().named_parameters()), KINDS | BY_NAME, id="pairs"),
-    ],
-)
-def test_kinds_come_from_the_owner_s_class_then_from_name_and_shape(params, expected):
-    found = {p.name: kinds_of(p.name, p.tensor.ndim, p.occurrences[0].owner) for p in read_parameters(params())}
-    assert found == expected
+def test_kinds_come_from_the_owner_s_class_then_from_name_and_shape():
+    found = {p.name: kinds_of(p.name, p.tensor.shape, p.occurrences[0].owner) for p in read_parameters(Zoo())}
+    assert found == KINDS
 
 
-@pytest.mark.parametrize("owner", ["norm", "layer_norm", "final_layernorm", "LayerNorm", "bn3", "ln_f", "norm_1", "bn"])
-def test_without_owners_a_norm_is_recognized_by_its_name(owner):
-    assert matched([(f"a.{owner}.weight", torch.zeros(2)), ("a.b.weight", torch.zeros(2))], kinds="norm") == [
-        f"a.{owner}.weight"
-    ]
-
-
-@pytest.mark.parametrize("owner", ["normal", "abnormal", "enormous", "kiln", "bnb"])
-def test_without_owners_a_name_that_contains_a_norm_s_name_is_no_norm(owner):
-    assert matched([(f"a.{owner}.weight", torch.zeros(2))], kinds="norm") == []
+def test_names_alone_tell_biases_and_vectors():
+    pairs = list(Zoo().named_parameters())
+    for kind in KINDS_BY_NAME:
+        assert matched(pairs, kinds=kind) == [name for name, kinds in KINDS.items() if kind in kinds]
 
 
 @pytest.mark.parametrize("name", ["NormalizingFlow", "AbnormalHead", "EnormousLayer"])
@@ -240,7 +219,10 @@ WRONG = [
     ({"params": {"a": 1}}, ["groups.x.params", "{'a': 1}", "a list of strings"]),
     ({"classes": 3}, ["groups.x.classes", "3", "a list of strings"]),
     ({"kinds": ["bias", 1]}, ["groups.x.kinds", "['bias', 1]", "a list of strings"]),
-    ({"kinds": "biases"}, ["groups.x.kinds", "'biases'", "Did you mean 'bias'?", "norm, embedding, matrix, vector"]),
+    (
+        {"kinds": "biases"},
+        ["groups.x.kinds", "'biases'", "Did you mean 'bias'?", "embedding, output, matrix"],
+    ),
     ({"params": "re:(head"}, ["groups.x.params", "'re:(head'", "not a valid regular expression"]),
     ({"params": "re:" + "a" * 300}, ["groups.x.params", "303 characters", "at most 200"]),
 ]

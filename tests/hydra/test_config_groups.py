@@ -80,7 +80,7 @@ def test_a_scheduler_is_built_with_the_configured_lr_as_its_peak(name, write_app
 
 ADAMW = {"config.yaml": "defaults: [optimizer: adamw]"}
 ADAMW_GROUPS = {"config.yaml": "defaults: [optimizer: adamw_groups]"}
-NO_DECAY = {"kinds": ["bias", "norm"], "weight_decay": 0}
+NO_DECAY = {"kinds": ["bias", "norm", "no_weight_decay"], "weight_decay": 0}
 MINE = {"optimizer/groups/head.yaml": "head: {params: head, lr_scale: 10}"}
 HEAD = {"params": "head", "lr_scale": 10}
 ADD_HEAD = "+optimizer.groups.head={params: head, lr_scale: 10}"

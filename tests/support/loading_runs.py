@@ -10,6 +10,7 @@ import pytest
 from torch import Tensor, nn
 
 from lightning_optim import ConfigError, OptimizerFactory
+from lightning_optim.groups.parameters import read_parameters
 from tests.support.equality import equal
 from tests.support.models import Deep, weights_of
 from tests.support.save_and_load import save_and_load
@@ -68,8 +69,7 @@ def build_factory(config: str, rules: dict[str, Any]) -> OptimizerFactory:
 
 
 def build(config: str, change: str, model: nn.Module) -> Any:
-    named = list(model.named_parameters())
-    return build_factory(config, CHANGES[change])(named[::-1] if change == "reordered" else model)
+    return build_factory(config, CHANGES[change])(read_parameters(model)[::-1] if change == "reordered" else model)
 
 
 def step(model: Deep, optimizer: Any, scheduler: Any, t: int) -> None:

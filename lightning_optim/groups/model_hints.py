@@ -1,0 +1,99 @@
+"""What a model tells about its own parameters: its output layer, and what it exempts from weight decay."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from torch import Tensor, nn
+
+# The name that nearly every language model gives to its output layer.
+_OUTPUT_NAME = "lm_head"
+# The methods by which timm's models and those written after them tell how to group their parameters.
+_NAMES, _KEYWORDS, _LAYERS = "no_weight_decay", "no_weight_decay_keywords", "group_matcher"
+# Relative position biases are exempt in transformers and timm. Names of parameters and of modules: Swin's
+# `relative_position_bias_table`, T5's `relative_attention_bias`, LeViT's `attention_biases`, `pos_bias_u`, `cpb_mlp`.
+_POSITION_BIAS = re.compile(r"(^|_)(pos|position|attention|rel_pos_\w+)_bias(es)?(_|$)|^cpb_mlp$")
+
+
+def find_output_layers(modules: Mapping[str, nn.Module]) -> set[int]:
+    """The ids of the modules that compute a language model's output from its last hidden state.
+
+    They are what `get_output_embeddings()` of any module returns (transformers), and modules called `lm_head`.
+
+    Args:
+        modules: every module by its clean path.
+    """
+    found = {id(module) for path, module in modules.items() if path.rpartition(".")[2] == _OUTPUT_NAME}
+    for module in modules.values():
+        layer = _call(module, "get_output_embeddings", ignored=(AttributeError, NotImplementedError))
+        if isinstance(layer, nn.Module):
+            found.add(id(layer))
+    return found
+
+
+def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor], bool]:
+    """A predicate on a clean name and its tensor: whether the model exempts it from weight decay.
+
+    The model does so in four ways:
+
+    - `no_weight_decay()` returns names, which may be globs, relative to its module, or `no_weight_decay_keywords()`
+      parts of names. The outermost module that has such a method decides for all below it, as in timm;
+    - such a module, and one with timm's `group_matcher`, also exempts every vector, as timm's own groups do;
+    - the attribute `_no_weight_decay` of a parameter is true (Mamba, S4);
+    - the name is that of a relative position bias.
+
+    Args:
+        modules: every module by its clean path, each before those inside it.
+    """
+    regions = dict(_find_regions(modules))
+
+    def is_exempt(name: str, tensor: Tensor) -> bool:
+        if getattr(tensor, "_no_weight_decay", False) or _is_position_bias(name):
+            return True
+        for path, is_named in regions.items():
+            if relative := _relative_to(path, name):
+                return tensor.ndim <= 1 or is_named(relative)
+        return False
+
+    return is_exempt
+
+
+def _is_position_bias(name: str) -> bool:
+    if "bias" not in name and "cpb_mlp" not in name:
+        return False
+    return any(map(_POSITION_BIAS.search, name.split(".")))
+
+
+def _find_regions(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """`(path, predicate on names below it)` of each outermost module that has one of the methods."""
+    outer: list[str] = []
+    for path, module in modules.items():
+        has_method = any(callable(getattr(type(module), method, None)) for method in (_NAMES, _KEYWORDS, _LAYERS))
+        if has_method and not any(_relative_to(other, path) or other == path for other in outer):
+            outer.append(path)
+            yield path, _named_by(_call(module, _NAMES) or (), _call(module, _KEYWORDS) or ())
+
+
+def _named_by(patterns: Iterable[str], keywords: Iterable[str]) -> Callable[[str], bool]:
+    patterns, keywords = tuple(patterns), tuple(keywords)
+    return lambda name: any(fnmatchcase(name, p) for p in patterns) or any(keyword in name for keyword in keywords)
+
+
+def _relative_to(path: str, name: str) -> str:
+    """The name relative to a module's path; empty if it is not inside the module."""
+    if not path:
+        return name
+    return name.removeprefix(f"{path}.") if name.startswith(f"{path}.") else ""
+
+
+def _call(module: nn.Module, method: str, ignored: tuple[type[Exception], ...] = ()) -> Any:
+    """What the module's method returns; None if it has none."""
+    if not callable(getattr(type(module), method, None)):
+        return None
+    try:
+        return getattr(module, method)()
+    except ignored:
+        return None
