@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import nn
 
 from .kinds import kinds_of
+from .layers import Layers
 from .parameters import Occurrence, Parameter, Parameters
 
 _NOT_MATRIX = frozenset({"embedding", "output"})
@@ -36,6 +37,8 @@ class ParameterIndex:
             if occurrence.effective_name != occurrence.name
         }
         """By occurrence, for parametrized tensors only: the other name that they can be selected by."""
+        self.auto_layers: Layers | None = None
+        """The model's own layers, once a rule has asked for them."""
 
     @cached_property
     def complete(self) -> ParameterIndex:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 _OUTPUT_NAME = "lm_head"
 # The methods by which timm's models and those written after them tell how to group their parameters.
 _NAMES, _KEYWORDS, _LAYERS = "no_weight_decay", "no_weight_decay_keywords", "group_matcher"
+# What every model of timm has, also those without these methods.
+_TIMM_ATTRIBUTE = "pretrained_cfg"
 # Relative position biases are exempt in transformers and timm. Names of parameters and of modules: Swin's
 # `relative_position_bias_table`, T5's `relative_attention_bias`, LeViT's `attention_biases`, `pos_bias_u`, `cpb_mlp`.
 _POSITION_BIAS = re.compile(r"(^|_)(pos|position|attention|rel_pos_\w+)_bias(es)?(_|$)|^cpb_mlp$")
@@ -41,7 +43,7 @@ def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor],
 
     - `no_weight_decay()` returns names, which may be globs, relative to its module, or `no_weight_decay_keywords()`
       parts of names. The outermost module that has such a method decides for all below it, as in timm;
-    - such a module, and one with timm's `group_matcher`, also exempts every vector, as timm's own groups do;
+    - such a module, and any model of timm, also exempts every vector, as timm's own groups do;
     - the attribute `_no_weight_decay` of a parameter is true (Mamba, S4);
     - the name is that of a relative position bias.
 
@@ -68,11 +70,13 @@ def _is_position_bias(name: str) -> bool:
 
 
 def _find_regions(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Callable[[str], bool]]]:
-    """`(path, predicate on names below it)` of each outermost module that has one of the methods."""
+    """`(path, predicate on names below it)` of each outermost module that tells what it exempts, or is timm's."""
     outer: list[str] = []
     for path, module in modules.items():
-        has_method = any(callable(getattr(type(module), method, None)) for method in (_NAMES, _KEYWORDS, _LAYERS))
-        if has_method and not any(_relative_to(other, path) or other == path for other in outer):
+        methods = (_NAMES, _KEYWORDS, _LAYERS)
+        decides = any(callable(getattr(type(module), method, None)) for method in methods)
+        decides = decides or _TIMM_ATTRIBUTE in vars(module)
+        if decides and not any(_relative_to(other, path) or other == path for other in outer):
             outer.append(path)
             yield path, _named_by(_call(module, _NAMES) or (), _call(module, _KEYWORDS) or ())
 

@@ -83,14 +83,19 @@ class Series:
 def build_tree(index: ParameterIndex) -> Node:
     """The root of the tree. Nodes know the parameters below them in the model's order."""
     root = Node("")
+    nodes_to: dict[str, tuple[Node, ...]] = {"": (root,)}
+
+    def find_nodes(path: str) -> tuple[Node, ...]:
+        """The module and those around it."""
+        if path not in nodes_to:
+            outer, _, name = path.rpartition(".")
+            around = find_nodes(outer)
+            nodes_to[path] = (*around, around[-1].children.setdefault(name, Node(path)))
+        return nodes_to[path]
+
     for position in sorted(range(len(index.names)), key=lambda position: index.occurrences[position].order):
         size = index.parameters[index.parameter_of[position]].tensor.numel()
-        node = root
-        node.occurrences.append(position)
-        node.size += size
-        for segment in index.names[position].split(".")[:-1]:
-            path = f"{node.path}.{segment}".lstrip(".")
-            node = node.children.setdefault(segment, Node(path))
+        for node in find_nodes(index.names[position].rpartition(".")[0]):
             node.occurrences.append(position)
             node.size += size
     return root

@@ -11,6 +11,7 @@ from ..core.errors import ConfigError, did_you_mean, find_nearest, format_choice
 from .auto_layers import find_auto_layers
 from .index import ParameterIndex
 from .kinds import KINDS, KINDS_BY_NAME
+from .layer_patterns import match_layers
 from .layers import AUTO, Layers
 from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern
 
@@ -87,7 +88,7 @@ class Selector:
         names, key = sorted(self._select_names(index)), f"{self.key}.layers"
         if self.layers == (AUTO,):
             return find_auto_layers(index, key).restrict(names)
-        return Layers.match(self.layers, index, names, key)
+        return match_layers(self.layers, index, names, key)
 
     def find_needing_modules(self) -> str | None:
         """The first selector for which names alone are not enough, as in an error: `classes` or `kinds: norm`."""

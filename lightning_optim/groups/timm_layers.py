@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -40,17 +40,17 @@ def find_timm_layers(index: ParameterIndex) -> TimmLayers:
         prefix = f"{path}." if path else ""
         inside = {o: name.removeprefix(prefix) for o, name in enumerate(index.names) if name.startswith(prefix)}
         matcher = module.group_matcher(coarse=False)  # type: ignore[operator]
-        rank_of = _rank(inside, _compile(matcher))
-        finite = [rank for rank in rank_of.values() if rank is not None]
-        # As in timm, the last layer has the whole lr if there is nothing behind it.
-        has_head = len(finite) < len(index.names)
-        num = max(finite, default=0) + has_head
-        has_stem = isinstance(matcher, Mapping) and next(iter(matcher), None) == STEM and 0 in finite
+        keys = {occurrence: key for occurrence, key in _sort_keys(inside, matcher).items() if key != _UNMATCHED}
+        others |= inside.keys() - keys.keys()
+        rank_of = _rank(keys.values())
+        # As in timm, the last layer has the whole lr if nothing comes after it.
+        num = max(rank_of.values(), default=0) + (len(keys) < len(index.names))
+        stem_key = (0.0,) if isinstance(matcher, Mapping) and next(iter(matcher), None) == STEM else None
+        has_stem = any(key[:1] == stem_key for key in rank_of)
         label = [path.rpartition(".")[2]] if len(found) > 1 else []
-        for occurrence, rank in rank_of.items():
-            if rank is None:
-                others.add(occurrence)
-            elif rank == 0 and has_stem:
+        for occurrence, key in keys.items():
+            rank = rank_of[key]
+            if has_stem and rank == 0:
                 stem_of[occurrence] = Layer(".".join([*label, STEM]), num)
             else:
                 layer_of[occurrence] = Layer(".".join([*label, str(rank - has_stem)]), num - rank)
@@ -69,32 +69,31 @@ def _is_inside(path: str, other: str) -> bool:
     return not other or path == other or path.startswith(f"{other}.")
 
 
-def _compile(matcher: Any) -> Callable[[str], tuple[float, ...]]:
-    """From a name to its sort key, as `timm.models._manipulate.group_with_matcher` makes it."""
+def _sort_keys(names: Mapping[int, str], matcher: Any) -> dict[int, tuple[float, ...]]:
+    """By occurrence: its place in the order, as `timm.models._manipulate.group_with_matcher` computes it."""
     if callable(matcher):
-        return lambda name: tuple(key) if isinstance(key := matcher(name), Iterable) else (key,)
-    compiled: list[tuple[re.Pattern[str], int, tuple[float, ...] | None]] = []
+        keys = {occurrence: matcher(name) for occurrence, name in names.items()}
+        return {occurrence: tuple(key) if isinstance(key, Iterable) else (key,) for occurrence, key in keys.items()}
+    compiled: list[tuple[re.Pattern[str], int, tuple[float, ...]]] = []
     for ordinal, spec in enumerate(matcher.values()):
-        if spec is not None:
-            entries = spec if isinstance(spec, (tuple, list)) else [(spec, None)]
-            compiled += [(re.compile(pattern), ordinal, suffix) for pattern, suffix in entries]
+        entries = spec if isinstance(spec, (tuple, list)) else [(spec, None)]
+        compiled += [(re.compile(pattern), ordinal, suffix or ()) for pattern, suffix in entries if pattern is not None]
 
-    def key_of(name: str) -> tuple[float, ...]:
+    def sort_key(name: str) -> tuple[float, ...]:
         for pattern, ordinal, suffix in compiled:
             if match := pattern.match(name):
-                return tuple(map(float, chain([ordinal], (g for g in match.groups() if g is not None), suffix or ())))
+                numbers = (group for group in match.groups() if group is not None)
+                return tuple(map(float, chain([ordinal], numbers, suffix)))
         return _UNMATCHED
 
-    return key_of
+    return {occurrence: sort_key(name) for occurrence, name in names.items()}
 
 
-def _rank(names: Mapping[int, str], key_of: Callable[[str], tuple[float, ...]]) -> dict[int, int | None]:
-    """By occurrence: the number of its layer, from 0; None where nothing matches."""
-    keys = {occurrence: key_of(name) for occurrence, name in names.items()}
+def _rank(keys: Iterable[tuple[float, ...]]) -> dict[tuple[float, ...], int]:
+    """The number of each layer, from 0."""
     rank_of: dict[tuple[float, ...], int] = {}
     rank = -1
-    for key in sorted(set(keys.values())):
-        if key != _UNMATCHED:
-            rank += rank < 0 or key[-1] != _PREVIOUS
-            rank_of[key] = rank
-    return {occurrence: rank_of.get(key) for occurrence, key in keys.items()}
+    for key in sorted(set(keys)):
+        rank += rank < 0 or key[-1] != _PREVIOUS
+        rank_of[key] = rank
+    return rank_of
