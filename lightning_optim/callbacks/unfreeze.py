@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, format_names
+from ..groups.parameter_settings import ParameterSettings
 from ..groups.parameters import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
@@ -106,6 +107,29 @@ class StagedUnfreeze(Callback):
         Raises:
             ConfigError: the plan does not fit the model.
         """
+        plan, thaw_times = self._plan(module, optimizer)
+        return plan.table(thaw_times)
+
+    def settings_of(
+        self, parameter: str, module: nn.Module, optimizer: OptimizerFactory | Optimizer
+    ) -> ParameterSettings:
+        """Every setting of one parameter from its thaw on, with its stage and the config keys that set each value.
+
+        Args:
+            parameter: any of its clean names.
+            module: the model.
+            optimizer: a factory or a built optimizer; only a factory knows which rule set what.
+
+        Raises:
+            ConfigError: there is no such parameter, or the plan does not fit the model.
+        """
+        plan, thaw_times = self._plan(module, optimizer)
+        return plan.settings_of(parameter, thaw_times)
+
+    def _plan(
+        self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None
+    ) -> tuple[Plan, tuple[tuple[str, str], ...]]:
+        """The groups split by stage, and `(stage, when it thaws)`."""
         parameters = read_parameters(module)
         claimed = claim(self._parsed_stages, parameters)
         if isinstance(optimizer, Optimizer):
@@ -116,7 +140,7 @@ class StagedUnfreeze(Callback):
             plan = Plan.from_module(module)
         check_all_claimed(claimed, parameters, excluded=frozenset(plan.frozen))
         thaw_times = tuple((stage.name, str(stage.trigger)) for stage in claimed)
-        return split_by_stage(plan, claimed).table(thaw_times)
+        return split_by_stage(plan, claimed), thaw_times
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
         """The groups of a built optimizer, split by stage and including those still frozen; before or during a fit.

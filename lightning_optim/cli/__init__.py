@@ -48,7 +48,7 @@ def _build_parser() -> argparse.ArgumentParser:
     command.add_argument("--config-dir", required=True, type=Path, help="the folder of your configs")
     command.add_argument("--config-name", required=True, help="the primary config, such as train")
     command.add_argument("--module", required=True, metavar="KEY", help="the model's key in the config, such as model")
-    command.add_argument("--why", metavar="PARAMETER", help="show which rule set which value of this parameter")
+    command.add_argument("--why", metavar="PARAMETER", help="show what set which value of this parameter")
     command.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw each group's lr over the run, thaws marked: png, svg or pdf"
     )

@@ -30,7 +30,7 @@ def print_plans(
         config: the composed config.
         config_name: its name, for messages.
         module_key: the key of the model.
-        parameter: instead of the tables, print which rule set which value of this parameter.
+        parameter: instead of the tables, print its layer and stage, and which rule or stage set which of its values.
 
     Raises:
         ConfigError: something in the config is wrong, or does not fit the model.
@@ -46,18 +46,23 @@ def print_plans(
     for key in factory_keys:
         factory = instantiate_factory(config, key)
         console.print(f"{key}: {factory.name}", style="bold", markup=False)
+        is_staged = bool(unfreeze_keys) and key in outermost(factory_keys)
         with prefix_errors(key):
-            if parameter is not None:
-                console.print(factory.plan(module).settings_of(parameter))
-                continue
-            console.print(factory.explain(module))
-        if key not in outermost(factory_keys):
-            continue
-        for unfreeze_key in unfreeze_keys:
+            plan = factory.plan(module)
+            if parameter is None:
+                console.print(plan.table())
+            else:
+                settings = plan.settings_of(parameter)
+                if not is_staged:
+                    console.print(settings)
+        for unfreeze_key in unfreeze_keys if is_staged else ():
             console.print(unfreeze_key, style="bold", markup=False)
             unfreeze = instantiate_node(config, unfreeze_key)
             with prefix_errors(unfreeze_key):
-                console.print(unfreeze.explain(module, factory))
+                if parameter is None:
+                    console.print(unfreeze.explain(module, factory))
+                else:
+                    console.print(unfreeze.settings_of(parameter, module, factory))
     return module
 
 

@@ -21,8 +21,8 @@ from .module_tree import Node, Series, build_tree
 from .timm_layers import find_timm_layers
 from .towers import find_towers
 
-# A norm beside the layers is the last one, unless its name says otherwise.
-_FIRST_NORM = re.compile(r"pre|emb|in(put)?(_|$)", re.IGNORECASE)
+# A norm beside the layers is the last one, unless its name says otherwise: `pre_norm`, a ResNet's `bn1`.
+_FIRST_NORM = re.compile(r"pre|emb|in(put)?(_|$)|\d$", re.IGNORECASE)
 _HEAD = re.compile(r"head|classif|^fc", re.IGNORECASE)
 
 

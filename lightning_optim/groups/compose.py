@@ -1,4 +1,4 @@
-"""`compose_rules`: the settings of a group from the rules that match it, field by field, with scales multiplied."""
+"""The settings of a group from the rules that match it: combined field by field, then with scales multiplied."""
 
 from __future__ import annotations
 
@@ -30,19 +30,58 @@ class GroupSettings:
     """By field: the config keys that set or scaled it, as `groups.head.lr`; empty where it is a default."""
 
 
-def compose_rules(matched: MatchedRules, top: AlgorithmSpec, names: Sequence[str]) -> GroupSettings:
-    """The combined settings of the rules, on top of the top level of the config.
+@dataclass(frozen=True, kw_only=True)
+class CombinedRules:
+    """What some rules set together, before scales: the same for all layers, of which there may be hundreds."""
+
+    rules: tuple[Rule, ...]
+    applicable: tuple[Rule, ...]
+    """Those whose hyperparameters are for the algorithm."""
+    scales: tuple[tuple[int, str, str], ...]
+    """`(position of the rule, effect that scales, hyperparameter)`, in the order in which they multiply."""
+    settings: GroupSettings
+
+    def scale(self, layers: Sequence[Layer | None], names: Sequence[str]) -> GroupSettings:
+        """The settings for parameters in these layers, one for each rule.
+
+        Args:
+            layers: the layer of each rule that has layers.
+            names: the parameters' names, for errors.
+
+        Raises:
+            ConfigError: the values cannot be combined, or a scaled one is not finite.
+        """
+        settings, spec = self.settings, self.settings.spec
+        values, sources = dict(settings.hyperparameters), dict(settings.sources)
+        for position, scale, target in self.scales:
+            rule, layer = self.rules[position], layers[position]
+            exponent = layer.depth if scale == "layer_decay" and layer else 1
+            values[target] = _scale_value(values[target], rule, scale, exponent)
+            power = f" ** {exponent}" if exponent != 1 else ""
+            sources[target] += (f"{rule.key}.{scale}{power}",)
+        if not settings.frozen:
+            _check_combination(values, self.rules, self.applicable, spec, names)
+        return GroupSettings(
+            spec=spec,
+            hyperparameters=spec.info.resolve_decay_mode(values),
+            frozen=settings.frozen,
+            schedule=settings.schedule,
+            sources=sources,
+        )
+
+
+def combine_rules(rules: Sequence[Rule], top: AlgorithmSpec, names: Sequence[str]) -> CombinedRules:
+    """What rules set together, on top of the top level of the config.
 
     Args:
-        matched: the rules that match.
+        rules: sorted by name.
         top: the top level of the config.
         names: the parameters' names, for errors.
 
     Raises:
-        ConfigError: two rules of the same priority set a field to different values; a rule sets a hyperparameter that
-            the algorithm does not have; or the values cannot be combined.
+        ConfigError: two rules of the same priority set a field to different values, or a rule sets a hyperparameter
+            that the algorithm does not have.
     """
-    rules = [rule for rule, _ in matched]
     setters = _find_setters(rules, EFFECTS, names)
     spec = (setters["optimizer"][0].spec if "optimizer" in setters else None) or top
     # A rule's hyperparameters are for its own algorithm: they are ignored where another rule's algorithm wins.
@@ -57,23 +96,20 @@ def compose_rules(matched: MatchedRules, top: AlgorithmSpec, names: Sequence[str
         if effect in values:
             values[effect] = spec.info.hyperparameters[effect].check(winners[0].effects[effect], keys[0])
         sources[effect] = keys
-    for rule, layer in matched:
-        for scale, target in SCALES.items():
-            if scale in rule.effects:
-                exponent = layer.depth if scale == "layer_decay" and layer else 1
-                values[target] = _scale_value(values[target], rule, scale, exponent)
-                power = f" ** {exponent}" if exponent != 1 else ""
-                sources[target] += (f"{rule.key}.{scale}{power}",)
-    frozen = setters["frozen"][0].effects["frozen"] if "frozen" in setters else False
-    if not frozen:
-        _check_combination(values, rules, applicable, spec, names)
-    return GroupSettings(
+    settings = GroupSettings(
         spec=spec,
-        hyperparameters=spec.info.resolve_decay_mode(values),
-        frozen=frozen,
+        hyperparameters=values,
+        frozen=setters["frozen"][0].effects["frozen"] if "frozen" in setters else False,
         schedule=setters["schedule"][0].effects["schedule"] if "schedule" in setters else None,
         sources=sources,
     )
+    scales = tuple(
+        (position, scale, target)
+        for position, rule in enumerate(rules)
+        for scale, target in SCALES.items()
+        if scale in rule.effects
+    )
+    return CombinedRules(rules=tuple(rules), applicable=tuple(applicable), scales=scales, settings=settings)
 
 
 def _find_setters(rules: Sequence[Rule], fields: Collection[str], names: Sequence[str]) -> dict[str, list[Rule]]:

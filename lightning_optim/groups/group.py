@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .layers import Layer
+
 DEFAULT = "default"
 """The name of the group whose parameters no rule matches."""
 
@@ -24,10 +26,12 @@ class Group:
     """Every hyperparameter, with the rules applied; `lr` is the peak."""
     made_by: tuple[str, ...] = ()
     """The names of the rules that match its parameters, sorted."""
+    layers: Mapping[str, Layer] = field(default_factory=dict, compare=False)
+    """By rule that has `layers`: the layer that its parameters are in; empty for a plan that no factory made."""
     schedule: Mapping[str, Any] | None = None
     """Its schedule override: the `schedule:` of a rule."""
     sources: Mapping[str, tuple[str, ...]] = field(default_factory=dict, compare=False)
-    """By hyperparameter: the config keys that set or scaled its value; empty where it is the algorithm's default."""
+    """By field: the config keys that set or scaled its value, those of its stage included; empty for a default."""
     stage: str | None = None
     """The stage that thaws it, where the plan is split by stages."""
     lr_scale: float = 1.0
@@ -38,3 +42,8 @@ class Group:
     """The configured group that it is a part of and follows, where the plan is split by stages."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """The hyperparameters that its stage sets."""
+
+    @property
+    def layer(self) -> str | None:
+        """The label of its layer: its number, or `stem`, after the name of its tower where there are several."""
+        return ", ".join(dict.fromkeys(layer.label for layer in self.layers.values())) or None

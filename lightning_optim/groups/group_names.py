@@ -11,13 +11,13 @@ from .group import DEFAULT, Group
 
 
 def join_segments(matched: MatchedRules) -> str:
-    """The name of a group: its rules, each with the layer's number where it has layers; `default` without rules."""
-    segments = (f"{rule.name}.{layer.label}" if layer else rule.name for rule, layer in matched)
+    """The name of a group: the labels of its rules, each with that of the layer where it has layers; or `default`."""
+    segments = (f"{rule.label}.{layer.label}" if layer else rule.label for rule, layer in matched)
     return ".".join(segments) or DEFAULT
 
 
 def name_by_stage(parts: Sequence[Group]) -> list[Group]:
-    """Groups renamed by stage, then rules; a rule with the stage's name is left out unless two names would be equal."""
+    """Groups renamed by stage, then rules; a part equal to the stage is left out unless two names would be equal."""
 
     def join(part: Group, *, in_full: bool) -> str:
         segments = [] if part.name == DEFAULT else part.name.split(".")

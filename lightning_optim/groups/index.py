@@ -49,6 +49,17 @@ class ParameterIndex:
         return ParameterIndex(parameters.complete)
 
     @cached_property
+    def by_path(self) -> dict[str, list[int]]:
+        """By name of a parameter or path of a module: the occurrences that have it or are below it."""
+        found: dict[str, list[int]] = {}
+        for position, name in enumerate(self.names):
+            path = name
+            while path:
+                found.setdefault(path, []).append(position)
+                path = path.rpartition(".")[0]
+        return found
+
+    @cached_property
     def by_kind(self) -> dict[str, set[int]]:
         """By kind: its occurrences. A tensor that is an embedding under one of its names is no matrix under another."""
         kinds = [

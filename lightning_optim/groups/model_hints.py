@@ -17,7 +17,9 @@ _NAMES, _KEYWORDS, _LAYERS = "no_weight_decay", "no_weight_decay_keywords", "gro
 _TIMM_ATTRIBUTE = "pretrained_cfg"
 # Relative position biases are exempt in transformers and timm. Names of parameters and of modules: Swin's
 # `relative_position_bias_table`, T5's `relative_attention_bias`, LeViT's `attention_biases`, `pos_bias_u`, `cpb_mlp`.
-_POSITION_BIAS = re.compile(r"(^|_)(pos|position|attention|rel_pos_\w+)_bias(es)?(_|$)|^cpb_mlp$")
+_POSITION_BIAS = re.compile(
+    r"(?:^|[._])(?:pos|position|attention|rel_pos_\w+)_bias(?:es)?(?:[._]|$)|(?:^|\.)cpb_mlp(?:\.|$)"
+)
 
 
 def find_output_layers(modules: Mapping[str, nn.Module]) -> set[int]:
@@ -53,7 +55,7 @@ def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor],
     regions = dict(_find_regions(modules))
 
     def is_exempt(name: str, tensor: Tensor) -> bool:
-        if getattr(tensor, "_no_weight_decay", False) or _is_position_bias(name):
+        if _POSITION_BIAS.search(name) or getattr(tensor, "_no_weight_decay", False):
             return True
         for path, is_named in regions.items():
             if relative := _relative_to(path, name):
@@ -61,12 +63,6 @@ def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor],
         return False
 
     return is_exempt
-
-
-def _is_position_bias(name: str) -> bool:
-    if "bias" not in name and "cpb_mlp" not in name:
-        return False
-    return any(map(_POSITION_BIAS.search, name.split(".")))
 
 
 def _find_regions(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Callable[[str], bool]]]:

@@ -26,21 +26,41 @@ class ParameterSettings:
     """Its group; None where a rule froze it."""
     frozen_by: tuple[str, ...] = ()
     """The config keys that froze it."""
+    thaws: str | None = None
+    """When its stage thaws."""
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """`(field, value, keys)`: the keys that set the value, then those that scale it."""
+        """`(field, value, keys)`: the keys that set the value, then those that scale it.
+
+        Where there are stages, `lr` is the peak after the thaw: times the `lr_scale` of the stage.
+        """
         if self.group is None:
-            return [("frozen", "true", ", ".join(self.frozen_by))]
+            reasons = ", ".join(self.frozen_by) or "requires_grad=False, and no stage selects it"
+            return [("frozen", "true", reasons)]
         group = self.group
-        rows = [("optimizer", group.algorithm, _format_keys(group.sources.get("optimizer", ()), "name"))]
+        rows = self._stage_rows(group) if group.stage is not None else []
+        rows += [("layer", layer.label, f"groups.{rule}.layers") for rule, layer in group.layers.items()]
+        rows.append(("optimizer", group.algorithm, _format_keys(group.sources.get("optimizer", ()), "name")))
+        values = dict(group.hyperparameters)
+        if group.stage is not None and "lr" in values:
+            values["lr"] *= group.lr_scale
         rows += [
             (name, to_yaml(value), _format_keys(group.sources.get(name, ()), f"the default of {group.algorithm}"))
-            for name, value in group.hyperparameters.items()
+            for name, value in values.items()
         ]
         if group.schedule is not None:
             keys = _format_keys(group.sources.get("schedule", ()), "")
             rows.append(("schedule", format_override(group.schedule), keys))
         return rows
+
+    def _stage_rows(self, group: Group) -> list[tuple[str, str, str]]:
+        values = {"stage": group.stage, "thaws": self.thaws, "lr_scale": group.lr_scale}
+        if group.warmup_steps:
+            values["warmup_steps"] = group.warmup_steps
+        return [
+            (name, to_yaml(value), " × ".join(group.sources.get(name, ())) or "the default")
+            for name, value in values.items()
+        ]
 
     def __rich__(self) -> RichTable:
         where = f"in the group {self.group.name}" if self.group else "frozen: in no group"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -199,8 +198,9 @@ def _build_parameters(found: Mapping[int, tuple[Tensor, Sequence[Occurrence]]]) 
         Parameter(name=occurrences[0].name, tensor=tensor, occurrences=tuple(occurrences))
         for tensor, occurrences in found.values()
     ]
-    counts = Counter(name for parameter in parameters for name in set(parameter.names))
-    if duplicates := [name for name, count in counts.items() if count > 1]:
+    names = {occurrence.name: parameter for parameter in parameters for occurrence in parameter.occurrences}
+    duplicates = [o.name for p in parameters for o in p.occurrences if names[o.name] is not p]
+    if duplicates:
         raise ConfigError(
             "params: two parameters have the same name once wrapper prefixes are dropped: "
             f"{format_names(duplicates, 3)}. Pass the innermost module instead."

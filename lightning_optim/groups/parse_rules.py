@@ -55,6 +55,7 @@ def parse_rules(given: Any, top: AlgorithmSpec) -> tuple[Rule, ...]:
     }
     algorithms = list({info.name: info for info in (top.info, *infos.values()) if info}.values())
     rules = [_parse_rule(name, entry, infos[name], algorithms) for name, entry in entries.items()]
+    _check_labels_unique(rules)
     return tuple(_with_specs(rules, infos, top))
 
 
@@ -94,8 +95,46 @@ def _parse_rule(
     if isinstance(priority, bool) or not isinstance(priority, int):
         raise ConfigError(f"{key}.priority: got {priority!r}, which is not an integer. Type for example priority: 1")
     allow_empty = Flag(default=True).check(given.get("allow_empty", False), f"{key}.allow_empty")
-    stem = _parse_stem(given.get("stem"), effects, f"{key}.stem")
-    return Rule(name=name, selector=selector, effects=effects, stem=stem, priority=priority, allow_empty=allow_empty)
+    return Rule(
+        name=name,
+        label=_parse_label(given, key) or name,
+        selector=selector,
+        effects=effects,
+        stem=_parse_stem(given.get("stem"), effects, f"{key}.stem"),
+        priority=priority,
+        allow_empty=allow_empty,
+    )
+
+
+def _parse_label(given: Mapping[str, Any], key: str) -> str | None:
+    label = given.get("name")
+    if label is None:
+        return None
+    if not isinstance(label, str):
+        raise ConfigError(f"{key}.name: got {label!r}, which is not a string. Type for example {key}.name: x")
+    check_name(label, f"{key}.name")
+    # At the top level `name` is the optimizer: here it would have no effect on the training.
+    if given.get("optimizer") is None and find_optimizer(label) is not None:
+        raise ConfigError(
+            f"{key}.name: it names the rule's groups, and {label} is an optimizer. To use it, type "
+            f"{key}.optimizer: {label}. Else choose another name, for example {label}_params"
+        )
+    return label
+
+
+def _check_labels_unique(rules: Sequence[Rule]) -> None:
+    """Check that no two rules have the same `name`, and that none is the key of another rule."""
+    by_name = {rule.name: rule for rule in rules}
+    by_label: dict[str, Rule] = {}
+    for rule in rules:
+        if rule.label == rule.name:
+            continue
+        other = by_name.get(rule.label) or by_label.setdefault(rule.label, rule)
+        if other is not rule:
+            raise ConfigError(
+                f"{rule.key}.name: {rule.label!r} is the name of {other.key} too, and their groups could not be told "
+                f"apart. Choose another one, or remove it: the default is {rule.name}"
+            )
 
 
 def _parse_stem(stem: Any, effects: Mapping[str, Any], key: str) -> tuple[str, ...] | None:
@@ -137,7 +176,7 @@ def _parse_effect(
 def _parse_hyperparameter(
     name: str, value: Any, key: str, takers: Sequence[OptimizerInfo], *, is_own_algorithm: bool
 ) -> Any:
-    """The value, converted by the first algorithm that takes it; `compose_rules` checks it again for the group's."""
+    """The value, converted by the first algorithm that takes it; `combine_rules` checks it again for the group's."""
     errors: list[ConfigError] = []
     for info in takers:
         # With an algorithm of its own, a rule may also set what applies to all groups of that algorithm.

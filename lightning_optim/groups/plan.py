@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..catalog.registry import find_optimizer_name
 from ..core.errors import ConfigError
-from .compose import MatchedRules, compose_rules
+from .compose import CombinedRules, MatchedRules, combine_rules
 from .group import DEFAULT, Group
 from .group_names import deduplicate_names, join_segments, name_by_stage
 from .index import ParameterIndex
@@ -89,9 +89,13 @@ class Plan:
         index = ParameterIndex(parameters)
         tensors = {_name_of(parameter, position): parameter.tensor for position, parameter in enumerate(parameters)}
         groups, frozen_by = [], dict[str, tuple[str, ...]]()
+        combined: dict[tuple[str, ...], CombinedRules] = {}
         for matched, positions in _group_by_rules(_match_rules(rules, index)):
             names = tuple(_name_of(parameters[position], position) for position in positions)
-            settings = compose_rules(matched, spec, names)
+            made_by = tuple(rule.name for rule, _ in matched)
+            if made_by not in combined:
+                combined[made_by] = combine_rules([rule for rule, _ in matched], spec, names)
+            settings = combined[made_by].scale([layer for _, layer in matched], names)
             if settings.frozen:
                 frozen_by.update(dict.fromkeys(names, settings.sources["frozen"]))
                 continue
@@ -101,7 +105,8 @@ class Plan:
                     params=names,
                     algorithm=settings.spec.algorithm,
                     hyperparameters=settings.hyperparameters,
-                    made_by=tuple(rule.name for rule, _ in matched),
+                    made_by=made_by,
+                    layers={rule.name: layer for rule, layer in matched if layer},
                     schedule=settings.schedule,
                     sources=settings.sources,
                 )
@@ -115,7 +120,7 @@ class Plan:
             tensors=tensors,
             has_names=not has_bare_tensors(parameters),
             sparse_gradients=any(getattr(occurrence.owner, "sparse", False) for occurrence in index.occurrences),
-            aliases={name: parameter.name for parameter in parameters for name in parameter.names},
+            aliases={o.name: parameter.name for parameter in parameters for o in parameter.occurrences},
         )
 
     @classmethod
@@ -211,11 +216,12 @@ class Plan:
         sizes = {name: tensor.numel() for name, tensor in self.tensors.items()}
         return Table(groups=self.groups, frozen=self.frozen, sizes=sizes, thaw_times=tuple(thaw_times))
 
-    def settings_of(self, parameter: str) -> ParameterSettings:
-        """Every setting of one parameter, with the rules that set it.
+    def settings_of(self, parameter: str, thaw_times: Sequence[tuple[str, str]] = ()) -> ParameterSettings:
+        """Every setting of one parameter, with the rules that set it, and its stage where the plan is split by stages.
 
         Args:
             parameter: any of its clean names.
+            thaw_times: `(stage, when it thaws)`, where the plan is split by stages.
 
         Raises:
             ConfigError: there is no such parameter.
@@ -224,7 +230,8 @@ class Plan:
         if name not in self.tensors:
             raise ConfigError(format_no_match([parameter], self.tensors))
         group = next((group for group in self.groups if name in group.params), None)
-        return ParameterSettings(name, group, self.frozen_by.get(name, ()))
+        thaws = dict(thaw_times).get(group.stage or "") if group else None
+        return ParameterSettings(name, group, self.frozen_by.get(name, ()), thaws)
 
 
 def _name_of(parameter: Parameter, position: int) -> str:

@@ -25,9 +25,10 @@ def check_names_available(parameters: Sequence[Parameter], rules: Sequence[Rule]
             f"groups.{rules[0].name}: a rule needs the parameters' names, but params are bare tensors. "
             "Pass the module, or its names: optimizer(params=self.trainer.model.named_parameters())"
         )
+    if all(occurrence.owner is not None for parameter in parameters for occurrence in parameter.occurrences):
+        return
     for rule in rules:
-        selector = rule.selector.find_needing_modules()
-        if selector and any(o.owner is None for p in parameters for o in p.occurrences):
+        if selector := rule.selector.find_needing_modules():
             raise ConfigError(
                 f"{rule.key}.{selector}: a list of (name, parameter) pairs does not tell which modules use the "
                 "parameters. Pass the module, or its parameters(): "
@@ -45,7 +46,7 @@ def check_matched(rule: Rule, matched: Sequence[Parameter], index: ParameterInde
         if not matched:
             raise ConfigError(
                 f"{rule.key}: {rule.selector.explain_miss(index)} "
-                f"If that is intended, type {rule.key}.allow_empty: true"
+                f"To let it match nothing, type {rule.key}.allow_empty: true"
             )
         if rule.stem:
             _check_stem(rule, rule.stem, index)

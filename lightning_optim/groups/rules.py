@@ -18,7 +18,7 @@ SCALES = {"lr_scale": "lr", "weight_decay_scale": "weight_decay", "layer_decay":
 """By effect that multiplies a hyperparameter: that hyperparameter."""
 EFFECTS = ("lr_scale", "weight_decay_scale", "layer_decay", "frozen", "optimizer", "schedule")
 """What a rule can set besides hyperparameters."""
-OPTIONS = ("priority", "allow_empty", "stem")
+OPTIONS = ("priority", "allow_empty", "stem", "name")
 RULE_ONLY_KEYS = (*SELECTORS, *EFFECTS, *OPTIONS)
 """The keys that are allowed in a rule and not at the top level."""
 
@@ -49,6 +49,9 @@ class Rule:
     """One entry of `groups`."""
 
     name: str
+    """Its key in the config's `groups`."""
+    label: str
+    """Its part of the names of its groups: `name:` in the config, by default its key."""
     selector: Selector
     effects: Mapping[str, Any] = field(default_factory=dict)
     """Hyperparameters and `EFFECTS`, each checked."""

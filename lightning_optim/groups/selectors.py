@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,13 @@ from .index import ParameterIndex
 from .kinds import KINDS, KINDS_BY_NAME
 from .layer_patterns import match_layers
 from .layers import AUTO, Layers
-from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern
+from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern, is_path
+from .presets import find_preset
 
 SELECTORS = ("params", "classes", "kinds", "layers")
+
+# At most so many modules are listed in an error.
+_MAX_LEVELS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,12 @@ class Selector:
         """
         names, key = sorted(self._select_names(index)), f"{self.key}.layers"
         if self.layers == (AUTO,):
-            return find_auto_layers(index, key).restrict(names)
+            try:
+                return find_auto_layers(index, key).restrict(names)
+            except ConfigError as error:
+                if hint := self._hint_preset():
+                    raise ConfigError(f"{error}.{hint}") from None
+                raise
         return match_layers(self.layers, index, names, key)
 
     def find_needing_modules(self) -> str | None:
@@ -100,7 +109,10 @@ class Selector:
         return None if kind is None else f"kinds: {kind}"
 
     def explain_miss(self, index: ParameterIndex) -> str:
-        """Why it matches nothing, and the nearest names."""
+        """Why it matches nothing, the nearest names, and what to type where it is as in a preset."""
+        return self._explain_miss(index) + self._hint_preset()
+
+    def _explain_miss(self, index: ParameterIndex) -> str:
         if self.params and not self._select_names(index):
             return f"params {format_no_match(self.params, index.names)}"
         if self.classes and not index.with_classes(self.classes):
@@ -115,6 +127,11 @@ class Selector:
             return f"layers {format_names(map(repr, self.layers))} matches no module.{near}"
         return "each of its selectors matches some parameters, but no parameter matches all of them."
 
+    def _hint_preset(self) -> str:
+        given = {name: values for name in SELECTORS if (values := getattr(self, name))}
+        preset = find_preset(self.key, given)
+        return f" {preset}" if preset else ""
+
     def _select_names(self, index: ParameterIndex) -> set[int]:
         if not self.params:
             return set(range(len(index.names)))
@@ -126,7 +143,10 @@ def match_names(patterns: Iterable[str], index: ParameterIndex) -> set[int]:
     found: set[int] = set()
     for pattern in patterns:
         matches = compile_pattern(pattern)
-        found.update(position for position, name in enumerate(index.names) if matches(name))
+        if is_path(pattern):
+            found.update(index.by_path.get(pattern, ()))
+        else:
+            found.update([position for position, name in enumerate(index.names) if matches(name)])
         found.update(position for position, name in index.effective_names.items() if matches(name))
     return found
 
@@ -155,10 +175,32 @@ def _hint_misspelt_selector(given: Iterable[Any]) -> str:
     return next(filter(None, (did_you_mean(str(key), SELECTORS) for key in given if key not in SELECTORS)), "")
 
 
-def _hint_names(patterns: Iterable[str], names: Sequence[str]) -> str:
+def _hint_names(patterns: Sequence[str], names: Sequence[str]) -> str:
     paths = {path for name in names for path in _prefixes(name)}
     near = _hint_nearest([pattern.removesuffix(".*") for pattern in patterns], paths)
-    return f"{near} Top-level names: {format_names(dict.fromkeys(name.partition('.')[0] for name in names))}."
+    modules = {path for name in names for path in _prefixes(name)[:-1]}
+    levels = dict.fromkeys(_longest_module(pattern, modules) for pattern in patterns)
+    return near + "".join(_list_level(path, names, modules) for path in list(levels)[:_MAX_LEVELS])
+
+
+def _longest_module(pattern: str, modules: Collection[str]) -> str:
+    """The path of the deepest module that the pattern begins with; empty where it begins with none."""
+    return next((path for path in reversed(_prefixes(pattern)) if path in modules), "")
+
+
+def _list_level(path: str, names: Sequence[str], modules: Collection[str]) -> str:
+    """What a module has; without a path, how all names begin, up to the first level that has several modules."""
+    if path:
+        return f" {path} has: {format_names(_children(path, names))}."
+    while len(children := _children(path, names)) == 1 and (below := f"{path}.{children[0]}".lstrip(".")) in modules:
+        path = below
+    return f" Names start with {format_names(f'{path}.{child}'.lstrip('.') for child in children)}."
+
+
+def _children(path: str, names: Iterable[str]) -> list[str]:
+    """The names directly in a module, in the model's order."""
+    prefix = f"{path}." if path else ""
+    return list(dict.fromkeys(n.removeprefix(prefix).partition(".")[0] for n in names if n.startswith(prefix)))
 
 
 def _hint_layers(patterns: Iterable[str], names: Sequence[str]) -> str:

@@ -53,9 +53,10 @@ class Table:
     def columns(self) -> list[str]:
         """The keys of a row."""
         staged = ["thaws", "lr_scale"] if self.thaw_times else []
+        layer = ["layer"] if any(group.layers for group in self.groups) else []
         schedule = ["schedule"] if any(group.schedule for group in self.groups) else []
         values = [*staged[1:], *self._shown_hyperparameters, *schedule]
-        return ["group", *staged[:1], "algorithm", "tensors", "parameters", *values, "rules"]
+        return ["group", *staged[:1], *layer, "algorithm", "tensors", "parameters", *values, "rules"]
 
     def markdown(self) -> str:
         """The table in Markdown."""
@@ -88,6 +89,8 @@ class Table:
         row: dict[str, Any] = {"group": group.name}
         if self.thaw_times:
             row |= {"thaws": dict(self.thaw_times)[str(group.stage)], "lr_scale": group.lr_scale}
+        if group.layers:
+            row["layer"] = group.layer
         row |= {"algorithm": group.algorithm, **self._sizes(group.params)}
         values = group.hyperparameters
         row |= {name: values[name] for name in self._shown_hyperparameters if name in values}
@@ -112,7 +115,7 @@ class Table:
         return [name for name in names if name in shown]
 
     def _is_number(self, column: str) -> bool:
-        return column not in ("group", "thaws", "algorithm", "schedule", "rules")
+        return column not in ("group", "thaws", "layer", "algorithm", "schedule", "rules")
 
 
 def _format_cell(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 
 from ..core.errors import ConfigError, format_names
 from .module_tree import Node, Series, find_outermost_series, find_series
@@ -75,7 +76,7 @@ def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
     towers = []
     for holder, beside in by_holder.items():
         main = max(beside, key=lambda series: series.size)
-        parts = tuple(series for series in _find_beside(root, holder) if _is_part(series, main))
+        parts = tuple(series for series in _find_beside(root, holder, main) if _is_part(series, main))
         rivals = [series for series in beside if series.size >= _MIN_SHARE * main.size and series not in parts]
         if len(rivals) == 1:
             towers.append(Tower(main, parts))
@@ -88,23 +89,24 @@ def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
     return towers
 
 
-def _find_beside(root: Node, holder: str) -> Iterator[Series]:
-    """Every series of a module, of single layers too: those of its attributes, and the lists among them."""
+def _find_beside(root: Node, holder: str, main: Series) -> Iterator[Series]:
+    """The other series of a module, of single layers too: those of its attributes, and the lists among them."""
     node = root
     for segment in filter(None, holder.split(".")):
         node = node.children[segment]
-    yield from find_series(node)
-    for child in node.children.values():
-        yield from (series for series in find_series(child) if not series.prefix)
+    lists = [child for child in node.children.values() if all(child is not member for member in main.members)]
+    found = chain(find_series(node), *(find_series(child) for child in lists))
+    yield from (s for s in found if s.holder == holder and (s.parent.path, s.prefix) != (main.parent.path, main.prefix))
 
 
 def _is_part(series: Series, main: Series) -> bool:
     """Whether the members of a series belong to those of the main one, and are no layers of their own."""
-    if series == main or series.is_parallel:
+    if series.is_parallel:
         return False
     if _DOWNSAMPLING.search(series.pattern):
         return len(main.members) - len(series.members) in (0, 1)
-    return len(main.members) == len(series.members) and series.size < _MIN_SHARE * main.size
+    is_small = not series.is_composite or series.size < _MIN_SHARE * main.size
+    return len(main.members) == len(series.members) and is_small
 
 
 def _find_blocks(stage: Node) -> tuple[str, Sequence[Node]]:

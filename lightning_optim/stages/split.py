@@ -13,6 +13,7 @@ from ..core.hyperparameters import Number
 from ..groups.group import Group
 from ..groups.plan import Plan
 from .stages import Stage
+from .triggers import FromStart
 
 _LR = Number(default=1e-3, low=0)
 
@@ -20,17 +21,38 @@ _LR = Number(default=1e-3, low=0)
 def split_by_stage(plan: Plan, stages: Sequence[Stage]) -> Plan:
     """A plan with one group for each group × stage, and with the hyperparameters that the stages set.
 
-    A stage's `lr` becomes an `lr_scale` relative to the group's peak, so that the group stays on its curve.
+    A stage's `lr` becomes an `lr_scale` relative to the group's peak, so that the group stays on its curve. The groups'
+    `sources` name the keys of the stage too, with those of `stage`, `thaws`, `lr_scale` and `warmup_steps`.
 
     Raises:
         ConfigError: a stage sets a hyperparameter or value that the algorithm of one of its groups does not accept.
     """
     by_name = {stage.name: stage for stage in stages}
+    first_of = {stage.key: stage.name for stage in reversed(stages)}
     parts = plan.split(stages)
-    groups = [
-        _apply_hyperparameters(group, by_name[str(group.stage)], peaks=plan.knows_peaks) for group in parts.groups
-    ]
+    groups = []
+    for group in parts.groups:
+        stage = by_name[str(group.stage)]
+        sources = _merge_sources(group, stage, is_first=first_of[stage.key] == stage.name)
+        groups.append(_apply_hyperparameters(replace(group, sources=sources), stage, peaks=plan.knows_peaks))
     return replace(parts, groups=tuple(groups))
+
+
+def _merge_sources(group: Group, stage: Stage, *, is_first: bool) -> dict[str, tuple[str, ...]]:
+    """The group's sources with the keys of its stage; `is_first`: of the layers that one entry thaws, the first."""
+    key = stage.key
+    own_lr = (f"{key}.lr",) if "lr" in stage.hyperparameters else ()
+    scale = (f"{key}.lr_scale",) if stage.lr_scale != 1 else ()
+    trigger = () if isinstance(stage.trigger, FromStart) else (f"{key}.{'at' if is_first else 'each'}",)
+    return {
+        **group.sources,
+        **{name: (f"{key}.{name}",) for name in stage.hyperparameters},
+        "lr": (*(own_lr or group.sources.get("lr", ())), *scale),
+        "stage": (key,),
+        "thaws": trigger,
+        "lr_scale": (*own_lr, *scale),
+        "warmup_steps": (f"{key}.warmup_steps",),
+    }
 
 
 def _apply_hyperparameters(group: Group, stage: Stage, *, peaks: bool) -> Group:

@@ -187,4 +187,4 @@ def _explain_empty(stage: Stage, matched: Sequence[Parameter], index: ParameterI
             f"{format_names((p.name for p in matched), 3)}. "
             "A parameter belongs to the first stage that claims it: put the narrower stage first"
         )
-    return f"{stage.selector.explain_miss(index)} If this is intended, type {stage.key}.allow_empty: true"
+    return f"{stage.selector.explain_miss(index)} To let it claim nothing, type {stage.key}.allow_empty: true"

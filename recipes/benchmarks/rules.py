@@ -36,6 +36,9 @@ HEADLINE = Size(10_000, 50)
 SIZES = (HEADLINE, Size(5_000, 50), Size(2_500, 50), Size(10_000, 25), Size(10_000, 12))
 REFERENCE = f"hand-written {HEADLINE}"
 
+# In place of one of the rules: a group for each layer and combination of rules, thousands of them.
+AUTO_LAYERS = {"layers": "auto", "layer_decay": 0.9}
+
 _TENSORS_PER_LAYER, _TENSORS_OUTSIDE_LAYERS = 16, 8
 _WIDTH = 8  # any value: nothing is computed
 
@@ -121,7 +124,9 @@ def make_cases(sizes: Sequence[Size], reference: Size) -> list[Case]:
     """A case for each size, and the hand-written loop at the reference size."""
     models = {number: transformer(number) for number in sorted({size.parameters for size in (*sizes, reference)})}
     hand_written = partial(first_match, models[reference.parameters], patterns_for(reference))
+    with_layers = dict(list(rules_for(reference).items())[:-1]) | {"depth": AUTO_LAYERS}
     return [
+        Case(name=f"{reference}, auto layers", run=_build_planner(models[reference.parameters], with_layers)),
         *(Case(name=str(size), run=_build_planner(models[size.parameters], rules_for(size))) for size in sizes),
         Case(name=f"hand-written {reference}", run=hand_written),
     ]

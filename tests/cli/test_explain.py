@@ -156,14 +156,42 @@ def test_why_prints_the_rules_of_one_parameter_instead_of_tables(cli_output, cli
 
 
 def test_why_prints_the_plans_settings_for_each_optimizer(cli_output, monkeypatch) -> None:
-    monkeypatch.setattr(Plan, "settings_of", lambda self, name: f"{name} is one of {len(self.tensors)}")
+    monkeypatch.setattr(Plan, "settings_of", lambda self, name, *_: f"{name} is one of {len(self.tensors)}")
     out = cli_output(*EXPLAIN_RECIPE, "model", "--why", "head.1.bias")
     assert [line.strip() for line in out.splitlines()] == [
         "optimizer: adamw",
+        "unfreeze",
         "head.1.bias is one of 11",
         "pretrain.optimizer: adamw",
         "head.1.bias is one of 11",
     ]
+
+
+def test_why_shows_the_layer_and_the_stage_with_the_lr_after_its_thaw(explain) -> None:
+    out = explain(
+        f"""
+        layer: {{_target_: torch.nn.Linear, in_features: 2, out_features: 2}}
+        model: {{_target_: torch.nn.Sequential, _args_: ['${{layer}}', '${{layer}}']}}
+        optimizer: {ADAMW[:-1]}, lr: 0.5, groups: {{depth: {{layers: '{{i}}', layer_decay: 0.5}}}}}}
+        unfreeze:
+          _target_: lightning_optim.StagedUnfreeze
+          stages: {{top: {{params: '1'}}, rest: {{params: '0', at: {{epoch: 2}}, lr_scale: 0.25}}}}
+        """,
+        "--why",
+        "0.weight",
+    )
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line[0] == "│"]
+    assert ["stage", "rest", "stages.rest"] in rows
+    assert ["thaws", "epoch 2", "stages.rest.at"] in rows
+    assert ["layer", "0", "groups.depth.layers"] in rows
+    assert ["lr", "0.03125", "lr × groups.depth.layer_decay ** 2 × stages.rest.lr_scale"] in rows
+    titles = [line.strip() for line in out.splitlines()[:3]]
+    assert titles == ["optimizer: adamw", "unfreeze", "0.weight: in the group rest.depth.0"]
+
+
+def test_why_refuses_an_unknown_parameter_under_the_optimizers_key(cli_error) -> None:
+    error = cli_error(*EXPLAIN_RECIPE, "model", "--why", "haed.1.weight")
+    assert error.startswith("optimizer: 'haed.1.weight' matches none of ")
 
 
 def test_an_error_of_a_factory_begins_with_its_key(cli_error) -> None:

@@ -53,3 +53,10 @@ def test_a_tied_parameter_is_found_under_each_of_its_names():
 def test_an_unknown_parameter_is_refused_with_the_nearest_names():
     with pytest.raises(ConfigError, match=r"^'haed\.weight' matches none of 11 names\. Did you mean 'head\.weight'"):
         settings_of("haed.weight", {})
+
+
+def test_the_layer_is_shown_with_its_rule():
+    groups = {"depth": {"layers": "backbone.layer.{i}", "layer_decay": 0.5}}
+    found = settings_of("backbone.layer.0.proj.bias", groups, lr=1.0)
+    assert found.rows()[0] == ("layer", "0", "groups.depth.layers")
+    assert "layer" not in [field for field, *_ in settings_of("head.weight", groups).rows()]

@@ -254,6 +254,50 @@ def test_a_rule_that_matches_nothing_is_refused_with_the_nearest_names(selectors
     check_message(caught, "groups.x", *parts, "type groups.x.allow_empty: true")
 
 
+class InLightning(nn.Module):
+    """A model in an attribute `net`, as in most LightningModules."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Module()
+        self.net.encoder = nn.Module()
+        self.net.encoder.layer = nn.ModuleList(nn.Linear(2, 2) for _ in range(20))
+        self.net.encoder.norm = nn.LayerNorm(2)
+        self.net.head = nn.Linear(2, 2)
+
+
+LEVELS = {
+    "one top-level name": ("transformer", ["Names start with net.encoder, net.head."]),
+    "top-level module": ("net.transformer", ["net has: encoder, head."]),
+    "deeper module": ("net.encoder.layers.0", ["net.encoder has: layer, norm."]),
+    "many children": ("net.encoder.layer.20", ["net.encoder.layer has: 0, 1, 2, 3,", ", 11 and 8 more."]),
+    "before a wildcard": ("net.encoder.blocks.*.bias", ["net.encoder has: layer, norm."]),
+    "in a parameter": ("net.head.weight.x", ["net.head has: weight, bias."]),
+    "wildcard": ("*.blocks", ["Names start with net.encoder, net.head."]),
+    "regex": (r"re:net\.encoder\.blocks.*", ["Names start with net.encoder, net.head."]),
+    "several": (["blocks", "net.blocks", "net.x"], ["Names start with net.encoder, net.head. net has: encoder, head."]),
+    "too many": (
+        ["x", "net.x", "net.head.x", "net.encoder.x"],
+        ["Names start with net.encoder, net.head. net has: encoder, head. net.head has: weight, bias. To let"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("pattern", "parts"), LEVELS.values(), ids=LEVELS)
+def test_a_pattern_that_matches_nothing_is_refused_with_the_names_at_its_level(pattern, parts):
+    with pytest.raises(ConfigError) as caught:
+        OptimizerFactory("sgd", groups={"x": {"params": pattern, "lr": 0.1}})(InLightning())
+    check_message(caught, "groups.x", *parts)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_one_parameter_has_its_name():
+    model = nn.Module()
+    model.scale = nn.Parameter(torch.ones(1))
+    with pytest.raises(ConfigError, match=r"Names start with scale\."):
+        OptimizerFactory("sgd", groups={"x": {"params": "head", "lr": 0.1}})(model)
+
+
 def test_a_kind_that_the_model_does_not_have_is_refused_with_those_it_has():
     with pytest.raises(ConfigError) as caught:
         OptimizerFactory("sgd", groups={"x": {"kinds": "embedding", "lr": 0.1}})(nn.Linear(2, 2))

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from lightning_optim import OptimizerFactory
+from tests.support.layered_models import ENCODER, depth_rule, tree
 from tests.support.models import Net, Tiny
 
 FACTORY = OptimizerFactory(
@@ -94,3 +95,31 @@ def test_print_and_rich_have_every_cell_of_the_markdown():
     for text in (str(table), console.export_text()):
         for line in table.markdown().splitlines()[2:]:
             assert all(cell.strip() in text for cell in line.split("|"))
+
+
+def test_a_plan_with_layers_has_a_column_for_them():
+    table = OptimizerFactory("sgd", lr=1.0, groups=depth_rule()).explain(tree(*ENCODER))
+    assert table.columns()[:3] == ["group", "layer", "algorithm"]
+    assert [(row["group"], row.get("layer")) for row in json.loads(table.json())] == [
+        ("depth.stem", "stem"),
+        ("depth.0", "0"),
+        ("depth.1", "1"),
+        ("default", None),
+        ("all", None),
+    ]
+    assert "| depth.1 | 1 | sgd |" in table.markdown() and "| default |  | sgd |" in table.markdown()
+    assert "│ depth.1    │ 1     │ sgd" in str(table)
+
+
+def test_layers_of_two_rules_are_listed_once_where_they_are_equal():
+    model = tree("a.0.b.7.weight", "a.1.b.8.weight")
+    groups = {"first": {"layers": "a.{i}"}, "second": {"layers": "*.b.{i}"}}
+    rows = OptimizerFactory("sgd", groups=groups).explain(model).rows()
+    assert [row.get("layer") for row in rows] == ["0, 7", "1, 8", None]
+    groups["second"] = {"layers": "a.{i}.b"}
+    rows = OptimizerFactory("sgd", groups=groups).explain(model).rows()
+    assert [row.get("layer") for row in rows] == ["0", "1", None]
+
+
+def test_a_plan_without_layers_has_no_column_for_them():
+    assert "layer" not in FACTORY.explain(Net()).columns()

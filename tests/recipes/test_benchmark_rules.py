@@ -83,8 +83,8 @@ def test_hand_written_loop() -> None:
 
 def test_arm_compares_plans_with_the_hand_written_loop() -> None:
     cases = make_cases([TINY, Size(200, 5)], TINY)
-    assert [case.name for case in cases] == ["200 × 12", "200 × 5", "hand-written 200 × 12"]
-    plan, fewer, (matched, others) = (case.run() for case in cases)
-    assert len(plan.groups) > len(fewer.groups) > 1
+    assert [case.name for case in cases] == ["200 × 12, auto layers", "200 × 12", "200 × 5", "hand-written 200 × 12"]
+    by_layer, plan, fewer, (matched, others) = (case.run() for case in cases)
+    assert len(by_layer.groups) > len(plan.groups) > len(fewer.groups) > 1
     assert len(matched) + len(others) == 200
     assert RULES.reference == f"hand-written {HEADLINE}"

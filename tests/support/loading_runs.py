@@ -44,6 +44,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "same": SAVED,
     "added": {**SAVED, "late": {"params": "backbone.4", "lr_scale": 2.0}},
     "renamed": {"first": SAVED["stem"], "a_norm": SAVED["norm"]},
+    "short names": {name: {**rule, "name": name[0]} for name, rule in SAVED.items()},
     "split": {**SAVED, "biases": {"params": "*.bias", "lr_scale": 1.0}},
     "split by depth": {**SAVED, "depth": {"layers": "backbone.{i}"}},
     "merged": {},
@@ -54,9 +55,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "reordered": SAVED,
 }
 """By change: the rules of the resumed run; `reordered` passes the parameters in reverse."""
-SAME_VALUES = ["same", "renamed", "split", "split by depth", "reordered"]
+SAME_VALUES = ["same", "renamed", "short names", "split", "split by depth", "reordered"]
 """The changes after which every parameter still has the same hyperparameters."""
-NEW_GROUPS = ["renamed", "split by depth", "reordered"]
+NEW_GROUPS = ["renamed", "short names", "split by depth", "reordered"]
 """Those of them that change the names, the number or the order of the groups."""
 
 SCHEDULED = ("lr", "betas", "momentum")

@@ -38,13 +38,17 @@ class ReferencePlan:
             if found is None:
                 self.frozen.append(name)
             else:
-                segments = [rule if layer is None else f"{rule}.{layer[0]}" for rule, layer in layers.items()]
+                labels = {rule: self.rules[rule].get("name", rule) for rule in layers}
+                segments = [labels[r] if layer is None else f"{labels[r]}.{layer[0]}" for r, layer in layers.items()]
                 self.settings[name] = (".".join(segments) or "default", *found)
         if not self.settings:
             raise Refused("all frozen")
 
     def check_rules(self):
         """Refuse what is wrong whatever the model."""
+        short = {name: rule["name"] for name, rule in self.rules.items() if rule.get("name", name) != name}
+        if len({*short.values()}) < len(short) or {*short.values()} & self.rules.keys():
+            raise Refused("a name of two rules")
         algorithms = {self.top, *(rule["optimizer"] for rule in self.rules.values() if "optimizer" in rule)}
         for rule in self.rules.values():
             effects = set(rule) & set(EFFECTS)

@@ -94,6 +94,7 @@ CLASSES = {
 }
 KINDS = ("bias", "norm", "embedding", "matrix", "vector")
 NAMES = ("a", "b", "no_decay", "Depth", "x-1", "_y")
+LABELS = ("d", "e", "Nd", "n2", "z-0", "_z", "w", "a")
 TOPS = {
     "adam": {"lr": 0.5, "weight_decay": 0.25, "betas": (0.8, 0.9)},
     "sgd": {"lr": 0.5, "weight_decay": 0.25, "momentum": 0.5},
@@ -183,6 +184,8 @@ def rule_configs(draw, model):
         rule["stem"] = draw(st.one_of(one_or_several(patterns(model)), st.just([])))
     if draw(st.booleans()):
         rule["priority"] = draw(st.integers(-1, 1))
+    if draw(st.integers(0, 7)) == 0:
+        rule["name"] = draw(st.sampled_from(LABELS))
     if draw(st.integers(0, 9)):
         rule["allow_empty"] = True
     return rule
@@ -232,7 +235,7 @@ VALUES = st.one_of(
     ),
 )
 RULE_KEYS = (
-    *("params", "classes", "kinds", "layers", "stem", "priority", "allow_empty"),
+    *("params", "classes", "kinds", "layers", "stem", "priority", "allow_empty", "name"),
     *EFFECTS,
     *("eps", "amsgrad", "maximize", "weight_decay_mode", "foreach", "fused", "nesterov"),
     *("lr_mult", "wieght_decay", "param", "optimiser", "", "a.b", 3, None, True),

@@ -1,0 +1,287 @@
+"""Kinds in modules written in many ways: by role and shape, and by what a model itself exempts from weight decay."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import strategies as st
+from torch import nn
+
+from lightning_optim import ConfigError, OptimizerFactory
+from lightning_optim.groups.index import ParameterIndex
+from lightning_optim.groups.kinds import KINDS
+from lightning_optim.groups.parameters import read_parameters
+
+NO_DECAY = ["bias", "norm", "no_weight_decay"]
+
+
+def kinds_in(module: nn.Module) -> dict[str, set[str]]:
+    """By parameter: its kinds, under any of its names."""
+    index = ParameterIndex(read_parameters(module))
+    found: dict[str, set[str]] = {parameter.name: set() for parameter in index.parameters}
+    for kind, occurrences in index.by_kind.items():
+        for occurrence in occurrences:
+            found[index.parameters[index.parameter_of[occurrence]].name].add(kind)
+    return found
+
+
+def module_of(_name: str, /, **shapes: tuple[int, ...]) -> nn.Module:
+    """A module of a class with this name, with parameters of these shapes."""
+    module = type(_name, (nn.Module,), {})()
+    for name, shape in shapes.items():
+        module.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+    return module
+
+
+# Norms.
+
+NORMS = {
+    "RMSNorm of another library": module_of("LlamaRMSNorm", weight=(8,)),
+    "GRN with a gain alone": module_of("GRN", gamma=(1, 1, 1, 8)),
+    "GRN of timm and transformers": module_of("GlobalResponseNorm", weight=(8,), bias=(1, 1, 1, 8)),
+    "an own LN": module_of("LN", gamma=(8,), beta=(8,)),
+    "an own LN with usual names": module_of("ChannelLN", weight=(8, 1, 1), bias=(8, 1, 1)),
+    "LayerNorm over an image": nn.LayerNorm([2, 3, 3]),
+    "FilterResponseNorm": module_of("FilterResponseNorm2d", weight=(1, 8, 1, 1), bias=(1, 8, 1, 1), tau=(1, 8, 1, 1)),
+    "called norm": nn.ModuleDict({"norm": module_of("Affine", alpha=(1, 1, 8), beta=(1, 1, 8))}),
+    "a gain per head, called norm": nn.ModuleDict({"q_norm": module_of("ScaledClip", scale=(4, 8))}),
+}
+
+
+@pytest.mark.parametrize("module", NORMS.values(), ids=NORMS)
+def test_a_norm_is_known_by_its_class_its_parameters_or_its_name(module):
+    assert all("norm" in kinds for kinds in kinds_in(module).values())
+
+
+NOT_NORMS = {
+    "NormedLinear of LDAM": (module_of("NormedLinear", weight=(4, 8)), {"matrix"}),
+    "CosNorm_Classifier of OLTR": (module_of("CosNorm_Classifier", weight=(4, 8)), {"matrix"}),
+    "NormalizedLinear with a bias": (module_of("NormLinear", weight=(4, 8), bias=(4,)), {"matrix", "vector", "bias"}),
+    "weight-normalized convolution": (module_of("WeightNormConv", v=(8, 4, 3, 3), g=(8,)), {"matrix", "vector"}),
+    "LayerScale": (module_of("LayerScale", gamma=(8,)), {"vector"}),
+    "Linear called norm": (nn.ModuleDict({"norm": nn.Linear(3, 3, bias=False)}), {"matrix"}),
+    "Linear to one output": (nn.Linear(3, 1, bias=False), {"matrix"}),
+    "prototypes called norm": (nn.ModuleDict({"norm": module_of("Prototypes", weight=(5, 8))}), {"matrix"}),
+}
+
+
+@pytest.mark.parametrize(("module", "expected"), NOT_NORMS.values(), ids=NOT_NORMS)
+def test_a_matrix_or_a_gain_alone_is_no_norm(module, expected):
+    assert set().union(*kinds_in(module).values()) == expected
+
+
+@pytest.mark.parametrize("normalize", [nn.utils.parametrizations.weight_norm, nn.utils.weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_the_magnitude_of_weight_norm_is_a_vector(normalize):
+    kinds = kinds_in(normalize(nn.Linear(4, 8)))
+    (magnitude,) = (name for name in kinds if name.endswith(("original0", "weight_g")))
+    assert kinds.pop(magnitude) == {"vector"}
+    assert sorted(map(sorted, kinds.values())) == [["bias", "vector"], ["matrix"]]
+
+
+# Embeddings and output layers.
+
+
+class LanguageModel(nn.Module):
+    """As GPT-2 in transformers: the output layer is tied to the embeddings or has a weight of its own."""
+
+    def __init__(self, *, is_tied: bool, head: str = "lm_head") -> None:
+        super().__init__()
+        self.block = nn.Linear(8, 8)
+        self.add_module(head, nn.Linear(8, 50, bias=False))  # before the embeddings: the first name of a tied weight
+        self.wte = nn.Embedding(50, 8)
+        self.head = head
+        if is_tied:
+            getattr(self, head).weight = self.wte.weight
+
+
+class WithMethod(LanguageModel):
+    def get_output_embeddings(self):
+        return getattr(self, self.head)
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+@pytest.mark.parametrize("build", [LanguageModel, lambda **options: WithMethod(head="embed_out", **options)])
+def test_muon_gets_neither_embeddings_nor_the_output_layer(build, is_tied):
+    model = nn.ModuleDict({"backbone": build(is_tied=is_tied)})
+    rule = {"params": "backbone", "kinds": ["matrix"], "optimizer": "muon", "lr": 0.02}
+    groups = OptimizerFactory("adamw", groups={"hidden": rule})(model).param_groups
+    by_algorithm = {g["algorithm"]: g["param_names"] for g in groups if g["algorithm"] == "muon"}
+    assert by_algorithm == {"muon": ["backbone.block.weight"]}
+
+
+def test_an_output_layer_is_a_kind_of_its_own():
+    kinds = kinds_in(LanguageModel(is_tied=False))
+    assert kinds["lm_head.weight"] == {"output"}
+    assert kinds["wte.weight"] == {"embedding"}
+    assert kinds_in(LanguageModel(is_tied=True))["lm_head.weight"] == {"embedding", "output"}
+
+
+def test_a_model_whose_output_layer_is_not_known_has_none():
+    class Raises(nn.Linear):
+        def get_output_embeddings(self):
+            raise NotImplementedError
+
+    assert kinds_in(Raises(2, 2, bias=False)) == {"weight": {"matrix"}}
+
+
+# What a model exempts from weight decay.
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(9, 2))
+        self.rel_tokens = nn.Parameter(torch.zeros(3, 2))
+        self.gamma = nn.Parameter(torch.ones(4))
+        self.proj = nn.Linear(4, 4)
+
+
+class Timm(nn.Module):
+    """A model that names what it exempts, as timm's do: names, globs and keywords."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pos_embed, self.scale = nn.Parameter(torch.zeros(1, 5, 4)), nn.Parameter(torch.zeros(2, 2))
+        self.blocks = nn.ModuleList([Attention() for _ in range(2)])
+
+    def no_weight_decay(self):
+        return {"pos_embed", "blocks.*.rel_tokens"}
+
+    def no_weight_decay_keywords(self):
+        return {"cal"}
+
+
+def exempt(module: nn.Module) -> set[str]:
+    return {name for name, kinds in kinds_in(module).items() if "no_weight_decay" in kinds}
+
+
+EXEMPT = {
+    *("pos_embed", "scale", "blocks.0.rel_tokens", "blocks.1.rel_tokens", "blocks.0.gamma", "blocks.1.gamma"),
+    *("blocks.0.relative_position_bias_table", "blocks.1.relative_position_bias_table"),
+    *("blocks.0.proj.bias", "blocks.1.proj.bias"),
+}
+
+
+@pytest.mark.parametrize("path", ["", "net", "net.model"])
+def test_a_model_s_own_exemptions_hold_wherever_it_is(path):
+    module = Timm()
+    for name in reversed(path.split(".") if path else []):
+        module = nn.ModuleDict({name: module, "other": Attention()})
+    expected = {f"{path}.{name}".lstrip(".") for name in EXEMPT}
+    others = {name for name in kinds_in(module) if ".other." in f".{name}" and "bias_table" in name}
+    assert exempt(module) == expected | others
+
+
+def test_the_outermost_module_with_the_method_decides_for_all_below_it():
+    class Inner(nn.Linear):
+        def no_weight_decay(self):
+            return {"weight"}
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner(2, 2)
+
+        def no_weight_decay(self):
+            return set()
+
+    assert exempt(Outer()) == {"inner.bias"}
+    assert exempt(nn.ModuleDict({"a": Inner(2, 2), "b": nn.Linear(2, 2)})) == {"a.weight", "a.bias"}
+
+
+def test_parameters_can_be_marked_one_by_one():
+    module = nn.Linear(2, 2)
+    module.weight._no_weight_decay = True
+    assert exempt(module) == {"weight"}
+
+
+POSITION_BIASES = {
+    "Swin": module_of("A", relative_position_bias_table=(9, 2)),
+    "LeViT": module_of("A", attention_biases=(2, 9)),
+    "T5": nn.ModuleDict({"relative_attention_bias": nn.Embedding(9, 2)}),
+    "Swin V2": nn.ModuleDict({"continuous_position_bias_mlp": nn.Sequential(nn.Linear(2, 8, bias=False))}),
+    "Swin V2 of timm": nn.ModuleDict({"cpb_mlp": nn.Sequential(nn.Linear(2, 8, bias=False))}),
+    "LayoutLMv3": nn.ModuleDict({"rel_pos_x_bias": nn.Linear(4, 2, bias=False)}),
+    "Transformer-XL": module_of("A", pos_bias_u=(2, 4), pos_bias_v=(2, 4)),
+    "BEiT": nn.ModuleDict({"relative_position_bias": module_of("B", relative_position_bias_table=(9, 2))}),
+}
+
+
+@pytest.mark.parametrize("module", POSITION_BIASES.values(), ids=POSITION_BIASES)
+def test_relative_position_biases_are_exempt(module):
+    assert exempt(nn.ModuleDict({"block": module})) == {f"block.{name}" for name in kinds_in(module)}
+
+
+@pytest.mark.parametrize("name", ["bias_conv", "unbiased", "latent_bias_factor", "debias_mlp", "attention_biaser"])
+def test_other_names_with_bias_in_them_are_not_exempt(name):
+    assert exempt(nn.ModuleDict({name: nn.Linear(2, 2, bias=False)})) == set()
+
+
+# However the parameters arrive.
+
+LEAVES = st.sampled_from(
+    [
+        lambda: nn.Linear(2, 3),
+        lambda: nn.Conv1d(2, 2, 3, bias=False),
+        lambda: nn.LayerNorm(2),
+        lambda: nn.BatchNorm1d(2),
+        lambda: nn.Embedding(4, 2),
+        lambda: module_of("LlamaRMSNorm", weight=(4,)),
+        lambda: module_of("Own", scale=(4,), weight=(2, 2), pos_embed=(1, 4)),
+        lambda: module_of("A", relative_position_bias_table=(9, 2)),
+        Timm,
+    ]
+)
+NAMES = st.sampled_from(["fc", "norm", "lm_head", "wte", "embed", "bias", "blocks", "module_"])
+TREES = st.recursive(
+    LEAVES.map(lambda build: build()),
+    lambda below: st.dictionaries(NAMES, below, min_size=1, max_size=3).map(nn.ModuleDict),
+    max_leaves=6,
+)
+WAYS = {
+    "parameters()": lambda m: m.parameters(),
+    "named_parameters()": lambda m: m.named_parameters(),
+    "a filtering generator": lambda m: ((n, p) for n, p in m.named_parameters() if p.requires_grad),
+    "named_parameters(prefix)": lambda m: m.named_parameters(prefix="net"),
+    "wrapped": nn.DataParallel,
+    "the result of read_parameters": read_parameters,
+}
+
+
+@hypothesis.given(TREES, st.sampled_from(KINDS))
+@hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
+def test_kinds_do_not_depend_on_how_the_parameters_arrive(module, kind):
+    factory = OptimizerFactory("sgd", lr=1.0, groups={"x": {"kinds": kind, "lr": 0.5, "allow_empty": True}})
+
+    def selected(params):
+        groups = factory(params).param_groups
+        return {id(p) for group in groups if group["name"] == "x" for p in group["params"]}
+
+    expected = selected(module)
+    for way, arrive in WAYS.items():
+        assert selected(arrive(module)) == expected, way
+    pairs = list(module.named_parameters())
+    if kind in ("bias", "vector"):
+        assert selected(pairs) == expected
+    else:
+        with pytest.raises(ConfigError, match="pairs does not tell which modules"):
+            factory(pairs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pairs_are_refused_for_kinds_that_need_the_modules(kind):
+    factory = OptimizerFactory("sgd", groups={"x": {"kinds": kind, "lr": 0.5, "allow_empty": True}})
+    pairs = list(nn.Linear(2, 2).named_parameters())
+    if kind in ("bias", "vector"):
+        assert len(factory(pairs).param_groups) == 2
+    else:
+        with pytest.raises(ConfigError, match=rf"^groups\.x\.kinds: {kind}: a list of \(name, parameter\) pairs"):
+            factory(pairs)
+
+
+def test_the_rule_of_adamw_groups_exempts_what_authors_do():
+    factory = OptimizerFactory("adamw", weight_decay=0.1, groups={"no_decay": {"kinds": NO_DECAY, "weight_decay": 0}})
+    decayed = [g["param_names"] for g in factory(Timm()).param_groups if g["weight_decay"]]
+    assert decayed == [["blocks.0.proj.weight", "blocks.1.proj.weight"]]
