@@ -52,7 +52,7 @@ def _find(index: ParameterIndex, key: str) -> Layers:
     towers = find_towers(root, taken, key)
     if not towers and not layer_of:
         raise ConfigError(
-            f"{key}: auto finds no layers: the model has no numbered modules that contain others. "
+            f"{key}: auto finds no layers: the model has no ModuleList and no numbered modules that contain others. "
             f"Name the modules, for example {key}: [net.stage{{i}}]"
         )
     prefixes = _name_towers([tower.series.pattern for tower in towers], has_others=bool(layer_of))

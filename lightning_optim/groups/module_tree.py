@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from torch import nn
+
 from .index import ParameterIndex
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
@@ -26,6 +28,8 @@ class Node:
     """Of the parameters in it and below it."""
     size: int = 0
     """The number of elements of those parameters."""
+    is_list: bool = False
+    """Whether it is a `ModuleList`: modules in it are listed because they are of the same kind."""
 
     @property
     def name(self) -> str:
@@ -90,7 +94,8 @@ def build_tree(index: ParameterIndex) -> Node:
         if path not in nodes_to:
             outer, _, name = path.rpartition(".")
             around = find_nodes(outer)
-            nodes_to[path] = (*around, around[-1].children.setdefault(name, Node(path)))
+            node = Node(path, is_list=isinstance(index.modules.get(path), nn.ModuleList))
+            nodes_to[path] = (*around, around[-1].children.setdefault(name, node))
         return nodes_to[path]
 
     for position in sorted(range(len(index.names)), key=lambda position: index.occurrences[position].order):
@@ -114,14 +119,22 @@ def find_series(node: Node, min_members: int = 2) -> list[Series]:
     ]
 
 
-def find_outermost_series(node: Node) -> Iterator[Series]:
-    """Every series of composite modules that is not inside another one."""
-    found = [series for series in find_series(node) if series.is_composite and not series.is_parallel]
+def find_outermost_series(root: Node) -> list[Series]:
+    """Every series of modules that is not inside another one.
+
+    Of modules that contain others; where there is no such series, of single layers in a `ModuleList`.
+    """
+    return list(_find_outermost(root, of_blocks=True)) or list(_find_outermost(root, of_blocks=False))
+
+
+def _find_outermost(node: Node, *, of_blocks: bool) -> Iterator[Series]:
+    series_here = (series for series in find_series(node) if not series.is_parallel)
+    found = [series for series in series_here if (series.is_composite if of_blocks else series.parent.is_list)]
     yield from found
     inside = {id(member) for series in found for member in series.members}
     for child in node.children.values():
         if id(child) not in inside:
-            yield from find_outermost_series(child)
+            yield from _find_outermost(child, of_blocks=of_blocks)
 
 
 def _relative_names(node: Node) -> set[str]:

@@ -114,7 +114,8 @@ def _find_blocks(stage: Node) -> tuple[str, Sequence[Node]]:
     for container in (stage, *stage.children.values()):
         for series in find_series(container, min_members=1):
             has_most = series.size >= _MIN_BLOCKS * stage.size
-            if not series.prefix and has_most and series.is_similar and not series.is_parallel:
+            is_listed = series.is_composite or series.parent.is_list
+            if not series.prefix and has_most and is_listed and series.is_similar and not series.is_parallel:
                 return "" if container is stage else container.name, series.members
     return "", ()
 

@@ -119,6 +119,16 @@ def test_modules_side_by_side_are_no_layers(name):
     assert by_module(found, 2) == {"layers.0": 2, "layers.1": 1}
 
 
+def test_single_layers_are_layers_in_a_list_and_only_where_there_are_no_blocks():
+    single = nn.ModuleList([linear() for _ in range(3)])
+    found = depths(holder(embed=linear(), layers=single, head=linear()))
+    assert found == {"embed.weight": 4, **{f"layers.{i}.weight": 3 - i for i in range(3)}, "head.weight": 0}
+    found = depths(holder(net=holder(blocks=blocks(2), lateral=single)))
+    assert {depth for name, depth in found.items() if "lateral" in name} == {0}
+    perceptrons = nn.ModuleList([nn.Sequential(linear(), nn.Tanh(), linear()) for _ in range(2)])
+    assert by_module(depths(holder(layers=perceptrons)), 2) == {"layers.0": 2, "layers.1": 1}
+
+
 # Stages of blocks.
 
 
