@@ -18,7 +18,7 @@ _PARALLEL = re.compile(r"expert|branch|head", re.IGNORECASE)
 _MIN_SIMILARITY = 0.5
 
 
-@dataclass
+@dataclass(eq=False)
 class Node:
     """A module, as far as the names of parameters tell."""
 
@@ -37,7 +37,7 @@ class Node:
         return self.path.rpartition(".")[2]
 
 
-@dataclass
+@dataclass(eq=False)
 class Series:
     """Modules of the same parent that differ in a number: `encoder.layer.{i}`, `layer{i}`."""
 

@@ -14,7 +14,7 @@ from .module_tree import Node, Series, find_outermost_series, find_series
 _STEM = re.compile(r"feature|subsampl|conv|stem|embed|patch", re.IGNORECASE)
 _MAX_STEM = 0.1
 # What leads from one stage to the next, where it is a series of its own beside the stages: `downsample_layers.{i}`.
-_DOWNSAMPLING = re.compile(r"down|patch|transition|merging|reduc", re.IGNORECASE)
+_DOWNSAMPLING = re.compile(r"downsampl|patch_?embed|transition|merging|reduction", re.IGNORECASE)
 # Series with a smaller share of the largest one beside them are no layers: the mergers beside a transformer's blocks.
 _MIN_SHARE = 0.2
 # Several series beside each other with a smaller share of the largest of all are no layers: a detector's projections.
@@ -35,7 +35,7 @@ class Tower:
         """The occurrences of each layer: of each member, or of each block where all members are stages of blocks."""
         stages = self._stages()
         for series in self.beside:
-            is_before = bool(_DOWNSAMPLING.search(series.pattern))
+            is_before = _is_downsampling(series)
             first_stage = len(stages) - len(series.members)
             for number, member in enumerate(series.members, start=first_stage):
                 if number or not is_before:  # what is before the first stage is the stem
@@ -77,7 +77,8 @@ def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
     for holder, beside in by_holder.items():
         main = max(beside, key=lambda series: series.size)
         parts = tuple(series for series in _find_beside(root, holder, main) if _is_part(series, main))
-        rivals = [series for series in beside if series.size >= _MIN_SHARE * main.size and series not in parts]
+        patterns_of_parts = {series.pattern for series in parts}
+        rivals = [s for s in beside if s.size >= _MIN_SHARE * main.size and s.pattern not in patterns_of_parts]
         if len(rivals) == 1:
             towers.append(Tower(main, parts))
         elif main.size >= _MIN_TOWER * largest:
@@ -96,17 +97,21 @@ def _find_beside(root: Node, holder: str, main: Series) -> Iterator[Series]:
         node = node.children[segment]
     lists = [child for child in node.children.values() if all(child is not member for member in main.members)]
     found = chain(find_series(node), *(find_series(child) for child in lists))
-    yield from (s for s in found if s.holder == holder and (s.parent.path, s.prefix) != (main.parent.path, main.prefix))
+    yield from (series for series in found if series.holder == holder and series.pattern != main.pattern)
 
 
 def _is_part(series: Series, main: Series) -> bool:
     """Whether the members of a series belong to those of the main one, and are no layers of their own."""
     if series.is_parallel:
         return False
-    if _DOWNSAMPLING.search(series.pattern):
+    if _is_downsampling(series):
         return len(main.members) - len(series.members) in (0, 1)
     is_small = not series.is_composite or series.size < _MIN_SHARE * main.size
     return len(main.members) == len(series.members) and is_small
+
+
+def _is_downsampling(series: Series) -> bool:
+    return bool(_DOWNSAMPLING.search(series.prefix or series.parent.name))
 
 
 def _find_blocks(stage: Node) -> tuple[str, Sequence[Node]]:

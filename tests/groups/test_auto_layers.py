@@ -214,6 +214,11 @@ def test_convolutions_before_a_transformer_are_its_stem():
     assert {value for name, value in found.items() if not name.startswith("encoder")} == {13}
 
 
+def test_the_way_down_and_up_of_a_unet_is_refused():
+    with pytest.raises(ConfigError, match=r"'unet.down_blocks.\{i\}', 'unet.up_blocks.\{i\}', and their order"):
+        depths(holder(unet=holder(down_blocks=blocks(3), mid_block=block(), up_blocks=blocks(3))))
+
+
 def test_several_series_in_one_module_are_refused_with_the_candidates():
     with pytest.raises(ConfigError) as caught:
         depths(holder(net=holder(self_layers=blocks(3), cross_layers=blocks(2))))
