@@ -35,35 +35,27 @@ class CombinedRules:
     """What some rules set together, before scales: the same for all layers, of which there may be hundreds."""
 
     rules: tuple[Rule, ...]
-    applicable: tuple[Rule, ...]
-    """Those whose hyperparameters are for the algorithm."""
-    scales: tuple[tuple[int, str, str], ...]
-    """`(position of the rule, effect that scales, hyperparameter)`, in the order in which they multiply."""
+    scales: tuple[tuple[int, str, str, str], ...]
+    """`(position of the rule, effect that scales, hyperparameter, key in the config)`, in the order in which they
+    multiply."""
     settings: GroupSettings
 
-    def scale(self, layers: Sequence[Layer | None], names: Sequence[str]) -> GroupSettings:
-        """The settings for parameters in these layers, one for each rule.
-
-        Args:
-            layers: the layer of each rule that has layers.
-            names: the parameters' names, for errors.
+    def scale(self, layers: Sequence[Layer | None]) -> GroupSettings:
+        """The settings for parameters in these layers, one for each rule that has layers.
 
         Raises:
-            ConfigError: the values cannot be combined, or a scaled one is not finite.
+            ConfigError: a scaled value is not finite.
         """
-        settings, spec = self.settings, self.settings.spec
+        settings = self.settings
         values, sources = dict(settings.hyperparameters), dict(settings.sources)
-        for position, scale, target in self.scales:
-            rule, layer = self.rules[position], layers[position]
+        for position, scale, target, key in self.scales:
+            layer = layers[position]
             exponent = layer.depth if scale == "layer_decay" and layer else 1
-            values[target] = _scale_value(values[target], rule, scale, exponent)
-            power = f" ** {exponent}" if exponent != 1 else ""
-            sources[target] += (f"{rule.key}.{scale}{power}",)
-        if not settings.frozen:
-            _check_combination(values, self.rules, self.applicable, spec, names)
+            values[target] = _scale_value(values[target], self.rules[position].effects[scale], exponent, key)
+            sources[target] += (f"{key} ** {exponent}" if exponent != 1 else key,)
         return GroupSettings(
-            spec=spec,
-            hyperparameters=spec.info.resolve_decay_mode(values),
+            spec=settings.spec,
+            hyperparameters=values,
             frozen=settings.frozen,
             schedule=settings.schedule,
             sources=sources,
@@ -98,18 +90,22 @@ def combine_rules(rules: Sequence[Rule], top: AlgorithmSpec, names: Sequence[str
         sources[effect] = keys
     settings = GroupSettings(
         spec=spec,
-        hyperparameters=values,
+        hyperparameters=spec.info.resolve_decay_mode(values),
         frozen=setters["frozen"][0].effects["frozen"] if "frozen" in setters else False,
         schedule=setters["schedule"][0].effects["schedule"] if "schedule" in setters else None,
         sources=sources,
     )
     scales = tuple(
-        (position, scale, target)
+        (position, scale, target, f"{rule.key}.{scale}")
         for position, rule in enumerate(rules)
         for scale, target in SCALES.items()
         if scale in rule.effects
     )
-    return CombinedRules(rules=tuple(rules), applicable=tuple(applicable), scales=scales, settings=settings)
+    combined = CombinedRules(rules=tuple(rules), scales=scales, settings=settings)
+    if not settings.frozen:
+        # Once: layers scale the lr only, and no combination depends on the size of a positive lr.
+        _check_combination(combined.scale([None] * len(rules)).hyperparameters, rules, applicable, spec, names)
+    return combined
 
 
 def _find_setters(rules: Sequence[Rule], fields: Collection[str], names: Sequence[str]) -> dict[str, list[Rule]]:
@@ -150,10 +146,10 @@ def _check_algorithm_has_fields(
             )
 
 
-def _scale_value(value: float, rule: Rule, scale: str, exponent: int) -> float:
-    scaled: float = value * rule.effects[scale] ** exponent
+def _scale_value(value: float, factor: float, exponent: int, key: str) -> float:
+    scaled: float = value * factor**exponent
     if not math.isfinite(scaled):
-        raise ConfigError(f"{rule.key}.{scale}: {to_yaml(rule.effects[scale])} times {value:g} is not a finite number")
+        raise ConfigError(f"{key}: {to_yaml(factor)} times {value:g} is not a finite number")
     return scaled
 
 

@@ -41,23 +41,17 @@ class ParameterIndex:
         """The model's own layers, once a rule has asked for them."""
 
     @cached_property
+    def owners(self) -> list[nn.Module]:
+        """The modules that use parameters, each once."""
+        return list({id(o.owner): o.owner for o in self.occurrences if o.owner is not None}.values())
+
+    @cached_property
     def complete(self) -> ParameterIndex:
         """The index of all parameters of the model, where this is one of some of them."""
         parameters = self.parameters
         if not isinstance(parameters, Parameters) or parameters.complete is parameters:
             return self
         return ParameterIndex(parameters.complete)
-
-    @cached_property
-    def by_path(self) -> dict[str, list[int]]:
-        """By name of a parameter or path of a module: the occurrences that have it or are below it."""
-        found: dict[str, list[int]] = {}
-        for position, name in enumerate(self.names):
-            path = name
-            while path:
-                found.setdefault(path, []).append(position)
-                path = path.rpartition(".")[0]
-        return found
 
     @cached_property
     def by_kind(self) -> dict[str, set[int]]:
@@ -68,6 +62,7 @@ class ParameterIndex:
                 self.parameters[self.parameter_of[position]].tensor.shape,
                 occurrence.owner,
                 effective_name=occurrence.effective_name,
+                is_input=occurrence.is_input,
                 is_output=occurrence.is_output,
                 is_exempt=occurrence.is_exempt,
             )

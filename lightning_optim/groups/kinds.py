@@ -33,6 +33,7 @@ def kinds_of(
     owner: nn.Module | None,
     *,
     effective_name: str | None = None,
+    is_input: bool = False,
     is_output: bool = False,
     is_exempt: bool = False,
 ) -> frozenset[str]:
@@ -43,6 +44,7 @@ def kinds_of(
         shape: its shape.
         owner: the module that uses it; None where only names are known, which tell `KINDS_BY_NAME` only.
         effective_name: the name under which the owner uses it, where it is parametrized.
+        is_input: whether the owner embeds the model's input.
         is_output: whether the owner is the output layer of a language model.
         is_exempt: whether the model exempts it from weight decay.
     """
@@ -58,7 +60,7 @@ def kinds_of(
         return frozenset(kinds)
     if _is_norm(name, owner):
         kinds.add("norm")
-    elif _is_embedding(leaf, owner):
+    elif is_input or _is_embedding(leaf, owner):
         kinds.add("embedding")
     elif is_output:
         kinds.add("output")

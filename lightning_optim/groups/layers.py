@@ -32,6 +32,8 @@ class Layers:
     def restrict(self, occurrences: Iterable[int]) -> Layers:
         """The same layers, of some occurrences only."""
         kept = set(occurrences)
+        if kept.issuperset(self.layer_of) and kept.issuperset(self.stem_of):
+            return self
         return Layers(
             layer_of={occurrence: layer for occurrence, layer in self.layer_of.items() if occurrence in kept},
             stem_of={occurrence: layer for occurrence, layer in self.stem_of.items() if occurrence in kept},

@@ -1,9 +1,9 @@
-"""What a model tells about its own parameters: its output layer, and what it exempts from weight decay."""
+"""What a model tells about its own parameters: its first and last layer, and what it exempts from weight decay."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -31,11 +31,12 @@ def find_output_layers(modules: Mapping[str, nn.Module]) -> set[int]:
         modules: every module by its clean path.
     """
     found = {id(module) for path, module in modules.items() if path.rpartition(".")[2] == _OUTPUT_NAME}
-    for module in modules.values():
-        layer = _call(module, "get_output_embeddings", ignored=(AttributeError, NotImplementedError))
-        if isinstance(layer, nn.Module):
-            found.add(id(layer))
-    return found
+    return found | _returned_by("get_output_embeddings", modules)
+
+
+def find_input_layers(modules: Mapping[str, nn.Module]) -> set[int]:
+    """The ids of the modules that embed a model's input: what `get_input_embeddings()` of any module returns."""
+    return _returned_by("get_input_embeddings", modules)
 
 
 def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor], bool]:
@@ -55,7 +56,8 @@ def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor],
     regions = dict(_find_regions(modules))
 
     def is_exempt(name: str, tensor: Tensor) -> bool:
-        if _POSITION_BIAS.search(name) or getattr(tensor, "_no_weight_decay", False):
+        may_be_bias = "_bias" in name or "cpb_mlp" in name  # the regex is ten times slower
+        if (may_be_bias and _POSITION_BIAS.search(name)) or getattr(tensor, "_no_weight_decay", False):
             return True
         for path, is_named in regions.items():
             if relative := _relative_to(path, name):
@@ -68,10 +70,9 @@ def find_exemptions(modules: Mapping[str, nn.Module]) -> Callable[[str, Tensor],
 def _find_regions(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, Callable[[str], bool]]]:
     """`(path, predicate on names below it)` of each outermost module that tells what it exempts, or is timm's."""
     outer: list[str] = []
+    deciding = _find_classes(modules, (_NAMES, _KEYWORDS, _LAYERS))
     for path, module in modules.items():
-        methods = (_NAMES, _KEYWORDS, _LAYERS)
-        decides = any(callable(getattr(type(module), method, None)) for method in methods)
-        decides = decides or _TIMM_ATTRIBUTE in vars(module)
+        decides = type(module) in deciding or _TIMM_ATTRIBUTE in vars(module)
         if decides and not any(_relative_to(other, path) or other == path for other in outer):
             outer.append(path)
             yield path, _named_by(_call(module, _NAMES) or (), _call(module, _KEYWORDS) or ())
@@ -87,6 +88,22 @@ def _relative_to(path: str, name: str) -> str:
     if not path:
         return name
     return name.removeprefix(f"{path}.") if name.startswith(f"{path}.") else ""
+
+
+def _returned_by(method: str, modules: Mapping[str, nn.Module]) -> set[int]:
+    classes = _find_classes(modules, (method,))
+    layers = [
+        _call(module, method, ignored=(AttributeError, NotImplementedError))
+        for module in modules.values()
+        if type(module) in classes
+    ]
+    return {id(layer) for layer in layers if isinstance(layer, nn.Module)}
+
+
+def _find_classes(modules: Mapping[str, nn.Module], methods: Sequence[str]) -> set[type]:
+    """The classes of the modules that have one of the methods; there are far fewer classes than modules."""
+    classes = {type(module) for module in modules.values()}
+    return {cls for cls in classes if any(callable(getattr(cls, method, None)) for method in methods)}
 
 
 def _call(module: nn.Module, method: str, ignored: tuple[type[Exception], ...] = ()) -> Any:

@@ -15,7 +15,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import ParametrizationList
 
 from ..core.errors import ConfigError, format_names
-from .model_hints import find_exemptions, find_output_layers
+from .model_hints import find_exemptions, find_input_layers, find_output_layers
 from .wrappers import clean_named_modules, join_path, strip_wrapper_prefixes
 
 # `fc.parametrizations.weight.original`; `original0`, `original1` where several tensors make up one.
@@ -35,6 +35,8 @@ class Occurrence:
     """The module that uses it; None where only names were given."""
     order: int
     """How many occurrences come before it in the model."""
+    is_input: bool = False
+    """Whether the owner embeds the model's input."""
     is_output: bool = False
     """Whether the owner is the output layer of a language model."""
     is_exempt: bool = False
@@ -116,7 +118,8 @@ def _read_module(root: nn.Module, prefix: str = "") -> Parameters:
     named_modules = list(clean_named_modules(root, prefix))
     # Without the wrappers, which have the path of what they wrap.
     modules = dict(named_modules)
-    output_layers, is_exempt = find_output_layers(modules), find_exemptions(modules)
+    input_layers, output_layers = find_input_layers(modules), find_output_layers(modules)
+    is_exempt = find_exemptions(modules)
     counter = count()
     for path, module in named_modules:
         for leaf, tensor in module._parameters.items():
@@ -129,6 +132,7 @@ def _read_module(root: nn.Module, prefix: str = "") -> Parameters:
                     effective_name=effective_name,
                     owner=owner,
                     order=next(counter),
+                    is_input=id(owner) in input_layers,
                     is_output=id(owner) in output_layers,
                     is_exempt=is_exempt(effective_name, tensor),
                 )

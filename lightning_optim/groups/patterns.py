@@ -23,15 +23,17 @@ def compile_pattern(pattern: str) -> Callable[[str], object]:
     """
     if pattern.startswith(_REGEX_PREFIX):
         return re.compile(pattern.removeprefix(_REGEX_PREFIX)).fullmatch
-    if is_path(pattern):
+    if not _WILDCARD.search(pattern):
         module_prefix = f"{pattern}."
         return lambda name: name == pattern or name.startswith(module_prefix)
     return re.compile(rf"(?:{_translate_glob(pattern)})(?:\..*)?", re.DOTALL).fullmatch
 
 
-def is_path(pattern: str) -> bool:
-    """Whether a pattern is the name of a parameter or of a module, without wildcards."""
-    return not pattern.startswith(_REGEX_PREFIX) and not _WILDCARD.search(pattern)
+def longest_literal(pattern: str) -> str:
+    """A part of the pattern that every name it matches contains; empty for a regex."""
+    if pattern.startswith(_REGEX_PREFIX):
+        return ""
+    return max(re.split(r"\*|\?|\[.*\]", pattern, flags=re.DOTALL), key=len)
 
 
 def compile_layer_pattern(pattern: str) -> Callable[[str], re.Match[str] | None]:

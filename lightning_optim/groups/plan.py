@@ -20,7 +20,7 @@ from .index import ParameterIndex
 from .layers import Layer
 from .match_by_name import remap_state_dict
 from .parameter_settings import ParameterSettings
-from .parameters import Parameter, has_bare_tensors, read_parameters
+from .parameters import has_bare_tensors, read_parameters
 from .rule_checks import check_matched, check_names_available
 from .rules import AlgorithmSpec, Rule
 from .selectors import format_no_match
@@ -87,15 +87,16 @@ class Plan:
         parameters = read_parameters(params)
         check_names_available(parameters, rules)
         index = ParameterIndex(parameters)
-        tensors = {_name_of(parameter, position): parameter.tensor for position, parameter in enumerate(parameters)}
+        all_names = [parameter.name or f"param{position}" for position, parameter in enumerate(parameters)]
+        tensors = {name: parameter.tensor for name, parameter in zip(all_names, parameters, strict=True)}
         groups, frozen_by = [], dict[str, tuple[str, ...]]()
         combined: dict[tuple[str, ...], CombinedRules] = {}
         for matched, positions in _group_by_rules(_match_rules(rules, index)):
-            names = tuple(_name_of(parameters[position], position) for position in positions)
-            made_by = tuple(rule.name for rule, _ in matched)
+            names = tuple([all_names[position] for position in positions])
+            made_by = tuple([rule.name for rule, _ in matched])
             if made_by not in combined:
                 combined[made_by] = combine_rules([rule for rule, _ in matched], spec, names)
-            settings = combined[made_by].scale([layer for _, layer in matched], names)
+            settings = combined[made_by].scale([layer for _, layer in matched])
             if settings.frozen:
                 frozen_by.update(dict.fromkeys(names, settings.sources["frozen"]))
                 continue
@@ -119,7 +120,7 @@ class Plan:
             frozen_by=frozen_by,
             tensors=tensors,
             has_names=not has_bare_tensors(parameters),
-            sparse_gradients=any(getattr(occurrence.owner, "sparse", False) for occurrence in index.occurrences),
+            sparse_gradients=any(getattr(owner, "sparse", False) for owner in index.owners),
             aliases={o.name: parameter.name for parameter in parameters for o in parameter.occurrences},
         )
 
@@ -234,10 +235,6 @@ class Plan:
         return ParameterSettings(name, group, self.frozen_by.get(name, ()), thaws)
 
 
-def _name_of(parameter: Parameter, position: int) -> str:
-    return parameter.name or f"param{position}"
-
-
 def _match_rules(rules: Sequence[Rule], index: ParameterIndex) -> list[list[tuple[Rule, Layer | None]]]:
     """By position in `index.parameters`: the rules that match the parameter."""
     matched: list[list[tuple[Rule, Layer | None]]] = [[] for _ in index.parameters]
@@ -253,6 +250,6 @@ def _group_by_rules(matched: Sequence[MatchedRules]) -> list[tuple[MatchedRules,
     """Each combination of rules and layers, with the positions of its parameters, in order of the first."""
     members: dict[tuple[tuple[str, str], ...], list[int]] = {}
     for position, rules in enumerate(matched):
-        key = tuple((rule.name, layer.label if layer else "") for rule, layer in rules)
+        key = tuple([(rule.name, layer.label if layer else "") for rule, layer in rules])
         members.setdefault(key, []).append(position)
     return [(matched[positions[0]], positions) for positions in members.values()]

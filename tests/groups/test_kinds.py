@@ -111,6 +111,21 @@ def test_muon_gets_neither_embeddings_nor_the_output_layer(build, is_tied):
     assert by_algorithm == {"muon": ["backbone.block.weight"]}
 
 
+@pytest.mark.parametrize("first", [module_of("Words", rows=(50, 8)), nn.Conv2d(3, 8, 4, bias=False)])
+def test_what_embeds_the_input_is_an_embedding(first):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.block = first, nn.Linear(8, 8, bias=False)
+
+        def get_input_embeddings(self):
+            return self.first
+
+    (name, kinds), block = kinds_in(nn.ModuleDict({"net": Model()})).items()
+    assert name.startswith("net.first.") and kinds == {"embedding"}
+    assert block == ("net.block.weight", {"matrix"})
+
+
 def test_an_output_layer_is_a_kind_of_its_own():
     kinds = kinds_in(LanguageModel(is_tied=False))
     assert kinds["lm_head.weight"] == {"output"}

@@ -143,7 +143,9 @@ def test_lr_scales_are_compared_exactly() -> None:
     assert difference.startswith("blocks.0.fc.bias: 0.25, and 0.25000000000000")
 
 
-def test_a_selected_embedding_is_a_failure() -> None:
+def test_a_selected_embedding_is_a_failure(monkeypatch) -> None:
+    assert compare("table", WordTable(), FAKE).muon_failures == ()
+    monkeypatch.setattr("lightning_optim.groups.parameters.find_input_layers", lambda modules: set())
     assert compare("table", WordTable(), FAKE).muon_failures == ("words.rows",)
     assert compare("plain", Plain(), FAKE).muon_failures == ()
 
