@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,19 +47,44 @@ class CombinedRules:
             ConfigError: a scaled value is not finite.
         """
         settings = self.settings
-        values, sources = dict(settings.hyperparameters), dict(settings.sources)
+        values = dict(settings.hyperparameters)
+        powers = []
         for position, scale, target, key in self.scales:
             layer = layers[position]
             exponent = layer.depth if scale == "layer_decay" and layer else 1
             values[target] = _scale_value(values[target], self.rules[position].effects[scale], exponent, key)
-            sources[target] += (f"{key} ** {exponent}" if exponent != 1 else key,)
+            powers.append((target, key, exponent))
         return GroupSettings(
             spec=settings.spec,
             hyperparameters=values,
             frozen=settings.frozen,
             schedule=settings.schedule,
-            sources=sources,
+            sources=Sources(settings.sources, powers),
         )
+
+
+class Sources(Mapping[str, tuple[str, ...]]):
+    """By field: the config keys that set its value, then those that scale it: `groups.depth.layer_decay ** 3`.
+
+    Put together when it is read: a model may have thousands of groups, and `explain` reads one.
+
+    Args:
+        setters: by field, the keys that set it.
+        powers: `(field, key, exponent)` of each scale.
+    """
+
+    def __init__(self, setters: Mapping[str, tuple[str, ...]], powers: Sequence[tuple[str, str, int]]) -> None:
+        self._setters, self._powers = setters, powers
+
+    def __getitem__(self, field: str) -> tuple[str, ...]:
+        scales = [(key, exponent) for target, key, exponent in self._powers if target == field]
+        return (*self._setters[field], *(f"{key} ** {n}" if n != 1 else key for key, n in scales))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._setters)
+
+    def __len__(self) -> int:
+        return len(self._setters)
 
 
 def combine_rules(rules: Sequence[Rule], top: AlgorithmSpec, names: Sequence[str]) -> CombinedRules:

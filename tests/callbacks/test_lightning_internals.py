@@ -417,8 +417,8 @@ LOOPS = {"fit_loop", "epoch_loop", "val_loop"}
 """Undocumented, so as good as private."""
 LIGHTNING_OBJECTS = {"trainer", "pl_module", "strategy", *LOOPS}
 """Names of variables and attributes that hold an object of Lightning."""
-TORCH_NAMES = {"_modules", "_parameters", "_schedulers"}
-"""Private names of torch that the package uses."""
+TORCH_NAMES = {"_modules", "_no_weight_decay", "_parameters", "_schedulers"}
+"""Private names of torch, and of models (Mamba marks parameters), that the package uses."""
 
 
 def parse(path: Path) -> ast.Module:
