@@ -176,7 +176,7 @@ def test_a_run_trains_and_its_checkpoint_loads(how, installed, copy_app):
         "name": "adamw",
         "lr": lr,
         "groups": {
-            "no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0},
+            "no_decay": {"kinds": ["bias", "norm", "no_weight_decay"], "weight_decay": 0},
             "head": {"params": "head", "lr_scale": 10},
         },
     }
