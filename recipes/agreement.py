@@ -26,12 +26,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from lightning_optim.core.errors import format_choices
-
 from .agreements import torchvision_stub
 from .agreements.compare import compare
 from .agreements.library import Library
 from .agreements.report import Listing, Outcome, Report, build_report, format_error
+from .arguments import check_folder, check_names
 
 _STUB_NOTE = "torchvision is not installed: a stand-in takes its place, which is enough to build the models of timm."
 
@@ -156,15 +155,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=1, metavar="N", help="compare every N-th model only")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the reports to this file")
     options = parser.parse_args(arguments)
-    options.libraries = list(dict.fromkeys(options.libraries or LIBRARIES))
-    for name in options.libraries:
-        if name not in LIBRARIES:
-            parser.error(f"there is no library {name!r}.{format_choices(name, LIBRARIES)}")
+    options.libraries = check_names(parser, "library", options.libraries, LIBRARIES)
     if options.every < 1:
         parser.error(f"--every {options.every}: it must be an integer >= 1. Type for example --every 10")
-    # Checked now instead of after minutes of comparing.
-    if options.markdown and not options.markdown.parent.is_dir():
-        parser.error(f"--markdown {options.markdown}: there is no folder {options.markdown.parent}. Make it first")
+    check_folder(parser, "--markdown", options.markdown)
     return options
 
 

@@ -19,8 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightning_optim.core.errors import format_choices
-
+from .arguments import check_folder, check_names
 from .benchmarks.arm import Arm
 from .benchmarks.imports import IMPORTS
 from .benchmarks.measure import Timing, measure
@@ -143,17 +142,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=15, help="timed repeats after the warm-up, at least two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     options = parser.parse_args(arguments)
-    options.arms = list(dict.fromkeys(options.arms or ARMS))
-    for name in options.arms:
-        if name not in ARMS:
-            parser.error(f"there is no arm {name!r}.{format_choices(name, ARMS)}")
+    options.arms = check_names(parser, "arm", options.arms, ARMS)
     if options.repeats < 2:
         parser.error(f"--repeats {options.repeats}: a spread needs two or more. Type for example --repeats 15")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here. Type --device cpu")
-    # Checked now instead of after minutes of measuring.
-    if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json {options.json}: there is no folder {options.json.parent}. Make it first")
+    check_folder(parser, "--json", options.json)
     return options
 
 

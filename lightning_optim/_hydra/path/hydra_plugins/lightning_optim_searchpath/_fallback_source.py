@@ -85,10 +85,10 @@ class FallbackSource(FileConfigSource):
     def _other_sources(self) -> Sequence[ConfigSource]:
         # Not kept: the search path still grows after Hydra has created this source.
         path = [] if self._search_path is None else self._search_path.get_path()
-        resolve = SourcesRegistry.instance().resolve
-        others = ((element, element.path.partition("://")) for element in path)
-        return [
-            resolve(scheme if separator else "file")(element.provider, element.path)
-            for element, (scheme, separator, _) in others
-            if scheme != SCHEME
-        ]
+        sources = []
+        for element in path:
+            scheme, separator, _ = element.path.partition("://")
+            if scheme != SCHEME:
+                source = SourcesRegistry.instance().resolve(scheme if separator else "file")
+                sources.append(source(element.provider, element.path))
+        return sources

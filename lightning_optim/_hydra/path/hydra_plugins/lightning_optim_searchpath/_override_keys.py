@@ -24,7 +24,7 @@ def chooses_config(group: str, is_config: Callable[[str], bool]) -> bool:
     `+group=name` does if there is a config of this name, other overrides if the app's defaults list has the group.
 
     Args:
-        group: a config group of ours that the app does not have.
+        group: a config group of ours.
         is_config: whether we have a config, given its path.
     """
     frame = _frame_of_overrides()
