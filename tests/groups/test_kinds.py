@@ -126,6 +126,12 @@ def test_what_embeds_the_input_is_an_embedding(first):
     assert block == ("net.block.weight", {"matrix"})
 
 
+def test_an_embedding_tied_to_a_layer_of_any_name_is_no_matrix():
+    model = LanguageModel(is_tied=True, head="decoder")  # neither the name nor a method tells what it is
+    assert kinds_in(model)["decoder.weight"] == {"embedding"}
+    assert kinds_in(LanguageModel(is_tied=False, head="decoder"))["decoder.weight"] == {"matrix"}
+
+
 def test_an_output_layer_is_a_kind_of_its_own():
     kinds = kinds_in(LanguageModel(is_tied=False))
     assert kinds["lm_head.weight"] == {"output"}
