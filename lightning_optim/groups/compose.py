@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..core.config_values import to_yaml
 from ..core.errors import ConfigError, format_names
@@ -34,33 +34,45 @@ class GroupSettings:
 class CombinedRules:
     """What some rules set together, before scales: the same for all layers, of which there may be hundreds."""
 
-    rules: tuple[Rule, ...]
-    scales: tuple[tuple[int, str, str, str], ...]
-    """`(position of the rule, effect that scales, hyperparameter, key in the config)`, in the order in which they
-    multiply."""
     settings: GroupSettings
+    scales: tuple[Scale, ...]
+    """In the order in which they multiply."""
 
-    def scale(self, layers: Sequence[Layer | None]) -> GroupSettings:
-        """The settings for parameters in these layers, one for each rule that has layers.
+    def scale(self, layers: Sequence[Layer | None]) -> tuple[dict[str, Any], Sources]:
+        """The hyperparameters and sources of parameters in these layers.
+
+        Args:
+            layers: the layer by rule; None for a rule without layers.
 
         Raises:
             ConfigError: a scaled value is not finite.
         """
-        settings = self.settings
-        values = dict(settings.hyperparameters)
-        powers = []
-        for position, scale, target, key in self.scales:
-            layer = layers[position]
-            exponent = layer.depth if scale == "layer_decay" and layer else 1
-            values[target] = _scale_value(values[target], self.rules[position].effects[scale], exponent, key)
-            powers.append((target, key, exponent))
-        return GroupSettings(
-            spec=settings.spec,
-            hyperparameters=values,
-            frozen=settings.frozen,
-            schedule=settings.schedule,
-            sources=Sources(settings.sources, powers),
-        )
+        values = dict(self.settings.hyperparameters)
+        exponents = []
+        for scale in self.scales:
+            layer = layers[scale.rule] if scale.is_by_layer else None
+            exponent = layer.depth if layer else 1
+            value = values[scale.target]
+            scaled = value * scale.factor**exponent
+            if not math.isfinite(scaled):
+                raise ConfigError(f"{scale.key}: {to_yaml(scale.factor)} times {value:g} is not a finite number")
+            values[scale.target] = scaled
+            exponents.append(exponent)
+        return values, Sources(self.settings.sources, self.scales, exponents)
+
+
+class Scale(NamedTuple):
+    """An effect of a rule that multiplies a hyperparameter."""
+
+    rule: int
+    """The position of its rule."""
+    target: str
+    """The hyperparameter."""
+    factor: float
+    is_by_layer: bool
+    """Whether the factor is raised to the depth of the rule's layer."""
+    key: str
+    """Its config key."""
 
 
 class Sources(Mapping[str, tuple[str, ...]]):
@@ -70,15 +82,20 @@ class Sources(Mapping[str, tuple[str, ...]]):
 
     Args:
         setters: by field, the keys that set it.
-        powers: `(field, key, exponent)` of each scale.
+        scales: those that scale a field.
+        exponents: by scale, how many times it multiplies.
     """
 
-    def __init__(self, setters: Mapping[str, tuple[str, ...]], powers: Sequence[tuple[str, str, int]]) -> None:
-        self._setters, self._powers = setters, powers
+    __slots__ = ("_exponents", "_scales", "_setters")
+
+    def __init__(
+        self, setters: Mapping[str, tuple[str, ...]], scales: Sequence[Scale], exponents: Sequence[int]
+    ) -> None:
+        self._setters, self._scales, self._exponents = setters, scales, exponents
 
     def __getitem__(self, field: str) -> tuple[str, ...]:
-        scales = [(key, exponent) for target, key, exponent in self._powers if target == field]
-        return (*self._setters[field], *(f"{key} ** {n}" if n != 1 else key for key, n in scales))
+        powers = [(s.key, n) for s, n in zip(self._scales, self._exponents, strict=True) if s.target == field]
+        return (*self._setters[field], *(f"{key} ** {n}" if n != 1 else key for key, n in powers))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._setters)
@@ -121,15 +138,16 @@ def combine_rules(rules: Sequence[Rule], top: AlgorithmSpec, names: Sequence[str
         sources=sources,
     )
     scales = tuple(
-        (position, scale, target, f"{rule.key}.{scale}")
+        Scale(position, target, rule.effects[effect], effect == "layer_decay", f"{rule.key}.{effect}")
         for position, rule in enumerate(rules)
-        for scale, target in SCALES.items()
-        if scale in rule.effects
+        for effect, target in SCALES.items()
+        if effect in rule.effects
     )
-    combined = CombinedRules(rules=tuple(rules), scales=scales, settings=settings)
+    combined = CombinedRules(settings=settings, scales=scales)
     if not settings.frozen:
         # Once: layers scale the lr only, and no combination depends on the size of a positive lr.
-        _check_combination(combined.scale([None] * len(rules)).hyperparameters, rules, applicable, spec, names)
+        values, _ = combined.scale([None] * len(rules))
+        _check_combination(values, rules, applicable, spec, names)
     return combined
 
 
@@ -169,13 +187,6 @@ def _check_algorithm_has_fields(
                 f"{rule.key}.{effect}: it matches {_format_parameters(names)}, which use {algorithm}, and "
                 f"{spec.algorithm} has no {target}. Narrow the selectors of {rule.key}, or remove {effect}"
             )
-
-
-def _scale_value(value: float, factor: float, exponent: int, key: str) -> float:
-    scaled: float = value * factor**exponent
-    if not math.isfinite(scaled):
-        raise ConfigError(f"{key}: {to_yaml(factor)} times {value:g} is not a finite number")
-    return scaled
 
 
 def _check_combination(

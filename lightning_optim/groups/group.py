@@ -12,7 +12,7 @@ DEFAULT = "default"
 """The name of the group whose parameters no rule matches."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Group:
     """A row of the group table, a param group, a curve in TensorBoard and a key in the checkpoint."""
 

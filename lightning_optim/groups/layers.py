@@ -10,7 +10,7 @@ AUTO = "auto"
 """In place of patterns: the model's own order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One of a rule's layers."""
 

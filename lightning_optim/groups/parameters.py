@@ -22,7 +22,7 @@ from .wrappers import clean_named_modules, join_path, strip_wrapper_prefixes
 _PARAMETRIZED = re.compile(r"(^|\.)parametrizations\.([^.]+)\.original\d*$")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Occurrence:
     """One use of a parameter in a model; a tied parameter has several."""
 
@@ -43,7 +43,7 @@ class Occurrence:
     """Whether the model exempts the parameter from weight decay."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
     """A parameter of a model and everything a rule can select it by."""
 

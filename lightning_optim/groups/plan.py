@@ -96,20 +96,21 @@ class Plan:
             made_by = tuple([rule.name for rule, _ in matched])
             if made_by not in combined:
                 combined[made_by] = combine_rules([rule for rule, _ in matched], spec, names)
-            settings = combined[made_by].scale([layer for _, layer in matched])
+            settings = combined[made_by].settings
             if settings.frozen:
                 frozen_by.update(dict.fromkeys(names, settings.sources["frozen"]))
                 continue
+            hyperparameters, sources = combined[made_by].scale([layer for _, layer in matched])
             groups.append(
                 Group(
                     name=join_segments(matched),
                     params=names,
                     algorithm=settings.spec.algorithm,
-                    hyperparameters=settings.hyperparameters,
+                    hyperparameters=hyperparameters,
                     made_by=made_by,
                     layers={rule.name: layer for rule, layer in matched if layer},
                     schedule=settings.schedule,
-                    sources=settings.sources,
+                    sources=sources,
                 )
             )
         if not groups:
@@ -236,20 +237,20 @@ class Plan:
 
 
 def _match_rules(rules: Sequence[Rule], index: ParameterIndex) -> list[list[tuple[Rule, Layer | None]]]:
-    """By position in `index.parameters`: the rules that match the parameter."""
+    """By position in `index.parameters`: the rules that match the parameter; one tuple for each rule and layer."""
     matched: list[list[tuple[Rule, Layer | None]]] = [[] for _ in index.parameters]
     for rule in rules:
         found = rule.match(index)
         check_matched(rule, [index.parameters[position] for position in found], index)
+        pairs = {layer: (rule, layer) for layer in set(found.values())}
         for position, layer in found.items():
-            matched[position].append((rule, layer))
+            matched[position].append(pairs[layer])
     return matched
 
 
 def _group_by_rules(matched: Sequence[MatchedRules]) -> list[tuple[MatchedRules, list[int]]]:
     """Each combination of rules and layers, with the positions of its parameters, in order of the first."""
-    members: dict[tuple[tuple[str, str], ...], list[int]] = {}
+    members: dict[tuple[int, ...], list[int]] = {}
     for position, rules in enumerate(matched):
-        key = tuple([(rule.name, layer.label if layer else "") for rule, layer in rules])
-        members.setdefault(key, []).append(position)
+        members.setdefault(tuple(map(id, rules)), []).append(position)
     return [(matched[positions[0]], positions) for positions in members.values()]
