@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch import nn
 
-from .kinds import kinds_of
+from .kinds import FROZEN, kinds_of
 from .layers import Layers
 from .parameters import Occurrence, Parameter, Parameters
 
@@ -70,6 +70,9 @@ class ParameterIndex:
         ]
         tied_in = {self.parameter_of[position] for position, found in enumerate(kinds) if found & _NOT_MATRIX}
         found: dict[str, set[int]] = {}
+        frozen = {p for p, of in enumerate(self.parameter_of) if not self.parameters[of].tensor.requires_grad}
+        if frozen:
+            found[FROZEN] = frozen
         for position, kinds_here in enumerate(kinds):
             not_here = {"matrix"} if self.parameter_of[position] in tied_in else set()
             for kind in kinds_here - not_here:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
-KINDS = ("bias", "norm", "embedding", "output", "matrix", "vector", "no_weight_decay")
-KINDS_BY_NAME = ("bias", "vector")
-"""The kinds that the name and the shape decide. For the others, the module that uses the parameter must be known."""
+FROZEN = "frozen"
+"""The kind of a parameter that requires no gradient when the rules are applied."""
+KINDS = ("bias", "norm", "embedding", "output", "matrix", "vector", "no_weight_decay", FROZEN)
+KINDS_BY_NAME = ("bias", "vector", FROZEN)
+"""The kinds that follow from name and tensor. The others need the module that uses the parameter."""
 
 # Matches `LayerNorm2d` and `Normalization`, but not `NormalizingFlow` or `AbnormalHead`.
 _NORM_CLASS = re.compile(r"Norm(?!al(?!ization))|norm$")
 _NORM_NAME = re.compile(r"(^|_)(norm|layernorm|batchnorm|groupnorm|rmsnorm|ln|bn)\d*(_|$)", re.IGNORECASE)
-_EMBEDDING = re.compile(r"embed|(^|_)tokens?$", re.IGNORECASE)
+_EMBEDDING = re.compile(r"embed|(^|_)emb(_|\d*$)|(^|_)tokens?$", re.IGNORECASE)
 # The magnitude that weight normalization splits off a weight: `fc.weight_g`, `fc.parametrizations.weight.original0`.
 _MAGNITUDE = re.compile(r"_g$|^original0$")
 # The names of a gain or a bias per feature.
@@ -37,22 +39,25 @@ def kinds_of(
     is_output: bool = False,
     is_exempt: bool = False,
 ) -> frozenset[str]:
-    """The kinds of a parameter under one of its names; they are not exclusive.
+    """The kinds of a parameter under one of its names, except `FROZEN`; they are not exclusive.
 
     Args:
         name: `fc.weight`.
         shape: its shape.
-        owner: the module that uses it; None where only names are known, which tell `KINDS_BY_NAME` only.
+        owner: the module that uses it; None where only names are known: the result has `KINDS_BY_NAME` only.
         effective_name: the name under which the owner uses it, where it is parametrized.
         is_input: whether the owner embeds the model's input.
         is_output: whether the owner is the output layer of a language model.
         is_exempt: whether the model exempts it from weight decay.
     """
-    is_vector = len(shape) <= 1 or (bool(_MAGNITUDE.search(name.rpartition(".")[2])) and is_flat(shape))
+    is_magnitude = bool(_MAGNITUDE.search(name.rpartition(".")[2]))
     name = effective_name or name
     leaf = name.rpartition(".")[2]
+    is_bias = leaf == "bias" or leaf.startswith("bias_") or leaf.endswith("_bias")
+    # A `bias_k` of MultiheadAttention has the shape (1, 1, C).
+    is_vector = len(shape) <= 1 or ((is_bias or is_magnitude) and is_flat(shape))
     kinds = {"vector"} if is_vector else set()
-    if leaf == "bias" or leaf.startswith("bias_") or leaf.endswith("_bias"):
+    if is_bias:
         kinds.add("bias")
     if is_exempt:
         kinds.add("no_weight_decay")
@@ -79,20 +84,25 @@ def _is_norm(name: str, owner: nn.Module) -> bool:
         return False
     if isinstance(owner, _NORMS):  # of any shape: a LayerNorm may span several dimensions
         return True
-    own = {name: parameter for name, parameter in owner._parameters.items() if parameter is not None}
+    own = {leaf: parameter for leaf, parameter in owner._parameters.items() if parameter is not None}
     # A norm of another class has a gain and a bias per feature and nothing else: a `NormedLinear` has a matrix.
     if not (own.keys() <= _GAINS or all(is_flat(parameter.shape) for parameter in own.values())):
         return False
     module_name = name.rpartition(".")[0].rpartition(".")[2]
     is_named_norm = _NORM_CLASS.search(type(owner).__name__) or _NORM_NAME.search(module_name)
-    return bool(is_named_norm) or _scales_and_shifts(owner, own.keys())
+    return bool(is_named_norm) or _scales_and_shifts(owner, own)
 
 
-def _scales_and_shifts(owner: nn.Module, own: Set[str]) -> bool:
+def _scales_and_shifts(owner: nn.Module, own: Mapping[str, nn.Parameter]) -> bool:
     """Whether a module's own parameters are those of a norm, whatever its class is called: a `GRN`, a user's `LN`."""
-    is_layer_scale = "Scale" in type(owner).__name__  # a gain without a norm
-    is_pair = own <= {"gamma", "beta"} or own == {"weight", "bias"}
-    return is_pair and not is_layer_scale and not any(True for child in owner.children() for _ in child.parameters())
+    if "Scale" in type(owner).__name__:  # a LayerScale: a gain without a norm
+        return False
+    if not (own.keys() <= {"gamma", "beta"} or own.keys() == {"weight", "bias"}):
+        return False
+    # A linear layer to one output has a flat weight too, but a bias of another size.
+    has_equal_sizes = len({parameter.numel() for parameter in own.values()}) == 1
+    has_other_modules = any(True for child in owner.children() for _ in child.parameters())
+    return has_equal_sizes and not has_other_modules
 
 
 def _is_embedding(leaf: str, owner: nn.Module) -> bool:

@@ -16,7 +16,7 @@ def match_layers(patterns: Sequence[str], index: ParameterIndex, occurrences: It
     Args:
         patterns: globs on module paths with `{i}`, or `{i}` and `{j}`; each match, with all below it, is a layer.
         index: the model's parameters.
-        occurrences: the ones to look at.
+        occurrences: the ones to match, as positions in `index.occurrences`.
         key: the config key of the patterns.
 
     Raises:
@@ -29,7 +29,7 @@ def match_layers(patterns: Sequence[str], index: ParameterIndex, occurrences: It
         if number is not None:
             numbers[occurrence] = number
     ordered = sorted(set(numbers.values()))
-    # Of two numbers, as in `stages.{i}.blocks.{j}`, neither is the layer's own: those layers are counted through.
+    # With two numbers, as in `stages.{i}.blocks.{j}`, the label is the position among the blocks of all stages.
     is_single = all(len(number) == 1 for number in ordered)
     layers = {
         number: Layer(str(number[0] if is_single else rank), len(ordered) - rank) for rank, number in enumerate(ordered)
@@ -53,7 +53,7 @@ def _before_layers(layer_of: Mapping[int, Layer], index: ParameterIndex) -> set[
 
 
 class _LayerNumbers(dict[str, tuple[int, ...] | None]):
-    """By module path: the numbers of the layer it is in. Filled in on look-up."""
+    """By module path: the numbers of the layer it is in, or None. An entry is computed when it is first read."""
 
     def __init__(self, patterns: Sequence[str], key: str) -> None:
         super().__init__({"": None})

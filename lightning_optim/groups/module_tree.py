@@ -13,7 +13,7 @@ from .index import ParameterIndex
 
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 # The modules of such a list run side by side, not one after the other.
-_PARALLEL = re.compile(r"expert|branch|head", re.IGNORECASE)
+_PARALLEL = re.compile(r"expert|branch|head|classif|ensemble|towers$", re.IGNORECASE)
 # Two modules of a series have at least this share of parameter names in common.
 _MIN_SIMILARITY = 0.5
 
@@ -43,7 +43,7 @@ class Series:
 
     parent: Node
     prefix: str
-    """What stands before the number."""
+    """The name before the number."""
     members: list[Node]
     """In the order of their numbers."""
 
@@ -90,12 +90,12 @@ def build_tree(index: ParameterIndex) -> Node:
     nodes_to: dict[str, tuple[Node, ...]] = {"": (root,)}
 
     def find_nodes(path: str) -> tuple[Node, ...]:
-        """The module and those around it."""
+        """The module, after all modules that contain it."""
         if path not in nodes_to:
             outer, _, name = path.rpartition(".")
-            around = find_nodes(outer)
+            ancestors = find_nodes(outer)
             node = Node(path, is_list=isinstance(index.modules.get(path), nn.ModuleList))
-            nodes_to[path] = (*around, around[-1].children.setdefault(name, node))
+            nodes_to[path] = (*ancestors, ancestors[-1].children.setdefault(name, node))
         return nodes_to[path]
 
     for position in sorted(range(len(index.names)), key=lambda position: index.occurrences[position].order):

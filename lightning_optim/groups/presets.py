@@ -21,7 +21,7 @@ class Preset:
         return f"If it comes from the preset {' or '.join(self.names)}, type {self.remedy}."
 
 
-def _needs_name(key: str, part: str) -> str:
+def _set_params(key: str, part: str) -> str:
     return f"{key}.params=NAME with the name of your {part}"
 
 
@@ -36,12 +36,12 @@ PRESETS: Mapping[str, Preset] = {
     "groups.backbone": Preset(
         names=("backbone_head",),
         selectors={"params": ("backbone",)},
-        remedy=_needs_name("optimizer.groups.backbone", "backbone"),
+        remedy=_set_params("optimizer.groups.backbone", "backbone"),
     ),
     "groups.head": Preset(
         names=("backbone_head",),
         selectors={"params": ("head",)},
-        remedy=_needs_name("optimizer.groups.head", "head"),
+        remedy=_set_params("optimizer.groups.head", "head"),
     ),
     "groups.depth": Preset(
         names=("layer_decay",),
@@ -51,17 +51,17 @@ PRESETS: Mapping[str, Preset] = {
     "groups.hidden": Preset(
         names=("muon_hidden",),
         selectors={"params": ("backbone",), "kinds": ("matrix",)},
-        remedy=_needs_name("optimizer.groups.hidden", "backbone"),
+        remedy=_set_params("optimizer.groups.hidden", "backbone"),
     ),
     "stages.head": Preset(
         names=("head_then_backbone", *_GRADUAL),
         selectors={"params": ("head",)},
-        remedy=_needs_name("unfreeze.stages.head", "head"),
+        remedy=_set_params("unfreeze.stages.head", "head"),
     ),
     "stages.backbone": Preset(
         names=("head_then_backbone",),
         selectors={"params": ("backbone",)},
-        remedy=_needs_name("unfreeze.stages.backbone", "backbone"),
+        remedy=_set_params("unfreeze.stages.backbone", "backbone"),
     ),
     "stages.top": Preset(
         names=_GRADUAL,
@@ -72,7 +72,7 @@ PRESETS: Mapping[str, Preset] = {
     "stages.rest": Preset(
         names=_GRADUAL,
         selectors={"params": ("backbone",)},
-        remedy=_needs_name("unfreeze.stages.rest", "backbone"),
+        remedy=_set_params("unfreeze.stages.rest", "backbone"),
     ),
 }
 """By config key, relative to the factory or the callback. The package reads no YAML at run time; a test compares."""

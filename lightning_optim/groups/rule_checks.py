@@ -28,7 +28,7 @@ def check_names_available(parameters: Sequence[Parameter], rules: Sequence[Rule]
     if all(occurrence.owner is not None for parameter in parameters for occurrence in parameter.occurrences):
         return
     for rule in rules:
-        if selector := rule.selector.find_needing_modules():
+        if selector := rule.selector.find_selector_needing_modules():
             raise ConfigError(
                 f"{rule.key}.{selector}: a list of (name, parameter) pairs does not tell which modules use the "
                 "parameters. Pass the module, or its parameters(): "

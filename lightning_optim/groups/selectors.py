@@ -18,7 +18,7 @@ from .presets import find_preset
 
 SELECTORS = ("params", "classes", "kinds", "layers")
 
-# At most so many modules are listed in an error.
+# The content of at most this many modules is listed in an error.
 _MAX_LEVELS = 3
 
 
@@ -87,7 +87,7 @@ class Selector:
         """The layers among the names that `params` matches; `kinds` and `classes` do not change how many there are.
 
         Raises:
-            ConfigError: a layer is inside another one, or with `auto` the model's order is not known.
+            ConfigError: a layer is inside another one; or `auto` finds no layers, or does not know their order.
         """
         names, key = sorted(self._select_names(index)), f"{self.key}.layers"
         if self.layers == (AUTO,):
@@ -99,8 +99,8 @@ class Selector:
                 raise
         return match_layers(self.layers, index, names, key)
 
-    def find_needing_modules(self) -> str | None:
-        """The first selector for which names alone are not enough, as in an error: `classes` or `kinds: norm`."""
+    def find_selector_needing_modules(self) -> str | None:
+        """The first selector that needs the modules and not only names, as in a message: `classes`, `kinds: norm`."""
         if self.classes:
             return "classes"
         if self.layers == (AUTO,):
@@ -109,7 +109,7 @@ class Selector:
         return None if kind is None else f"kinds: {kind}"
 
     def explain_miss(self, index: ParameterIndex) -> str:
-        """Why it matches nothing, the nearest names, and what to type where it is as in a preset."""
+        """Why it matches nothing, the nearest names, and what to type if it comes from a preset."""
         return self._explain_miss(index) + self._hint_preset()
 
     def _explain_miss(self, index: ParameterIndex) -> str:
@@ -143,14 +143,14 @@ def match_names(patterns: Iterable[str], index: ParameterIndex) -> set[int]:
     found: set[int] = set()
     for pattern in patterns:
         matches, part = compile_pattern(pattern), longest_literal(pattern)
-        # That a part of the pattern is not in a name is found out ten times faster than that the whole does not match.
+        # To search a name for a part of the pattern is ten times faster than to match the whole pattern.
         found.update([position for position, name in enumerate(index.names) if part in name and matches(name)])
         found.update(position for position, name in index.effective_names.items() if matches(name))
     return found
 
 
 def parse_strings(given: Any, key: str) -> tuple[str, ...]:
-    """A string or a non-empty list of strings, as a tuple.
+    """The strings of a string or a non-empty list of strings.
 
     Raises:
         ConfigError: it is something else, or a string is empty.
@@ -164,7 +164,7 @@ def parse_strings(given: Any, key: str) -> tuple[str, ...]:
 
 
 def format_no_match(patterns: Sequence[str], names: Iterable[str]) -> str:
-    """That no name matches any of the patterns, with the nearest names."""
+    """A message: none of the names matches any of the patterns; with the nearest names."""
     names = list(names)
     return f"{format_names(map(repr, patterns))} matches none of {len(names)} names.{_hint_names(patterns, names)}"
 
@@ -187,7 +187,7 @@ def _longest_module(pattern: str, modules: Collection[str]) -> str:
 
 
 def _list_level(path: str, names: Sequence[str], modules: Collection[str]) -> str:
-    """What a module has; without a path, how all names begin, up to the first level that has several modules."""
+    """What is directly in a module; without a path, how names begin, down to the first level with several entries."""
     if path:
         return f" {path} has: {format_names(_children(path, names))}."
     while len(children := _children(path, names)) == 1 and (below := f"{path}.{children[0]}".lstrip(".")) in modules:

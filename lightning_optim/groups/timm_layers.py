@@ -4,57 +4,59 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from torch import nn
 
 from .index import ParameterIndex
-from .layers import STEM, Layer
+from .layer_sequence import LayerSequence
+from .layers import STEM
 
 _METHOD = "group_matcher"
 # What matches nothing comes last: the head.
 _UNMATCHED = (float("inf"),)
-# timm's mark for what is counted to the layer before: the norm after the last block.
+# timm's suffix for what belongs to the layer before: the norm after the last block.
 _PREVIOUS = 99999
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmLayers:
-    """The layers of the models in a model that have a `group_matcher`, by occurrence."""
+class TimmModel:
+    """A module with a `group_matcher`."""
 
-    layer_of: Mapping[int, Layer] = field(default_factory=dict)
-    stem_of: Mapping[int, Layer] = field(default_factory=dict)
-    others: frozenset[int] = frozenset()
-    """Occurrences in such a model that are in no layer: its head."""
+    sequence: LayerSequence
+    """Its layers."""
+    occurrences: frozenset[int]
+    """Everything in it, the head included."""
 
 
-def find_timm_layers(index: ParameterIndex) -> TimmLayers:
-    """The layers of every outermost module that has a `group_matcher`."""
-    found = list(_find_models(index.modules))
-    layer_of: dict[int, Layer] = {}
-    stem_of: dict[int, Layer] = {}
-    others: set[int] = set()
-    for path, module in found:
-        prefix = f"{path}." if path else ""
-        inside = {o: name.removeprefix(prefix) for o, name in enumerate(index.names) if name.startswith(prefix)}
-        matcher = module.group_matcher(coarse=False)  # type: ignore[operator]
-        keys = {occurrence: key for occurrence, key in _sort_keys(inside, matcher).items() if key != _UNMATCHED}
-        others |= inside.keys() - keys.keys()
-        rank_of = _rank(keys.values())
-        # As in timm, the last layer has the whole lr if nothing comes after it.
-        num = max(rank_of.values(), default=0) + (len(keys) < len(index.names))
-        stem_key = (0.0,) if isinstance(matcher, Mapping) and next(iter(matcher), None) == STEM else None
-        has_stem = any(key[:1] == stem_key for key in rank_of)
-        label = [path.rpartition(".")[2]] if len(found) > 1 else []
-        for occurrence, key in keys.items():
-            rank = rank_of[key]
-            if has_stem and rank == 0:
-                stem_of[occurrence] = Layer(".".join([*label, STEM]), num)
-            else:
-                layer_of[occurrence] = Layer(".".join([*label, str(rank - has_stem)]), num - rank)
-    return TimmLayers(layer_of=layer_of, stem_of=stem_of, others=frozenset(others))
+def find_timm_models(index: ParameterIndex) -> list[TimmModel]:
+    """Every outermost module that has a `group_matcher`."""
+    return [_read_model(path, module, index) for path, module in _find_models(index.modules)]
+
+
+def _read_model(path: str, module: nn.Module, index: ParameterIndex) -> TimmModel:
+    prefix = f"{path}." if path else ""
+    names = {o: name.removeprefix(prefix) for o, name in enumerate(index.names) if name.startswith(prefix)}
+    matcher = module.group_matcher(coarse=False)  # type: ignore[operator]
+    keys = {occurrence: key for occurrence, key in _find_sort_keys(names, matcher).items() if key != _UNMATCHED}
+    number_of = _number_layers(keys.values())
+    by_number: list[list[int]] = [[] for _ in set(number_of.values())]
+    for occurrence, key in keys.items():
+        by_number[number_of[key]].append(occurrence)
+    # In a mapping, the stem is the entry of that name, which comes first.
+    has_stem = (
+        isinstance(matcher, Mapping) and next(iter(matcher), None) == STEM and (0.0,) in {k[:1] for k in number_of}
+    )
+    stem = by_number.pop(0) if has_stem else []
+    sequence = LayerSequence(
+        path=path,
+        layers={str(number): occurrences for number, occurrences in enumerate(by_number)},
+        stem=stem,
+        has_head=len(keys) < len(index.names),
+    )
+    return TimmModel(sequence=sequence, occurrences=frozenset(names))
 
 
 def _find_models(modules: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -69,8 +71,8 @@ def _is_inside(path: str, other: str) -> bool:
     return not other or path == other or path.startswith(f"{other}.")
 
 
-def _sort_keys(names: Mapping[int, str], matcher: Any) -> dict[int, tuple[float, ...]]:
-    """By occurrence: its place in the order, as `timm.models._manipulate.group_with_matcher` computes it."""
+def _find_sort_keys(names: Mapping[int, str], matcher: Any) -> dict[int, tuple[float, ...]]:
+    """By occurrence: what its layer is sorted by, as in `timm.models._manipulate.group_with_matcher`."""
     if callable(matcher):
         keys = {occurrence: matcher(name) for occurrence, name in names.items()}
         return {occurrence: tuple(key) if isinstance(key, Iterable) else (key,) for occurrence, key in keys.items()}
@@ -89,11 +91,11 @@ def _sort_keys(names: Mapping[int, str], matcher: Any) -> dict[int, tuple[float,
     return {occurrence: sort_key(name) for occurrence, name in names.items()}
 
 
-def _rank(keys: Iterable[tuple[float, ...]]) -> dict[tuple[float, ...], int]:
-    """The number of each layer, from 0."""
-    rank_of: dict[tuple[float, ...], int] = {}
-    rank = -1
+def _number_layers(keys: Iterable[tuple[float, ...]]) -> dict[tuple[float, ...], int]:
+    """By sort key: the number of the layer, from 0."""
+    number_of: dict[tuple[float, ...], int] = {}
+    number = -1
     for key in sorted(set(keys)):
-        rank += rank < 0 or key[-1] != _PREVIOUS
-        rank_of[key] = rank
-    return rank_of
+        number += number < 0 or key[-1] != _PREVIOUS
+        number_of[key] = number
+    return number_of

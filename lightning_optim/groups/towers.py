@@ -1,11 +1,12 @@
-"""The towers of a model: its series of layers, with what is beside them."""
+"""The towers of a model: its series of layers, with the modules beside them that belong to them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain
+from functools import cached_property
+from itertools import chain, combinations
 
 from ..core.errors import ConfigError, format_names
 from .module_tree import Node, Series, find_outermost_series, find_series
@@ -15,44 +16,62 @@ _STEM = re.compile(r"feature|subsampl|conv|stem|embed|patch", re.IGNORECASE)
 _MAX_STEM = 0.1
 # What leads from one stage to the next, where it is a series of its own beside the stages: `downsample_layers.{i}`.
 _DOWNSAMPLING = re.compile(r"downsampl|patch_?embed|transition|merging|reduction", re.IGNORECASE)
-# Series with a smaller share of the largest one beside them are no layers: the mergers beside a transformer's blocks.
+# Series with a smaller share of the largest one in their module are no layers: the mergers beside a ViT's blocks.
 _MIN_SHARE = 0.2
-# Several series beside each other with a smaller share of the largest of all are no layers: a detector's projections.
+# Modules with several series count only from this share of the model's largest one on: not a detector's projections.
 _MIN_TOWER = 0.05
-# The blocks of a stage have at least this share of its parameters.
+# The blocks of a stage, or the layers in one step of a `Sequential`, have at least this share of its parameters.
 _MIN_BLOCKS = 0.5
+# Two modules of a `Sequential` are alike if they have at least this share of patterns of paths in common.
+_MIN_ALIKE = 0.5
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A series of layers, one after the other."""
+    """A series of layers, each after the one before."""
 
     series: Series
-    beside: tuple[Series, ...] = ()
-    """Series with as many members as this one has stages, or one less: member by member, they belong to the stages."""
+    parts: tuple[Series, ...] = ()
+    """Series beside it whose members belong to its members, one to one. The first member may have none."""
 
-    def split(self) -> list[list[int]]:
-        """The occurrences of each layer: of each member, or of each block where all members are stages of blocks."""
-        stages = self._stages()
-        for series in self.beside:
-            is_before = _is_downsampling(series)
-            first_stage = len(stages) - len(series.members)
-            for number, member in enumerate(series.members, start=first_stage):
-                if number or not is_before:  # what is before the first stage is the stem
-                    stages[number][0 if is_before else -1] += member.occurrences
-        return [occurrences for layers in stages for occurrences in layers]
+    def layers(self) -> dict[str, list[int]]:
+        """By label: the occurrences of each layer. A layer is a member; or a block, where all members are stages.
 
-    def label(self, rank: int, num_layers: int) -> str:
-        """The number in the member's name; its rank where the blocks of stages are counted through."""
-        is_counted = num_layers != len(self.series.members)
-        return str(rank) if is_counted else self.series.members[rank].name.removeprefix(self.series.prefix)
+        The label is the number in the member's name, or the block's position among those of all stages.
+        """
+        stages = [[list(layer) for layer in stage] for stage in self._stages]
+        for part in self.parts:
+            for stage, occurrences in self._assign(part).items():
+                stages[stage][0 if _is_downsampling(part) else -1] += occurrences
+        layers = list(chain.from_iterable(stages))
+        if len(layers) != len(stages):
+            return {str(position): layer for position, layer in enumerate(layers)}
+        names = [member.name.removeprefix(self.series.prefix) for member in self.series.members]
+        return dict(zip(names, layers, strict=True))
 
+    def stem(self) -> list[int]:
+        """The occurrences of downsampling before the first stage."""
+        downsampling = [part for part in self.parts if _is_downsampling(part) and self._first_stage(part) == 0]
+        return [occurrence for part in downsampling for occurrence in part.members[0].occurrences]
+
+    def _assign(self, part: Series) -> dict[int, list[int]]:
+        """By stage: the occurrences of a part that belong to it."""
+        members = enumerate(part.members, start=self._first_stage(part))
+        is_stem = _is_downsampling(part)
+        return {stage: member.occurrences for stage, member in members if stage or not is_stem}
+
+    def _first_stage(self, part: Series) -> int:
+        return len(self.series.members) - len(part.members)
+
+    @cached_property
     def _stages(self) -> list[list[list[int]]]:
+        """By member: the occurrences of each of its blocks, or of itself as the only one."""
         members = self.series.members
         blocks = [_find_blocks(member) for member in members]
         if len({name for name, _ in blocks}) != 1 or not all(found for _, found in blocks):
             return [[list(member.occurrences)] for member in members]
-        return [list(_split_stage(member, found)) for member, (_, found) in zip(members, blocks, strict=True)]
+        return [_split_stage(member, found) for member, (_, found) in zip(members, blocks, strict=True)]
 
 
 def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
@@ -67,7 +86,7 @@ def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
         ConfigError: one module has several of similar size. They may follow each other or run side by side, and
             nothing tells which.
     """
-    found = [series for series in find_outermost_series(root) if taken.isdisjoint(series.occurrences)]
+    found = [series for series in _find_series_of_layers(root) if taken.isdisjoint(series.occurrences)]
     largest = max((series.size for series in found), default=0)
     by_holder: dict[str, list[Series]] = {}
     for series in found:
@@ -78,16 +97,41 @@ def find_towers(root: Node, taken: Set[int], key: str) -> list[Tower]:
         main = max(beside, key=lambda series: series.size)
         parts = tuple(series for series in _find_beside(root, holder, main) if _is_part(series, main))
         patterns_of_parts = {series.pattern for series in parts}
-        rivals = [s for s in beside if s.size >= _MIN_SHARE * main.size and s.pattern not in patterns_of_parts]
-        if len(rivals) == 1:
+        candidates = [s for s in beside if s.size >= _MIN_SHARE * main.size and s.pattern not in patterns_of_parts]
+        if len(candidates) == 1:
             towers.append(Tower(main, parts))
         elif main.size >= _MIN_TOWER * largest:
-            patterns = [series.pattern for series in rivals]
+            patterns = [series.pattern for series in candidates]
             raise ConfigError(
                 f"{key}: auto finds several series of layers in one module, {format_names(map(repr, patterns))}, and "
                 f"their order is not known. Name those that count, for example {key}: {patterns[0]!r}"
             )
     return towers
+
+
+def _find_series_of_layers(root: Node) -> Iterator[Series]:
+    """The outermost series; inside a `Sequential` of a whole model and its head, those of the model."""
+    for series in find_outermost_series(root):
+        inside = [s for member in series.members for s in _find_series_of_layers(member)] if _is_chain(series) else []
+        has_most = sum(s.size for s in inside) >= _MIN_BLOCKS * series.size
+        yield from inside if inside and has_most else [series]
+
+
+def _is_chain(series: Series) -> bool:
+    """Whether it is a `Sequential` of different modules, as `Sequential(backbone, head)`: no two of them are alike."""
+    if series.prefix or series.parent.is_list:
+        return False
+    contents = [_relative_patterns(member) for member in series.members if member.children]
+    return not any(len(a & b) >= _MIN_ALIKE * len(a | b) for a, b in combinations(contents, 2))
+
+
+def _relative_patterns(node: Node) -> set[str]:
+    """The paths of the modules in it, with `{i}` in place of numbers: how many repeated blocks it has is left out."""
+    patterns = set()
+    for child in node.children.values():
+        name = _NUMBER.sub("{i}", child.name)
+        patterns |= {name, *(f"{name}.{below}" for below in _relative_patterns(child))}
+    return patterns
 
 
 def _find_beside(root: Node, holder: str, main: Series) -> Iterator[Series]:
@@ -125,7 +169,7 @@ def _find_blocks(stage: Node) -> tuple[str, Sequence[Node]]:
     return "", ()
 
 
-def _split_stage(stage: Node, blocks: Sequence[Node]) -> Iterator[list[int]]:
+def _split_stage(stage: Node, blocks: Sequence[Node]) -> list[list[int]]:
     """The occurrences of each block; others of the stage are part of the block before, or of the first."""
     block_of = {occurrence: number for number, block in enumerate(blocks) for occurrence in block.occurrences}
     layers: list[list[int]] = [[] for _ in blocks]
@@ -133,4 +177,4 @@ def _split_stage(stage: Node, blocks: Sequence[Node]) -> Iterator[list[int]]:
     for occurrence in stage.occurrences:
         current = block_of.get(occurrence, current)
         layers[current].append(occurrence)
-    yield from layers
+    return layers

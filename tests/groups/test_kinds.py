@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory
 from lightning_optim.groups.index import ParameterIndex
-from lightning_optim.groups.kinds import KINDS
+from lightning_optim.groups.kinds import KINDS, KINDS_BY_NAME
 from lightning_optim.groups.parameters import read_parameters
 
 NO_DECAY = ["bias", "norm", "no_weight_decay"]
@@ -62,6 +62,7 @@ NOT_NORMS = {
     "LayerScale": (module_of("LayerScale", gamma=(8,)), {"vector"}),
     "Linear called norm": (nn.ModuleDict({"norm": nn.Linear(3, 3, bias=False)}), {"matrix"}),
     "Linear to one output": (nn.Linear(3, 1, bias=False), {"matrix"}),
+    "an own linear layer to one output": (module_of("Dense", weight=(1, 8), bias=(1,)), {"matrix", "vector", "bias"}),
     "prototypes called norm": (nn.ModuleDict({"norm": module_of("Prototypes", weight=(5, 8))}), {"matrix"}),
 }
 
@@ -130,6 +131,44 @@ def test_an_embedding_tied_to_a_layer_of_any_name_is_no_matrix():
     model = LanguageModel(is_tied=True, head="decoder")  # neither the name nor a method tells what it is
     assert kinds_in(model)["decoder.weight"] == {"embedding"}
     assert kinds_in(LanguageModel(is_tied=False, head="decoder"))["decoder.weight"] == {"matrix"}
+
+
+@pytest.mark.parametrize("name", ["pos_embed", "pos_emb", "mask_emb", "emb", "emb1", "cls_token", "emb_pos"])
+def test_an_embedding_may_be_a_plain_parameter(name):
+    assert kinds_in(module_of("GPT", **{name: (1, 5, 8)})) == {name: {"embedding"}}
+
+
+@pytest.mark.parametrize("name", ["member", "ember_weight", "remb"])
+def test_other_names_with_emb_in_them_are_no_embeddings(name):
+    assert kinds_in(module_of("GPT", **{name: (5, 8)})) == {name: {"matrix"}}
+
+
+def test_the_bias_of_keys_in_attention_is_no_matrix():
+    kinds = kinds_in(nn.MultiheadAttention(4, 2, add_bias_kv=True))
+    assert kinds["bias_k"] == kinds["bias_v"] == {"bias", "vector"}
+    assert kinds["in_proj_weight"] == {"matrix"}
+
+
+def peft_wrapper(**layers: nn.Module) -> nn.Module:
+    """As peft wraps a layer: `base_layer` and its adapters, or `original_module` and a copy of it."""
+    module = nn.Module()
+    for name, layer in layers.items():
+        is_wrapped_layer = name in ("base_layer", "original_module")
+        module.add_module(name, layer if is_wrapped_layer else nn.ModuleDict({"default": layer}))
+    return module
+
+
+@pytest.mark.parametrize("head", ["lm_head", "embed_out"])
+@pytest.mark.parametrize(
+    "layers", [("base_layer", "lora_A", "lora_B"), ("original_module", "modules_to_save")], ids=["lora", "copy"]
+)
+def test_an_output_layer_wrapped_by_peft_is_an_output_layer(head, layers):
+    model = WithMethod(is_tied=False, head=head)
+    setattr(model, head, peft_wrapper(**{name: nn.Linear(8, 50, bias=False) for name in layers}))
+    kinds = kinds_in(nn.ModuleDict({"base_model": model}))
+    wrapped = {name: found for name, found in kinds.items() if f".{head}." in name}
+    assert len(wrapped) == len(layers) and all(found == {"output"} for found in wrapped.values())
+    assert kinds["base_model.block.weight"] == {"matrix"}
 
 
 def test_an_output_layer_is_a_kind_of_its_own():
@@ -284,18 +323,21 @@ def test_kinds_do_not_depend_on_how_the_parameters_arrive(module, kind):
     for way, arrive in WAYS.items():
         assert selected(arrive(module)) == expected, way
     pairs = list(module.named_parameters())
-    if kind in ("bias", "vector"):
+    if kind in KINDS_BY_NAME:
         assert selected(pairs) == expected
     else:
         with pytest.raises(ConfigError, match="pairs does not tell which modules"):
             factory(pairs)
 
 
+@pytest.mark.filterwarnings("ignore:groups.x. all 1 parameters it matches have requires_grad=False")
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_are_refused_for_kinds_that_need_the_modules(kind):
     factory = OptimizerFactory("sgd", groups={"x": {"kinds": kind, "lr": 0.5, "allow_empty": True}})
-    pairs = list(nn.Linear(2, 2).named_parameters())
-    if kind in ("bias", "vector"):
+    layer = nn.Linear(2, 2)
+    layer.weight.requires_grad_(False)
+    pairs = list(layer.named_parameters())
+    if kind in KINDS_BY_NAME:
         assert len(factory(pairs).param_groups) == 2
     else:
         with pytest.raises(ConfigError, match=rf"^groups\.x\.kinds: {kind}: a list of \(name, parameter\) pairs"):
