@@ -123,3 +123,16 @@ def test_version_is_the_same_in_every_file() -> None:
     texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in patterns}
     versions = {file: re.search(pattern, texts[file], re.MULTILINE).group(1) for file, pattern in patterns.items()}
     assert len(set(versions.values())) == 1, versions
+
+
+def test_every_test_that_holds_a_promise_exists() -> None:
+    table = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    rows = [
+        line for line in table.splitlines() if line.startswith("| ") and "---" not in line and "held by" not in line
+    ]
+    assert len(rows) > 100
+    for row in rows:
+        assert re.search(r"`(tests/|python )", row), f"nothing holds: {row}"
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", table):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert re.search(rf"^ *def {name}\(", text, re.MULTILINE), f"{path}::{name}"

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..catalog.built_in import BUILT_IN
 from ..catalog.info import OptimizerInfo
+from ..catalog.ready_configs import READY_CONFIGS, ReadyConfig
 from ..core.config_values import to_yaml
 from ..core.hyperparameters import Hyperparameter
 from ..schedule.catalog import SCHEDULES, ScheduleInfo
@@ -17,34 +18,6 @@ from .stub import stub
 
 CONF = Path(__file__).parents[2] / "conf"
 STUB = Path(__file__).parents[1] / "optim" / "__init__.pyi"
-
-READY_CONFIGS = {
-    "adamw_groups": (
-        "adamw",
-        "Adam with decoupled weight decay, and rules for param groups.",
-        ("no_decay",),
-        {},
-    ),
-    "adamw_llrd": (
-        "adamw",
-        "AdamW with layer-wise lr decay: the closer a layer is to the input, the smaller its lr (arXiv:1801.06146).",
-        ("no_decay", "layer_decay"),
-        {},
-    ),
-    "muon_adamw": (
-        "adamw",
-        "Muon for the backbone's matrices, AdamW for the rest.",
-        ("no_decay", "muon_hidden"),
-        {},
-    ),
-    "ranger": (
-        "radam",
-        "RAdam with lookahead, known as Ranger.",
-        (),
-        {"lookahead": {"k": 6, "alpha": 0.5}},
-    ),
-}
-"""By name: the algorithm, a summary, presets from `optimizer/groups`, and values that differ from the defaults."""
 
 # Schedules that step once an epoch by default.
 _BY_EPOCH = ("reduce_on_plateau",)
@@ -71,8 +44,8 @@ def generate_configs() -> Iterator[tuple[Path, str]]:
     """`(path below conf/, content)` for each generated file."""
     for info in BUILT_IN.values():
         yield Path("optimizer", f"{info.name}.yaml"), _format_optimizer(info)
-    for name, (algorithm, summary, presets, values) in READY_CONFIGS.items():
-        yield Path("optimizer", f"{name}.yaml"), _format_ready_config(BUILT_IN[algorithm], summary, presets, values)
+    for name, config in READY_CONFIGS.items():
+        yield Path("optimizer", f"{name}.yaml"), _format_ready_config(config)
     for name, schedule in SCHEDULES.items():
         if not schedule.takes_function:
             yield Path("scheduler", f"{name}.yaml"), _format_scheduler(schedule)
@@ -82,13 +55,12 @@ def _format_optimizer(info: OptimizerInfo) -> str:
     return _format_file(info.summary, [*_optimizer_lines(info, {}), "groups: {}"])
 
 
-def _format_ready_config(
-    info: OptimizerInfo, summary: str, presets: Sequence[str], values: Mapping[str, object]
-) -> str:
-    if not presets:
-        return _format_file(summary, [*_optimizer_lines(info, values), "groups: {}"])
-    defaults = ["defaults:", f"  - groups: [{', '.join(presets)}]", "  - _self_", ""]
-    return _format_file(summary, [*defaults, *_optimizer_lines(info, values)])
+def _format_ready_config(config: ReadyConfig) -> str:
+    lines = _optimizer_lines(BUILT_IN[config.algorithm], config.values)
+    if not config.rules:
+        return _format_file(config.summary, [*lines, "groups: {}"])
+    defaults = ["defaults:", f"  - groups: [{', '.join(config.rules)}]", "  - _self_", ""]
+    return _format_file(config.summary, [*defaults, *lines])
 
 
 def _optimizer_lines(info: OptimizerInfo, values: Mapping[str, object]) -> list[str]:
@@ -112,7 +84,10 @@ def _format_scheduler(info: ScheduleInfo) -> str:
         f"name: {info.name}",
         f"interval: {'epoch' if info.name in _BY_EPOCH else 'step'}",
         f"warmup_steps: {_STARTING_POINTS['warmup_steps'] if info.needs_warmup else 0}",
+        "warmup_fraction: null  # or: the warm-up as a fraction of the run",
+        "warmup_epochs: null  # or: in epochs",
         "total_steps: null  # null: the length of the run",
+        "on_resume: continue  # as saved; or the config's: extend (at the run's step), restart (from its beginning)",
         *(f"{key}: {value}" for key, value in lists.items()),
         *_hyperparameter_lines(hyperparameters, _STARTING_POINTS),
     ]

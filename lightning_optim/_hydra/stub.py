@@ -13,6 +13,7 @@ from ..catalog.common import SHARED_OPTIONS
 from ..catalog.decay import COMMON_MODES
 from ..catalog.info import OptimizerInfo
 from ..core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
+from ..optim.extra_keys import EXTRA_GROUP_KEYS
 from ..optim.members.docstrings import with_python_words
 
 # The default and the modes of `weight_decay_mode` differ between classes, so it is not among the shared options.
@@ -20,7 +21,7 @@ _MODE = "weight_decay_mode"
 
 _HEAD = '''"""Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from torch import Tensor
@@ -54,6 +55,9 @@ def _options() -> Iterator[str]:
             yield ""
             yield f"    {key}: {_type(key, spec)}"
             yield f'    """{with_python_words(spec.help)}"""'
+    yield ""
+    yield f"    {EXTRA_GROUP_KEYS}: Sequence[str]"
+    yield '    """keys of other libraries in param groups: stored, saved and not used"""'
 
 
 def _class(info: OptimizerInfo) -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import algorithms_with, optimizer_info
 from ..core.config_values import to_plain, to_yaml
-from ..core.errors import ConfigError, format_choices, leftover_hint, requires_name
+from ..core.errors import ConfigError, explain_call, format_choices, leftover_hint, requires_name
 from ..groups.parameters import Parameter
 from ..groups.parse_rules import parse_rules
 from ..groups.plan import Plan
@@ -23,6 +23,7 @@ from ..groups.table import Table
 from ..optim.decay import WeightDecay
 from .dotted_keys import merge_dotted_keys
 from .implementation import needs_own_class
+from .leftovers import explain_source
 from .optimizer import build_optimizer
 from .plan_checks import check_plan
 
@@ -59,7 +60,7 @@ class OptimizerFactory:
 
     __module__ = "lightning_optim"  # the public import path: pickles survive a move of this file
 
-    @requires_name(example="adamw")
+    @requires_name(example="adamw", argument="module")
     def __init__(
         self,
         name: str,
@@ -103,6 +104,11 @@ class OptimizerFactory:
         """The group table for `params`, to print before training."""
         return self.plan(params).table()
 
+    @property
+    def __name__(self) -> str:
+        """The factory as text. Lightning's WandbLogger writes this of a hyperparameter that is callable."""
+        return repr(self)
+
     def _check(self) -> None:
         """Check everything that can be checked without the model."""
         specs, rules = self._parse()
@@ -127,7 +133,7 @@ class OptimizerFactory:
     def _parse_top_level(self) -> AlgorithmSpec:
         info = optimizer_info(self.name)
         given = self.hyperparameters
-        _check_keys(info, given)
+        _check_keys(info, given, self.groups)
         hyperparameters = {
             key: hyperparameter.check(given[key], key) if key in given else hyperparameter.default
             for key, hyperparameter in info.hyperparameters.items()
@@ -161,7 +167,7 @@ class OptimizerFactory:
         return f"OptimizerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
 
 
-def _check_keys(info: OptimizerInfo, given: Mapping[str, Any]) -> None:
+def _check_keys(info: OptimizerInfo, given: Mapping[str, Any], rules: Any) -> None:
     """Check that the top-level keys are hyperparameters of the algorithm, and that the required ones are there."""
     for key in given:
         is_rule_key = key in RULE_ONLY_KEYS and key not in info.hyperparameters
@@ -171,16 +177,16 @@ def _check_keys(info: OptimizerInfo, given: Mapping[str, Any]) -> None:
                 f"groups: {to_yaml({'head': {'params': 'head', 'lr_scale': 0.1, key: given[key]}})}"
             )
     if "params" in given:
-        raise ConfigError(
-            "params: the factory takes it when it is called, not when it is constructed: a _partial_: true is left "
-            "over in the config. Type _partial_: false"
-        )
-    for key in given:
+        raise ConfigError(f"params: {explain_call('module')}")
+    for key, value in given.items():
         if key not in info.hyperparameters:
+            if isinstance(value, (nn.Module, Iterator)):
+                raise ConfigError(f"{key}: got a {type(value).__name__}: {explain_call('module')}")
             known = (*info.hyperparameters, "groups", "implementation")
+            source = explain_source(key, info.name, given, rules if isinstance(rules, Mapping) else {})
             raise ConfigError(
                 f"{key}: {info.name} has no hyperparameter {key!r}."
-                f"{leftover_hint(key, algorithms_with(key))}{format_choices(key, known)}"
+                f"{leftover_hint(key, algorithms_with(key), source)}{format_choices(key, known)}"
             )
     for key, hyperparameter in info.hyperparameters.items():
         if hyperparameter.required and key not in given:

@@ -119,9 +119,14 @@ class OptimizerInfo:
         return frozenset(UNSUPPORTED_FLAGS) & set(self.hyperparameters) if self.own else frozenset()
 
     def signature(self, *, own: bool) -> dict[str, Any]:
-        """The names and defaults that the constructor of the native class, or else of torch's class, takes."""
+        """The names and defaults that the constructor of the native class, or else of torch's class, takes.
+
+        What the installed torch does not take yet is left out.
+        """
         excluded = TORCH_ONLY_KEYS if own else self.own_only if not self.is_native_only else ()
-        return {key: default for key, default in self.defaults.items() if key not in excluded}
+        return {
+            key: spec.default for key, spec in self.hyperparameters.items() if key not in excluded and spec.is_available
+        }
 
     def positional_names(self) -> list[str]:
         """The arguments that the native class also takes by position, as torch's does: those before any option."""

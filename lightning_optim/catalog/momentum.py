@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..core.hyperparameters import Number, Numbers
 from .common import beta, betas, eps, lr, weight_decay
 from .entry import native_entry
@@ -42,14 +40,14 @@ MOMENTUM = (
         equations=(
             "w = (lr + ε) √t, 0 where lr = 0",
             "s ← s + w g;  v ← v + w g²",
-            "z = x0 - s / (v^(1/3) + ε)    (x0 = p before its first step)",
+            "z = x0 - s / (v^(1/3) + ε), x0 where v = ε = 0    (x0 = p before its first step)",
             "p ← momentum p + (1 - momentum) z",
         ),
         hyperparameters={
             "lr": lr(1e-2),
             "momentum": beta(0.9, "weight of the parameter in the average of points; 0: no buffer x0"),
             "weight_decay": weight_decay(),
-            "eps": replace(eps(1e-6, "added to the cube root, and to lr"), open_low=True),
+            "eps": eps(1e-6, "added to the cube root, and to lr"),
         },
         buffers={"grad_sum_sq": "", "s": "", "x0": "momentum"},
     ),

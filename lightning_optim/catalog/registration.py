@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Hyperparameter, Number, SameTypeAsDefault
@@ -35,6 +36,38 @@ class SharedOptionsMixin:
     """The default `weight_decay_mode`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class NotTaken(Hyperparameter):
+    """An option of every native optimizer that the constructor of a registered class does not take."""
+
+    cls: type
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the constructor takes it."""
+        return False
+
+    def check(self, value: Any, key: str) -> Any:
+        """The default.
+
+        Raises:
+            ConfigError: it is another value.
+        """
+        if value == self.default:
+            return value
+        name, cls = key.rsplit(".", 1)[-1], self.cls.__name__
+        raise ConfigError(
+            f"{key}: the constructor of {cls} does not take {name}. Add **options to the signature of "
+            f"{cls}.__init__ and pass them on: super().__init__(params, defaults, **options)"
+        )
+
+    def _convert(self, value: Any) -> NoReturn:
+        raise AssertionError("check does not convert")
+
+    def _describe(self) -> str:
+        return f"the default: the constructor of {self.cls.__name__} does not take it"
+
+
 def check_name(name: Any) -> None:
     """Check the name of an optimizer.
 
@@ -58,7 +91,8 @@ def describe_class(
 ) -> OptimizerInfo:
     """The registry entry of a class: a config may set what its constructor takes, with values of the defaults' types.
 
-    A subclass of `AdaptiveOptimizer` also accepts the options of every native optimizer.
+    A subclass of `AdaptiveOptimizer` also accepts the options of every native optimizer, if its constructor takes
+    `**options`.
 
     Args:
         name: its name in configs.
@@ -82,8 +116,12 @@ def describe_class(
     if issubclass(cls, SharedOptionsMixin):
         decay = decay or cls.default_mode
         specs |= {key: spec for key, spec in cls.hyperparameters.items() if key in specs}
-        specs.setdefault("weight_decay", COMMON_HYPERPARAMETERS["weight_decay"])
-        specs |= {**SHARED_OPTIONS, **decay_options(decay)}
+        options = {"weight_decay": COMMON_HYPERPARAMETERS["weight_decay"], **SHARED_OPTIONS, **decay_options(decay)}
+        for key, spec in options.items():
+            if key not in specs and not _takes_any_keyword(cls):
+                specs[key] = NotTaken(default=spec.default, optional=True, cls=cls)
+            elif key not in specs or key in SHARED_OPTIONS:
+                specs[key] = spec
     for key, spec in (hyperparameters or {}).items():
         if key not in specs:
             raise ConfigError(f"hyperparameters: {cls.__name__} takes no {key!r}. It takes {', '.join(specs)}")
@@ -102,6 +140,10 @@ def describe_class(
         decay=decay or (UNDECLARED_DECAY if "weight_decay" in specs else "none"),
         cls=cls,
     )
+
+
+def _takes_any_keyword(cls: type) -> bool:
+    return any(argument.kind is argument.VAR_KEYWORD for argument in inspect.signature(cls).parameters.values())
 
 
 def _read_signature(cls: type) -> dict[str, Hyperparameter]:

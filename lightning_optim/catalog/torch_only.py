@@ -113,6 +113,7 @@ TORCH = (
             "tolerance_change": Number(default=1e-9, low=0, help="stop when the loss or the parameters change by less"),
             "history_size": Number(default=100, low=1, integer=True, help="number of past updates stored"),
             "line_search_fn": Choice(default=None, options=("strong_wolfe",), optional=True, help="line search"),
+            "maximize": replace(MAXIMIZE, since="2.14", help=f"{MAXIMIZE.help}; torch >= 2.14"),
         },
         buffers={},
         decay="none",
@@ -162,7 +163,8 @@ TORCH = (
             "ns_steps": Number(default=5, low=1, high=99, integer=True, help="Newton-Schulz iterations"),
             "adjust_lr_fn": Choice(
                 default=None,
-                options=("original", "match_rms_adamw"),
+                options=("original", "match_rms_adamw", "spectral_unclamped"),
+                options_since={"spectral_unclamped": "2.14"},
                 optional=True,
                 help="how lr is adjusted to the parameter's shape; null: original",
             ),

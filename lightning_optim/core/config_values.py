@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,7 +29,8 @@ def to_yaml(value: Any) -> str:
 def to_plain(value: Any, key: str = "") -> Any:
     """A copy of a config value made of str, number, bool, list and dict only.
 
-    OmegaConf containers, numpy arrays and scalars, tuples and other mappings are converted.
+    OmegaConf containers, numpy arrays, tuples and other mappings are converted; and so is every other kind of real
+    number, such as a numpy integer or a fraction. A tensor stays one: it may be meant to change later.
 
     Args:
         value: the config value.
@@ -39,12 +41,22 @@ def to_plain(value: Any, key: str = "") -> Any:
     """
     if type(value).__module__.startswith("omegaconf"):
         return _from_omegaconf(value, key)
-    if type(value).__module__ == "numpy":
-        return value.tolist()
     if isinstance(value, Mapping):
         return {str(name): to_plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_plain(item, f"{key}[{index}]") for index, item in enumerate(value)]
+    return _to_plain_scalar(value)
+
+
+def _to_plain_scalar(value: Any) -> Any:
+    if type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, numbers.Integral):  # numpy's integers too: numpy registers them
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if type(value).__module__ == "numpy":  # arrays, numpy.bool, numpy.str_
+        return value.tolist()
     return value
 
 

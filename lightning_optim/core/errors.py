@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,8 @@ _SYNONYMS = {
     "freeze": "frozen",
     "types": "classes",
 }
+# Attributes of a module, of the generator `module.parameters()`, and of an optimizer.
+_CALL_ARGUMENT_MARKS = ("parameters", "__next__", "param_groups")
 # Shorter words are not matched as the prefix of a name.
 _MIN_PREFIX = 3
 
@@ -44,21 +46,45 @@ def prefix_errors(key: str) -> Iterator[None]:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def requires_name(example: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a factory's `__init__` so that a call without `name`, or with parameters before it, is explained.
+def explain_call(argument: str) -> str:
+    """What to type where a factory got the argument of its call in its constructor: from Python, or from a `partial`.
 
-    The second happens when a leftover `_partial_: true` passes the parameters to the factory's constructor.
+    Args:
+        argument: `module` or `optimizer`.
+    """
+    return (
+        f"the factory takes the {argument} when it is called, not when it is constructed. Type "
+        f"hydra.utils.instantiate(cfg)({argument}). If that is what the code does, a _partial_: true is left over in "
+        "the config. Type _partial_: false"
+    )
+
+
+def requires_name(example: str, argument: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorate a factory's `__init__` so that a call without `name`, or with something else in its place, is explained.
+
+    Args:
+        example: a name to type.
+        argument: what a factory is called with, `module` or `optimizer`. `hydra.utils.instantiate(cfg, module)`, and a
+            leftover `_partial_: true`, pass it to the constructor.
     """
 
     def decorate(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
         def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+            cls = type(self).__name__
             if args and "name" in kwargs:
+                if isinstance(args[0], str):
+                    raise ConfigError(f"name: given twice: {args[0]!r} and {kwargs['name']!r}. Remove one of them")
                 raise ConfigError(
-                    "name: given twice: a _partial_: true is left over in the config. Type _partial_: false"
+                    f"name: given twice, the first time as a {type(args[0]).__name__}: {explain_call(argument)}"
+                )
+            if args and any(hasattr(args[0], mark) for mark in _CALL_ARGUMENT_MARKS):
+                raise ConfigError(
+                    f"name: got a {type(args[0]).__name__}. The factory takes the name first, and the {argument} when "
+                    f"it is called. Type {cls}({example!r}, ...)({argument})"
                 )
             if not args and "name" not in kwargs:
-                raise ConfigError(f"name: {type(self).__name__} needs one, such as name: {example}")
+                raise ConfigError(f"name: {cls} needs one, such as name: {example}")
             init(self, *args, **kwargs)
 
         return checked_init
@@ -90,10 +116,36 @@ def format_choices(word: str, known: Iterable[str]) -> str:
     return f"{did_you_mean(word, known)} Available: {', '.join(known)}"
 
 
-def leftover_hint(key: str, owners: Iterable[str]) -> str:
-    """A hint that an unknown key belongs to other algorithms, and so may be left over from another config."""
+def leftover_hint(key: str, owners: Iterable[str], source: str = "") -> str:
+    """A hint that an unknown key belongs to other algorithms, and so may be left over from another config.
+
+    Args:
+        key: the unknown key.
+        owners: the names that have it.
+        source: the config that it comes from, and what to type; '' where that is not known.
+    """
     names = format_names(owners, 4)
-    return f" {key} belongs to {names}: left over from a config below?" if names else ""
+    return f" {key} belongs to {names}: left over from {source or 'a config below?'}" if names else ""
+
+
+def find_source(key: str, given: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The name of the config that a key is probably left over from.
+
+    What was given comes from the config with the most keys, all of which are given; if that one does not have the key,
+    the user has added it. A config of one key is no evidence.
+
+    Args:
+        key: an unknown key.
+        given: all keys and values.
+        configs: by name: keys and values. Of two with the same keys, the one with more of the given values is taken.
+    """
+    scores = {
+        name: (len(values), sum(given[other] == value for other, value in values.items()))
+        for name, values in configs.items()
+        if len(values) > 1 and values.keys() <= given.keys()
+    }
+    source = max(scores, key=scores.__getitem__, default=None)
+    return source if source is not None and key in configs[source] else None
 
 
 def format_names(names: Iterable[str], limit: int = 12) -> str:

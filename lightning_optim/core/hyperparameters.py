@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from .config_values import to_yaml
+from .config_values import to_plain, to_yaml
 from .errors import ConfigError, did_you_mean, format_choices
+from .text_values import explain_text, read_text
+from .version import is_torch_at_least, read_torch_version
 
 _INVALID = object()
 
@@ -19,6 +21,8 @@ class Hyperparameter(ABC):
     """A hyperparameter of an optimizer or a schedule; each subclass accepts one type of value."""
 
     REQUIRED: ClassVar[object] = object()
+    takes_text: ClassVar[bool] = False
+    """Whether a string is a value, and so not a number or a flag in quotes."""
 
     default: Any = REQUIRED
     """The value used where the config gives none; `REQUIRED` where it must give one."""
@@ -26,6 +30,8 @@ class Hyperparameter(ABC):
     """Whether `null` is allowed."""
     per_group: bool = True
     """Whether param groups may have different values."""
+    since: str = ""
+    """The version of torch whose class takes it first, such as 2.14; '' where every supported version does."""
     help: str = ""
     """One line for `lightning-optim show`, YAML comments and docstrings."""
 
@@ -38,22 +44,48 @@ class Hyperparameter(ABC):
         """The value, converted to the type that the algorithm uses.
 
         Args:
-            value: a config value.
+            value: a config value; numbers of numpy and the like are numbers.
             key: its config key; the error message starts with it.
 
         Raises:
-            ConfigError: the value has another type or is out of bounds.
+            ConfigError: the value has another type, is out of bounds, or the installed torch does not have it.
         """
+        value = to_plain(value, key)
         if value is None and self.optional:
             return None
         converted = self._convert(value)
         if converted is _INVALID:
-            raise ConfigError(f"{key}: got {value!r}, which is not {self.describe()}.{self._advice(value, key)}")
+            raise ConfigError(self._explain(value, key))
+        if (version := self._find_version(converted)) and not is_torch_at_least(version):
+            raise ConfigError(
+                f"{key}: {to_yaml(value)} needs torch >= {version}, and torch {read_torch_version()} is installed. "
+                f"Upgrade torch, or type {key.rsplit('.', 1)[-1]}: {to_yaml(self.default)}"
+            )
         return converted
 
     def describe(self) -> str:
         """The allowed values in words, e.g. 'a finite number >= 0 or null'."""
         return self._describe() + (" or null" if self.optional else "")
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the installed torch takes it; where not, only its default is allowed."""
+        return not self.since or is_torch_at_least(self.since)
+
+    def _find_version(self, converted: Any) -> str:
+        """The version of torch that the value needs; '' for any."""
+        return self.since if converted != self.default else ""
+
+    def _explain(self, value: Any, key: str) -> str:
+        """Why the value is refused, and what to type."""
+        is_tensor = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+        if is_tensor and self._convert(value.item()) is not _INVALID:
+            return f"{key}: got {value!r}, a tensor, not {self.describe()}. Type its number: value.item()"
+        meant = read_text(value)
+        is_allowed = (meant is None and self.optional) or self._convert(meant) is not _INVALID
+        is_spelled_out = repr(meant) != repr(value) and (is_allowed or not self.takes_text)
+        advice = f" {explain_text(value, meant, key)}" if is_spelled_out and is_allowed else self._advice(value, key)
+        return f"{key}: got {value!r}, which is {'text, ' if is_spelled_out else ''}not {self.describe()}.{advice}"
 
     def _advice(self, value: Any, key: str) -> str:
         """What to type instead, with a leading space."""
@@ -115,7 +147,19 @@ class Flag(Hyperparameter):
 class Choice(Hyperparameter):
     """One of a few strings."""
 
+    takes_text = True
     options: tuple[str, ...]
+    options_since: Mapping[str, str] = field(default_factory=dict)
+    """By option: the version of torch that has it first; options without one are in every supported version."""
+
+    @property
+    def available_options(self) -> tuple[str, ...]:
+        """Those that the installed torch has."""
+        since = self.options_since
+        return tuple(option for option in self.options if option not in since or is_torch_at_least(since[option]))
+
+    def _find_version(self, converted: Any) -> str:
+        return self.options_since.get(converted, super()._find_version(converted))
 
     def _advice(self, value: Any, key: str) -> str:
         return did_you_mean(str(value), self.options) or super()._advice(value, key)
@@ -124,12 +168,14 @@ class Choice(Hyperparameter):
         return value if isinstance(value, str) and value in self.options else _INVALID
 
     def _describe(self) -> str:
-        return f"one of {', '.join(self.options)}"
+        return f"one of {', '.join(self.available_options)}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Hyperparameter):
     """Any non-empty string."""
+
+    takes_text = True
 
     def _convert(self, value: Any) -> Any:
         return value if isinstance(value, str) and value else _INVALID
@@ -157,6 +203,9 @@ class Numbers(Hyperparameter):
         return f"a list of {len(self.items)}: {'; '.join(item.describe() for item in self.items)}"
 
 
+_POSITIVE = Number(default=1, low=1, integer=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class IncreasingIntegers(Hyperparameter):
     """A strictly increasing list of positive integers, of any length but zero."""
@@ -164,9 +213,10 @@ class IncreasingIntegers(Hyperparameter):
     def _convert(self, value: Any) -> Any:
         if not isinstance(value, (list, tuple)) or not value:
             return _INVALID
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in value):
+        integers = [_POSITIVE._convert(item) for item in value]
+        if any(item is _INVALID for item in integers):
             return _INVALID
-        return list(value) if sorted(set(value)) == list(value) else _INVALID
+        return integers if sorted(set(integers)) == integers else _INVALID
 
     def _describe(self) -> str:
         return "an increasing list of positive integers"
@@ -184,6 +234,7 @@ class Fields(Hyperparameter):
         Raises:
             ConfigError: it is not a mapping, a key is unknown, or a value is not allowed.
         """
+        value = to_plain(value, key)
         if isinstance(value, Mapping):
             for name in value:
                 if name not in self.items:

@@ -182,6 +182,12 @@ def _read_items(params: Any) -> Parameters:
     if all(isinstance(item, Tensor) for item in items):
         return Parameters(Parameter(name="", tensor=item, occurrences=()) for item in _deduplicate(items))
     for item in items:
+        if isinstance(item, Mapping):
+            raise ConfigError(
+                "params: it contains a dict. Param groups are made by rules in the config, for example "
+                "groups: {no_decay: {kinds: [bias, norm], weight_decay: 0}}. Pass the module, or its "
+                "named_parameters(): hydra.utils.instantiate(cfg)(module)"
+            )
         if not (
             isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], Tensor)
         ):

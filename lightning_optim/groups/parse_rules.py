@@ -13,6 +13,7 @@ from ..core.errors import ConfigError, format_choices, format_names, leftover_hi
 from ..core.hyperparameters import Flag, Hyperparameter, Number
 from ..schedule.override import parse_override
 from .patterns import check_pattern
+from .presets import find_preset
 from .rules import EFFECTS, OPTIONS, SCALES, AlgorithmSpec, Rule, check_name
 from .selectors import SELECTORS, Selector, parse_strings
 
@@ -78,8 +79,9 @@ def _parse_rule(
     """A rule without its spec; `info`: its own algorithm, `algorithms`: all that the config has."""
     key = f"groups.{name}"
     selector = Selector.parse(given, key)
+    from_preset = _hint_preset(selector, key)
     effects = {
-        str(effect): _parse_effect(str(effect), value, f"{key}.{effect}", info, algorithms)
+        str(effect): _parse_effect(str(effect), value, f"{key}.{effect}", info, algorithms, from_preset)
         for effect, value in given.items()
         if effect not in (*SELECTORS, *OPTIONS) and not (effect in EFFECTS and value is None)
     }
@@ -91,9 +93,7 @@ def _parse_rule(
         raise ConfigError(
             f"{key}.layer_decay: it needs layers. Type for example {key}.layers: backbone.encoder.layer.{{i}}"
         )
-    priority = given.get("priority", 0)
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        raise ConfigError(f"{key}.priority: got {priority!r}, which is not an integer. Type for example priority: 1")
+    priority = Number(default=1, integer=True).check(given.get("priority", 0), f"{key}.priority")
     allow_empty = Flag(default=True).check(given.get("allow_empty", False), f"{key}.allow_empty")
     return Rule(
         name=name,
@@ -149,8 +149,21 @@ def _parse_stem(stem: Any, effects: Mapping[str, Any], key: str) -> tuple[str, .
     return patterns
 
 
+def _hint_preset(selector: Selector, key: str) -> str:
+    """What to type where a rule of a preset does not fit the algorithm; '' where it is none."""
+    preset = find_preset(key, {name: values for name in SELECTORS if (values := getattr(selector, name))})
+    if preset is None:
+        return ""
+    return f" The rule is that of optimizer/groups/{' or '.join(preset.names)}: optimizer.{key}=null leaves it out."
+
+
 def _parse_effect(
-    effect: str, value: Any, key: str, info: OptimizerInfo | None, algorithms: Sequence[OptimizerInfo]
+    effect: str,
+    value: Any,
+    key: str,
+    info: OptimizerInfo | None,
+    algorithms: Sequence[OptimizerInfo],
+    from_preset: str,
 ) -> Any:
     """The value of one effect, checked for the rule's own algorithm, else for any algorithm of the config."""
     candidates = [info] if info else algorithms
@@ -167,9 +180,10 @@ def _parse_effect(
     allowed = dict.fromkeys(
         (*SELECTORS, *(name for candidate in candidates for name in _per_group(candidate)), *EFFECTS, *OPTIONS)
     )
+    leftover = leftover_hint(effect, algorithms_with(effect))
     raise ConfigError(
         f"{key}: a rule for {format_names((candidate.name for candidate in candidates), 4)} has no key {effect!r}."
-        f"{leftover_hint(effect, algorithms_with(effect))}{format_choices(effect, allowed)}"
+        f"{leftover}{from_preset if leftover else ''}{format_choices(effect, allowed)}"
     )
 
 

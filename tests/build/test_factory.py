@@ -150,7 +150,7 @@ def test_an_invalid_config_is_refused_when_the_factory_is_constructed(name, give
     check_message(caught, *parts)
 
 
-@pytest.mark.parametrize("lr", ["abc", "1e-3", -1, math.nan, math.inf, True, None, [1], {"a": 1}], ids=repr)
+@pytest.mark.parametrize("lr", ["abc", -1, math.nan, math.inf, True, None, [1], {"a": 1}], ids=repr)
 @pytest.mark.parametrize("key", ["lr", "groups.head.lr"])
 def test_an_invalid_lr_is_refused_by_its_key(key, lr):
     given = {"lr": lr} if key == "lr" else {"groups": {"head": {"params": "head", "lr": lr}}}

@@ -128,7 +128,7 @@ WRONG: dict[str, Case] = {
     "betas a number": top("betas", "0.95", "a list of 2", "betas: [0.9, 0.999]", betas=0.95),
     "betas out of bounds": top("betas", "[0.9, 1.0]", ">= 0 and < 1", "betas: [0.9, 0.999]", betas=[0.9, 1.0]),
     "eps negative": top("eps", "-1e-08", NUMBER, "eps: 1.0e-08", eps=-1e-8),
-    "weight_decay text": top("weight_decay", "'1e-2'", NUMBER, "weight_decay: 0.01", weight_decay="1e-2"),
+    "weight_decay text": top("weight_decay", "'1e-2'", NUMBER, "weight_decay: 1.0e-2", weight_decay="1e-2"),
     "amsgrad a number": top("amsgrad", "1", "true or false", "amsgrad: false", amsgrad=1),
     "mode misspelt": top(
         "weight_decay_mode", "'decoupeld'", "Did you mean 'decoupled'?", weight_decay_mode="decoupeld"
@@ -445,7 +445,26 @@ defaults:
 COMMAND_LINES: dict[str, tuple[list[str], str, list[str]]] = {
     "selector at the top": (["+optimizer.kinds=[bias]"], "kinds", BELONGS),
     "optimizer at the top": (["+optimizer.optimizer=muon"], "optimizer", BELONGS),
-    "left over from sgd": (["optimizer=sgd", "optimizer.name=adam"], "momentum", ["adam", "left over from"]),
+    "left over from sgd": (
+        ["optimizer=sgd", "optimizer.name=adam"],
+        "momentum",
+        ["adam", "left over from the config optimizer/sgd? Then choose optimizer=adam"],
+    ),
+    "left over from adamw_groups": (
+        ["optimizer.name=sgd"],
+        "betas",
+        ["left over from the config optimizer/adamw_groups? Then choose optimizer=sgd"],
+    ),
+    "left over from muon_adamw, with a value edited": (
+        ["optimizer=muon_adamw", "optimizer.name=lion", "optimizer.lr=1e-4"],
+        "eps",
+        ["left over from the config optimizer/muon_adamw? Then choose optimizer=lion"],
+    ),
+    "rule left over from adamw_groups": (
+        ["optimizer=rprop", "+optimizer/groups=[no_decay]"],
+        "groups.no_decay.weight_decay",
+        ["optimizer/groups/no_decay: optimizer.groups.no_decay=null leaves it out"],
+    ),
     "layers without a number": (
         ["optimizer=adamw_llrd", "optimizer.groups.depth.layers=backbone.layer"],
         "groups.depth.layers",

@@ -300,3 +300,70 @@ def test_a_rule_can_use_it_together_with_a_built_in_optimizer(tmp_path, swallows
 def test_hydra_instantiates_it_by_name(swallows) -> None:
     node = {"_target_": "lightning_optim.OptimizerFactory", "_partial_": False, "name": "swallows", "lr": 0.5}
     assert type(instantiate(node)(nn.Linear(2, 1))) is AcceptsAnything
+
+
+# Native classes whose constructors do not take **options
+
+
+class Bare(optim.AdaptiveOptimizer):
+    """Takes two hyperparameters, and no options."""
+
+    def __init__(self, params, lr=1e-3, weight_decay=0.0):
+        super().__init__(params, {"lr": lr}, weight_decay=weight_decay)
+
+    def step_param(self, state, group, grad, param):
+        param.sub_(grad, alpha=group["lr"])
+
+
+class WithoutDecay(Bare):
+    """Takes one."""
+
+    def __init__(self, params, lr=1e-3):
+        super().__init__(params, lr)
+
+
+class WithSome(optim.Lion):
+    """A subclass of a member that takes one of the options."""
+
+    def __init__(self, params, lr=1e-3, *, skip_nonfinite=False):
+        super().__init__(params, lr=lr, skip_nonfinite=skip_nonfinite)
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "expected"),
+    [
+        (Bare, {"weight_decay": 0.1}, {"weight_decay": 0.1, "skip_nonfinite": False}),
+        (Bare, {"skip_nonfinite": False}, {"weight_decay": 0.0}),
+        (WithoutDecay, {}, {"weight_decay": 0.0}),
+        (WithSome, {"skip_nonfinite": True}, {"skip_nonfinite": True}),
+    ],
+)
+def test_a_native_class_that_takes_no_options_builds_alone_and_in_a_composite(cls, given, expected) -> None:
+    register_optimizer("bare", cls)
+    net = nn.Linear(3, 2)
+    rule = {"kinds": ["bias"], "lr": 0.5}
+    alone = OptimizerFactory("bare", lr=0.1, **given, groups={"b": rule})(net)
+    composite = OptimizerFactory("adamw", groups={"b": {**rule, "optimizer": "bare", **given}})(net)
+    assert type(alone) is cls
+    for group, lr in ((alone.param_groups[0], 0.1), (alone.param_groups[1], 0.5), (composite.param_groups[1], 0.5)):
+        assert {key: group[key] for key in (*expected, "lr")} == {**expected, "lr": lr}
+    net(torch.ones(3)).sum().backward()
+    before = [param.detach().clone() for param in net.parameters()]
+    alone.step()
+    assert not any(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("cls", "given", "key"),
+    [
+        (Bare, {"skip_nonfinite": True}, "skip_nonfinite"),
+        (Bare, {"weight_decay_mode": "decoupled"}, "weight_decay_mode"),
+        (Bare, {"groups": {"b": {"kinds": ["bias"], "lookahead": {"k": 2}}}}, "groups.b.lookahead"),
+        (WithoutDecay, {"weight_decay": 0.1}, "weight_decay"),
+        (WithSome, {"maximize": True}, "maximize"),
+    ],
+)
+def test_an_option_that_a_native_class_does_not_take_says_what_to_add(cls, given, key) -> None:
+    register_optimizer("bare", cls)
+    with pytest.raises(ConfigError, match=rf"^{key}: .* Add \*\*options to the signature of {cls.__name__}.__init__"):
+        OptimizerFactory("bare", **given)(nn.Linear(3, 2))

@@ -1,7 +1,14 @@
 """ConfigError, and the helpers that word its messages."""
 
 from lightning_optim import ConfigError
-from lightning_optim.core.errors import did_you_mean, find_nearest, format_choices, format_names, leftover_hint
+from lightning_optim.core.errors import (
+    did_you_mean,
+    find_nearest,
+    find_source,
+    format_choices,
+    format_names,
+    leftover_hint,
+)
 
 NEAREST = {
     "misspelt": ("wieght_decay", ["lr", "weight_decay"], ["weight_decay"]),
@@ -41,3 +48,19 @@ def test_leftover_hint_names_the_owners_of_a_key():
         " rho belongs to adadelta, sophia_g: left over from a config below?"
     )
     assert leftover_hint("rho", []) == ""
+
+
+CONFIGS = {"few": {"lr": 1, "a": 2}, "many": {"lr": 1, "a": 2, "b": 3}, "other": {"lr": 1, "a": 9}, "one": {"z": 1}}
+
+
+def test_a_key_is_left_over_from_the_config_that_explains_most_of_the_keys():
+    for case, (key, given, expected) in {
+        "all of its keys": ("a", {"lr": 5, "a": 2}, "few"),
+        "the same keys, with other values": ("a", {"lr": 5, "a": 9}, "other"),
+        "more keys": ("b", {"lr": 1, "a": 2, "b": 3}, "many"),
+        "a key that the user has added": ("z", {"lr": 1, "a": 2, "z": 1}, None),
+        "a config of one key is no evidence": ("z", {"z": 1}, None),
+        "no config has all of its keys": ("b", {"lr": 1, "b": 3}, None),
+    }.items():
+        assert find_source(key, given, CONFIGS) == expected, case
+    assert leftover_hint("a", ["x"], "the config few? Then") == " a belongs to x: left over from the config few? Then"

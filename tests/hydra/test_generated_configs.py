@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from lightning_optim import OptimizerFactory, SchedulerFactory, list_optimizers, optimizer_info
+from lightning_optim.catalog.ready_configs import READY_CONFIGS
 from lightning_optim.schedule.catalog import SCHEDULES
 
 # The generator, and conf/ beside the package, are in the checkout only, not in a wheel.
@@ -47,7 +48,7 @@ def test_there_are_no_other_files(folder):
 
 
 def test_every_name_that_a_config_can_hold_has_its_file():
-    optimizers = {name for name in list_optimizers() if optimizer_info(name).is_built_in} | set(generate.READY_CONFIGS)
+    optimizers = {name for name in list_optimizers() if optimizer_info(name).is_built_in} | set(READY_CONFIGS)
     schedulers = {name for name, info in SCHEDULES.items() if not info.takes_function}
     expected = {str(Path("optimizer", f"{name}.yaml")) for name in optimizers}
     expected |= {str(Path("scheduler", f"{name}.yaml")) for name in schedulers}
@@ -59,8 +60,8 @@ def test_every_file_gives_a_factory_of_its_name():
         factory = instantiate(parse(text))
         assert type(factory) is (OptimizerFactory if path.startswith("optimizer") else SchedulerFactory), path
         name = Path(path).stem
-        ready = generate.READY_CONFIGS.get(name)
-        assert factory.name == (ready[0] if ready else name), path
+        ready = READY_CONFIGS.get(name)
+        assert factory.name == (ready.algorithm if ready else name), path
 
 
 def test_an_optimizers_file_has_every_default():
@@ -85,7 +86,8 @@ def test_a_schedules_file_has_every_argument():
         if info.takes_function:
             continue
         config = scheduler_config(name)
-        common = {"_target_", "_partial_", "name", "interval", "warmup_steps", "total_steps"}
+        lengths = {"interval", "warmup_steps", "warmup_fraction", "warmup_epochs", "total_steps"}
+        common = {"_target_", "_partial_", "name", "on_resume", *lengths}
         blocks = {"schedulers"} if info.takes_blocks else set()
         assert set(config) == common | blocks | set(info.hyperparameters), name
         assert config["_partial_"] is False, name

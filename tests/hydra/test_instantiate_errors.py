@@ -8,8 +8,10 @@ import pytest
 from hydra.errors import HydraException, InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import LightningModule
+from torch.nn import Linear
+from torch.optim import SGD
 
-from lightning_optim import ConfigError, configure_optimizers
+from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
 from tests.support.cases import every
 
 CONFIG = """
@@ -136,6 +138,52 @@ def test_a_config_error_is_the_cause_and_its_message_is_plain(mistake, app):
     assert type(cause) is ConfigError
     assert re.search(message, str(cause))
     assert lines[-2:] == [str(cause), f"full_key: {node}"], "plain, without ConfigError('...') around it"
+
+
+# The idiom of Hydra's users for torch's classes: instantiate(cfg, params=...).
+
+TYPE = r"Type hydra\.utils\.instantiate\(cfg\)\((module|optimizer)\)"
+CALLS = {
+    "params": ("optimizer", lambda cfg, net: instantiate(cfg, params=net.parameters()), "params"),
+    "params and lr": ("optimizer", lambda cfg, net: instantiate(cfg, lr=0.1, params=net.parameters()), "params"),
+    "params that are a module": ("optimizer", lambda cfg, net: instantiate(cfg, params=net), "params"),
+    "param groups": ("optimizer", lambda cfg, net: instantiate(cfg, params=[{"params": [net.weight]}]), "params"),
+    "by position": ("optimizer", lambda cfg, net: instantiate(cfg, net.parameters()), "name"),
+    "a module by position": ("optimizer", lambda cfg, net: instantiate(cfg, net), "name"),
+    "under another name": (
+        "optimizer",
+        lambda cfg, net: instantiate(cfg, model_params=net.parameters()),
+        "model_params",
+    ),
+    "a module under another name": ("optimizer", lambda cfg, net: instantiate(cfg, module=net), "module"),
+    "an optimizer": ("scheduler", lambda cfg, net: instantiate(cfg, optimizer=SGD(net.parameters())), "optimizer"),
+    "an optimizer by position": ("scheduler", lambda cfg, net: instantiate(cfg, SGD(net.parameters())), "name"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_what_belongs_into_the_call_is_refused_with_the_call_to_type(case, app):
+    node, call, key = CALLS[case]
+    with pytest.raises((InstantiationException, ConfigError)) as caught:
+        call(app.compose()[node], Linear(2, 2))
+    cause, _ = read_error(caught.value)
+    assert re.match(rf"{key}: .*{TYPE}", str(cause))
+
+
+def test_param_groups_in_the_call_are_refused_with_the_rule_to_type(app):
+    net = Linear(2, 2)
+    with pytest.raises(ConfigError, match=r"^params: it contains a dict\. .*groups: \{.*hydra\.utils\.inst"):
+        instantiate(app.compose().optimizer)([{"params": [net.weight], "weight_decay": 0.0}])
+
+
+@pytest.mark.parametrize(("cls", "argument"), [(OptimizerFactory, "module"), (SchedulerFactory, "optimizer")])
+def test_a_factory_that_is_constructed_like_the_class_of_torch_says_how(cls, argument):
+    net = Linear(2, 2)
+    first = net.parameters() if cls is OptimizerFactory else SGD(net.parameters())
+    with pytest.raises(ConfigError, match=rf"^name: got a \w+\. .*Type {cls.__name__}\('\w+', \.\.\.\)\({argument}\)$"):
+        cls(first, lr=0.1)
+    with pytest.raises(ConfigError, match=r"^name: given twice: 'adam' and 'sgd'\. Remove one of them$"):
+        cls("adam", name="sgd")
 
 
 # A `_partial_: true` left over from a config below.

@@ -12,6 +12,7 @@ import pytest
 from lightning_optim import optim
 from lightning_optim.catalog.built_in import BUILT_IN
 from lightning_optim.catalog.common import SHARED_OPTIONS
+from lightning_optim.optim.extra_keys import EXTRA_GROUP_KEYS
 
 ROOT = Path(__file__).parents[2]
 STUB = Path(optim.__file__).with_name("__init__.pyi")
@@ -108,7 +109,9 @@ def test_the_stub_has_the_classes_arguments_defaults_and_methods_of_the_family()
 def test_the_options_of_the_stub_are_those_of_every_class() -> None:
     body = CLASSES["_Options"].body
     keys = {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
-    assert keys | {"weight_decay_mode"} == SHARED_OPTIONS.keys()
-    assert {SHARED_OPTIONS[key].default for key in keys} == {False, None}, "as its docstring says"
+    assert keys | {"weight_decay_mode"} == {*SHARED_OPTIONS, EXTRA_GROUP_KEYS}
+    assert {SHARED_OPTIONS[key].default for key in keys & SHARED_OPTIONS.keys()} == {False, None}, (
+        "as its docstring says"
+    )
     docs = [node for node in body if isinstance(node, ast.Expr)]
     assert len(docs) == len(keys) + 1, "one for the class and one below each key"
