@@ -13,7 +13,11 @@ from .read_factory import read_factory
 
 
 def scheduler_config(
-    optimizer: Optimizer, scheduler: SchedulerFactory | Mapping[str, Any] | None, run_length: Callable[[str], int]
+    optimizer: Optimizer,
+    scheduler: SchedulerFactory | Mapping[str, Any] | None,
+    run_length: Callable[[str], int],
+    steps_per_epoch: Callable[[], int],
+    position: Callable[[str], int] | None = None,
 ) -> dict[str, Any] | None:
     """Lightning's scheduler dict; None where every lr is constant.
 
@@ -23,9 +27,11 @@ def scheduler_config(
             `schedule` of its own.
         run_length: from an interval, `step` or `epoch`, to how many of them the run has; called only where the
             schedule needs it.
+        steps_per_epoch: gives the number of optimizer steps in an epoch; called as seldom.
+        position: from an interval to how many of them a resumed run has done; None if nobody knows.
 
     Raises:
-        ConfigError: from the scheduler's factory, or from `run_length`.
+        ConfigError: from the scheduler's factory, from `run_length` or from `steps_per_epoch`.
     """
     if scheduler is None:
         if all(SCHEDULE not in group for group in optimizer.param_groups):
@@ -33,4 +39,5 @@ def scheduler_config(
         scheduler = SchedulerFactory("constant", factor=1.0)
     scheduler = read_factory("scheduler", scheduler, SchedulerFactory)
     total_steps = run_length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
-    return scheduler.config(optimizer, total_steps)
+    known = {"steps_per_epoch": steps_per_epoch()} if scheduler.needs_steps_per_epoch_for(optimizer) else {}
+    return scheduler.config(optimizer, total_steps, position=position, **known)

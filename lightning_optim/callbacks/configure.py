@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..build.factory import OptimizerFactory
 from ..build.optimizer import build_optimizer
 from ..build.read_factory import read_factory
 from ..build.scheduler_config import scheduler_config
+from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
 from ..schedule.factory import SchedulerFactory
 from .lightning_internals import attached_trainer
 from .print_table import print_table
-from .run_length import get_run_length
+from .run_length import get_position, get_run_length, get_steps_per_epoch
 from .strategies import rebuild_ddp_reducer
+from .suggested_lr import apply_suggestion
+from .tuner_hook import hook_tuners
+from .unfreeze import StagedUnfreeze
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
     from torch.optim import Optimizer
+
+    from ..stages.stages import Stage
 
 
 def configure_optimizers(
@@ -50,19 +58,44 @@ def configure_optimizers(
         ...     def configure_optimizers(self):
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
     """
+    trainer = attached_trainer(module)
     factory = read_factory("optimizer", optimizer, OptimizerFactory)
     num_trainable = _count_trainable(module)
-    plan = factory.plan(module)
+    plan = plan_with_stages(factory, _claimed_stages(trainer), module)
     built = build_optimizer(plan)
-    trainer = attached_trainer(module)
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
+        hook_tuners(trainer)
     print_table(built, plan.table())
+    apply_suggestion(module, built, next(iter(plan.specs.values())).hyperparameters["lr"])
     # A `frozen: true` rule has changed what DDP has to average.
     if num_trainable != _count_trainable(module) and trainer is not None:
         rebuild_ddp_reducer(trainer)
-    config = scheduler_config(built, scheduler, lambda interval: get_run_length(module.trainer, interval))
+    if scheduler is not None and getattr(trainer, "fast_dev_run", False):
+        scheduler = _for_fast_dev_run(read_factory("scheduler", scheduler, SchedulerFactory))
+    config = scheduler_config(
+        built,
+        scheduler,
+        lambda interval: get_run_length(module.trainer, interval),
+        lambda: get_steps_per_epoch(module.trainer),
+        partial(get_position, trainer) if trainer and module.automatic_optimization else None,
+    )
     return {"optimizer": built} if config is None else {"optimizer": built, "lr_scheduler": config}
+
+
+def _for_fast_dev_run(scheduler: SchedulerFactory) -> SchedulerFactory:
+    """The schedule, which accepts a checkpoint of another length: that of a fast dev run is made up."""
+    if scheduler.on_resume != "continue":
+        return scheduler
+    changed = copy(scheduler)
+    changed.on_resume = "extend"
+    return changed
+
+
+def _claimed_stages(trainer: Trainer | None) -> list[Stage]:
+    """The stages of the trainer's callbacks, with the parameters that they claim in this fit."""
+    callbacks = getattr(trainer, "callbacks", [])
+    return [stage for callback in callbacks if isinstance(callback, StagedUnfreeze) for stage in callback.stages]
 
 
 def _count_trainable(module: LightningModule) -> int:

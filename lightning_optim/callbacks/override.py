@@ -37,14 +37,14 @@ class OptimizerOverride(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Install the override before the strategy calls `configure_optimizers`."""
         if stage == "fit":
-            ConfigureOptimizersHook.install(pl_module).replace(
+            ConfigureOptimizersHook.install(trainer, pl_module).replace(
                 lambda: configure_optimizers(pl_module, self.optimizer, self.scheduler)
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the module's own `configure_optimizers`."""
-        ConfigureOptimizersHook.remove(pl_module)
+        ConfigureOptimizersHook.remove(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore it after an error too: Lightning calls no teardown then."""
-        ConfigureOptimizersHook.remove(pl_module)
+        ConfigureOptimizersHook.remove(trainer)

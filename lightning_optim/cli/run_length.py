@@ -63,10 +63,22 @@ class RunLength:
             return
         if scheduler is not None and scheduler.interval == "epoch":
             raise _unknown_epoch(f"{scheduler.name} steps once an epoch")
+        if scheduler is not None and scheduler.needs_steps_per_epoch:
+            raise _unknown_epoch("warmup_epochs counts them")
         unpredictable = Timetable(stages).unpredictable
         for stage in stages:
             if stage.trigger.counts_epochs and stage not in unpredictable:
                 raise _unknown_epoch(f"{stage.key} thaws by epochs")
+
+    def epoch_length(self) -> int:
+        """The number of optimizer steps in an epoch.
+
+        Raises:
+            ConfigError: the config does not determine it.
+        """
+        if self.steps_per_epoch is None:
+            raise _unknown_epoch("warmup_epochs counts them")
+        return self.steps_per_epoch
 
     def epoch_of(self, step: int) -> int:
         """The epoch of an optimizer step, both counted from 0; 0 if the length of an epoch is unknown."""

@@ -22,6 +22,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from ..build.factory import OptimizerFactory
 from ..build.optimizer import build_optimizer
 from ..build.scheduler_config import scheduler_config
+from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError, prefix_errors
 from ..groups.plan import Plan
 from ..schedule.factory import SchedulerFactory
@@ -87,10 +88,10 @@ def simulate(
     Raises:
         ConfigError: as at the start of the run.
     """
-    plan, skeleton = _without_storage(optimizer.plan(module))
+    plan, skeleton = _without_storage(plan_with_stages(optimizer, stages, module))
     built = build_optimizer(plan)
     with prefix_errors(key):
-        scheduler_dict = scheduler_config(built, scheduler, length.total) or {}
+        scheduler_dict = scheduler_config(built, scheduler, length.total, length.epoch_length) or {}
     unpredictable = {stage.name: str(stage.trigger) for stage in Timetable(stages).unpredictable}
     timetable = Timetable([_simulated(stage, is_predictable=stage.name not in unpredictable) for stage in stages])
     staged = None
@@ -167,14 +168,14 @@ def _run(
         for step in range(total):
             epoch = length.epoch_of(step)
             if staged is not None:
-                for stage in timetable.thaw_due(Clock(epoch=epoch, step=step, total_steps=total)):
+                for stage in timetable.thaw_due(Clock(epoch=epoch, step=step, fraction=step / total)):
                     staged.thaw(stage.name)
                     thaws[stage.name] = step
                 staged.sync()
             for group in optimizer.param_groups:
                 curves[group["name"]].lr[step] = group["lr"]
             if staged is not None:
-                staged.after_step()
+                staged.count_step()
             if scheduler_dict and (scheduler_dict["interval"] == "step" or length.ends_epoch(step)):
                 _step_scheduler(scheduler_dict, step)
     return thaws

@@ -8,6 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
+from .catalog import FLOORS
 
 
 def resolve_curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: int) -> dict[str, Any]:
@@ -60,3 +61,40 @@ def resolve_cycle_arguments(optimizer: Optimizer, arguments: Mapping[str, Any]) 
             f"cycle_momentum: {type(optimizer).__name__} has neither momentum nor betas. Type cycle_momentum: false"
         )
     return {"max_lr": peaks, "cycle_momentum": has_momentum if cycle is None else cycle}
+
+
+def resolve_floor(optimizer: Optimizer, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with one lowest lr: torch's own, or `final_scale`, a fraction of each group's peak.
+
+    ReduceLROnPlateau gets `final_scale` as a `min_lr` by group. For other schedules it stays in the arguments, without
+    torch's `eta_min`, and a curve of ours takes it.
+
+    Args:
+        optimizer: whose groups are driven.
+        arguments: of the schedule; those without a lowest lr are returned as they are.
+
+    Raises:
+        ConfigError: the lowest lr is above the lr of a group, which would rise to it.
+    """
+    floor = next((key for key in FLOORS if key in arguments), None)
+    if floor is None:
+        return arguments
+    given = {key: value for key, value in arguments.items() if key not in (floor, "final_scale")}
+    # torch takes `initial_lr` as the peak where a schedule before this one in a sequence has changed lr.
+    peaks = [(group.get("name", "?"), float(group.get("initial_lr", group["lr"]))) for group in optimizer.param_groups]
+    scale = arguments["final_scale"]
+    if scale is not None:
+        return (
+            {**given, "min_lr": [scale * peak for _, peak in peaks]}
+            if floor == "min_lr"
+            else {**given, "final_scale": scale}
+        )
+    for name, peak in peaks:
+        if arguments[floor] > peak:
+            lowest = min(peak for _, peak in peaks)
+            raise ConfigError(
+                f"{floor}: {arguments[floor]:g} is above the lr {peak:g} of group {name!r}, which is its peak. "
+                f"Type final_scale: 0.01 and {floor}: 0, for a fraction of each group's own lr, or {floor}: "
+                f"{lowest / 10:g}"
+            )
+    return {**given, floor: arguments[floor]}

@@ -30,6 +30,11 @@ class SchedulerByGroup(LRScheduler):
         self._schedulers = list(schedulers)
 
     @property
+    def curves(self) -> list[LRScheduler]:
+        """The scheduler of each curve."""
+        return list(self._schedulers)
+
+    @property
     def last_epoch(self) -> int:  # type: ignore[override]
         """The number of steps taken."""
         return max(num_steps(scheduler.state_dict()) for scheduler in self._schedulers)

@@ -32,6 +32,8 @@ class ScheduleInfo:
     """Whether it is built from other schedules, given under `schedulers`."""
     takes_function: bool = False
     """Whether it takes a Python function, which a config cannot hold."""
+    scaled_path: str | None = None
+    """Import path of the curve that takes its place where `final_scale` is set."""
 
 
 def schedule_info(name: str) -> ScheduleInfo:
@@ -64,6 +66,11 @@ def _steps(default: object, low: int = 0, *, optional: bool = False, help: str) 
 
 _GAMMA = Number(default=0.1, low=0, open_low=True, help="factor")
 _ETA_MIN = Number(default=0.0, low=0, help="lowest lr, the same for every group")
+_FLOOR_SCALE = Number(
+    default=None, low=0, high=1, optional=True, help="or: lowest lr as a fraction of each group's peak"
+)
+FLOORS = ("eta_min", "min_lr")
+"""The arguments that are a lowest lr, the same for every group; `final_scale` may be given in their place."""
 _CYCLE_MOMENTUM = Flag(default=None, optional=True, help="also cycle momentum or beta1; null: where a group has it")
 _FINAL_SCALE = Number(default=0.0, low=0, high=1, help="final lr as a fraction of the peak")
 _BASE_MOMENTUM = Number(default=0.85, low=0, high=1, help="momentum at the peak lr")
@@ -135,8 +142,10 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             hyperparameters={
                 "T_max": _steps(None, 1, optional=True, help="steps; null: the whole run"),
                 "eta_min": _ETA_MIN,
+                "final_scale": _FLOOR_SCALE,
             },
             length_argument="T_max",
+            scaled_path=_curve("CosineAnnealing"),
         ),
         ScheduleInfo(
             name="cosine_annealing_warm_restarts",
@@ -146,7 +155,9 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "T_0": Number(low=1, integer=True, help="steps until the first restart"),
                 "T_mult": _steps(1, 1, help="factor on the length at each restart"),
                 "eta_min": _ETA_MIN,
+                "final_scale": _FLOOR_SCALE,
             },
+            scaled_path=_curve("CosineWarmRestarts"),
         ),
         ScheduleInfo(
             name="cyclic",
@@ -197,6 +208,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "threshold_mode": Choice(default="rel", options=("rel", "abs")),
                 "cooldown": _steps(0, help="steps to wait after a drop"),
                 "min_lr": Number(default=0.0, low=0, help="lowest lr, the same for every group"),
+                "final_scale": _FLOOR_SCALE,
                 "eps": Number(default=1e-8, low=0, help="smallest change of lr that is applied"),
             },
             composable=False,

@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, format_choices, leftover_hint, requires_name
+from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
-from .catalog import SCHEDULES, ScheduleInfo, schedule_info, schedules_with
+from .catalog import FLOORS, SCHEDULES, ScheduleInfo, schedule_info, schedules_with
+from .warmup import WARMUP_SPECS, check_warmup
 
 _INTERVALS = ("step", "epoch")
+_ON_RESUME = ("continue", "extend", "restart")
+OF_THE_RUN = ("interval", "on_resume")
+"""What holds for the whole run, and so for every block and every rule."""
 _PEAK_ARGUMENTS = ("max_lr", "max_lrs")
 _LENGTH_ARGUMENTS = ("epochs", "steps_per_epoch")
 
@@ -19,20 +23,31 @@ _LENGTH_ARGUMENTS = ("epochs", "steps_per_epoch")
 class ScheduleConfig:
     """The checked config of one schedule; `SchedulerFactory` documents the arguments."""
 
-    @requires_name(example="warmup_cosine")
+    # Factories pickled by older versions have no such attributes.
+    warmup_fraction: float | None = None
+    warmup_epochs: float | None = None
+    on_resume: str = "continue"
+
+    @requires_name(example="warmup_cosine", argument="optimizer")
     def __init__(
         self,
         name: str,
         *,
         interval: str = "step",
         warmup_steps: int = 0,
+        warmup_fraction: float | None = None,
+        warmup_epochs: float | None = None,
         total_steps: int | None = None,
+        on_resume: str = "continue",
         **hyperparameters: Any,
     ) -> None:
         self.name = name
         self.interval = interval
         self.warmup_steps = warmup_steps
+        self.warmup_fraction = warmup_fraction
+        self.warmup_epochs = warmup_epochs
         self.total_steps = total_steps
+        self.on_resume = on_resume
         self.hyperparameters: dict[str, Any] = {key: to_plain(value) for key, value in hyperparameters.items()}
         self._check()
 
@@ -42,10 +57,27 @@ class ScheduleConfig:
         return schedule_info(self.name)
 
     @property
+    def warmup(self) -> dict[str, Any]:
+        """The values of the keys that give the length of the warm-up."""
+        return {key: getattr(self, key) for key in WARMUP_SPECS}
+
+    @property
+    def has_warmup(self) -> bool:
+        """Whether there is a warm-up."""
+        return any(self.warmup.values())
+
+    @property
+    def needs_steps_per_epoch(self) -> bool:
+        """Whether the schedule depends on the number of optimizer steps in an epoch."""
+        return bool(self.warmup_epochs) and self.interval == "step"
+
+    @property
     def needs_total_steps(self) -> bool:
         """Whether the schedule depends on the length of the run and the config does not set it."""
         if self.total_steps is not None:
             return False
+        if self.warmup_fraction:
+            return True
         if self.info.takes_blocks:
             return any(block.needs_total_steps for block in self._blocks_without_length())
         return self.info.length_argument is not None and self.hyperparameters.get(self.info.length_argument) is None
@@ -78,7 +110,9 @@ class ScheduleConfig:
             ConfigError: the result is not a valid schedule.
         """
         if "name" not in override:
-            own = {"warmup_steps": self.warmup_steps, "total_steps": self.total_steps, **self.hyperparameters}
+            own = {"total_steps": self.total_steps, **self.hyperparameters}
+            if not override.keys() & WARMUP_SPECS.keys():
+                own |= self.warmup
             return ScheduleConfig(**{**own, **override, "name": self.name, "interval": self.interval})
         defaults = {"factor": 1.0} if override["name"] == "constant" else {}
         return ScheduleConfig(**{**defaults, **override, "interval": self.interval})
@@ -88,6 +122,8 @@ class ScheduleConfig:
         return self.blocks()[-1:] if self.name == "sequential" else self.blocks()
 
     def _takes_total_steps(self) -> bool:
+        if self.warmup_fraction:
+            return True
         if self.info.takes_blocks:
             return any(block._takes_total_steps() for block in self._blocks_without_length())
         return self.info.length_argument is not None
@@ -99,7 +135,12 @@ class ScheduleConfig:
             raise ConfigError(
                 f"interval: there is no interval {self.interval!r}.{format_choices(str(self.interval), _INTERVALS)}"
             )
-        self.warmup_steps = Number(default=0, low=0, integer=True).check(self.warmup_steps, "warmup_steps")
+        if self.on_resume not in _ON_RESUME:
+            raise ConfigError(
+                f"on_resume: there is no {self.on_resume!r}.{format_choices(str(self.on_resume), _ON_RESUME)}"
+            )
+        for key, value in check_warmup(self.warmup).items():
+            setattr(self, key, value)
         total_steps = Number(default=1000, low=1, integer=True, optional=True)
         self.total_steps = total_steps.check(self.total_steps, "total_steps")
         for key, spec in info.hyperparameters.items():
@@ -123,10 +164,7 @@ class ScheduleConfig:
         ]
         for key in self.hyperparameters:
             if key == "optimizer":
-                raise ConfigError(
-                    "optimizer: the factory takes it when it is called, not when it is constructed: a _partial_: true "
-                    "is left over in the config. Type _partial_: false"
-                )
+                raise ConfigError(f"optimizer: {explain_call('optimizer')}")
             if key in _PEAK_ARGUMENTS:
                 raise ConfigError(
                     f"{key}: not accepted, because each group's lr is its peak. Set optimizer.lr, and remove {key}"
@@ -134,11 +172,22 @@ class ScheduleConfig:
             if key in _LENGTH_ARGUMENTS:
                 raise ConfigError(f"{key}: not accepted. Type total_steps, or let the trainer give the run's length")
             if key not in known:
-                everything = [*known, "interval", "warmup_steps", "total_steps"]
+                everything = [*known, "interval", *WARMUP_SPECS, "total_steps", "on_resume"]
                 raise ConfigError(
                     f"{key}: {self.name} has no argument {key!r}."
-                    f"{leftover_hint(key, schedules_with(key))}{format_choices(key, everything)}"
+                    f"{leftover_hint(key, schedules_with(key), self._explain_source(key))}"
+                    f"{format_choices(key, everything)}"
                 )
+
+    def _explain_source(self, key: str) -> str:
+        """The config that a key is left over from, where the schedule was changed by `name`; '' where it is none."""
+        configs = {
+            name: {k: spec.default for k, spec in info.hyperparameters.items()} for name, info in SCHEDULES.items()
+        }
+        source = find_source(key, self.hyperparameters, configs)
+        if source is None:
+            return ""
+        return f"the config scheduler/{source}? Then choose scheduler={self.name} instead of setting name: {self.name}."
 
     def _check_blocks(self) -> None:
         given = self.hyperparameters.get("schedulers")
@@ -150,30 +199,50 @@ class ScheduleConfig:
         for index, (raw, block) in enumerate(zip(given, self.blocks(), strict=True)):
             if not block.info.composable:
                 raise ConfigError(f"schedulers[{index}].name: {block.name} cannot be a block of {self.name}")
-            if self.name == "chained" and (block.warmup_steps or not block.info.chainable):
-                raise ConfigError(
-                    f"schedulers[{index}].{'warmup_steps' if block.warmup_steps else 'name'}: {block.name} sets the lr "
-                    "at each step, while chained multiplies the factors of its blocks"
-                )
-            if "interval" in raw:
-                raise ConfigError(
-                    f"schedulers[{index}].interval: all blocks have the interval of {self.name}. Move it there"
-                )
+            if self.name == "chained":
+                reason = block._reason_not_to_chain()
+                if reason:
+                    raise ConfigError(
+                        f"schedulers[{index}].{reason}: {block.name} sets the lr at each step, while chained "
+                        "multiplies the factors of its blocks"
+                    )
+            for key in ("warmup_fraction", "warmup_epochs"):
+                if raw.get(key):
+                    raise ConfigError(f"schedulers[{index}].{key}: not inside a block. Type warmup_steps: 500")
+            for key in OF_THE_RUN:
+                if key in raw:
+                    raise ConfigError(
+                        f"schedulers[{index}].{key}: all blocks have the {key} of {self.name}. Move it there"
+                    )
         if self.name == "sequential" and len(given) != len(self.hyperparameters["milestones"]) + 1:
             raise ConfigError(
                 f"milestones: {len(given)} schedulers need {len(given) - 1} milestones, not "
                 f"{len(self.hyperparameters['milestones'])}"
             )
 
+    def _reason_not_to_chain(self) -> str | None:
+        """The key that makes the schedule set the lr, where a block of `chained` must multiply it."""
+        if self.has_warmup:
+            return next(key for key, value in self.warmup.items() if value)
+        if self.info.scaled_path is not None and self.hyperparameters.get("final_scale") is not None:
+            return "final_scale"
+        return None if self.info.chainable else "name"
+
     def _check_lengths(self, info: ScheduleInfo) -> None:
         """Check that warm-up and `total_steps` are set where needed, and not set where unused."""
-        if info.needs_warmup and not self.warmup_steps:
+        if info.needs_warmup and not self.has_warmup:
             raise ConfigError(f"warmup_steps: {self.name} needs a warm-up. Type for example warmup_steps: 4000")
-        if self.warmup_steps and not info.takes_warmup_steps and not info.composable:
-            raise ConfigError(f"warmup_steps: {self.name} takes none. Type warmup_steps: 0, or another schedule")
+        if self.has_warmup and not info.takes_warmup_steps and not info.composable:
+            key = next(key for key, value in self.warmup.items() if value)
+            none = 0 if key == "warmup_steps" else "null"
+            raise ConfigError(f"{key}: {self.name} takes none. Type {key}: {none}, or another schedule")
+        floor = next((key for key in FLOORS if self.hyperparameters.get(key)), None)
+        if floor and self.hyperparameters.get("final_scale") is not None:
+            raise ConfigError(f"final_scale: {floor} sets the lowest lr too. Type {floor}: 0 or final_scale: null")
         if self.total_steps is None:
             return
-        if info.length_argument and self.hyperparameters.get(info.length_argument) is not None:
+        length_is_set = info.length_argument and self.hyperparameters.get(info.length_argument) is not None
+        if length_is_set and not self.warmup_fraction:
             raise ConfigError(
                 f"total_steps: {info.length_argument} sets the same length. Type total_steps: null, or "
                 f"{info.length_argument}: null"
@@ -182,16 +251,24 @@ class ScheduleConfig:
             raise ConfigError(f"total_steps: {self.name} does not depend on it. Type total_steps: null")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ScheduleConfig) and vars(self) == vars(other)
+        return isinstance(other, ScheduleConfig) and self._fields() == other._fields()
 
     def __hash__(self) -> int:
         return hash(repr(self))
 
     def __repr__(self) -> str:
-        lengths = {"interval": self.interval, "warmup_steps": self.warmup_steps, "total_steps": self.total_steps}
-        arguments = {**lengths, **self.hyperparameters}
+        rarely_set = ("warmup_fraction", "warmup_epochs", "on_resume")
+        arguments = {
+            key: value
+            for key, value in self._fields().items()
+            if key != "name" and not (key in rarely_set and value == getattr(ScheduleConfig, key))
+        }
         formatted = [repr(self.name), *(f"{key}={value!r}" for key, value in arguments.items())]
         return f"{type(self).__name__}({', '.join(formatted)})"
+
+    def _fields(self) -> dict[str, Any]:
+        lengths = {"interval": self.interval, **self.warmup, "total_steps": self.total_steps}
+        return {"name": self.name, **lengths, "on_resume": self.on_resume, **self.hyperparameters}
 
 
 @contextmanager

@@ -97,3 +97,31 @@ class InverseSqrt:
     def __call__(self, t: int) -> float:
         done = max(0, t - self.warmup_steps)
         return warmup(t, self.warmup_steps) * math.sqrt(self.timescale / (done + self.timescale))
+
+
+@dataclass
+class CosineAnnealing:
+    """torch's CosineAnnealingLR with a fraction of the peak in place of `eta_min`; it rises again after `T_max`."""
+
+    T_max: int
+    final_scale: float
+
+    def __call__(self, t: int) -> float:
+        return self.final_scale + (1 - self.final_scale) * (1 + math.cos(math.pi * t / self.T_max)) / 2
+
+
+@dataclass
+class CosineWarmRestarts:
+    """torch's CosineAnnealingWarmRestarts with a fraction of the peak in place of `eta_min`."""
+
+    T_0: int
+    T_mult: int
+    final_scale: float
+
+    def __call__(self, t: int) -> float:
+        length = self.T_0
+        if self.T_mult == 1:
+            t %= length
+        while t >= length:
+            t, length = t - length, length * self.T_mult
+        return self.final_scale + (1 - self.final_scale) * (1 + math.cos(math.pi * t / length)) / 2

@@ -9,12 +9,11 @@ from ..core.config_values import to_plain, to_yaml
 from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Number
 from .catalog import SCHEDULES
+from .config import OF_THE_RUN
 from .factory import SchedulerFactory
+from .warmup import WARMUP_SPECS, check_warmup
 
-_LENGTHS = {
-    "warmup_steps": Number(default=100, low=0, integer=True),
-    "total_steps": Number(default=1000, low=1, integer=True, optional=True),
-}
+_LENGTHS = {**WARMUP_SPECS, "total_steps": Number(default=1000, low=1, integer=True, optional=True)}
 _EXAMPLE = "schedule: constant, or schedule: {warmup_steps: 500}"
 
 
@@ -34,13 +33,15 @@ def parse_override(given: Any, key: str) -> dict[str, Any]:
     override = {"name": given} if isinstance(given, str) else to_plain(given)
     if not isinstance(override, Mapping) or not override:
         raise ConfigError(f"{key}: got {given!r}, which is not a schedule. Type for example {_EXAMPLE}")
-    if "interval" in override:
-        raise ConfigError(f"{key}.interval: it is the same for all groups. Set it in the scheduler's config")
+    for of_the_run in OF_THE_RUN:
+        if of_the_run in override:
+            raise ConfigError(f"{key}.{of_the_run}: it is the same for all groups. Set it in the scheduler's config")
     if "name" in override:
         _check_named(override, key)
         return dict(override)
     for argument, value in override.items():
         _check_argument(str(argument), value, f"{key}.{argument}")
+    check_warmup(override, f"{key}.")
     return dict(override)
 
 

@@ -9,6 +9,10 @@ import torch
 from torch import Tensor
 
 _MOMENTUM_KEYS = ("betas", "momentum")
+INITIAL_LR = "initial_lr"
+"""The key by which a group shows that a scheduler drives it: torch's schedulers, but for ReduceLROnPlateau, add it."""
+SCHEDULER_KEYS = (INITIAL_LR, "max_lr", "min_lr", "max_momentum", "base_momentum")
+"""The keys that torch's schedulers add to a group."""
 
 
 def copy_group(group: dict[str, Any]) -> dict[str, Any]:
@@ -25,6 +29,11 @@ def set_value(group: dict[str, Any], key: str, value: Any) -> None:
             group[key].fill_(value)
     else:
         group[key] = value
+
+
+def copy_value(value: Any) -> Any:
+    """The value; a clone of a tensor."""
+    return value.clone() if isinstance(value, Tensor) else value
 
 
 def momentum_keys(group: Mapping[str, Any]) -> list[str]:

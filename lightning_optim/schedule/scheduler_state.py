@@ -6,12 +6,15 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import SCHEDULE
 from .optimizer_marks import mark_moved_groups, moved_groups
 from .param_group_values import set_value
+
+# Their lr and momentum depend on `last_epoch` alone, and not on the values before.
+_CLOSED_FORM = (CyclicLR, LambdaLR, OneCycleLR)
 
 
 def saved_curves(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -28,6 +31,8 @@ def saved_curves(state_dict: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def num_steps(state: Mapping[str, Any]) -> int:
     """The number of steps a saved scheduler has taken; torch's ChainedScheduler keeps it only in its parts."""
+    if "curves" in state:
+        return max(num_steps(curve["state"]) for curve in state["curves"])
     if "last_epoch" in state:
         return int(state["last_epoch"])
     return max(num_steps(inner) for inner in state["_schedulers"])
@@ -51,9 +56,32 @@ def advance(scheduler: LRScheduler, steps: int, names: Sequence[str]) -> None:
         )
     for group, lr in zip(scheduler.optimizer.param_groups, scheduler._last_lr, strict=True):
         set_value(group, "lr", lr)  # the loaded optimizer has the lr of the other curve
+    take_steps(scheduler, steps)
+    mark_moved_groups(scheduler.optimizer, moved_groups(scheduler.optimizer) - set(names))
+
+
+def take_steps(scheduler: LRScheduler, steps: int) -> None:
+    """Bring a new scheduler to where it is after this many steps, bitwise.
+
+    Args:
+        scheduler: one whose lr is a function of its steps, and not of metrics.
+        steps: how many; a schedule in closed form takes the last one only, from wherever it is.
+
+    Raises:
+        ConfigError: the schedule ends before.
+    """
+    if steps and isinstance(scheduler, _CLOSED_FORM):
+        scheduler.last_epoch = steps - 1
+        scheduler._step_count = steps
+        steps = 1
     with warnings.catch_warnings():
         # torch warns unless the optimizer was stepped first; its steps were taken before the checkpoint.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-        for _ in range(steps):
-            scheduler.step()
-    mark_moved_groups(scheduler.optimizer, moved_groups(scheduler.optimizer) - set(names))
+        try:
+            for _ in range(steps):
+                scheduler.step()
+        except ValueError as error:  # from OneCycleLR, past its end
+            raise ConfigError(
+                f"total_steps: the run is past the end of the schedule: {error}. Type a larger total_steps, or "
+                "scheduler.on_resume: restart"
+            ) from error

@@ -17,27 +17,42 @@ from .by_group import SchedulerByGroup
 from .config import ScheduleConfig
 from .group_view import GroupView
 from .param_group_values import momentum_key
+from .resolve import resolve_schedule
 
 
-def build_by_group(config: ScheduleConfig, optimizer: Optimizer, total_steps: int | None) -> LRScheduler:
+def build_by_group(
+    config: ScheduleConfig, optimizer: Optimizer, total_steps: int | None, steps_per_epoch: int | None = None
+) -> LRScheduler:
     """The torch scheduler where all groups follow the config's curve, else a `SchedulerByGroup`.
 
     Args:
         config: the schedule of the groups without an override.
         optimizer: to drive.
         total_steps: length of the run, for schedules whose config has none.
+        steps_per_epoch: optimizer steps in an epoch, for warm-ups in epochs.
 
     Raises:
-        ConfigError: as `build_scheduler`, and if an override does not fit the config.
+        ConfigError: as `resolve_schedule` and `build_scheduler`, and if an override does not fit the config.
     """
     curves = split_by_curve(config, optimizer)
     if len(curves) == 1 and curves[0][0].override is None:
-        return build_scheduler(config, optimizer, total_steps)
+        return build_scheduler(resolve_schedule(config, total_steps, steps_per_epoch), optimizer)
     schedulers = []
     for view, view_config in curves:
         with _locate_override_errors(view.override, optimizer):
-            schedulers.append(build_scheduler(view_config, view, total_steps))
+            schedulers.append(build_scheduler(resolve_schedule(view_config, total_steps, steps_per_epoch), view))
     return SchedulerByGroup(optimizer, [view for view, _ in curves], schedulers)
+
+
+def resolve_by_override(
+    config: ScheduleConfig, optimizer: Optimizer, total_steps: int | None, steps_per_epoch: int | None = None
+) -> list[tuple[Mapping[str, Any] | None, dict[str, Any]]]:
+    """`(override, resolved schedule)` for each `schedule` override of the groups; None stands for groups without."""
+    resolved = []
+    for override, curve in _configs_by_override(config, optimizer):
+        with _locate_override_errors(override, optimizer):
+            resolved.append((override, resolve_schedule(curve, total_steps, steps_per_epoch)))
+    return resolved
 
 
 def split_by_curve(config: ScheduleConfig, optimizer: Optimizer) -> list[tuple[GroupView, ScheduleConfig]]:
@@ -51,9 +66,7 @@ def split_by_curve(config: ScheduleConfig, optimizer: Optimizer) -> list[tuple[G
     """
     groups = optimizer.param_groups
     curves = []
-    for override in _unique(group.get(SCHEDULE) for group in groups):
-        with _locate_override_errors(override, optimizer):
-            curve = config if override is None else config.with_override(override)
+    for override, curve in _configs_by_override(config, optimizer):
         keys = _unique(momentum_key(group) for group in groups if group.get(SCHEDULE) == override)
         if len(keys) == 1 or "cycle_momentum" not in curve.info.hyperparameters:
             curves.append((GroupView(optimizer, override, None), curve))
@@ -61,6 +74,15 @@ def split_by_curve(config: ScheduleConfig, optimizer: Optimizer) -> list[tuple[G
         for key in keys:
             curves.append((GroupView(optimizer, override, key), curve if key else _without_cycling(curve)))
     return curves
+
+
+def _configs_by_override(
+    config: ScheduleConfig, optimizer: Optimizer
+) -> Iterator[tuple[Mapping[str, Any] | None, ScheduleConfig]]:
+    for override in _unique(group.get(SCHEDULE) for group in optimizer.param_groups):
+        with _locate_override_errors(override, optimizer):
+            curve = config if override is None else config.with_override(override)
+        yield override, curve
 
 
 def _without_cycling(config: ScheduleConfig) -> ScheduleConfig:

@@ -17,15 +17,20 @@ from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import SCHEDULE
 from .by_group import SchedulerByGroup
 from .optimizer_marks import moved_groups
-from .param_group_values import copy_group, momentum_keys, set_value
-from .scheduler_state import advance, num_steps, saved_curves
+from .param_group_values import copy_group, copy_value, momentum_keys, set_value
+from .scheduler_state import advance, num_steps, saved_curves, take_steps
+
+RESUME = "_resume"
+"""The attribute of a scheduler that says how it resumes, see `resume`."""
+INSTANCE_ATTRIBUTES = ("state_dict", "load_state_dict", RESUME)
+"""What this package sets on the instance; torch would save it with every other attribute."""
 
 _GROUP_NAMES = "group_names"
 _CLASS = "class"
 
-# The lists that torch's schedulers keep by group. The first two hold configured lrs: the config decides them.
-_PEAKS = ("base_lrs", "max_lrs")
-_BY_GROUP = (*_PEAKS, "_last_lr", "lr_lambdas", "min_lrs", "base_momentums", "max_momentums")
+# The lists that torch's schedulers keep by group. The first three hold configured lrs: the config decides them.
+_PEAKS = ("base_lrs", "max_lrs", "min_lrs")
+BY_GROUP = (*_PEAKS, "_last_lr", "lr_lambdas", "base_momentums", "max_momentums")
 
 
 def save_by_name(scheduler: LRScheduler) -> LRScheduler:
@@ -50,8 +55,7 @@ def save_by_name(scheduler: LRScheduler) -> LRScheduler:
 def state_dict(self: LRScheduler) -> dict[str, Any]:
     """The state of torch's class, with the class name and the names of the groups."""
     state = type(self).state_dict(self)
-    for method in ("state_dict", "load_state_dict"):
-        state.pop(method, None)  # torch saves every attribute of the instance
+    state = {key: value for key, value in state.items() if key not in INSTANCE_ATTRIBUTES}
     return {**state, _CLASS: type(self).__name__, _GROUP_NAMES: _group_names(self)}
 
 
@@ -69,10 +73,11 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
     if (saved_class := state.pop(_CLASS, type(self).__name__)) != type(self).__name__:
         raise ConfigError(
             f"scheduler: the checkpoint has a {saved_class}, this run a {type(self).__name__}, which cannot load its "
-            "state. Use the schedule the checkpoint was saved with"
+            "state. Use the schedule the checkpoint was saved with, or type scheduler.on_resume: extend or restart"
         )
+    _check_same_curve(self, state)
     names = _group_names(self)
-    lists = [key for key in _BY_GROUP if isinstance(state.get(key), list)]
+    lists = [key for key in BY_GROUP if isinstance(state.get(key), list)]
     saved_names = state.pop(_GROUP_NAMES, None) or names
     for key in lists:
         if len(state[key]) != len(saved_names):
@@ -97,6 +102,35 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
             set_value(group, key, value)
         if names[index] not in saved_index and "_last_lr" in state:
             self._last_lr[index] = copy_group(group)["lr"]  # the optimizer, loaded first, has the current lr
+    if getattr(self, "cycle_momentum", False):
+        _set_cycled_momentum(self)
+
+
+def _check_same_curve(scheduler: LRScheduler, state: Mapping[str, Any]) -> None:
+    """Check that a lambda of the state has the arguments of this run's: torch would mix the two.
+
+    A checkpoint of this version says more, see `record`; of an older one, this is all that is known.
+    """
+    for saved, own in zip(state.get("lr_lambdas", ()), getattr(scheduler, "lr_lambdas", ()), strict=False):
+        if saved is not None and hasattr(own, "__dict__") and saved.keys() != vars(own).keys():
+            raise ConfigError(
+                f"scheduler: the checkpoint has a curve with {format_names(saved)}, this run a {type(own).__name__} "
+                f"with {format_names(vars(own))}. Use the schedule the checkpoint was saved with, or type "
+                "scheduler.on_resume: extend or restart"
+            )
+
+
+def _set_cycled_momentum(scheduler: LRScheduler) -> None:
+    """Set each group's momentum to what the loaded schedule gives it at its step.
+
+    Where a rule was edited, the loaded optimizer has the config's momentum, which a new scheduler has set to that of
+    its first step.
+    """
+    groups = scheduler.optimizer.param_groups
+    lrs = [copy_value(group["lr"]) for group in groups]
+    take_steps(copy.copy(scheduler), num_steps(scheduler.state_dict()))
+    for group, lr in zip(groups, lrs, strict=True):
+        set_value(group, "lr", lr)
 
 
 def _values_after(scheduler: LRScheduler, steps: int, moved: Sequence[int]) -> dict[int, dict[str, Any]]:

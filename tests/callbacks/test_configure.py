@@ -63,6 +63,23 @@ def test_several_loaders_are_counted_as_lightning_counts_them(tmp_path) -> None:
     assert found["ours"] == found["lightning"] == 20
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_a_warmup_may_be_in_epochs_or_a_fraction_of_the_run(tmp_path, accumulate) -> None:
+    """An epoch has four batches."""
+    steps = -(-4 // accumulate)
+    for given, expected in (({"warmup_epochs": 2}, 2 * steps), ({"warmup_fraction": 0.5}, 3 * steps // 2)):
+        scheduler = SchedulerFactory("inverse_sqrt", **given)
+        configure = lambda module, scheduler=scheduler: configure_optimizers(module, ADAMW, scheduler)  # noqa: E731
+        trainer = fit(Net(configure), tmp_path, epochs=3, accumulate_grad_batches=accumulate)
+        assert trainer.lr_scheduler_configs[0].scheduler.lr_lambdas[0].warmup_steps == expected
+
+
+def test_a_warmup_in_epochs_of_unknown_length_is_refused(tmp_path) -> None:
+    module = Net(lambda m: configure_optimizers(m, ADAMW, SchedulerFactory("noam", warmup_epochs=1)))
+    with pytest.raises(ConfigError, match=r"^scheduler\.warmup_epochs: .* scheduler\.warmup_steps: 500"):
+        fit(module, tmp_path, GradientAccumulationScheduler({0: 2}))
+
+
 def test_the_length_in_epochs_is_max_epochs(tmp_path) -> None:
     assert read_length(tmp_path, Loader(), interval="epoch", epochs=5)["ours"] == 5
 

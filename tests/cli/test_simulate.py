@@ -248,6 +248,17 @@ def test_the_lr_of_reduce_on_plateau_stays_constant() -> None:
     assert {lr for curve in found.curves for lr in curve.lr} == {0.01}
 
 
+def test_a_warmup_in_epochs_needs_the_length_of_an_epoch() -> None:
+    in_epochs = SchedulerFactory("inverse_sqrt", warmup_epochs=2, timescale=9)
+    in_steps = SchedulerFactory("inverse_sqrt", warmup_steps=8, timescale=9)
+    length = {"max_epochs": 3, "steps_per_epoch": 4}
+    found, expected = (simulate_run(Net(None), scheduler=given, **length) for given in (in_epochs, in_steps))
+    assert [curve.lr.tolist() for curve in found.curves] == [curve.lr.tolist() for curve in expected.curves]
+    unknown = {"max_epochs": math.inf, "max_steps": 12, "steps_per_epoch": None}
+    with pytest.raises(ConfigError, match=r"^--steps-per-epoch: warmup_epochs counts them"):
+        simulate_run(Net(None), scheduler=in_epochs, **unknown)
+
+
 def test_an_unpredictable_trigger_needs_no_length_of_an_epoch() -> None:
     stages = {"head": {"params": "head"}, "backbone": {**BACKBONE, "at": {"any": [PLATEAU, {"epoch": 2}]}}}
     length = {"max_epochs": math.inf, "max_steps": 3, "steps_per_epoch": None}

@@ -72,9 +72,9 @@ def test_group_may_move_to_a_curve_that_was_saved_for_other_groups(config) -> No
 
 
 def test_curves_split_by_momentum_are_loaded_from_the_one_that_was_saved() -> None:
-    """A loaded curve keeps the length it was saved with; one that is advanced has the config's."""
-    saved = save({"name": "one_cycle", "total_steps": 60}, WITH_MOMENTUM, neck="constant", head="constant")
-    _, scheduler = resume(saved, {"name": "one_cycle", "total_steps": 40}, WITH_MOMENTUM, head="constant")
+    config = {"name": "one_cycle", "total_steps": 60}
+    saved = save(config, WITH_MOMENTUM, neck="constant", head="constant")
+    _, scheduler = resume(saved, config, WITH_MOMENTUM, head="constant")
     assert [(view.override, view.momentum) for view in scheduler._views[:2]] == [(None, "momentum"), (None, "betas")]
     assert [curve.total_steps for curve in scheduler._schedulers[:2]] == [60, 60]
 
@@ -123,8 +123,11 @@ def test_group_that_moves_to_reduce_on_plateau_is_refused(before, after) -> None
 
 
 def test_state_of_another_schedule_class_is_refused() -> None:
+    """In a checkpoint of an older version, which does not record the schedule."""
+    saved = save(COSINE)
+    del saved[1]["schedule"]
     with pytest.raises(ConfigError, match=r"^scheduler: the checkpoint has a LambdaLR, this run a ExponentialLR"):
-        resume(save(COSINE), EXPONENTIAL)
+        resume(saved, EXPONENTIAL)
 
 
 def test_state_without_names_and_with_another_number_of_groups_is_refused() -> None:
