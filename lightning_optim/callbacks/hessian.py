@@ -112,9 +112,11 @@ class SophiaHessian(Callback):
             scale=scaler.get_scale() if scaler else 1.0,
             on_sample=update_hessians,
         )
+        num_steps = trainer.global_step
         with sampled:
             output = training_step()
-        if not sampled.found_loss and output is not None:  # None: Lightning skips the batch
+        # None: Lightning skips the batch, except in manual optimization, where training_step takes the steps itself.
+        if not sampled.found_loss and (output is not None or trainer.global_step > num_steps):
             raise ConfigError(
                 "SophiaHessian: training_step computes none of the losses that labels can be sampled for: "
                 f"{', '.join(sorted(loss.__name__ for loss in LOSSES))} of torch.nn.functional. Compute one of them "

@@ -1,6 +1,6 @@
 """Written by `python -m lightning_optim._hydra.generate`: edit the catalog instead."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from torch import Tensor
@@ -47,6 +47,9 @@ class _Options(TypedDict, total=False):
 
     fused: bool | None
     """one kernel for the whole step; None: where there is one"""
+
+    extra_group_keys: Sequence[str]
+    """keys of other libraries in param groups: stored, saved and not used"""
 
 class AdaBelief(Member):
     def __init__(

@@ -14,9 +14,21 @@ from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
 from ..catalog.modifiers import find_evaluations_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
+from ..core.param_names import joining
 from .bucket import Bucket, build_buckets, scalar
-from .checks import KNOWN_GROUP_KEYS, check_combination, check_gradients, check_shared_values, parse_hyperparameters
+from .checks import (
+    KNOWN_GROUP_KEYS,
+    RESERVED_GROUP_KEYS,
+    check_combination,
+    check_gradients,
+    check_shared_values,
+    parse_hyperparameters,
+)
+from .closures import has_new_gradients, no_gradients_error, read_gradient_versions
+from .eager import run_step_eagerly
+from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
+from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
 from .rule import ParamGroup, UpdateRule
@@ -49,7 +61,8 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             or a `WeightDecay`; 0 if it is missing.
         **options: other values for these; `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`;
             and the modifiers `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
-            `lookahead`, `master_weights`.
+            `lookahead`, `master_weights`. `extra_group_keys` names keys of other libraries in param groups (SAM's
+            `rho`, timm's `lr_scale`): they are stored, saved and not used.
 
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
@@ -83,9 +96,12 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
     """Whether to skip the step, where a `Composite` has decided it for all its children; None: decide here."""
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
+        extra_keys = options.pop(EXTRA_GROUP_KEYS, None)
         known = {"weight_decay": 0.0, **{key: spec.default for key, spec in SHARED_OPTIONS.items()}, **defaults}
         values = known | self._parse(defaults, known) | self._parse(options, known)
         values["weight_decay_mode"] = values["weight_decay_mode"] or self.default_mode
+        if extra_keys is not None:
+            values[EXTRA_GROUP_KEYS] = parse_extra_keys(extra_keys, {*values, *RESERVED_GROUP_KEYS})
         super().__init__(params, values)
 
     @torch.no_grad()
@@ -99,7 +115,8 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             What the closure returned the first time.
 
         Raises:
-            ConfigError: a gradient is sparse, or the decay cannot be applied at this lr; then nothing has changed.
+            ConfigError: a gradient is sparse, the decay cannot be applied at this lr, or the rule takes several
+                gradients and the closure computes none; then nothing has changed.
         """
         if closure is None:
             self.step_groups()
@@ -107,8 +124,12 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         self.before_closure()
         losses = []
         for _ in range(self.evaluations):
+            before = read_gradient_versions(self.param_groups) if self.evaluations > 1 else None
             with torch.enable_grad():
                 losses.append(closure())
+            if before is not None and not has_new_gradients(self.param_groups, before):
+                self.before_closure()
+                raise no_gradients_error(type(self).__name__, self.evaluations)
             self.step_groups()
         return losses[0]
 
@@ -130,22 +151,41 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group, at any time: its parameters start like new ones.
 
+        Where only the new group or only the other groups have names, the missing ones are those of the positions.
+
         Raises:
             ConfigError: one of its hyperparameters is unknown or out of bounds.
         """
         if not isinstance(param_group, dict):
             raise TypeError(f"a param group is a dict, not {type(param_group).__name__}")
         prefix = f"{param_group['name']}." if "name" in param_group else f"param_groups[{len(self.param_groups)}]."
-        metadata = {key: value for key, value in param_group.items() if key in KNOWN_GROUP_KEYS}
-        hyperparameters = {key: value for key, value in param_group.items() if key not in KNOWN_GROUP_KEYS}
+        with joining(param_group, self.param_groups) as joined:
+            super().add_param_group(self._complete_group(joined, prefix))
+
+    def _complete_group(self, param_group: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        """A param group with all hyperparameters, checked."""
+        reserved = {*self.defaults, *RESERVED_GROUP_KEYS}
+        extra_keys = (
+            *self.defaults.get(EXTRA_GROUP_KEYS, ()),
+            *parse_extra_keys(param_group.get(EXTRA_GROUP_KEYS), reserved, prefix),
+        )
+        unchecked = {*KNOWN_GROUP_KEYS, *extra_keys}
+        metadata = {key: value for key, value in param_group.items() if key in unchecked}
+        hyperparameters = {
+            key: value for key, value in param_group.items() if key not in unchecked and key != EXTRA_GROUP_KEYS
+        }
         group = self.defaults | metadata | self._parse(hyperparameters, self.defaults, prefix)
+        group |= {EXTRA_GROUP_KEYS: tuple(dict.fromkeys(extra_keys))} if extra_keys else {}
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
         check_combination(group, prefix, needs_peak_lr=self.needs_peak_lr, supports_foreach=self._is_declared())
         if conflict := self._conflict(group):
             raise ConfigError(f"{prefix}{conflict}")
         check_shared_values(group, self.param_groups[:1], self.hyperparameters, prefix)
-        super().add_param_group(group)
+        if self._is_declared() and _common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
+            params = (param[1] if isinstance(param, tuple) else param for param in group["params"])
+            check_float16(group, params, self.denominator_floor, prefix)
+        return group
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's; the groups also have the keys that torch's class of the same rule would look for."""
@@ -169,6 +209,11 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         finally:
             before.remove()
             after.remove()
+
+    def _patch_step_function(self) -> None:
+        """torch's hook of the constructor and of unpickling, in which it puts the step hooks around `step`."""
+        super()._patch_step_function()
+        run_step_eagerly(type(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

@@ -10,18 +10,21 @@ from torch import Tensor
 
 from ..catalog.common import SHARED_OPTIONS
 from ..catalog.decay import PEAK_LR_MODES
-from ..catalog.info import UNSUPPORTED_FLAGS
+from ..catalog.info import TORCH_ONLY_KEYS, UNSUPPORTED_FLAGS
 from ..catalog.registry import algorithms_with
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, leftover_hint
 from ..core.hyperparameters import Hyperparameter, Number
 from ..core.param_group_keys import GROUP_METADATA
 from .decay import WeightDecay
+from .extra_keys import EXTRA_GROUP_KEYS, extra_keys_advice
 
 # What torch's schedulers store in a param group: a group copied from another one brings it along.
 _SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr")
 # What a param group may have besides hyperparameters.
 KNOWN_GROUP_KEYS = (*GROUP_METADATA, *_SCHEDULER_KEYS)
+# What another library's keys may not be called, besides hyperparameters.
+RESERVED_GROUP_KEYS = (*KNOWN_GROUP_KEYS, *TORCH_ONLY_KEYS, EXTRA_GROUP_KEYS)
 
 
 def parse_hyperparameters(
@@ -54,6 +57,7 @@ def parse_hyperparameters(
             raise ConfigError(
                 f"{prefix}{key}: {cls_name} has no hyperparameter {key!r}."
                 f"{leftover_hint(key, algorithms_with(key))}{format_choices(str(key), sorted(known))}"
+                f"{extra_keys_advice(values, known) if prefix else ''}"
             )
     return {key: _parse_value(value, specs.get(key), f"{prefix}{key}") for key, value in values.items()}
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.registry import optimizer_info
 from ..core.errors import ConfigError, format_choices
 from ..core.param_group_keys import ALGORITHM
+from ..core.param_names import joining
 from .base import AdaptiveOptimizer
 from .checks import check_matrices
+from .child_state import ChildState, find_other_keys, find_other_saved_keys
+from .eager import run_step_eagerly
 from .finite import should_skip, skips_nonfinite
 
+_LOAD_FLAG = "differentiable"
 Build = Callable[[list[dict[str, Any]]], Optimizer]
 """Builds a child over its initial param groups."""
 
@@ -48,8 +52,7 @@ class Composite(Optimizer):
         for name, build_child in build.items():
             if own := [group for group in groups if group.get(ALGORITHM) == name]:
                 self.children[name] = build_child(own)
-                # torch sets this at a load; without it, groups that join afterwards would have one key more.
-                self.children[name].defaults.setdefault("differentiable", False)
+        self._without_load_flag = {n for n, child in self.children.items() if _LOAD_FLAG not in child.defaults}
         self._check_algorithms(groups)
         # torch's constructor must add the groups as the children have completed them, neither copied nor filled in.
         completed = {name: iter(child.param_groups) for name, child in self.children.items()}
@@ -78,15 +81,17 @@ class Composite(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         self._sync_children()
-        skip = self._should_skip()
-        for child in self.children.values():
+        skip, child_state = self._should_skip(), ChildState(self.children)
+        for name, child in self.children.items():
             if child.param_groups and (isinstance(child, AdaptiveOptimizer) or not skip):
-                with _skip_decision(child, skip):
+                with _skip_decision(child, skip), child_state.lent_to(name, self.state):
                     _step_once(child)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a param group to the child that it names under `algorithm`, by default to the main one.
+        """Add a param group, at any time, to the child that it names under `algorithm`, by default to the main one.
+
+        Where only the new group or only the other groups have names, the missing ones are those of the positions.
 
         Raises:
             ConfigError: there is no such child, or it refuses the group.
@@ -94,16 +99,17 @@ class Composite(Optimizer):
         if self._is_constructing:
             super().add_param_group(param_group)
             return
-        param_group = dict(param_group)
-        params = param_group["params"]
-        param_group["params"] = [params] if isinstance(params, Tensor) else list(params)
-        name = param_group.setdefault(ALGORITHM, self._main)
-        self._check_algorithms([param_group])
-        self._check_params(param_group)
         self._sync_children()
-        child = self.children[name]
-        child.add_param_group(param_group)
-        self.param_groups.append(child.param_groups[-1])
+        with joining(param_group, self.param_groups) as group:
+            name = group.setdefault(ALGORITHM, self._main)
+            self._check_algorithms([group])
+            self._check_params(group)
+            child = self.children[name]
+            child.add_param_group(group)
+        group = child.param_groups[-1]
+        if all("peak_lr" in other for other in self.param_groups):
+            group.setdefault("peak_lr", float(group["lr"]))
+        self.param_groups.append(group)
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, over all groups; each child writes its own part."""
@@ -112,6 +118,8 @@ class Composite(Optimizer):
         with self._separate_states():
             parts = {name: child.state_dict() for name, child in self.children.items()}
         state_dict = _join_state_dicts(parts, [group[ALGORITHM] for group in self.param_groups])
+        # Under keys that are no parameter: what the children have, and what others have put there.
+        state_dict["state"] |= {key: self.state[key] for key in find_other_keys(self.state)}
         for post_hook in self._optimizer_state_dict_post_hooks.values():
             replaced = post_hook(self, state_dict)
             state_dict = state_dict if replaced is None else replaced
@@ -141,7 +149,10 @@ class Composite(Optimizer):
                     child.load_state_dict(_extract_state_dict(state_dict, name))
                 groups = {name: iter(child.param_groups) for name, child in self.children.items()}
                 self.param_groups = [next(groups[name]) for name in order]
+                self._drop_load_flag()
                 self._collect_states()
+                others = {key: state_dict["state"][key] for key in find_other_saved_keys(state_dict)}
+                self.state.update(deepcopy(others))
         except BaseException:
             self.param_groups, self.state = before
             self._sync_children()
@@ -158,12 +169,19 @@ class Composite(Optimizer):
         """The defaults of the child that steps a group."""
         return self.children[group[ALGORITHM]].defaults
 
+    def _patch_step_function(self) -> None:
+        """torch's hook of the constructor and of unpickling, in which it puts the step hooks around `step`."""
+        super()._patch_step_function()
+        run_step_eagerly(type(self))
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "children": self.children, "_main": self._main}
+        own = {key: vars(self)[key] for key in ("children", "_main", "_without_load_flag")}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._step_supports_amp_scaling = False
+        self._drop_load_flag()
         self._sync_children()
 
     def __repr__(self) -> str:
@@ -188,8 +206,9 @@ class Composite(Optimizer):
     def _collect_states(self) -> None:
         """Make one state of the children's: some have one before the first step (Adagrad)."""
         self.state = defaultdict(dict)
-        for child in self.children.values():
-            self.state.update(child.state)
+        child_state = ChildState(self.children)
+        for name, child in self.children.items():
+            self.state.update({child_state.key_in_composite(name, key): value for key, value in child.state.items()})
         self._sync_children()
 
     @contextmanager
@@ -203,6 +222,12 @@ class Composite(Optimizer):
             yield
         finally:
             self._sync_children()
+
+    def _drop_load_flag(self) -> None:
+        """Drop what torch adds to defaults at a load or copy: groups that join later would have one key more."""
+        for optimizer in (self, *(self.children[name] for name in self._without_load_flag)):
+            if optimizer is not self or self._without_load_flag:
+                optimizer.defaults.pop(_LOAD_FLAG, None)
 
     def _check_algorithms(self, groups: Sequence[Mapping[str, Any]]) -> None:
         for group in groups:
@@ -238,11 +263,13 @@ def _skip_decision(child: Optimizer, skip: bool) -> Iterator[None]:
 
 def _step_once(child: Optimizer) -> None:
     """Step a child without torch's wrapper: its global hooks and profiler range belong to the composite's step."""
-    step = type(child).step
+    step: Any = type(child).step
     if child._optimizer_step_pre_hooks or child._optimizer_step_post_hooks:
         child.step()  # the child's own hooks need the wrapper
         return
-    (step.__wrapped__ if getattr(step, "hooked", False) else step)(child)  # type: ignore[attr-defined]
+    while getattr(step, "hooked", False):
+        step = step.__wrapped__
+    step(child)
 
 
 def _join_state_dicts(parts: Mapping[str, dict[str, Any]], order: Sequence[str]) -> dict[str, Any]:

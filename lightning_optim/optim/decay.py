@@ -8,8 +8,11 @@ from typing import Any
 
 from ..catalog.decay import DECAY_MODES, GRADIENT_MODES, PEAK_LR_MODES, find_cautious_conflict
 from ..core.errors import ConfigError, format_choices
-from ..core.hyperparameters import Number
+from ..core.hyperparameters import Flag, Number
 from .update import Update, sum_of_steps
+
+_COEFFICIENT = Number(default=0.0, low=0)
+_CAUTIOUS = Flag(default=False)
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,8 @@ class WeightDecay:
     cautious: bool = False
 
     def __post_init__(self) -> None:
-        Number(default=0.0, low=0).check(self.weight_decay, "weight_decay")
+        object.__setattr__(self, "weight_decay", _COEFFICIENT.check(self.weight_decay, "weight_decay"))
+        object.__setattr__(self, "cautious", _CAUTIOUS.check(self.cautious, "cautious_decay"))
         if self.mode not in DECAY_MODES:
             raise ConfigError(
                 f"weight_decay_mode: there is no {self.mode!r}.{format_choices(str(self.mode), DECAY_MODES)}"

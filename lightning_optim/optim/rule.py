@@ -103,6 +103,14 @@ class UpdateRule:
         """
         raise NotImplementedError("an optimizer that has coefficients has an update too")
 
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        """What keeps the denominators above 0 where gradients are 0; None if the rule needs nothing for that.
+
+        By default the group's `eps`, if it has one. In float16 it must not be rounded to 0.
+        """
+        eps: float | None = group.get("eps")
+        return eps
+
     # For rules that need more than one parameter's gradient.
 
     def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:

@@ -12,8 +12,10 @@ from torch import Tensor
 from ..catalog.info import DECOUPLED_KEY, TORCH_ONLY_KEYS
 from ..core.errors import ConfigError
 from ..core.param_group_keys import EXECUTION_FLAGS, GROUP_METADATA
-from ..groups.match_by_name import remap_state_dict
+from ..groups.match_by_name import check_same_groups, remap_state_dict
+from ..groups.state_copies import copy_state
 from .bucket import real, scalar
+from .extra_keys import EXTRA_GROUP_KEYS
 from .state_keys import MASTER, MODIFIER_KEYS
 
 # What a checkpoint of torch's class does not have.
@@ -67,16 +69,17 @@ class TorchStateDictAdapter:
         )
         if all(names) and all(saved_names) and names != saved_names:
             state_dict = remap_state_dict(optimizer.param_groups, state_dict)
-        groups = [
-            self._convert_group(saved, current)
-            for saved, current in zip(state_dict["param_groups"], optimizer.param_groups, strict=False)
-        ]
-        if len(groups) == len(state_dict["param_groups"]):  # else torch raises
-            for group, current in zip(groups, optimizer.param_groups, strict=True):
-                self._check_state(group, current["params"], state_dict["state"])
-            state_dict = {**state_dict, "param_groups": groups}
-        self._loaded = state_dict
-        return state_dict
+        check_same_groups(optimizer.param_groups, state_dict["param_groups"])
+        states = dict(state_dict["state"])
+        groups = []
+        for saved, current in zip(state_dict["param_groups"], optimizer.param_groups, strict=True):
+            groups.append(group := self._convert_group(saved, current))
+            self._check_state(group, current["params"], states)
+            for index, param in zip(group["params"], current["params"], strict=True):
+                if index in states:
+                    states[index] = copy_state(states[index], param)
+        self._loaded = {**state_dict, "param_groups": groups, "state": states}
+        return self._loaded
 
     def restore_dtypes(self, _: torch.optim.Optimizer) -> None:
         """A hook after a load, in which torch has cast buffers to the parameter's dtype: restore their own dtypes."""
@@ -109,7 +112,7 @@ class TorchStateDictAdapter:
             mode = "decoupled" if saved[DECOUPLED_KEY] else "l2"
         group.setdefault("weight_decay_mode", mode)
         # A checkpoint of torch's class says nothing about options that torch's class lacks.
-        for key in (*self.optimizer.defaults, *_ONLY_OURS):
+        for key in (*self.optimizer.defaults, *_ONLY_OURS, *current.get(EXTRA_GROUP_KEYS, ())):
             if key in current:
                 group.setdefault(key, current[key])
         return group | {key: current[key] for key in EXECUTION_FLAGS} | dict(self.optimizer._fixed)
@@ -121,7 +124,7 @@ class TorchStateDictAdapter:
         names = group.get("param_names") or [f"parameter {index}" for index in group["params"]]
         cls_name = type(self.optimizer).__name__
         cause = "it was saved by another optimizer, or with other options"
-        for name, index, param in zip(names, group["params"], params, strict=False):  # torch checks the lengths
+        for name, index, param in zip(names, group["params"], params, strict=True):
             state = states.get(index)
             if state is None:
                 continue

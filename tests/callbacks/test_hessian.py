@@ -224,3 +224,101 @@ def test_a_nonfinite_estimate_is_dropped() -> None:
     optimizer.update_hessian(4, {param: torch.ones(3)})
     optimizer.update_hessian(4, {param: torch.tensor([1.0, torch.nan, torch.inf])})
     torch.testing.assert_close(optimizer.state[param]["hessian"], torch.full((3,), 0.04))
+
+
+# Without an estimate
+
+
+def take_steps(optimizer: Any, num_steps: int) -> None:
+    for _ in range(num_steps):
+        for group in optimizer.param_groups:
+            for param in group["params"]:
+                param.grad = torch.ones_like(param)
+        optimizer.step()
+
+
+def check_stops(optimizer: Any) -> None:
+    before = [param.detach().clone() for group in optimizer.param_groups for param in group["params"]]
+    with pytest.raises(ConfigError, match=r"taken 10 steps without an estimate of the Hessian.*callback SophiaHessian"):
+        take_steps(optimizer, 1)
+    assert equal(before, [param.detach() for group in optimizer.param_groups for param in group["params"]])
+
+
+def test_without_an_estimate_the_eleventh_step_is_refused() -> None:
+    optimizer = optim.SophiaG([nn.Parameter(torch.ones(3))])
+    take_steps(optimizer, 10)
+    check_stops(optimizer)
+    optimizer.update_hessian(1, {optimizer.param_groups[0]["params"][0]: torch.ones(3)})
+    take_steps(optimizer, 20)
+
+
+def test_steps_without_an_estimate_are_counted_through_a_resume_and_in_a_composite() -> None:
+    factory = OptimizerFactory("adamw", groups={"matrix": {"kinds": ["matrix"], "optimizer": "sophia_g"}})
+    first = factory(nn.Linear(3, 2))
+    take_steps(first, 6)
+    resumed = factory(nn.Linear(3, 2))
+    resumed.load_state_dict(first.state_dict())
+    take_steps(resumed, 4)
+    with pytest.raises(ConfigError, match="taken 10 steps without an estimate"):
+        take_steps(resumed, 1)
+
+
+def test_an_estimate_of_zeros_is_one() -> None:
+    param = nn.Parameter(torch.ones(3))
+    optimizer = optim.SophiaG([param])
+    optimizer.update_hessian(1, {param: torch.zeros(3)})
+    take_steps(optimizer, 20)
+
+
+@pytest.mark.parametrize("nonfinite", [False, True])
+def test_a_resumed_run_knows_its_estimate_by_the_state(nonfinite) -> None:
+    first, resumed = (optim.SophiaG([nn.Parameter(torch.ones(3))]) for _ in range(2))
+    first.update_hessian(1, {first.param_groups[0]["params"][0]: torch.ones(3) * (torch.nan if nonfinite else 1)})
+    take_steps(first, 10)
+    resumed.load_state_dict(first.state_dict())
+    if nonfinite:
+        check_stops(resumed)
+    else:
+        take_steps(resumed, 20)
+
+
+def test_a_stage_that_thaws_between_two_estimates_is_not_refused() -> None:
+    early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    optimizer = optim.SophiaG([early])
+    optimizer.update_hessian(1, {early: torch.ones(3)})
+    take_steps(optimizer, 5)
+    optimizer.add_param_group({"params": late})
+    take_steps(optimizer, 30)
+
+
+class Manual(Net):
+    """Manual optimization, with a loss that has labels to sample or another one."""
+
+    own_loss = False
+
+    def training_step(self, batch, batch_idx):
+        output = self(batch[0])
+        loss = output.square().mean() if self.own_loss else functional.cross_entropy(output, batch[1])
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("own_loss", [False, True])
+def test_manual_optimization_gets_its_estimates_or_is_refused(own_loss, tmp_path) -> None:
+    class Here(Manual):
+        def __init__(self, *args: Any, **given: Any) -> None:
+            super().__init__(*args, **given)
+            self.automatic_optimization, self.own_loss = False, own_loss
+
+    if own_loss:
+        with pytest.raises(ConfigError, match="training_step computes none of the losses that labels can be sampled"):
+            train(tmp_path, SophiaHessian(3), cls=Here)
+    else:
+        assert steps_with_estimate(train(tmp_path, SophiaHessian(3), cls=Here)) == list(range(0, 4 * BATCHES, 3))
+
+
+def test_training_without_the_callback_stops(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="add the callback SophiaHessian"):
+        train(tmp_path, epochs=6)

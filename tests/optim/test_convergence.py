@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_optim import optim
 from tests.support.cases import every
-from tests.support.optimizer_runs import MEMBERS, native_class
+from tests.support.optimizer_runs import MEMBERS, give_hessian, native_class
 
 FAST = ("adamw", "sophia_g")
 each_member = pytest.mark.parametrize("name", every(MEMBERS, fast=FAST))
@@ -68,6 +68,7 @@ def test_rosenbrocks_valley_is_followed(name):
     at_start = rosenbrock(p)
     options = {"lr": 0.3, "weight_decay": 0.0, **ON_ROSENBROCK.get(name, {})}
     optimizer = native_class(name)([p], **options)
+    give_hessian(optimizer, [p], 0.0)
     num_steps = NUM_STEPS.get(name, 1000)
     for step in range(num_steps):
         p.grad = rosenbrock_gradient(p)
@@ -108,6 +109,7 @@ def test_real_digits_are_learned(name, digits):
     images, labels = digits
     model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     optimizer = native_class(name)(model.parameters(), lr=LR_ON_DIGITS.get(name, 0.01), weight_decay=1e-4)
+    give_hessian(optimizer, model.parameters(), 0.0)
     generator = torch.Generator().manual_seed(0)
     for _ in range(200):
         rows = torch.randint(1400, (64,), generator=generator)

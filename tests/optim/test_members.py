@@ -138,6 +138,8 @@ def test_buffers_keep_their_dtype_and_bits_through_a_file(name):
     dtypes = [torch.bfloat16, torch.float16, torch.float32, torch.float64]
     for options, dtype in product(settings_of(name), dtypes):
         given = options | LARGE_ENOUGH.get(name, {})
+        if dtype == torch.float16 and "eps" in optimizer_info(name).hyperparameters:
+            given["eps"] = 1e-3  # the default of most is 0 in float16
         _, optimizer = trained(name, dtype=dtype, **given)
         _, other = trained(name, 1, dtype=dtype, **given)
         other.load_state_dict(save_and_load(optimizer.state_dict()))

@@ -21,6 +21,7 @@ from tests.support.optimizer_runs import (
     MEMBERS,
     RESUMES_AT,
     differences,
+    give_hessian,
     native_class,
     new_grads,
     new_params,
@@ -204,17 +205,19 @@ def test_labml_noam_divided_by_zero_by_default():
 def test_labml_noam_did_not_save_d_model():
     """labml_nn: Noam's `d_model`, a factor of the lr, is not in the checkpoint, so another value changes a resumed run.
 
-    Here the peak is the group's own lr; both it and the warm-up are in the checkpoint.
+    Here the peak is the group's own lr, which is in the checkpoint, and another warm-up is refused.
     """
 
     def made(lr, warmup_steps):
         optimizer = optim.Adam(new_params(), lr=lr)
         return optimizer, SchedulerFactory("noam", warmup_steps=warmup_steps)(optimizer)
 
-    pair, other = made(0.25, 4), made(0.5, 9)
+    pair, other, with_other_warmup = made(0.25, 4), made(0.5, 4), made(0.25, 9)
     for run in (pair, other):
         run[0].step()
         run[1].step()
+    with pytest.raises(ConfigError, match="warmup_steps: 4 -> 9"):
+        with_other_warmup[1].load_state_dict(save_and_load(pair[1].state_dict()))
     for mine, theirs in zip(other, pair, strict=True):
         mine.load_state_dict(save_and_load(theirs.state_dict()))
     for _ in range(6):
@@ -569,6 +572,7 @@ def test_kozistr_counted_steps_for_the_whole_group(name):
     """
     early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
     optimizer = native_class(name)([early, late], lr=0.01)
+    give_hessian(optimizer, [early])
     for _ in range(50):
         early.grad = torch.ones(3)
         optimizer.step()

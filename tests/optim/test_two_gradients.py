@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
+from torch.utils.data import DataLoader
 
 from lightning_optim import ConfigError, OptimizerFactory, configure_optimizers, optim
 from tests.support.equality import equal
@@ -206,3 +209,92 @@ def test_a_trainer_that_would_not_give_all_gradients_is_refused(name, tmp_path) 
     scaled = MixedPrecision("16-mixed", device="cpu", scaler=torch.amp.GradScaler("cpu"))
     with pytest.raises(ConfigError, match=r"^trainer\.precision: .* Type trainer\.precision=bf16-mixed"):
         fit(module(), tmp_path, plugins=[scaled])
+
+
+# A closure that computes nothing, as Lightning passes in manual optimization
+
+
+@each_member
+@pytest.mark.parametrize("has_state", [False, True], ids=["first step", "later step"])
+def test_a_closure_that_computes_no_gradient_is_refused_and_changes_nothing(name, has_state) -> None:
+    params = [param(), param()]
+    optimizer = native_class(name)(params, lr=0.1)
+    if has_state:
+        optimizer.step(closure_of(params))
+    for p in params:
+        p.grad = p.detach().clone()
+    before = [p.detach().clone() for p in params], copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(ConfigError, match=r"takes 2 gradients a step, .* Type opt\.step\(closure=closure\)"):
+        optimizer.step(lambda: None)
+    assert equal(before, ([p.detach() for p in params], optimizer.state_dict()))
+
+
+@each_member
+def test_a_closure_that_computes_only_the_first_gradient_is_refused(name) -> None:
+    p = param()
+    optimizer, closure, calls = native_class(name)([p], lr=0.1), closure_of([p]), iter([True, False])
+    with pytest.raises(ConfigError, match="takes 2 gradients a step"):
+        optimizer.step(lambda: closure() if next(calls) else None)
+    assert torch.equal(p, param())
+
+
+def accumulate(p: nn.Parameter) -> None:
+    p.grad.zero_()
+    p.square().sum().backward()
+
+
+def write(p: nn.Parameter) -> None:
+    p.grad.copy_(p.detach())
+
+
+@each_member
+@pytest.mark.parametrize("compute", [accumulate, write])
+def test_a_closure_may_write_into_the_gradients_it_finds(name, compute) -> None:
+    p = param()
+    p.grad = torch.zeros_like(p)
+    optimizer = native_class(name)([p], lr=0.1)
+    optimizer.step(lambda: compute(p))
+    assert optimizer.state[p]["taken"] == 1.0
+
+
+@each_member
+def test_without_any_gradient_there_is_nothing_to_compute(name) -> None:
+    p = param()
+    native_class(name)([p], lr=0.1).step(lambda: None)
+    assert torch.equal(p, param())
+
+
+class Game(LightningModule):
+    """min over x, max over y of x · y: gradient descent spirals outwards, the extragradient inwards."""
+
+    def __init__(self, name: str, *, with_closure: bool) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.factory, self.with_closure = OptimizerFactory(name, lr=0.1), with_closure
+        self.x, self.y = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+
+    def configure_optimizers(self) -> Any:
+        return configure_optimizers(self, self.factory)
+
+    def compute(self) -> None:
+        self.x.grad, self.y.grad = self.y.detach().clone(), -self.x.detach().clone()
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        self.compute()
+        self.optimizers().step(**({"closure": self.compute} if self.with_closure else {}))
+
+
+@each_member
+def test_manual_optimization_takes_the_second_gradient_from_a_closure_or_refuses(name, tmp_path) -> None:
+    def play(game: Game) -> float:
+        fit(game, tmp_path, epochs=1, loader=DataLoader(range(100)))
+        return torch.hypot(game.x.detach(), game.y.detach()).item()
+
+    with pytest.raises(ConfigError, match="in manual optimization Lightning passes a closure that does nothing"):
+        play(Game(name, with_closure=False))
+    distance, game = play(Game(name, with_closure=True)), Game(name, with_closure=False)
+    optimizer = game.factory(game)
+    for _ in range(100):
+        optimizer.step(game.compute)
+    assert distance == torch.hypot(game.x.detach(), game.y.detach()).item()
+    assert distance < 2**0.5 or name != "extra_sgd"

@@ -30,6 +30,9 @@ class AdaBound(Member, name="adabound"):
 
     needs_peak_lr = True
 
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        return None  # the quotient is clamped
+
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         gamma, final_lr = group["gamma"], group["final_lr"] * group["lr"] / group["peak_lr"]
         bounds = {"lower": final_lr * (1 - 1 / (gamma * t + 1)), "upper": final_lr * (1 + 1 / (gamma * t))}

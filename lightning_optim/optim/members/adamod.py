@@ -29,6 +29,10 @@ class AdaMod(Member, name="adamod"):
         'decoupled'
     """
 
+    # The reciprocal must fit into float16 too, which ends at 65504.
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        return float(group["eps"] / 512)
+
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         return {**moments(group), "w3": 1 - group["beta3"], "size": corrected_lr(t, group)}
 

@@ -35,6 +35,10 @@ class ADOPT(Member, name="adopt"):
         True
     """
 
+    # Unclipped, the quotient of a gradient of 1 must fit into float16 too, which ends at 65504.
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        return float(group["eps"] if group["clip"] else group["eps"] / 512)
+
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         bound = (t - 1) ** 0.25 if group["clip"] else math.inf
         return {**moments(group), "low": -bound, "high": bound, "size": group["lr"], "first": t == 1}

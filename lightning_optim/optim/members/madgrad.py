@@ -21,7 +21,8 @@ class MADGRAD(Member, name="madgrad"):
     Args:
         lr: learning rate; tune it anew, as neither SGD's nor Adam's is close.
         weight_decay: weight decay coefficient; the authors call `decoupled` experimental.
-        eps: added to the cube root, and to lr; the authors also allow 0.
+        eps: added to the cube root, and to lr. With 0, a coordinate stays where it is until it has a gradient, as in
+            the authors' code.
 
     State:
         grad_sum_sq: weighted sum of squared gradients.
@@ -38,14 +39,24 @@ class MADGRAD(Member, name="madgrad"):
         super().init_state(state, group, param)
         state.update({"x0": param.clone()} if "x0" in state else {})
 
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        return float(group["eps"]) or None
+
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
         lr, eps = group["lr"], group["eps"]
-        return {"eps": eps, "w": (lr + eps) * t**0.5 if lr else 0.0, "third": 1 / 3, "size": 1 - group["momentum"]}
+        root = {"eps": eps, "has_eps": eps > 0, "third": 1 / 3}
+        return {**root, "w": (lr + eps) * t**0.5 if lr else 0.0, "size": 1 - group["momentum"]}
 
     @staticmethod
-    def update(p, g, v, s, x0=None, *, eps, w, third, size) -> Update:
+    def update(p, g, v, s, x0=None, *, w, size, **root) -> Update:
         # The step is p - z, and offset is p - x0: without momentum p is the last z, which gives x0.
-        offset = p - x0 if x0 is not None else -s / v.pow(third).add_(eps)
+        offset = p - x0 if x0 is not None else -s / denominator(v, **root)
         v.addcmul_(g, g, value=w)
         s.add_(g, alpha=w)
-        return Update(offset.addcdiv_(s, v.pow(third).add_(eps)), size)
+        return Update(offset.addcdiv_(s, denominator(v, **root)), size)
+
+
+def denominator(v: Any, *, eps: float, has_eps: bool, third: float) -> Any:
+    """v^(1/3) + ε; without ε, infinity where v is 0."""
+    root = v.pow(third)
+    return root.add_(eps) if has_eps else root.add_(v.sign().reciprocal_().sub_(1.0))

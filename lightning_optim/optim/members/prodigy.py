@@ -47,6 +47,9 @@ class Prodigy(Member, name="prodigy"):
         1.0
     """
 
+    def denominator_floor(self, group: ParamGroup) -> float | None:
+        return float(group["d0"] * group["eps"])
+
     def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
         return {"r": (1,)}
 
