@@ -11,29 +11,35 @@ from ..catalog.registry import optimizer_info
 from ..core.errors import ConfigError, format_names
 from ..core.param_group_keys import ALGORITHM
 from ..groups.match_by_name import check_same_groups, match_groups
+from ..groups.match_unnamed import name_saved_groups
 from ..groups.merge_values import merge_values
-from ..groups.state_checks import check_buffers, check_saved_algorithm
+from ..groups.state_checks import check_buffers, check_flat_state, check_saved_algorithm
+from ..groups.state_copies import copy_state
+from ..schedule.optimizer_loads import log_removed_schedule, was_schedule_removed, without_schedule
 from ..schedule.optimizer_marks import is_scheduled_elsewhere, mark_moved_groups
+from .blueprint import Blueprint
 from .implementation import check_torch_can_resume
 
 
-def remap_before_load(
-    uses_own_class: Mapping[str, bool], main: str, optimizer: Optimizer, state_dict: dict[str, Any]
-) -> dict[str, Any]:
+def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The state dict in this run's groups and with the keys of its classes: torch's hook before a load.
 
+    The states are copies, in the memory layout of their parameters: torch's load may take a tensor as it is.
+
     Args:
-        uses_own_class: by algorithm: whether this package's class runs it.
-        main: the algorithm of groups that name none.
+        blueprint: of the optimizer.
         optimizer: the one to load into.
         state_dict: the one to load.
 
     Raises:
         ConfigError: a parameter or its state does not fit; or a scheduler or class of this run cannot continue with it.
     """
+    main, uses_own_class = blueprint.main, blueprint.uses_own_class
+    state_dict = name_saved_groups(optimizer.param_groups, state_dict, blueprint.order)
     saved, states = state_dict["param_groups"], state_dict["state"]
-    if optimizer_info(main).single_group:
-        check_same_groups(optimizer.param_groups, saved)  # its state is one vector over all parameters
+    if optimizer_info(main).single_group:  # its state is one vector over all parameters
+        check_same_groups(optimizer.param_groups, saved)
+        check_flat_state(optimizer.param_groups[0], states.get(saved[0]["params"][0]) or {})
     _check_scheduler_can_follow(optimizer, saved)
     for group in saved:
         name = group.get(ALGORITHM, main)
@@ -41,9 +47,14 @@ def remap_before_load(
         if "configured" not in group and not uses_own_class.get(name, True):
             check_torch_can_resume(optimizer_info(name), group)
     matches = match_groups(optimizer.param_groups, state_dict)
+    schedule_removed = was_schedule_removed(optimizer.param_groups, saved)
+    if schedule_removed:
+        log_removed_schedule()
     groups = []
     for match in matches:
         group = {**merge_values(match.current, match.sources), "params": list(match.state_keys)}
+        if schedule_removed:
+            group = without_schedule(group, match.current)
         name = match.current.get(ALGORITHM, main)
         param_names: Sequence[str] = match.current.get("param_names") or ()
         info = optimizer_info(name)
@@ -53,7 +64,14 @@ def remap_before_load(
             group = {key: value for key, value in group.items() if key not in info.own_only}
         groups.append(group)
     mark_moved_groups(optimizer, [str(match.current.get("name")) for match in matches if match.moved])
-    return {**state_dict, "param_groups": groups}
+    params = {
+        key: param
+        for match in matches
+        if not uses_own_class[match.current.get(ALGORITHM, main)]  # our classes copy what they load themselves
+        for key, param in zip(match.state_keys, match.current["params"], strict=True)
+    }
+    copies = {key: copy_state(states[key], param) for key, param in params.items() if key in states}
+    return {**state_dict, "param_groups": groups, "state": {**states, **copies}}
 
 
 def _check_scheduler_can_follow(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:

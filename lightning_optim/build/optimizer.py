@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..catalog.info import DECOUPLED_KEY, OptimizerInfo
+from ..catalog.info import OptimizerInfo
 from ..core.errors import ConfigError
 from ..core.param_group_keys import ALGORITHM, EXECUTION_FLAGS, SCHEDULE
+from ..groups.frozen_by_rules import mark_frozen_by_rules
 from ..groups.group import Group
 from ..groups.plan import Plan
 from ..groups.rules import AlgorithmSpec
 from ..optim.composite import Composite
+from ..optim.half_precision import check_float16
 from ..schedule.optimizer_marks import is_scheduled
+from .attachments import attach
+from .blueprint import Blueprint, configured_values
+from .fused_layouts import can_fuse
 from .implementation import constructor_arguments
-from .load_by_name import remap_before_load
 
 
 def build_optimizer(plan: Plan) -> Optimizer:
@@ -39,8 +43,8 @@ def build_optimizer(plan: Plan) -> Optimizer:
         for param_group, group in zip(groups, plan.groups, strict=True):
             param_group[ALGORITHM] = group.algorithm
         optimizer = Composite(groups, builders, main=next(iter(plan.specs)))
-    uses_own_class = {name: spec.uses_own_class for name, spec in plan.specs.items()}
-    optimizer.register_load_state_dict_pre_hook(partial(remap_before_load, uses_own_class, plan.groups[0].algorithm))
+    mark_frozen_by_rules(optimizer, [plan.tensors[name] for name in plan.frozen])
+    attach(optimizer, Blueprint.from_plan(plan), _names_by_tensor(plan))
     if any(group.schedule for group in plan.groups):
         optimizer.register_step_pre_hook(_check_scheduled)
     return optimizer
@@ -60,8 +64,10 @@ def _build_one_class(plan: Plan, spec: AlgorithmSpec, named: list[dict[str, Any]
     defaults = _constructor_defaults(spec, groups)
     if not own and info.fused and defaults["fused"] is None and defaults["foreach"] is None:
         tensors = [plan.tensors[name] for group in groups for name in group.params]
-        can_fuse = _can_fuse(tensors) and not plan.sparse_gradients and not defaults["differentiable"]
-        defaults["fused"] = True if can_fuse else None
+        fits = can_fuse(info.load(), tensors) and not plan.sparse_gradients and not defaults["differentiable"]
+        defaults["fused"] = True if fits else None
+    if not own and info.own and not defaults.get("fused"):
+        _check_float16(plan, groups)
     optimizer = info.load(own=own)(
         [
             {**_param_group(plan, group, constructor_arguments(own, info, group.hyperparameters), defaults), **extra}
@@ -104,26 +110,26 @@ def _param_group(
             if value != defaults[key] and key not in EXECUTION_FLAGS
         },
         "peak_lr": group.hyperparameters["lr"],
-        "configured": _configured(group),
+        "configured": configured_values(group.algorithm, group.hyperparameters),
         **({SCHEDULE: dict(group.schedule)} if group.schedule else {}),
     }
 
 
-def _configured(group: Group) -> dict[str, Any]:
-    """What loading by name compares: algorithm and hyperparameters except execution flags, the decay flag resolved."""
-    values = {key: value for key, value in group.hyperparameters.items() if key not in EXECUTION_FLAGS}
-    values[ALGORITHM] = group.algorithm
-    if DECOUPLED_KEY in values and "weight_decay_mode" in values:
-        values[DECOUPLED_KEY] = values["weight_decay_mode"] == "decoupled"
-    return values
+def _check_float16(plan: Plan, groups: Iterable[Group]) -> None:
+    """Check what torch's class computes in the parameter's dtype: all but its fused kernels, which use float32."""
+    for group in groups:
+        if "eps" in group.hyperparameters:
+            prefix = (group.sources.get("eps") or ("eps",))[0].removesuffix("eps")
+            tensors = [plan.tensors[name] for name in group.params]
+            check_float16(group.hyperparameters, tensors, lambda values: values["eps"], prefix)
 
 
-def _can_fuse(tensors: Iterable[Tensor]) -> bool:
-    """Whether torch's fused kernels take these: real floating point, on a device that has the kernels."""
-    from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
-
-    devices = _get_fused_kernels_supported_devices()
-    return all(torch.is_floating_point(tensor) and tensor.device.type in devices for tensor in tensors)
+def _names_by_tensor(plan: Plan) -> MutableMapping[Tensor, str]:
+    """The names of the model's parameters, frozen ones too, which may join later; it keeps none of them alive."""
+    names: MutableMapping[Tensor, str] = WeakTensorKeyDictionary()
+    for name, tensor in (plan.model_tensors if plan.has_names else {}).items():
+        names[tensor] = name
+    return names
 
 
 def _check_takes_in_groups(

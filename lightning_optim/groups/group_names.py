@@ -17,11 +17,13 @@ def join_segments(matched: MatchedRules) -> str:
 
 
 def name_by_stage(parts: Sequence[Group]) -> list[Group]:
-    """Groups renamed by stage, then rules; a part equal to the stage is left out unless two names would be equal."""
+    """Groups renamed by stage, then rules; a rule named like the stage is left out unless two names would be equal."""
 
     def join(part: Group, *, in_full: bool) -> str:
         segments = [] if part.name == DEFAULT else part.name.split(".")
-        return ".".join([str(part.stage), *(segment for segment in segments if in_full or segment != part.stage)])
+        stage = str(part.stage)
+        name = stage.partition(".")[0]  # of a layer's stage, `top.11`, without the layer
+        return ".".join([stage, *(segment for segment in segments if in_full or segment != name)])
 
     counts = Counter(join(part, in_full=False) for part in parts)
     return [replace(part, name=join(part, in_full=counts[join(part, in_full=False)] > 1)) for part in parts]

@@ -6,6 +6,7 @@ torch matches by position: after a rule is added, renamed or split, a state woul
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,7 @@ def match_groups(current: Sequence[ParamGroup], state_dict: Mapping[str, Any]) -
     if saved and all(isinstance(param, str) for group in saved for param in group["params"]):
         return _match_dcp(current, saved)
     if not names or not all(group.get("param_names") for group in saved):
-        check_same_groups(current, saved)
-        return [GroupMatch(group, [source], source["params"]) for group, source in zip(current, saved, strict=True)]
+        return _match_by_position(current, state_dict)
     by_name = _index_by_name(saved, names)
     _check_same_names(names, by_name)
     return [_match_group(group, by_name, state_dict["state"]) for group in current]
@@ -107,6 +107,16 @@ def check_same_groups(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]
             )
 
 
+def _match_by_position(current: Sequence[ParamGroup], state_dict: Mapping[str, Any]) -> list[GroupMatch]:
+    saved = state_dict["param_groups"]
+    check_same_groups(current, saved)
+    for group, source in zip(current, saved, strict=True):
+        names = group.get("param_names") or [f"parameter {key}" for key in source["params"]]
+        for name, param, key in zip(names, group.get("params", ()), source["params"], strict=False):
+            check_shapes(name, param, state_dict["state"].get(key) or {})
+    return [GroupMatch(group, [source], source["params"]) for group, source in zip(current, saved, strict=True)]
+
+
 def _match_dcp(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]) -> list[GroupMatch]:
     """Match groups from torch.distributed.checkpoint, which has already put each parameter into its current group.
 
@@ -123,7 +133,18 @@ def _match_dcp(current: Sequence[ParamGroup], saved: Sequence[ParamGroup]) -> li
 
 def _index_by_name(saved: Sequence[ParamGroup], known: Sequence[str]) -> dict[str, tuple[Any, ParamGroup]]:
     """By clean name: the parameter's key in the state dict, and its saved group."""
+    for group in saved:
+        if len(group["param_names"]) != len(group["params"]):
+            raise ConfigError(
+                f"the checkpoint's param group '{group.get('name', 'unnamed')}' has {len(group['params'])} parameters "
+                f"and {len(group['param_names'])} names in param_names. Give each parameter one name"
+            )
     names = [name for group in saved for name in group["param_names"]]
+    if duplicates := sorted(name for name, number in Counter(names).items() if number > 1):
+        raise ConfigError(
+            f"the checkpoint's param_names give several parameters one name: {format_names(duplicates, 3)}. Give each "
+            "parameter its own"
+        )
     if not set(known) & set(names):  # names saved by another program may have wrapper prefixes
         names = strip_wrapper_prefixes(names)
     entries = [(key, group) for group in saved for key in group["params"]]
@@ -153,7 +174,7 @@ def _match_group(
 ) -> GroupMatch:
     entries = [by_name[name] for name in current["param_names"]]
     for name, param, (key, _) in zip(current["param_names"], current["params"], entries, strict=True):
-        check_shapes(name, param, states.get(key, {}))
+        check_shapes(name, param, states.get(key) or {})
     return GroupMatch(current, _deduplicate(group for _, group in entries), [key for key, _ in entries])
 
 

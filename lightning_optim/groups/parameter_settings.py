@@ -25,7 +25,7 @@ class ParameterSettings:
     group: Group | None
     """Its group; None where a rule froze it."""
     frozen_by: tuple[str, ...] = ()
-    """The config keys that froze it."""
+    """What froze it: config keys, or the model."""
     thaws: str | None = None
     """When its stage thaws."""
 

@@ -59,6 +59,8 @@ class Plan:
     """Parameters frozen by a `frozen: true` rule: in no optimizer, without gradient."""
     frozen_by: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
     """By frozen parameter: the config keys that froze it."""
+    fixed: tuple[str, ...] = ()
+    """Parameters that the model itself keeps frozen, where the plan is split by stages."""
     tensors: Mapping[str, Tensor] = field(repr=False, compare=False)
     """Every parameter by its clean name; bare tensors by position: `param0`, `param1`."""
     has_names: bool = True
@@ -69,6 +71,8 @@ class Plan:
     """Whether each group's lr is known to be its peak; that of a hand-made optimizer may be midway along a schedule."""
     sparse_gradients: bool = False
     """Whether a module declares sparse gradients, which no fused kernel takes."""
+    model_tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """Every parameter of the model by its clean name, where `tensors` may be some of them; empty without names."""
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """By every name of a parameter, further names of tied ones included: the clean name it is listed under."""
 
@@ -122,6 +126,7 @@ class Plan:
             tensors=tensors,
             has_names=not has_bare_tensors(parameters),
             sparse_gradients=any(getattr(owner, "sparse", False) for owner in index.owners),
+            model_tensors={parameter.name: parameter.tensor for parameter in parameters.complete if parameter.name},
             aliases={o.name: parameter.name for parameter in parameters for o in parameter.occurrences},
         )
 
@@ -216,7 +221,8 @@ class Plan:
             thaw_times: `(stage, when it thaws)`, where the plan is split by stages.
         """
         sizes = {name: tensor.numel() for name, tensor in self.tensors.items()}
-        return Table(groups=self.groups, frozen=self.frozen, sizes=sizes, thaw_times=tuple(thaw_times))
+        times = tuple(thaw_times)
+        return Table(groups=self.groups, frozen=self.frozen, fixed=self.fixed, sizes=sizes, thaw_times=times)
 
     def settings_of(self, parameter: str, thaw_times: Sequence[tuple[str, str]] = ()) -> ParameterSettings:
         """Every setting of one parameter, with the rules that set it, and its stage where the plan is split by stages.
@@ -233,7 +239,8 @@ class Plan:
             raise ConfigError(format_no_match([parameter], self.tensors))
         group = next((group for group in self.groups if name in group.params), None)
         thaws = dict(thaw_times).get(group.stage or "") if group else None
-        return ParameterSettings(name, group, self.frozen_by.get(name, ()), thaws)
+        by_model = ("the model, which sets requires_grad=False",) if name in self.fixed else ()
+        return ParameterSettings(name, group, self.frozen_by.get(name, by_model), thaws)
 
 
 def _match_rules(rules: Sequence[Rule], index: ParameterIndex) -> list[list[tuple[Rule, Layer | None]]]:

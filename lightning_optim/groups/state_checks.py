@@ -93,6 +93,27 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
             )
 
 
+def check_flat_state(group: ParamGroup, state: Mapping[str, Any]) -> None:
+    """Check the vectors of LBFGS, which have an element for each of all parameters.
+
+    Args:
+        group: the optimizer's only param group.
+        state: the saved state of its first parameter.
+
+    Raises:
+        ConfigError: one has another length.
+    """
+    size = sum(param.numel() for param in group["params"])
+    for key in ("d", "prev_flat_grad", "old_dirs", "old_stps"):
+        value = state.get(key)
+        for vector in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(vector, Tensor) and vector.numel() != size:
+                raise ConfigError(
+                    f"the checkpoint's {key} has {vector.numel()} elements, the parameters {size}: it was saved for "
+                    "another model"
+                )
+
+
 def _buffer_shape(buffer: str, shape: torch.Size) -> torch.Size:
     """The parameter's shape, or that of the rows or columns of a factored second moment (arXiv:1804.04235)."""
     if buffer == "row_var":

@@ -36,6 +36,8 @@ class Table:
     groups: tuple[Group, ...]
     frozen: tuple[str, ...]
     """Parameters frozen by a `frozen: true` rule."""
+    fixed: tuple[str, ...] = ()
+    """Parameters that the model itself keeps frozen."""
     sizes: Mapping[str, int] = field(repr=False)
     """By parameter: its number of elements."""
     thaw_times: tuple[tuple[str, str], ...] = ()
@@ -47,7 +49,9 @@ class Table:
         trained = [name for group in self.groups for name in group.params]
         if self.frozen:
             rows.append({"group": "(frozen)", **self._sizes(self.frozen), "rules": "frozen: true"})
-        rows.append({"group": "all", **self._sizes((*trained, *self.frozen))})
+        if self.fixed:
+            rows.append({"group": "(frozen by the model)", **self._sizes(self.fixed)})
+        rows.append({"group": "all", **self._sizes((*trained, *self.frozen, *self.fixed))})
         return rows
 
     def columns(self) -> list[str]:
@@ -77,7 +81,8 @@ class Table:
         for column in columns:
             table.add_column(column, justify="right" if self._is_number(column) else "left", no_wrap=column == "group")
         for row in rows:
-            table.add_row(*(_format_cell(row.get(column)) for column in columns), end_section=row is rows[-2])
+            is_last_but_one = len(rows) > 1 and row is rows[-2]
+            table.add_row(*(_format_cell(row.get(column)) for column in columns), end_section=is_last_but_one)
         return table
 
     def __str__(self) -> str:

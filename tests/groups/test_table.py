@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from lightning_optim import OptimizerFactory
+from lightning_optim.groups.table import Table
 from tests.support.layered_models import ENCODER, depth_rule, tree
 from tests.support.models import Net, Tiny
 
@@ -123,3 +124,10 @@ def test_layers_of_two_rules_are_listed_once_where_they_are_equal():
 
 def test_a_plan_without_layers_has_no_column_for_them():
     assert "layer" not in FACTORY.explain(Net()).columns()
+
+
+def test_a_plan_without_groups_prints():
+    """Of an optimizer all of whose stages wait."""
+    table = Table(groups=(), frozen=(), sizes={})
+    assert "all" in str(table)
+    assert table.markdown().count("\n") == 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_optim import list_optimizers, optimizer_info
+from lightning_optim import list_optimizers, optim, optimizer_info
 from tests.support.save_and_load import save_and_load
 
 MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own]
@@ -95,6 +95,12 @@ def set_grads(params: Sequence[nn.Parameter], grads: Sequence[Tensor | None]) ->
         param.grad = None if grad is None else grad.clone()
 
 
+def give_hessian(optimizer: Optimizer, params: Iterable[nn.Parameter], value: float = 1.0) -> None:
+    """Give Sophia-G an estimate of the Hessian, without which it stops soon; with 0, its steps are those without."""
+    if isinstance(optimizer, optim.SophiaG):
+        optimizer.update_hessian(1, {param: torch.full_like(param, value) for param in params})
+
+
 def trajectory(
     cls: Callable[..., Optimizer],
     *,
@@ -107,6 +113,7 @@ def trajectory(
     """The parameters after each step of the script; `before_step` may replace the optimizer."""
     params = new_params(dtype)
     optimizer = cls(params[:LATE], **options)
+    give_hessian(optimizer, params)
     weights = []
     for step, grads in enumerate(script or new_grads(dtype, num_steps=num_steps)):
         optimizer = before_step(step, optimizer)
