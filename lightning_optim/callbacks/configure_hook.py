@@ -1,4 +1,4 @@
-"""Replace a module's `configure_optimizers`, or run callbacks before it, for the duration of a fit."""
+"""Replace a module's `configure_optimizers`, or run callbacks before it, when a strategy sets up the optimizers."""
 
 from __future__ import annotations
 
@@ -6,40 +6,40 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningModule
+    from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import Strategy
 
 
 class ConfigureOptimizersHook:
-    """Takes the place of `configure_optimizers` on one module instance; several callbacks may share it, in any order.
+    """Wraps a strategy's `setup_optimizers` for a fit; several callbacks may share it, in any order.
+
+    The module itself is changed only during that call: so copies made during the fit, and the pickles that are sent to
+    workers of a data loader, are those of the module as its author wrote it.
 
     Use `install` to get it and `remove` to undo it.
     """
 
-    def __init__(self, module: LightningModule) -> None:
-        self.original: Callable[[], Any] | None = vars(module).get("configure_optimizers")
-        """The instance attribute that it replaces, if there was one."""
+    def __init__(self, strategy: Strategy, module: LightningModule) -> None:
+        self._setup_optimizers = strategy.setup_optimizers
+        self._module = module
         self._configure: Callable[[], Any] = module.configure_optimizers
         self._run_before: list[Callable[[], None]] = []
 
     @classmethod
-    def install(cls, module: LightningModule) -> ConfigureOptimizersHook:
-        """The hook of this module: the installed one, else a new one."""
-        installed = _find_installed(module)
+    def install(cls, trainer: Trainer, module: LightningModule) -> ConfigureOptimizersHook:
+        """The hook of this trainer's strategy: the installed one, else a new one."""
+        installed = _find_installed(trainer.strategy)
         if installed is not None:
             return installed
-        hook = cls(module)
-        # A bound method: Lightning compares its __code__ to find out whether `configure_optimizers` is overridden.
-        module.configure_optimizers = hook.configure_optimizers  # type: ignore[method-assign]
+        hook = cls(trainer.strategy, module)
+        trainer.strategy.setup_optimizers = hook.setup_optimizers  # type: ignore[method-assign]
         return hook
 
     @staticmethod
-    def remove(module: LightningModule) -> None:
-        """Restore the module's own `configure_optimizers`; does nothing if no hook is installed."""
-        hook = _find_installed(module)
-        if hook is not None:
-            del module.configure_optimizers
-            if hook.original is not None:
-                module.configure_optimizers = hook.original  # type: ignore[method-assign]
+    def remove(trainer: Trainer) -> None:
+        """Restore the strategy's own method; does nothing if no hook is installed."""
+        if _find_installed(trainer.strategy) is not None:
+            del trainer.strategy.setup_optimizers
 
     def replace(self, configure: Callable[[], Any]) -> None:
         """Call `configure` instead of the module's own `configure_optimizers`."""
@@ -49,14 +49,25 @@ class ConfigureOptimizersHook:
         """Call `callback` before `configure_optimizers`."""
         self._run_before.append(callback)
 
+    def setup_optimizers(self, trainer: Trainer) -> None:
+        """What the strategy calls."""
+        # LightningCLI sets this attribute on the instance.
+        own = vars(self._module).get("configure_optimizers")
+        self._module.configure_optimizers = self.configure_optimizers  # type: ignore[method-assign]
+        try:
+            self._setup_optimizers(trainer)
+        finally:
+            del self._module.configure_optimizers
+            if own is not None:
+                self._module.configure_optimizers = own  # type: ignore[method-assign]
+
     def configure_optimizers(self) -> Any:
-        """What Lightning calls."""
+        """What Lightning calls in place of the module's own."""
         for callback in self._run_before:
             callback()
         return self._configure()
 
 
-def _find_installed(module: LightningModule) -> ConfigureOptimizersHook | None:
-    bound = vars(module).get("configure_optimizers")
-    hook = getattr(bound, "__self__", None)
+def _find_installed(strategy: Strategy) -> ConfigureOptimizersHook | None:
+    hook = getattr(vars(strategy).get("setup_optimizers"), "__self__", None)
     return hook if isinstance(hook, ConfigureOptimizersHook) else None

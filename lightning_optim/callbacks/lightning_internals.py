@@ -5,21 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.utilities.data import sized_len
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
+from lightning.pytorch.core.optimizer import _MockOptimizer
 from lightning.pytorch.trainer.connectors.data_connector import (
     _parse_num_batches,
     _process_dataloader,
     _request_dataloader,
 )
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.tuner.lr_finder import _determine_lr_attr_name
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from lightning.pytorch.utilities.parsing import lightning_getattr, lightning_hasattr
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -46,6 +54,11 @@ def initial_hyperparameters(trainer: Trainer) -> dict[str, Any]:
     return {
         key: value for part in parts if part and part._log_hyperparams for key, value in part.hparams_initial.items()
     }
+
+
+def has_optimizers(trainer: Trainer) -> bool:
+    """Whether `configure_optimizers` has returned any; else Lightning steps a stand-in that does nothing."""
+    return not any(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers)
 
 
 # The position of the training loop.
@@ -150,28 +163,49 @@ def validation_is_due(trainer: Trainer) -> bool:
 
 def is_between_batch_and_validation(trainer: Trainer) -> bool:
     """Whether a batch has been processed, and the loop has not counted it as completed."""
-    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.total
-    return trainer.fit_loop._data_fetcher is not None and batches.completed == batches.processed - 1
+    # Not the totals: a batch that `on_train_batch_start` has skipped with -1 is never completed.
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return (
+        is_within_epoch(trainer)
+        and trainer.fit_loop._data_fetcher is not None
+        and batches.ready == batches.started == batches.processed
+        and batches.completed == batches.processed - 1
+    )
 
 
-def resume_in_validation(checkpoint: MutableMapping[str, Any]) -> None:
-    """Edit a checkpoint's loop state so that Lightning runs the validation that was due when it was saved."""
-    state = _complete_batch(checkpoint)
-    # As if the run had stopped in the first batch of the validation.
-    validation = state["epoch_loop.val_loop.batch_progress"]
-    done = validation["total"]["completed"]
-    for counts, before in ((validation["total"], done), (validation["current"], 0)):
-        counts.update(ready=before + 1, started=before + 1, processed=before, completed=before)
+def is_within_batch(trainer: Trainer) -> bool:
+    """Whether a batch has been started and not been processed."""
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return bool(is_within_epoch(trainer) and batches.processed < batches.ready)
 
 
-def resume_at_epoch_end(checkpoint: MutableMapping[str, Any]) -> None:
-    """Edit a checkpoint's loop state so that Lightning counts the saved batch as done and ends the epoch."""
-    _complete_batch(checkpoint)["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+def current_batch(trainer: Trainer) -> int:
+    """The index of the batch that was started last, in its epoch."""
+    return trainer.fit_loop.epoch_loop.batch_idx
 
 
-def has_loader_state(checkpoint: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint holds the training loader's position; without it, a resumed epoch starts over."""
-    return bool(checkpoint["loops"]["fit_loop"]["state_dict"].get("combined_loader"))
+def total_batches(trainer: Trainer) -> int:
+    """How many batches of the run have been started."""
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+def is_ending_epoch(trainer: Trainer) -> bool:
+    """Whether the hooks at the end of an epoch have begun, and the loop has not counted it as completed."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return bool(progress.processed > progress.completed)
+
+
+def has_validated_all_batches(trainer: Trainer) -> bool:
+    """Whether the current validation has no batch left."""
+    progress: Any = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    return bool(progress.is_last_batch and progress.current.completed == progress.current.ready)
+
+
+def metrics_of_epoch(trainer: Trainer) -> set[str]:
+    """The names of the metrics that training has logged since the epoch began."""
+    results = trainer.fit_loop.epoch_loop._results
+    names = {result.meta.name for _, result in results.valid_items()} if results else set()
+    return {f"{name}{suffix}" for name in names for suffix in ("", "_step", "_epoch")}
 
 
 def skip_remaining_batches(trainer: Trainer) -> None:
@@ -184,12 +218,91 @@ def stop_skipping_batches(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop.restarting = False
 
 
-def _complete_batch(checkpoint: MutableMapping[str, Any]) -> Any:
-    state = checkpoint["loops"]["fit_loop"]
-    progress = state["epoch_loop.batch_progress"]
-    for counts in (progress["total"], progress["current"]):
-        counts["completed"] = counts["processed"]
-    return state
+# Lightning's tuner callbacks.
+
+
+def waits_for_training_state(trainer: Trainer) -> bool:
+    """Whether a checkpoint's loops and optimizers have yet to be restored, which a tuner makes Lightning forget."""
+    return bool(trainer._checkpoint_connector._loaded_checkpoint)
+
+
+def tuned_lr(module: LightningModule, finder: LearningRateFinder) -> tuple[str, float] | None:
+    """The attribute of the module that a LearningRateFinder has set, and its value; None if it has set none."""
+    found = finder.optimal_lr
+    if not finder._update_attr or found is None or found.suggestion() is None:
+        return None
+    attribute = _determine_lr_attr_name(module, finder._attr_name)
+    value: Any = lightning_getattr(module, attribute)
+    return attribute, float(value)
+
+
+def has_tuned_lr(module: LightningModule, attribute: str, lr: float) -> bool:
+    """Whether the attribute that a LearningRateFinder has set still has its value."""
+    return bool(lightning_hasattr(module, attribute) and lightning_getattr(module, attribute) == lr)
+
+
+def isolated_rng() -> AbstractContextManager[None]:
+    """Restores the states of the random generators at its end."""
+    return isolate_rng()
+
+
+def forget_tuning(trainer: Trainer) -> None:
+    """Reset what a tuner callback leaves in the trainer: its loaders and metrics, and that it seems to be resumed."""
+    fit_loop = trainer.fit_loop
+    if fit_loop._data_fetcher is not None:
+        fit_loop._data_fetcher.teardown()
+    fit_loop._data_fetcher = None
+    fit_loop._combined_loader = fit_loop.epoch_loop.val_loop._combined_loader = None
+    fit_loop.restarting = False
+    for loop in (fit_loop, fit_loop.epoch_loop, fit_loop.epoch_loop.val_loop):
+        loop._loaded_from_state_dict = loop._resuming_from_checkpoint = False
+    trainer._checkpoint_connector._ckpt_path = None  # of the file that the tuner has removed
+    trainer._logger_connector.reset_results()
+    trainer._logger_connector.reset_metrics()
+
+
+# Lightning's LearningRateMonitor.
+
+
+def hook_learning_rate_monitors(
+    trainer: Trainer, find_optimizer: Callable[[Any], Optimizer]
+) -> list[LearningRateMonitorHook]:
+    """A hook for each LearningRateMonitor of a trainer."""
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    monitors = [callback for callback in callbacks if isinstance(callback, LearningRateMonitor)]
+    return [LearningRateMonitorHook(monitor, find_optimizer) for monitor in monitors]
+
+
+class LearningRateMonitorHook:
+    """Lets a LearningRateMonitor log an optimizer's own groups, where its schedulers drive a proxy of them.
+
+    Args:
+        monitor: the callback; it is changed until `remove` is called.
+        find_optimizer: from what a scheduler drives to the optimizer whose groups are logged.
+    """
+
+    def __init__(self, monitor: LearningRateMonitor, find_optimizer: Callable[[Any], Optimizer]) -> None:
+        self._monitor, self._find_optimizer = monitor, find_optimizer
+        self._find_names, self._get_stats = monitor._find_names_from_schedulers, monitor._get_optimizer_stats
+        monitor._find_names_from_schedulers = self.find_names  # type: ignore[method-assign, assignment]
+        monitor._get_optimizer_stats = self.get_stats  # type: ignore[method-assign]
+
+    def find_names(self, configs: Sequence[Any]) -> Any:
+        """The curves of each scheduler's groups."""
+        optimizers = [self._find_optimizer(config.scheduler.optimizer) for config in configs]
+        stand_ins: list[Any] = [
+            SimpleNamespace(name=config.name, scheduler=SimpleNamespace(optimizer=optimizer))
+            for config, optimizer in zip(configs, optimizers, strict=True)
+        ]
+        return self._find_names(stand_ins)
+
+    def get_stats(self, optimizer: Any, names: list[str]) -> dict[str, float]:
+        """The value of each curve."""
+        return self._get_stats(self._find_optimizer(optimizer), names)
+
+    def remove(self) -> None:
+        """Restore the callback's own methods."""
+        del self._monitor._find_names_from_schedulers, self._monitor._get_optimizer_stats
 
 
 # Checkpoint files.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError, format_choices
-from .lightning_internals import epoch_metrics, is_within_epoch
+from .lightning_internals import epoch_metrics, is_within_batch, is_within_epoch
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -35,6 +35,8 @@ class LoggedMetrics:
         self._from_validation: set[str] = set()
         self._before_validation: dict[str, Any] = {}
         self._has_validated = False
+        self._after_batch: tuple[int, dict[str, dict[str, Any]]] | None = None
+        """The epoch, and what it had accumulated after its last complete batch."""
 
     def before_validation(self, trainer: Trainer) -> None:
         """Remember the metrics, to find out afterwards which ones the validation has logged."""
@@ -47,6 +49,14 @@ class LoggedMetrics:
         logged = {name for name, value in trainer.callback_metrics.items() if before.get(name) is not value}
         self._from_validation |= logged
         return logged
+
+    def has_validated(self, trainer: Trainer, names: Collection[str]) -> bool:
+        """Whether the validation that has begun has logged all those of these metrics that validations log."""
+        before, logged = self._before_validation, trainer.callback_metrics
+        return all(
+            name in logged and (before.get(name) is not logged[name] or name not in self._from_validation)
+            for name in names
+        )
 
     def is_from_validation(self, name: str) -> bool:
         """Whether any validation has logged this metric."""
@@ -85,8 +95,17 @@ class LoggedMetrics:
             trainer.callback_metrics.setdefault(name, torch.tensor(value, dtype=torch.float64))
         self._saved_values = {}
 
-    def after_batch(self, trainer: Trainer) -> None:
-        """In the first batch after a resume, add what the epoch had accumulated before the checkpoint."""
+    def after_batch(self, trainer: Trainer, names: Collection[str]) -> None:
+        """In the first batch after a resume, add what the epoch had accumulated before; store what it has by now.
+
+        Args:
+            trainer: the trainer.
+            names: the metrics that something waits for.
+        """
+        self._add_saved_partials(trainer)
+        self._after_batch = trainer.current_epoch, _copy_partials(trainer, names)
+
+    def _add_saved_partials(self, trainer: Trainer) -> None:
         if not self._saved_partials:
             return
         metrics = dict(epoch_metrics(trainer))
@@ -104,7 +123,8 @@ class LoggedMetrics:
             if saved["is_synced"]:
                 partials = [trainer.strategy.reduce(partial, reduce_op=saved["reduction"]) for partial in partials]
             value, *batch_sizes = partials
-            trainer.callback_metrics[saved["name"]] = value / batch_sizes[0] if batch_sizes else value
+            value = value / batch_sizes[0] if batch_sizes else value
+            trainer.callback_metrics.update({saved["name"]: value, _epoch_name(saved["name"]): value})
         self._saved_partials = {}
 
     def state_dict(self, trainer: Trainer | None, names: Collection[str]) -> dict[str, Any]:
@@ -112,9 +132,19 @@ class LoggedMetrics:
         logged, partials = {}, {}
         if trainer is not None:
             logged = trainer.callback_metrics
-            partials = _gather_partials(trainer, names) if is_within_epoch(trainer) else {}
+            partials = self._find_partials(trainer, names)
         values = {name: _to_float(logged[name]) for name in names if name in logged}
         return {"values": values, "partials": partials, "from_validation": sorted(self._from_validation)}
+
+    def _find_partials(self, trainer: Trainer, names: Collection[str]) -> dict[str, dict[str, Any]]:
+        if not is_within_epoch(trainer):
+            return {}
+        if not is_within_batch(trainer):
+            return _gather(trainer, _copy_partials(trainer, names))
+        # The batch will be run again: what it has logged so far does not count.
+        if self._after_batch is None or self._after_batch[0] != trainer.current_epoch:
+            return self._saved_partials
+        return _gather(trainer, self._after_batch[1])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a saved state; `restore` writes its values to the trainer."""
@@ -126,26 +156,37 @@ def _to_float(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _gather_partials(trainer: Trainer, names: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What the metrics among `names` have accumulated in the current epoch.
+def _copy_partials(trainer: Trainer, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What the metrics among `names` have accumulated in the current epoch on this rank; each of shape (1,)."""
+    return {
+        key: {
+            "name": metric.name,
+            "reduction": metric.reduction,
+            "is_synced": metric.is_synced,
+            "partials": {name: partial.detach().reshape(-1).clone() for name, partial in metric.partials.items()},
+        }
+        for key, metric in epoch_metrics(trainer)
+        if metric.name in names or _epoch_name(metric.name) in names
+    }
 
-    Each partial is a tensor of shape (ranks,) for a synced metric, else (1,): rank zero writes the checkpoint, and each
-    rank has accumulated partials of its own.
-    """
-    found = {}
-    for key, metric in epoch_metrics(trainer):
-        if metric.name in names:
-            gathered = {
-                name: (trainer.strategy.all_gather(partial) if metric.is_synced else partial).reshape(-1).clone()
-                for name, partial in metric.partials.items()
-            }
-            found[key] = {
-                "name": metric.name,
-                "reduction": metric.reduction,
-                "is_synced": metric.is_synced,
-                "partials": gathered,
-            }
-    return found
+
+def _epoch_name(name: str) -> str:
+    """The name under which Lightning also gives the epoch's value of a metric that is logged at each step too."""
+    return f"{name}_epoch"
+
+
+def _gather(trainer: Trainer, partials: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The partials of all ranks where the metric is synced: rank zero writes the checkpoint; of shape (ranks,)."""
+    return {
+        key: {
+            **saved,
+            "partials": {
+                name: trainer.strategy.all_gather(partial).reshape(-1) if saved["is_synced"] else partial
+                for name, partial in saved["partials"].items()
+            },
+        }
+        for key, saved in partials.items()
+    }
 
 
 def _partials_of_this_rank(trainer: Trainer, saved: Mapping[str, Any]) -> dict[str, Tensor]:

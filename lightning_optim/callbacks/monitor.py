@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
@@ -17,7 +18,7 @@ from ..telemetry.hparams import collect_hyperparameters
 from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.tags import scalar_layout, tag_roots
-from .lightning_internals import initial_hyperparameters, logger_step, logs_this_step
+from .lightning_internals import has_optimizers, initial_hyperparameters, logger_step, logs_this_step
 from .print_table import print_table
 from .step_recorder import StepRecorder
 from .strategies import check_strategy_for_monitor
@@ -96,6 +97,9 @@ class OptimizerMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log each group's hyperparameters, including the groups that thaw later."""
+        if not has_optimizers(trainer):
+            rank_zero_info("OptimizerMonitor: configure_optimizers has returned None, so there is nothing to log")
+            return
         found: dict[str, Any] = {}
         for optimizer, root in zip(trainer.optimizers, tag_roots(trainer.optimizers), strict=True):
             found |= collect_hyperparameters(root, _full_plan(trainer, optimizer, pl_module))
@@ -103,7 +107,8 @@ class OptimizerMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start recording every optimizer's steps; print the groups of optimizers whose table was not printed yet."""
-        for optimizer in trainer.optimizers:
+        optimizers = trainer.optimizers if has_optimizers(trainer) else []
+        for optimizer in optimizers:
             print_table(optimizer, Plan.from_optimizer(optimizer, pl_module).table())
         self._recorders = [
             StepRecorder(
@@ -111,7 +116,7 @@ class OptimizerMonitor(Callback):
                 update_norm=self.update_norm, cosine=self.cosine, per_parameter=self.per_parameter,
                 histograms=self.histograms,
             )
-            for optimizer, root in zip(trainer.optimizers, tag_roots(trainer.optimizers), strict=True)
+            for optimizer, root in zip(optimizers, tag_roots(optimizers), strict=True)
         ]  # fmt: skip
         self._charts = {}
 
@@ -131,6 +136,10 @@ class OptimizerMonitor(Callback):
         self._in_batch = False
         self._pending += [(recorder, found) for recorder in self._recorders if (found := recorder.pop_finished())]
         self._write(trainer, wait=self.to_callback_metrics)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Steps are outside a batch from here on, even if `on_train_batch_start` has ended the epoch with -1."""
+        self._in_batch = False
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything pending, since a validation takes long and may be the last hook of a run."""

@@ -52,12 +52,16 @@ class PendingPlateauStep:
         """Take the pending step, if there is one.
 
         Raises:
-            ConfigError: nothing logs the scheduler's metric.
+            ConfigError: nothing logs the scheduler's metric, and Lightning's `strict` is not False.
         """
         if not self.pending:
             return
         self.pending = False
-        value = metrics.require(self._trainer, str(self.config.monitor), "scheduler.monitor")
+        monitor = str(self.config.monitor)
+        if self.config.strict:
+            value = metrics.require(self._trainer, monitor, "scheduler.monitor")
+        else:
+            value = metrics.read(self._trainer, monitor)  # Lightning has warned where it is None
         if value is not None:
             self._original_step(self.config.scheduler, value)
 

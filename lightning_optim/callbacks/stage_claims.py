@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
 
 from ..core.errors import ConfigError, format_names
-from ..groups.parameters import read_parameters
+from ..groups.frozen_by_rules import frozen_by_rules
+from ..groups.parameters import Parameter, read_parameters
 from ..stages.freezing import set_trainable
 from ..stages.stages import Stage, check_all_claimed, claim
 
@@ -27,6 +29,20 @@ def claim_trainable(stages: Sequence[Stage], module: nn.Module) -> tuple[Stage, 
     return claimed
 
 
+@contextmanager
+def trainable_as_in_a_fit(stages: Sequence[Stage], parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Make the claimed parameters trainable for a while: rules may ask for what is frozen when a fit builds a plan."""
+    claimed = frozenset().union(*(stage.params for stage in stages))
+    thawed = [p.tensor for p in parameters if p.name in claimed and not p.tensor.requires_grad]
+    for tensor in thawed:
+        tensor.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for tensor in thawed:
+            tensor.requires_grad_(False)
+
+
 def drop_frozen_params(
     stages: Sequence[Stage], module: nn.Module, optimizers: Sequence[Optimizer]
 ) -> tuple[Stage, ...]:
@@ -38,21 +54,21 @@ def drop_frozen_params(
         optimizers: the optimizers built over it.
 
     Raises:
-        ConfigError: a claimed, trainable parameter is in no optimizer, or a trainable one is in no stage.
+        ConfigError: a claimed parameter is in no optimizer, and no rule freezes it; or a trainable one is in no stage.
     """
     in_optimizers = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    by_rules = {id(tensor) for optimizer in optimizers for tensor in frozen_by_rules(optimizer)}
     parameters = read_parameters(module)
-    left_out = {p.name: p.tensor for p in parameters if id(p.tensor) not in in_optimizers}
-    # All claimed parameters were trainable before the optimizers were built: a rule has frozen the others.
-    missing = {name for name, tensor in left_out.items() if tensor.requires_grad}
+    frozen = {p.name for p in parameters if id(p.tensor) in by_rules}
+    missing = {p.name for p in parameters if id(p.tensor) not in in_optimizers} - frozen
     matched = []
     for stage in stages:
         if lost := stage.params & missing:
             names = [p.name for p in parameters if p.name in lost]
             raise ConfigError(
                 f"{stage.key}: no optimizer holds {len(names)} of the parameters it claims: {format_names(names, 3)}. "
-                "Give configure_optimizers the whole model: optimizer(self.parameters())"
+                "Give configure_optimizers the whole model, whatever requires_grad is: optimizer(self.parameters())"
             )
-        matched.append(replace(stage, params=stage.params - left_out.keys()))
+        matched.append(replace(stage, params=stage.params - frozen))
     check_all_claimed(matched, parameters)
     return tuple(matched)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule
@@ -93,7 +93,7 @@ class StepRecorder:
             for name, tensor in zip(names, tensors, strict=True):
                 write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
         self._warn_nonfinite(summary.nonfinite, snapshot.step)
-        self._warn_unmeasured(snapshot.skipped)
+        self._warn_unmeasured(snapshot.unmeasured)
         return values
 
     def _before_step(self, *_: Any) -> None:
@@ -135,10 +135,10 @@ class StepRecorder:
         _LOG.warning("%s, step %d: not finite: %s", self.root, step, format_names(lines))
         write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in lines), step)
 
-    def _warn_unmeasured(self, unmeasured: Mapping[str, str]) -> None:
-        """Name the state that cannot be measured, once for each state key."""
-        for key, kind in unmeasured.items():
-            if key not in self._reported_unmeasured:
-                self._reported_unmeasured.add(key)
+    def _warn_unmeasured(self, unmeasured: Sequence[str]) -> None:
+        """Name what cannot be measured, once."""
+        for line in unmeasured:
+            if line not in self._reported_unmeasured:
+                self._reported_unmeasured.add(line)
                 if self._trainer.is_global_zero:
-                    _LOG.warning("%s: the state '%s' is not measured: it is a %s", self.root, key, kind)
+                    _LOG.warning("%s: %s", self.root, line)

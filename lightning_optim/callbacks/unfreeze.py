@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
+from ..build.stage_optimizers import check_stage_optimizers, plan_with_stages
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, format_names
 from ..groups.parameter_settings import ParameterSettings
@@ -20,22 +21,25 @@ from ..groups.parameters import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
 from ..stages.freezing import EvalModeLock, set_trainable
-from ..stages.scheduler_proxy import drives
+from ..stages.scheduler_proxy import by_optimizer, drives
 from ..stages.sharded import check_precision, reshard
 from ..stages.split import split_by_stage
+from ..stages.stage_steps import StageSteps
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_all_claimed, claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
 from .configure_hook import ConfigureOptimizersHook
-from .lightning_internals import logger_step
+from .first_stage import first_stages_only
+from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_learning_rate_monitors, logger_step
 from .load_checkpoint_hook import LoadCheckpointHook
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
-from .run_length import get_run_length
-from .stage_claims import claim_trainable, drop_frozen_params
+from .run_fraction import check_run_ends, get_fraction
+from .stage_claims import claim_trainable, drop_frozen_params, trainable_as_in_a_fit
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
+from .tuner_hook import hook_tuners
 
 if TYPE_CHECKING:
     from ..build.factory import OptimizerFactory
@@ -52,13 +56,15 @@ class StagedUnfreeze(Callback):
 
     Args:
         stages: by name; a parameter belongs to the first stage that selects it. Selectors are those of rules. `at` says
-            when the stage thaws: `{epoch: n}` (from 0), `{step: n}` (optimizer steps done), `{fraction: 0.3}` (of the
-            run), `{after: {epochs: n}}` or `{after: {steps: n}}` (since the previous stage thawed), `{plateau:
+            when the stage thaws: `{epoch: n}` (from 0), `{step: n}` (steps done by the optimizer that holds the
+            stage, without batches for which `training_step` returns None), `{fraction: 0.3}` (of the run's batches, or
+            of `max_steps`), `{after: {epochs: n}}` or `{after: {steps: n}}` (since the previous stage thawed), `{plateau:
             {monitor: val/loss, patience: 2, mode: min, min_delta: 0}}` (counted since then), `{any: [...]}` of these,
             or in Python a callable `(trainer, module) -> bool`; without `at`, it is trained from the start. With
             `layers`, `each: {epochs: n}`, `{steps: n}` or `{plateau: {...}}` thaws layer by layer, starting with the
             last. `lr_scale` and `warmup_steps` (optimizer steps) shape the lr curves of its groups; any hyperparameter
-            of the optimizer applies to them from the thaw on.
+            of the optimizer applies to them from the thaw on. `optimizer` is another algorithm for its parameters, with
+            that algorithm's own hyperparameters; it needs `configure_optimizers` or `OptimizerOverride`.
         frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and does not update them.
         frozen_dropout: `train`: dropout in a frozen part stays active.
 
@@ -88,6 +94,9 @@ class StagedUnfreeze(Callback):
         self._plateaus = PlateauTracker()
         self._eval_mode_lock = EvalModeLock(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
         self._clock = Clock()
+        self._steps = StageSteps(())
+        self._is_tuning = False
+        """Whether Lightning saves and loads a checkpoint around the steps of a tuner."""
         self._last_check: tuple[int, int] | None = None
         """Epoch and batch at which triggers were last checked."""
         self._loaded_state: dict[str, Any] | None = None
@@ -96,6 +105,7 @@ class StagedUnfreeze(Callback):
         self._load_hook: LoadCheckpointHook | None = None
         """For strategies that load the optimizers after setup: FSDP2's."""
         self._step_hooks: list[Any] = []
+        self._monitor_hooks: list[LearningRateMonitorHook] = []
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
         """The plan for a model: what thaws when, and with which peak lr; changes nothing.
@@ -135,7 +145,8 @@ class StagedUnfreeze(Callback):
         if isinstance(optimizer, Optimizer):
             plan = Plan.from_optimizer(optimizer, module)
         elif optimizer is not None:
-            plan = optimizer.plan(parameters)
+            with trainable_as_in_a_fit(claimed, parameters):
+                plan = plan_with_stages(optimizer, claimed, parameters)
         else:
             plan = Plan.from_module(module)
         check_all_claimed(claimed, parameters, excluded=frozenset(plan.frozen))
@@ -161,11 +172,12 @@ class StagedUnfreeze(Callback):
         if stage != "fit":
             return
         check_strategy_for_stages(trainer)
+        hook_tuners(trainer)
         self._start_fit(trainer, pl_module)
         # Modules created in `configure_model` do not exist yet, so for now a stage may claim nothing.
         if next(pl_module.parameters(), None) is not None:
             claim_trainable([replace(stage, allow_empty=True) for stage in self._parsed_stages], pl_module)
-        ConfigureOptimizersHook.install(pl_module).run_before(lambda: self._claim(pl_module))
+        ConfigureOptimizersHook.install(trainer, pl_module).run_before(lambda: self._claim(pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
             self._load_hook = LoadCheckpointHook(trainer.strategy, self.state_key, self._load_sharded)
 
@@ -187,28 +199,40 @@ class StagedUnfreeze(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove the later stages from the optimizers and freeze them; add back those that a checkpoint has thawed."""
+        if not has_optimizers(trainer):
+            rank_zero_info("StagedUnfreeze: configure_optimizers has returned None, so there is nothing to thaw")
+            self.stages, self._timetable, self._staged = (), Timetable(), []
+            return
         self.stages = drop_frozen_params(self.stages, pl_module, trainer.optimizers)
         self._timetable = self._timetable.with_stages(self.stages)
         previous, self._staged = self._staged, self._split_optimizers(trainer, pl_module)
         self._start_clock(trainer, pl_module)
-        self._plateaus.take_over_schedulers(trainer)
+        self._plateaus.start(trainer, self._timetable)
         self._restore(previous)
+        self._monitor_hooks = hook_learning_rate_monitors(trainer, self._find_optimizer)
         for staged in self._staged:
+            staged.by_hand = not pl_module.automatic_optimization
             self._step_hooks.append(staged.optimizer.register_step_pre_hook(staged.before_step))
             self._step_hooks.append(staged.optimizer.register_step_post_hook(staged.after_step))
+        self._steps = StageSteps(self._staged)
         if self._load_hook:
             check_precision(pl_module)
         rebuild_ddp_reducer(trainer)
 
     def _split_optimizers(self, trainer: Trainer, module: nn.Module) -> list[StagedOptimizer]:
         """Split each optimizer's groups by stage, and print the plan."""
-        schedulers = _by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
+        schedulers = by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
         optimizers = zip(trainer.optimizers, schedulers, strict=True)
         split_optimizers = [StagedOptimizer(optimizer, module, self.stages, own) for optimizer, own in optimizers]
+        check_stage_optimizers([group for staged in split_optimizers for group in staged.plan.groups], self.stages)
         thaw_times = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in split_optimizers:
             print_table(staged.optimizer, staged.plan.table(thaw_times), force=True)
         return split_optimizers
+
+    def _find_optimizer(self, driven: Any) -> Any:
+        """The optimizer whose groups follow a proxy; `driven` itself, where it is no proxy."""
+        return next((staged.optimizer for staged in self._staged if staged.proxy is driven), driven)
 
     def _start_clock(self, trainer: Trainer, module: LightningModule) -> None:
         """Find out how long the run is, if a stage needs to know, and log which stages it is too short for."""
@@ -221,11 +245,31 @@ class StagedUnfreeze(Callback):
         stage = next((stage for stage in self.stages if stage.trigger.needs_length), None)
         if stage is not None:
             hint = f"Type another trigger, for example {stage.key}.at: {{step: 500}}"
-            self._clock.total_steps = get_run_length(trainer, "step", stage.trigger.length_key, hint)
-        limits = (trainer.max_epochs, trainer.max_steps)
+            check_run_ends(trainer, stage.trigger.length_key, hint)
+            self._clock.fraction = 0.0
+        # Under manual optimization `max_steps` limits the steps of all optimizers together.
+        limits = (trainer.max_epochs, trainer.max_steps if module.automatic_optimization else None)
         epochs, steps = (math.inf if limit in (None, -1) else limit for limit in limits)
         if unreachable := [stage.name for stage in self.stages if not stage.trigger.is_reachable(epochs, steps)]:
             rank_zero_info(f"StagedUnfreeze: this run ends before {format_names(unreachable)} can thaw")
+
+    @contextmanager
+    def around_tuning(self, trainer: Trainer, module: LightningModule) -> Iterator[dict[str, float]]:
+        """For the steps of LearningRateFinder and BatchSizeFinder: train what the run trains at this moment."""
+        self._is_tuning, is_running = True, bool(self._step_hooks)
+        try:
+            if is_running:
+                for staged in self._staged:
+                    staged.ignore_steps = True
+                yield {staged.name: staged.lr_scale for own in self._staged for staged in own.plan.groups}
+            else:
+                stages = drop_frozen_params(self.stages, module, trainer.optimizers)
+                with first_stages_only(trainer, module, stages, self._eval_mode_lock) as lr_scales:
+                    yield lr_scales
+        finally:
+            self._is_tuning = False
+            for staged in self._staged:
+                staged.ignore_steps = False
 
     # During training: step pending plateau schedulers, follow the schedulers, thaw.
 
@@ -238,9 +282,16 @@ class StagedUnfreeze(Callback):
             staged.sync(reset=True)  # the optimizers' states have been loaded since `on_fit_start`
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scheduler steps and observe the metrics of the last epoch."""
+        """Take the scheduler steps and observe the metrics of the last epoch; name the stages that never thawed."""
         self._plateaus.step_schedulers("epoch", "step")
-        self._plateaus.observe_metrics(trainer, self._timetable.watched)
+        self._plateaus.observe_metrics(trainer)
+        if (waiting := [stage.name for stage in self._timetable.waiting]) and not getattr(trainer, "fast_dev_run", 0):
+            rank_zero_info(f"StagedUnfreeze: the fit has ended before {format_names(waiting)} could thaw")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the scheduler steps that were pending in a checkpoint of the end of the run."""
+        self._plateaus.on_fit_end(trainer)
+        self._sync_groups()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Thaw what is due before other callbacks run; lock frozen layers, which `module.train()` may have reset."""
@@ -248,7 +299,7 @@ class StagedUnfreeze(Callback):
         self._plateaus.step_schedulers("epoch")
         self._sync_groups()
         self._check_schedulers(trainer)
-        self._plateaus.observe_metrics(trainer, self._timetable.watched)
+        self._plateaus.observe_metrics(trainer)
         self._thaw_due(trainer, pl_module, 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -258,10 +309,11 @@ class StagedUnfreeze(Callback):
             self._sync_groups()
         if self._load_hook:
             reshard(pl_module)
-        self._plateaus.observe_metrics(trainer, self._timetable.watched)
+        self._plateaus.observe_metrics(trainer)
         # In the middle of an accumulation, the gradient of a stage's first step would lack batches.
         if self._timetable.waiting and batch_idx % trainer.accumulate_grad_batches == 0:
             self._thaw_due(trainer, pl_module, batch_idx)
+            self._steps.start_batch()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -272,16 +324,17 @@ class StagedUnfreeze(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember the metrics before the validation."""
-        self._plateaus.before_validation(trainer)
+        if not trainer.sanity_checking:
+            self._plateaus.before_validation(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the metrics that stages wait for and that this validation has logged."""
         if not trainer.sanity_checking:
-            self._plateaus.after_validation(trainer, self._timetable.watched)
+            self._plateaus.after_validation(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Mark the metrics that stages wait for and that training logs."""
-        self._plateaus.after_epoch(trainer, self._timetable.watched)
+        self._plateaus.after_epoch(trainer)
 
     def _sync_groups(self) -> None:
         for staged in self._staged:
@@ -302,8 +355,10 @@ class StagedUnfreeze(Callback):
         if self._last_check == position:
             return
         self._last_check = position
-        self._clock.epoch, self._clock.step = trainer.current_epoch, trainer.global_step
-        due = self._timetable.thaw_due(self._clock)
+        self._clock.epoch = trainer.current_epoch
+        if self._clock.fraction is not None:
+            self._clock.fraction = get_fraction(trainer, batch_idx)
+        due = self._timetable.thaw_due(self._clock, self._steps)
         for stage in due:
             self._set_trainable(stage, True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
@@ -330,21 +385,27 @@ class StagedUnfreeze(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The thawed stages, the groups that the schedulers drive, and what the plateaus wait for."""
-        plateaus = [plateau for stage in self._timetable.waiting for plateau in stage.trigger.plateaus]
+        if not self._staged:
+            return {}  # the optimizers are not split yet
+        self._sync_groups()  # the module may have stepped a scheduler by hand; Lightning saves the optimizers next
         return {
+            "plateaus": self._plateaus.state_dict(self._trainer),  # first, since it may mark plateaus of stages
             **self._timetable.state_dict(),
             "optimizers": [staged.state_dict() for staged in self._staged],
-            "plateaus": self._plateaus.state_dict(self._trainer, {plateau.monitor for plateau in plateaus}),
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
+        if self._is_tuning:
+            return
         if state := checkpoint["callbacks"].get(self.state_key):
             self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
+        elif checkpoint["global_step"] == 0:
+            checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
-        if self._load_hook is None:
+        if self._load_hook is None and not self._is_tuning:
             self._loaded_state = state_dict
 
     @contextmanager
@@ -380,30 +441,29 @@ class StagedUnfreeze(Callback):
 
     # Cleaning up.
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The callback as configured: a copy or a pickle has none of the optimizers and hooks of a fit."""
+        unused = type(self).__new__(type(self))
+        StagedUnfreeze.__init__(unused, self._config, frozen_norm=self.frozen_norm, frozen_dropout=self.frozen_dropout)
+        return {**vars(self), **vars(unused)}
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remove all hooks and release the trainer."""
-        self._close(pl_module)
+        self._close(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Clean up after an error too: Lightning calls no teardown then."""
-        self._close(pl_module)
+        """Clean up after an error too: Lightning calls no teardown then. Checkpoints may be written after this."""
+        with suppress(RuntimeError):  # from a lost device: it must not hide the exception
+            self._plateaus.stop(trainer)
+        self._close(trainer)
 
-    def _close(self, module: LightningModule) -> None:
-        ConfigureOptimizersHook.remove(module)
+    def _close(self, trainer: Trainer) -> None:
+        ConfigureOptimizersHook.remove(trainer)
         self._eval_mode_lock.release()
         self._plateaus.close()
-        for hook in self._step_hooks:
+        for hook in (*self._step_hooks, *self._monitor_hooks):
             hook.remove()
         if self._load_hook:
             self._load_hook.remove()
         self._load_hook = None
-        self._step_hooks, self._trainer, self._clock = [], None, Clock()
-
-
-def _by_optimizer(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> list[list[Any]]:
-    """The schedulers that drive each optimizer; one that drives none goes to the first, whose proxy refuses it."""
-    result: list[list[Any]] = [[] for _ in optimizers]
-    for scheduler in schedulers:
-        driven = [index for index, optimizer in enumerate(optimizers) if drives(scheduler, optimizer)]
-        result[driven[0] if driven else 0].append(scheduler)
-    return result
+        self._step_hooks, self._monitor_hooks, self._trainer, self._clock = [], [], None, Clock()

@@ -159,6 +159,7 @@ def _run(
     total = length.total("step")
     thaws = {}
     if staged is not None:
+        staged.by_hand = True  # so that steps count although nothing has a gradient here
         staged.activate_stages(timetable.thawed)
     if scheduler_dict.get("reduce_on_plateau"):
         _disable_reduction(scheduler_dict["scheduler"])
@@ -175,7 +176,7 @@ def _run(
             for group in optimizer.param_groups:
                 curves[group["name"]].lr[step] = group["lr"]
             if staged is not None:
-                staged.count_step()
+                staged.after_step()
             if scheduler_dict and (scheduler_dict["interval"] == "step" or length.ends_epoch(step)):
                 _step_scheduler(scheduler_dict, step)
     return thaws

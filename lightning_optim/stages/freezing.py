@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -22,7 +24,7 @@ def set_trainable(tensors: Iterable[Tensor], trainable: bool) -> None:
 
 
 class EvalModeLock:
-    """Keeps norm layers and dropouts of a frozen part in evaluation mode.
+    """Keeps norm layers and dropouts of a frozen part in evaluation mode, whoever calls `train()` in the meantime.
 
     Args:
         norms: whether to lock norm layers with running statistics.
@@ -31,7 +33,7 @@ class EvalModeLock:
 
     def __init__(self, *, norms: bool, dropouts: bool) -> None:
         self._kinds = {"norms": norms, "dropouts": dropouts}
-        self._locked: list[tuple[nn.Module, bool]] = []
+        self._locked: list[_LockedLayer] = []
 
     def lock(self, module: nn.Module, frozen: Collection[str]) -> None:
         """Put the layers of the frozen part into evaluation mode, and restore the mode of all others.
@@ -42,15 +44,40 @@ class EvalModeLock:
         """
         layers = find_frozen_layers(module, frozen, **self._kinds)
         self.release()
-        self._locked = [(layer, layer.training) for layer in layers]
-        for layer in layers:
-            layer.training = False
+        self._locked = [_LockedLayer(layer) for layer in layers]
 
     def release(self) -> None:
         """Restore the mode that each locked layer had before."""
-        for layer, training in self._locked:
-            layer.training = training
+        for locked in self._locked:
+            locked.release()
         self._locked = []
+
+
+class _LockedLayer:
+    """A layer in evaluation mode; a hook before its `forward` restores that mode after a `train()`."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer, self._mode_before = layer, layer.training
+        layer.training = False
+        self._hook = layer.register_forward_pre_hook(_EvalMode(layer))
+
+    def release(self) -> None:
+        self._hook.remove()
+        self._layer.training = self._mode_before
+
+
+class _EvalMode:
+    """A hook before `forward` that puts one layer into evaluation mode, and not the copies that a user makes of it."""
+
+    def __init__(self, layer: nn.Module | None = None) -> None:
+        self._layer = None if layer is None else weakref.ref(layer)
+
+    def __call__(self, layer: nn.Module, _: Any) -> None:
+        if layer.training and self._layer is not None and self._layer() is layer:
+            layer.training = False
+
+    def __reduce__(self) -> tuple[type[_EvalMode], tuple[()]]:
+        return type(self), ()
 
 
 def find_frozen_layers(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..core.errors import ConfigError
 from ..groups.merge_values import has_moved, merge_values
 from ..schedule.group_view import GroupView
+from ..schedule.optimizer_loads import was_schedule_removed, without_schedule
 from ..schedule.optimizer_marks import mark_moved_groups
 from ..schedule.param_group_values import copy_group
 
@@ -31,8 +32,6 @@ class SchedulerProxy:
         self.param_groups: list[dict[str, Any]] = [copy_group(group) for group in optimizer.param_groups]
         self.defaults = optimizer.defaults
         self.state: dict[Any, Any] = {}
-        # LearningRateMonitor names its curves by class. The live groups keep the optimizer's name, these get their own.
-        self.__class__ = type(f"{type(optimizer).__name__}AsConfigured", (SchedulerProxy,), {})
         # torch's schedulers warn unless the optimizer was stepped first, through a `step` that they have wrapped.
         self._opt_called = True
 
@@ -68,10 +67,12 @@ class SchedulerProxy:
             ConfigError: the groups have no parameter names, and their number differs.
         """
         moved = []
+        schedule_removed = was_schedule_removed(self.param_groups, state)
         for group, sources in zip(self.param_groups, self._match_saved(state), strict=True):
             if sources and has_moved(group, sources):
                 moved.append(str(group["name"]))
-            group.update(merge_values(group, sources))
+            merged = merge_values(group, sources)
+            group.update(without_schedule(merged, group) if schedule_removed else merged)
         mark_moved_groups(self, moved)
 
     def _match_saved(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -91,6 +92,15 @@ class SchedulerProxy:
 def drives(scheduler: Any, optimizer: Optimizer) -> bool:
     """Whether a scheduler, or one inside it, has a reference to this optimizer."""
     return bool(_find_references(scheduler, optimizer))
+
+
+def by_optimizer(schedulers: Sequence[Any], optimizers: Sequence[Optimizer]) -> list[list[Any]]:
+    """The schedulers that drive each optimizer; one that drives none goes to the first, whose proxy refuses it."""
+    result: list[list[Any]] = [[] for _ in optimizers]
+    for scheduler in schedulers:
+        driven = [index for index, optimizer in enumerate(optimizers) if drives(scheduler, optimizer)]
+        result[driven[0] if driven else 0].append(scheduler)
+    return result
 
 
 def _find_references(scheduler: Any, optimizer: Optimizer) -> list[tuple[Any, str]]:

@@ -22,7 +22,8 @@ def split_by_stage(plan: Plan, stages: Sequence[Stage]) -> Plan:
     """A plan with one group for each group × stage, and with the hyperparameters that the stages set.
 
     A stage's `lr` becomes an `lr_scale` relative to the group's peak, so that the group stays on its curve. The groups'
-    `sources` name the keys of the stage too, with those of `stage`, `thaws`, `lr_scale` and `warmup_steps`.
+    `sources` name the keys of the stage too, with those of `stage`, `thaws`, `lr_scale` and `warmup_steps`. Parameters
+    that the model keeps frozen are in no group, but in `fixed`.
 
     Raises:
         ConfigError: a stage sets a hyperparameter or value that the algorithm of one of its groups does not accept.
@@ -35,7 +36,8 @@ def split_by_stage(plan: Plan, stages: Sequence[Stage]) -> Plan:
         stage = by_name[str(group.stage)]
         sources = _merge_sources(group, stage, is_first=first_of[stage.key] == stage.name)
         groups.append(_apply_hyperparameters(replace(group, sources=sources), stage, peaks=plan.knows_peaks))
-    return replace(parts, groups=tuple(groups))
+    fixed = frozenset().union(*(stage.fixed for stage in stages)) - set(plan.frozen)
+    return replace(parts, groups=tuple(groups), fixed=tuple(name for name in plan.tensors if name in fixed))
 
 
 def _merge_sources(group: Group, stage: Stage, *, is_first: bool) -> dict[str, tuple[str, ...]]:
@@ -47,16 +49,18 @@ def _merge_sources(group: Group, stage: Stage, *, is_first: bool) -> dict[str, t
     return {
         **group.sources,
         **{name: (f"{key}.{name}",) for name in stage.hyperparameters},
+        **({"optimizer": (f"{key}.optimizer",)} if stage.optimizer is not None else {}),
         "lr": (*(own_lr or group.sources.get("lr", ())), *scale),
         "stage": (key,),
         "thaws": trigger,
-        "lr_scale": (*own_lr, *scale),
+        "lr_scale": (*(own_lr if stage.optimizer is None else ()), *scale),
         "warmup_steps": (f"{key}.warmup_steps",),
     }
 
 
 def _apply_hyperparameters(group: Group, stage: Stage, *, peaks: bool) -> Group:
-    if not stage.hyperparameters or not group.hyperparameters:
+    # With an optimizer of its own, they are those of the rule that it has become.
+    if not stage.hyperparameters or not group.hyperparameters or stage.optimizer is not None:
         return group
     key = stage.key
     info = find_optimizer(group.algorithm)

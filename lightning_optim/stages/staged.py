@@ -102,8 +102,31 @@ class StagedOptimizer:
         ]
         _check_no_unclaimed(configured, self.plan)
         self._live: list[_StagedGroup] = []
+        self.num_steps = 0
+        """Number of its steps, without those for which `training_step` gave no loss."""
+        self.by_hand = False
+        """Whether the module steps it (manual optimization), so that every step has a purpose."""
+        self.has_stepped = False
+        """Whether it has stepped since this was last set to False."""
         self.ignore_steps = False
         """Whether the step hooks do nothing: loading a sharded state takes a step with lr 0 to create the state."""
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether one of its stages has thawed."""
+        return bool(self._live)
+
+    @property
+    def is_accumulating(self) -> bool:
+        """Whether it has gradients although it has not stepped lately; of use if the module steps it by hand."""
+        return not self.has_stepped and self._has_gradient()
+
+    def _has_gradient(self) -> bool:
+        for staged in self._live:  # a loop, as this is done at every step: nearly always the first tensor has one
+            for tensor in staged.tensors:
+                if tensor.grad is not None:
+                    return True
+        return False
 
     def tensors(self, stage: str) -> list[Tensor]:
         """The parameters of a stage as the optimizer has them; a sharded module may have others for a while."""
@@ -123,6 +146,9 @@ class StagedOptimizer:
         """Add the groups of a stage to the optimizer, each on its lr curve from its first step; returns them."""
         added = [staged for staged in self._groups if staged.group.stage == stage]
         for staged in added:
+            for tensor in staged.tensors:
+                # Whatever made a waiting stage trainable has left a gradient of earlier batches here.
+                tensor.grad = None
             group = self._build_param_group(staged)
             names = group.pop("param_names", None)
             if names is not None:
@@ -177,6 +203,11 @@ class StagedOptimizer:
         """
         if self.ignore_steps:
             return
+        self.has_stepped = True
+        # Lightning steps even if `training_step` has returned None: then nothing is trained.
+        if self._live and not self.by_hand and not self._has_gradient():
+            return
+        self.num_steps += 1
         for staged in self._live:
             staged.num_steps += 1
             if staged.num_steps <= _NUM_CHECKED_STEPS and not staged.allow_unused:
@@ -187,6 +218,7 @@ class StagedOptimizer:
         return {
             "scheduler_groups": self.proxy.state_dict(),
             "num_steps": {staged.group.name: staged.num_steps for staged in self._groups},
+            "num_optimizer_steps": self.num_steps,
             "live_groups": [{"name": s.group.name, "param_names": list(s.group.params)} for s in self._live],
         }
 
@@ -211,10 +243,13 @@ class StagedOptimizer:
         for staged in self._groups:
             name = saved_group.get(staged.group.params[0], staged.group.name)
             staged.num_steps = int(state["num_steps"].get(name, 0))
+        # A checkpoint of an earlier version lacks it; a group that is trained from the start has done every step.
+        self.num_steps = int(state.get("num_optimizer_steps", max(state["num_steps"].values(), default=0)))
         self.sync(reset=True)
 
     def resume_from(self, previous: StagedOptimizer) -> None:
-        """Take over the number of steps of each group from the optimizer of a previous fit."""
+        """Take over the number of steps, also of each group, from the optimizer of a previous fit."""
+        self.num_steps = previous.num_steps
         num_steps = {staged.group.name: staged.num_steps for staged in previous._groups}
         for staged in self._groups:
             staged.num_steps = num_steps.get(staged.group.name, 0)
@@ -235,14 +270,22 @@ class StagedOptimizer:
 
 def _check_no_unclaimed(configured: Plan, split: Plan) -> None:
     """Check that each parameter of the optimizer has a stage; for the module's own, `check_all_claimed` has."""
-    claimed = {name for group in split.groups for name in group.params}
+    claimed = {*split.fixed, *(name for group in split.groups for name in group.params)}
     missing = [name for group in configured.groups for name in group.params if name not in claimed]
-    if missing:
+    if not missing:
+        return
+    prefix = (
+        f"stages: the optimizer holds {len(missing)} parameters that belong to no stage: {format_names(missing, 3)}"
+    )
+    if any(configured.tensors[name].requires_grad for name in missing):
         raise ConfigError(
-            f"stages: the optimizer holds {len(missing)} parameters that belong to no stage: "
-            f"{format_names(missing, 3)}. A stage claims parameters of the module by name: register these in the "
-            "module, or leave them out of this optimizer"
+            f"{prefix}. A stage claims parameters of the module by name: register these in the module, or leave them "
+            "out of this optimizer"
         )
+    raise ConfigError(
+        f"{prefix}. They require no gradient: leave them out of the optimizer with a rule, "
+        "optimizer.groups.base: {kinds: [frozen], frozen: true}, or add a stage for them"
+    )
 
 
 def _check_gradients(staged: _StagedGroup) -> None:

@@ -14,6 +14,7 @@ from ..groups.index import ParameterIndex
 from ..groups.parameters import Parameter, read_parameters
 from ..groups.rules import check_name
 from ..groups.selectors import SELECTORS, Selector
+from .fixed_parameters import can_train, find_fixed
 from .overrides import check_hyperparameters
 from .trigger_config import parse_each, parse_trigger
 from .triggers import Trigger
@@ -44,10 +45,15 @@ class Stage:
     """Whether its parameters may have no gradient."""
     allow_empty: bool = False
     """Whether it may claim no parameter."""
+    optimizer: str | None = None
+    """The algorithm that steps its parameters; None for the configured one."""
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    """Hyperparameters of its groups from the thaw on; they override the configured ones."""
+    """Hyperparameters of its groups from the thaw on, which override the configured ones; those of `optimizer`, if it
+    is set."""
     params: frozenset[str] = field(default_factory=frozenset)
     """Clean names of the parameters it claims; set by `claim`."""
+    fixed: frozenset[str] = field(default_factory=frozenset)
+    """Clean names of the parameters that it matches and the model keeps frozen; set by `claim`."""
 
     @property
     def key(self) -> str:
@@ -76,7 +82,8 @@ def parse_stages(given: Any) -> tuple[Stage, ...]:
 def claim(stages: Sequence[Stage], params: nn.Module | list[Parameter]) -> tuple[Stage, ...]:
     """The stages with the parameters they claim; a parameter belongs to the first stage that selects it.
 
-    A stage with `each` becomes one stage per layer.
+    A stage with `each` becomes one stage per layer. What the model keeps frozen by design stays frozen, unless a stage
+    matches nothing else that can train.
 
     Args:
         stages: from `parse_stages`.
@@ -87,19 +94,23 @@ def claim(stages: Sequence[Stage], params: nn.Module | list[Parameter]) -> tuple
     """
     parameters = read_parameters(params)
     index = ParameterIndex(parameters)
+    fixed = find_fixed(parameters)
+    integers = frozenset(parameter.name for parameter in parameters if not can_train(parameter.tensor))
     unclaimed = {parameter.name: parameter for parameter in parameters}
     result: list[Stage] = []
     for stage in stages:
         matched = [parameters[position] for position in sorted(stage.selector.select_parameters(index))]
         claimed = frozenset(parameter.name for parameter in matched if parameter.name in unclaimed)
-        if not claimed and not stage.allow_empty:
-            raise ConfigError(f"{stage.key}: {_explain_empty(stage, matched, index)}")
+        if not claimed - integers and not stage.allow_empty:
+            raise ConfigError(f"{stage.key}: {_explain_empty(stage, matched, claimed, index)}")
         for name in claimed:
             del unclaimed[name]
+        kept_frozen = claimed & fixed if claimed - fixed else claimed & integers
         if stage.each is None:
-            result.append(replace(stage, params=claimed))
+            result.append(replace(stage, params=claimed - kept_frozen, fixed=kept_frozen))
         else:
-            result += _split_by_layer(stage, claimed, parameters, index)
+            result += _split_by_layer(stage, claimed - kept_frozen, parameters, index)
+            result[-1] = replace(result[-1], fixed=kept_frozen)
     return tuple(result)
 
 
@@ -133,9 +144,10 @@ def _parse_stage(name: str, given: Any) -> Stage:
         raise ConfigError(
             f"{key}: got {given!r}. A stage is a mapping, for example {name}: {{params: backbone, at: {{epoch: 1}}}}"
         )
-    stage_keys = (*SELECTORS, "at", "each", *_OPTIONS)
+    stage_keys = (*SELECTORS, "at", "each", "optimizer", *_OPTIONS)
     hyperparameters = {str(entry): value for entry, value in given.items() if entry not in stage_keys}
-    check_hyperparameters(hyperparameters, key, stage_keys)
+    optimizer = given.get("optimizer")
+    check_hyperparameters(hyperparameters, key, stage_keys, optimizer)
     options = {
         option: spec.check(given[option], f"{key}.{option}")
         for option, spec in _OPTIONS.items()
@@ -152,6 +164,7 @@ def _parse_stage(name: str, given: Any) -> Stage:
         selector=Selector.parse(given, key),
         trigger=parse_trigger(given.get("at"), f"{key}.at"),
         each=None if each is None else parse_each(each, f"{key}.each"),
+        optimizer=optimizer,
         hyperparameters=hyperparameters,
         **options,
     )
@@ -180,7 +193,12 @@ def _split_by_layer(
         yield replace(stage, name=previous, each=None, trigger=trigger, params=frozenset(by_depth[depth]))
 
 
-def _explain_empty(stage: Stage, matched: Sequence[Parameter], index: ParameterIndex) -> str:
+def _explain_empty(stage: Stage, matched: Sequence[Parameter], claimed: frozenset[str], index: ParameterIndex) -> str:
+    if claimed:
+        return (
+            f"all {len(claimed)} parameters it claims are integers, which have no gradient: "
+            f"{format_names(sorted(claimed), 3)}. Remove the stage"
+        )
     if matched:
         return (
             f"all {len(matched)} parameters it matches belong to a stage above it: "

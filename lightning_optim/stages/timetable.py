@@ -7,6 +7,7 @@ from typing import Any
 
 from ..core.errors import ConfigError, format_choices
 from .plateau import Plateau
+from .stage_steps import StageSteps
 from .stages import Stage
 from .triggers import Clock
 
@@ -59,19 +60,31 @@ class Timetable:
         """Set all thaw times to 0, for another fit, which counts its epochs and steps from 0."""
         self._set_thaw_times(dict.fromkeys(self._thaw_times, (0, 0)))
 
-    def thaw_due(self, clock: Clock) -> list[Stage]:
+    def thaw_due(self, clock: Clock, steps: StageSteps | None = None) -> list[Stage]:
         """The stages that are due now, recorded as thawed.
 
         Args:
-            clock: position in the run; its `previous_thaw` is set here for each stage.
+            clock: position in the run; its `previous_thaw`, and with `steps` its `step`, are set here for each stage.
+            steps: where optimizers step on their own: by stage, the steps done and whether it can thaw now. By default
+                the clock's step counts for all stages, and all can.
         """
         due = []
         for stage, clock.previous_thaw in self._candidates:
+            if steps is not None:
+                if not steps.can_thaw(stage.name):
+                    continue
+                clock.step = steps.count(stage.name)
             if stage.trigger.is_due(clock):
                 due.append(stage)
         if due:
-            self._set_thaw_times(self._thaw_times | {stage.name: (clock.epoch, clock.step) for stage in due})
+            # The stage below counts from here, so the step is that of its optimizer.
+            counted = {stage.name: steps.count(self._below(stage)) if steps else clock.step for stage in due}
+            self._set_thaw_times(self._thaw_times | {name: (clock.epoch, step) for name, step in counted.items()})
         return due
+
+    def _below(self, stage: Stage) -> str:
+        """The name of the next stage in the plan; of the last one, its own."""
+        return self.stages[min(self.stages.index(stage) + 1, len(self.stages) - 1)].name
 
     def state_dict(self) -> dict[str, Any]:
         """The thawed stages, their thaw times, and the plateaus of the stages that wait."""

@@ -20,9 +20,9 @@ class Clock:
     epoch: int = 0
     """From 0."""
     step: int = 0
-    """Number of optimizer steps done."""
-    total_steps: float | None = None
-    """Number of optimizer steps of the run; needed by AtFraction only."""
+    """Number of steps done by the optimizer that holds the stage's groups."""
+    fraction: float | None = None
+    """The part of the run that is done, from 0 to 1; needed by AtFraction only."""
     previous_thaw: tuple[int, int] | None = (0, 0)
     """Epoch and step at which the previous stage of the plan thawed; None if it has not."""
     evaluate: Callable[[Callable[..., Any]], bool] = field(default=_call, repr=False)
@@ -35,9 +35,9 @@ class Trigger:
     from_start = False
     """Whether the stage is trained from the first step."""
     needs_length = False
-    """Whether it needs `Clock.total_steps`."""
+    """Whether it needs `Clock.fraction`, and so the length of the run."""
     length_key = ""
-    """The config key of the trigger that needs `Clock.total_steps`."""
+    """The config key of the trigger that needs the length of the run."""
     counts_epochs = False
     """Whether it depends on the epoch."""
     is_relative = False
@@ -100,7 +100,7 @@ class AtEpoch(Trigger):
 
 @dataclass(frozen=True)
 class AtStep(Trigger):
-    """Due after a number of optimizer steps."""
+    """Due after a number of steps of the optimizer that holds the stage's groups."""
 
     step: int
 
@@ -118,7 +118,7 @@ class AtStep(Trigger):
 
 @dataclass(frozen=True)
 class AtFraction(Trigger):
-    """Due after a fraction of the run's optimizer steps."""
+    """Due after a fraction of the run: of its batches, or of `max_steps` where that ends it earlier."""
 
     fraction: float
     key: str = "at.fraction"
@@ -131,9 +131,9 @@ class AtFraction(Trigger):
         return self.key
 
     def is_due(self, clock: Clock) -> bool:
-        """Whether the steps are done."""
-        assert clock.total_steps is not None
-        return clock.step >= self.fraction * clock.total_steps - 1e-6  # 0.07 of 100 is 7.000000000000001
+        """Whether the fraction is done."""
+        assert clock.fraction is not None
+        return clock.fraction >= self.fraction - 1e-12  # 1/3 + 2/3 of an epoch may be a little less than 1
 
     def __str__(self) -> str:
         return f"{self.fraction:.4g} of the run"

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..core.errors import format_names
 from ..groups.plan import Plan
 from .reading import SignalTensors, StateTensors, is_second_moment, read_params, read_state
 from .tensor_batch import TensorBatch
@@ -40,6 +41,8 @@ class Contents(NamedTuple):
     second_moments: SignalBatch
     steps: SignalBatch
     """`state.steps`."""
+    unmeasured: list[str]
+    """What has no norm, in sentences: integer parameters, and state in an unknown format."""
 
 
 class Inventory:
@@ -93,5 +96,18 @@ class Inventory:
         second_moments = [buffer for buffer in state.buffers if is_second_moment(buffer)]
         others = [buffer for buffer in state.buffers if not is_second_moment(buffer)]
         return Contents(
-            params, state, SignalBatch([*params, *others]), SignalBatch(second_moments), SignalBatch(state.steps)
+            params=params,
+            state=state,
+            params_and_buffers=SignalBatch([*params, *others]),
+            second_moments=SignalBatch(second_moments),
+            steps=SignalBatch(state.steps),
+            unmeasured=self._describe_unmeasured(params, state),
         )
+
+    def _describe_unmeasured(self, params: Sequence[SignalTensors], state: StateTensors) -> list[str]:
+        measured = {name for signal in params for name in signal.parameters}
+        integers = [name for group in self.plan.groups for name in group.params if name not in measured]
+        lines = [f"the state '{key}' is not measured: it is a {kind}" for key, kind in state.skipped.items()]
+        if integers:
+            lines.append(f"integer parameters are not measured: {format_names(integers, 3)}")
+        return lines

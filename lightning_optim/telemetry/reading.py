@@ -71,11 +71,12 @@ def read_settings(optimizer: Optimizer, plan: Plan) -> list[Setting]:
 
 
 def read_params(optimizer: Optimizer, plan: Plan, signal: str) -> list[SignalTensors]:
-    """The parameters of each group."""
-    return [
-        SignalTensors(signal, group.name, list(group.params), param_group["params"])
-        for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True)
-    ]
+    """The parameters of each group that have a norm: integer ones, such as quantized weights, do not train either."""
+    signals = []
+    for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True):
+        pairs = [pair for pair in zip(group.params, param_group["params"], strict=True) if is_float_tensor(pair[1])]
+        signals.append(SignalTensors(signal, group.name, [name for name, _ in pairs], [tensor for _, tensor in pairs]))
+    return signals
 
 
 def read_gradients(optimizer: Optimizer, plan: Plan, signal: str) -> list[SignalTensors]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import torch
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from .inventory import Contents, Inventory, SignalBatch
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import Reduce, Reductions
+from .state_leaves import is_float_tensor
 from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
 
 
@@ -27,8 +28,8 @@ class Snapshot:
 
     def __init__(self, inventory: Inventory, step: int) -> None:
         self.step = step
-        self.skipped: Mapping[str, str] = {}
-        """State that cannot be measured: by key, what it is."""
+        self.unmeasured: Sequence[str] = ()
+        """What has no norm, in sentences."""
         self.histograms: list[SignalTensors] = []
         """Tensors on the host, if `after_step` was asked for histograms."""
         self._inventory, self._optimizer, self._plan = inventory, inventory.optimizer, inventory.plan
@@ -60,7 +61,7 @@ class Snapshot:
     def after_step(self, *, histograms: bool = False) -> None:
         """Measure everything else, and start to copy the numbers to the host."""
         contents = self._inventory.contents()
-        self.skipped = contents.state.skipped
+        self.unmeasured = contents.unmeasured
         self._measure_settings(contents)
         gradients = self._measure_gradients("norm/grad")
         self._measure(contents.params_and_buffers, Reduce.SQUARES)
@@ -98,7 +99,7 @@ class Snapshot:
         return summary
 
     def _params(self) -> list[Tensor]:
-        return [p for group in self._optimizer.param_groups for p in group["params"]]
+        return [p for group in self._optimizer.param_groups for p in group["params"] if is_float_tensor(p)]
 
     def _measure(self, batch: SignalBatch, *kinds: Reduce) -> None:
         for kind in kinds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,13 +13,14 @@ import pytest
 import torch
 from lightning.fabric.strategies import model_parallel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, Logger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lightning_optim
 from lightning_optim.callbacks import lightning_internals as internals
+from lightning_optim.callbacks import saved_loops
 from tests.support.equality import equal
 from tests.support.training import BATCHES, Loader, Net, fit
 
@@ -323,7 +325,7 @@ def test_resume_in_validation_runs_the_validation_that_was_due(tmp_path) -> None
     _, full = saved_at_each_step(tmp_path, val_check_interval=2)
     checkpoint = tmp_path / f"step={BATCHES // 2}.ckpt"
     counts = {}
-    for name, edit in {"as saved": lambda state: None, "edited": internals.resume_in_validation}.items():
+    for name, edit in {"as saved": lambda state: None, "edited": saved_loops.resume_in_validation}.items():
         module = ValidatedNet()
         fit(module, tmp_path, epochs=2, ckpt_path=edited(checkpoint, edit), val_check_interval=2)
         assert equal(module.state_dict(), full.state_dict()), name
@@ -356,7 +358,7 @@ def test_resume_at_epoch_end_ends_the_epoch_and_goes_on(tmp_path) -> None:
     ends = Ends()
     _, full = saved_at_each_step(tmp_path, ends, limit_val_batches=0)
     checkpoint, module, resumed = tmp_path / f"step={BATCHES}.ckpt", ValidatedNet(), Ends(skip=True)
-    path = edited(checkpoint, internals.resume_at_epoch_end)
+    path = edited(checkpoint, saved_loops.resume_at_epoch_end)
     trainer = fit(module, tmp_path, resumed, epochs=2, ckpt_path=path, limit_val_batches=0)
     assert resumed.events == ends.events[BATCHES:] == ["end 0", *(f"step {BATCHES + n + 1}" for n in range(4)), "end 1"]
     assert equal(module.state_dict(), full.state_dict())
@@ -367,12 +369,168 @@ def test_resume_at_epoch_end_ends_the_epoch_and_goes_on(tmp_path) -> None:
     assert "end 0" not in unedited.events
 
 
-def test_has_loader_state_where_the_loader_has_one(tmp_path) -> None:
-    saved_at_each_step(tmp_path / "with")
-    saved_at_each_step(tmp_path / "without", loader=loader_of(BATCHES))
-    for name in ("with", "without"):
-        checkpoint = torch.load(tmp_path / name / "step=2.ckpt", weights_only=False)
-        assert internals.has_loader_state(checkpoint) is (name == "with")
+def test_resume_at_epoch_start_trains_the_epoch_that_began(tmp_path) -> None:
+    """Without the edit, Lightning takes the batches of the epoch before for those of the new one, and ends it."""
+
+    class SaveAtStart(Callback):
+        def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / f"start {trainer.current_epoch}.ckpt", weights_only=False)
+
+    torch.manual_seed(0)
+    full = ValidatedNet()
+    fit(full, tmp_path, SaveAtStart(), epochs=3, num_sanity_val_steps=0)
+    for epoch in (0, 1, 2):
+        path = edited(tmp_path / f"start {epoch}.ckpt", saved_loops.resume_at_epoch_start)
+        module, resumed = ValidatedNet(), Ends()
+        trainer = fit(module, tmp_path, resumed, epochs=3, ckpt_path=path)
+        assert equal(module.state_dict(), full.state_dict()), epoch
+        assert internals.logger_step(trainer) == trainer.global_step == 3 * BATCHES
+    unedited = Ends()
+    fit(ValidatedNet(), tmp_path, unedited, epochs=3, ckpt_path=tmp_path / "start 2.ckpt")
+    assert unedited.events == ["end 2"]
+
+
+def test_resume_at_epoch_start_leaves_other_checkpoints_alone(tmp_path) -> None:
+    saved_at_each_step(tmp_path)
+    for step in (1, BATCHES):
+        checkpoint = torch.load(tmp_path / f"step={step}.ckpt", weights_only=False)
+        before = copy.deepcopy(checkpoint["loops"])
+        saved_loops.resume_at_epoch_start(checkpoint)
+        assert checkpoint["loops"] == before
+
+
+class AtEveryHook(Callback):
+    """What `read(trainer)` returns in the second epoch, by hook."""
+
+    def __init__(self, read: Callable[[Trainer], Any]) -> None:
+        self.read = read
+        self.values: dict[str, list[Any]] = {}
+
+    def note(self, hook: str, trainer: Trainer) -> None:
+        if trainer.current_epoch == 1:
+            self.values.setdefault(hook, []).append(self.read(trainer))
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.note("epoch start", trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.note("batch start", trainer)
+
+    def on_after_backward(self, trainer: Trainer, *_: Any) -> None:
+        self.note("backward", trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.note("batch end", trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.note("validation batch", trainer)
+
+    def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+        self.note("validation end", trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.note("epoch end", trainer)
+
+
+def test_position_in_a_batch_a_validation_and_the_end_of_an_epoch(tmp_path) -> None:
+    def read(trainer: Trainer) -> Any:
+        batch = internals.current_batch(trainer), internals.total_batches(trainer)
+        return internals.is_within_batch(trainer), internals.is_ending_epoch(trainer), batch
+
+    at = AtEveryHook(read)
+    fit(ValidatedNet(), tmp_path, at, epochs=2)
+    batches = [(batch, BATCHES + batch + 1) for batch in range(BATCHES)]
+    assert at.values == {
+        "epoch start": [(False, False, (BATCHES - 1, BATCHES))],
+        "batch start": [(True, False, batch) for batch in batches],
+        "backward": [(True, False, batch) for batch in batches],
+        "batch end": [(False, False, batch) for batch in batches],
+        "validation batch": [(False, False, batches[-1])] * 2,
+        "validation end": [(False, False, batches[-1])],
+        "epoch end": [(False, True, batches[-1])],
+    }
+
+
+def test_a_validation_without_a_batch_left(tmp_path) -> None:
+    at = AtEveryHook(internals.has_validated_all_batches)
+    fit(ValidatedNet(), tmp_path, at, epochs=2)
+    assert at.values["validation batch"] == [False, False], "the second has not ended"
+    assert at.values["validation end"] == [True]
+
+
+def test_metrics_of_an_epoch_are_those_that_training_has_logged_in_it(tmp_path) -> None:
+    class EndNet(ValidatedNet):
+        def on_train_epoch_end(self) -> None:
+            self.log("end", 1.0)
+
+    at = AtEveryHook(internals.metrics_of_epoch)
+    fit(EndNet(), tmp_path, at, epochs=2)
+    logged = {"mean", "sum", "min", "max", "synced", "batch"}
+    every = {f"{name}{suffix}" for name in logged for suffix in ("", "_step", "_epoch")}
+    assert at.values["batch start"][0] == set(), "not those of the epoch before"
+    assert at.values["epoch end"] == [every], "`end` of the epoch before does not count"
+
+
+# Tuners
+
+
+class TunedNet(ValidatedNet):
+    def __init__(self) -> None:
+        super().__init__()
+        self.learning_rate = 0.5
+
+
+@pytest.mark.filterwarnings("ignore:.*(LeafSpec|num_training_batches|non-finite)")
+def test_what_a_tuner_has_set_and_leaves_behind(tmp_path) -> None:
+    found: dict[str, Any] = {}
+
+    class After(Callback):
+        def on_fit_start(self, trainer: Trainer, module: Any) -> None:
+            found["set"] = internals.tuned_lr(module, finder)
+            found["loaders"] = trainer.fit_loop._combined_loader, trainer.ckpt_path
+            found["metrics"] = set(trainer.callback_metrics)
+            internals.forget_tuning(trainer)
+            found["forgotten"] = trainer.fit_loop._combined_loader, trainer.ckpt_path, set(trainer.callback_metrics)
+
+    finder = LearningRateFinder(num_training_steps=20, early_stop_threshold=None)
+    module = TunedNet()
+    fit(module, tmp_path, finder, After(), loader=loader_of(24), epochs=1)
+    assert found["set"] == ("learning_rate", module.learning_rate) and module.learning_rate != 0.5
+    assert internals.has_tuned_lr(module, "learning_rate", module.learning_rate)
+    assert not internals.has_tuned_lr(module, "learning_rate", 0.5)
+    assert None not in found["loaders"] and found["metrics"]
+    assert found["forgotten"] == (None, None, set())
+    finder._update_attr = False
+    assert internals.tuned_lr(module, finder) is None
+
+
+def test_isolated_rng_restores_the_generators() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with internals.isolated_rng():
+        torch.rand(1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_waits_for_training_state_until_the_checkpoint_is_loaded(tmp_path) -> None:
+    class AtStarts(Callback):
+        def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+            self.found = [internals.waits_for_training_state(trainer)]
+
+        def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+            self.found.append(internals.waits_for_training_state(trainer))
+
+    saved_at_each_step(tmp_path)
+    for path, expected in ((None, [False, False]), (tmp_path / "step=4.ckpt", [True, False])):
+        at = AtStarts()
+        fit(ValidatedNet(), tmp_path, at, epochs=2, ckpt_path=path)
+        assert at.found == expected
+
+
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+def test_has_optimizers_where_the_module_returns_any(tmp_path) -> None:
+    for module, expected in ((Net(lambda module: None), False), (ValidatedNet(), True)):
+        assert internals.has_optimizers(fit(module, tmp_path, epochs=1)) is expected
 
 
 # Checkpoint files
@@ -393,6 +551,24 @@ def test_callback_state_is_read_from_a_file_and_from_a_distributed_checkpoint(tm
     checkpoint = torch.load(file, weights_only=False)
     torch.save(checkpoint, tmp_path / "distributed" / model_parallel._METADATA_FILENAME)
     assert equal(internals.callback_state(tmp_path / "distributed", stateful.state_key, False), state)
+
+
+def test_hooks_of_learning_rate_monitors_change_which_groups_are_logged(tmp_path) -> None:
+    scheduled = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.5)
+    shown = torch.optim.Adam([nn.Parameter(torch.ones(1))], lr=0.25)
+    monitor = LearningRateMonitor()
+
+    class Hooked(Callback):
+        def on_fit_start(self, trainer: Trainer, *_: Any) -> None:
+            self.hooks = internals.hook_learning_rate_monitors(trainer, lambda driven: shown)
+
+    hooked = Hooked()
+    module = Net(lambda _: [[scheduled], [torch.optim.lr_scheduler.StepLR(scheduled, 1)]])
+    fit(module, tmp_path, hooked, monitor, epochs=1, logger=CSVLogger(tmp_path), log_every_n_steps=1)
+    assert set(monitor.lrs["lr-Adam"]) == {0.25}
+    for hook in hooked.hooks:
+        hook.remove()
+    assert not {"_find_names_from_schedulers", "_get_optimizer_stats"} & set(vars(monitor))
 
 
 def test_every_function_is_tested_here() -> None:

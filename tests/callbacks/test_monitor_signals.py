@@ -41,8 +41,10 @@ def points_equal(points: list[tuple[int, float]], expected: list[float]) -> bool
     "name", every(SCHEDULE_CONFIGS, fast=["one_cycle", "reduce_on_plateau", "warmup_cosine", "warmup+sequential"])
 )
 def test_lr_and_momentum_are_those_of_the_step_under_every_scheduler(tmp_path, name) -> None:
-    monitored = {"monitor": "loss"} if SCHEDULE_CONFIGS[name]["name"] == "reduce_on_plateau" else {}
-    scheduler = SchedulerFactory(**SCHEDULE_CONFIGS[name], **monitored)
+    # Its minimum must be below each group's lr.
+    is_plateau = SCHEDULE_CONFIGS[name]["name"] == "reduce_on_plateau"
+    monitored = {"monitor": "loss", "min_lr": 1e-3} if is_plateau else {}
+    scheduler = SchedulerFactory(**{**SCHEDULE_CONFIGS[name], **monitored})
     trace = StepTrace(lambda trainer, _: [dict(g, params=None) for g in trainer.optimizers[0].param_groups])
     curves = fit_with_events(
         tmp_path, Net(configured("sgd", scheduler, momentum=0.8)), OptimizerMonitor(), trace, num_sanity_val_steps=0

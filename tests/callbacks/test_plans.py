@@ -302,6 +302,7 @@ def test_the_stages_that_a_run_cannot_reach_are_named(tmp_path, monkeypatch) -> 
     assert printed == [
         "StagedUnfreeze: this run ends before stem, never can thaw",
         "StagedUnfreeze: epoch 1, step 4: 'top.2' thaws (top.2)",
+        "StagedUnfreeze: the fit has ended before top.1, top.0, stem, never could thaw",
     ]
 
 

@@ -389,7 +389,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str, tuple[str, ...]]] = {
     ),
     "a beta too large": (build_factory(), {"betas": [0.5, 1.5]}, "stages.backbone.betas", ("got [0.5, 1.5]",)),
     "negative lr": (build_factory(), {"lr": -0.1}, "stages.backbone.lr", ("got -0.1", ">= 0")),
-    "lr a text": (build_factory(), {"lr": "1e-3"}, "stages.backbone.lr", ("got '1e-3'", "lr: 0.001")),
+    "lr a text": (build_factory(), {"lr": "1e-3"}, "stages.backbone.lr", ("got '1e-3'", "text", "lr: 1.0e-3")),
     "conflicting values": (
         build_factory("sgd", momentum=0.9),
         {"nesterov": True, "dampening": 0.5},

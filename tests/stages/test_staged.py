@@ -137,6 +137,11 @@ def test_run_resumes_bitwise_from_every_step(case) -> None:
         assert all(map(torch.equal, run.net.parameters(), resumed.net.parameters())), t
 
 
+def give_gradients(net: nn.Module) -> None:
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+
 def test_warmup_is_a_factor_on_the_curve() -> None:
     net = build_net()
     optimizer = SGD(net.parameters(), lr=0.1)
@@ -144,6 +149,7 @@ def test_warmup_is_a_factor_on_the_curve() -> None:
     optimizer.register_step_post_hook(staged.after_step)
     staged.activate_stages(["head"])
     staged.thaw("backbone")
+    give_gradients(net)
     lrs = []
     for _ in range(5):
         staged.sync()
@@ -174,8 +180,7 @@ def test_state_created_by_the_constructor_is_removed_and_added_with_its_group() 
     staged.activate_stages(["head"])
     assert set(optimizer.state) == set(net["head"].parameters())
     staged.thaw("backbone")
-    for parameter in net.parameters():
-        parameter.grad = torch.ones_like(parameter)
+    give_gradients(net)
     optimizer.step()
     assert set(optimizer.state) == set(net.parameters())
 
@@ -277,3 +282,33 @@ def test_scheduler_without_a_reference_to_the_optimizer_is_refused() -> None:
     optimizer = SGD(net.parameters(), lr=0.1)
     with pytest.raises(ConfigError, match="^scheduler: no reference to the optimizer found in Opaque"):
         StagedOptimizer(optimizer, net, claim_stages(net), [Opaque()])
+
+
+def test_a_step_without_any_gradient_counts_only_if_the_module_takes_it_by_hand() -> None:
+    """Lightning steps after a batch whose `training_step` has returned None."""
+    for by_hand, expected in ((False, 1), (True, 2)):
+        net = build_net()
+        optimizer = SGD(net.parameters(), lr=0.1)
+        staged = StagedOptimizer(optimizer, net, claim_stages(net, allow_unused=True), [])
+        staged.by_hand = by_hand
+        optimizer.register_step_post_hook(staged.after_step)
+        staged.activate_stages(["head"])
+        optimizer.step()
+        give_gradients(net)
+        optimizer.step()
+        assert staged.num_steps == expected
+
+
+def test_steps_of_an_optimizer_are_restored_and_found_in_checkpoints_that_lack_them() -> None:
+    net = build_net()
+    staged = StagedOptimizer(SGD(net.parameters(), lr=0.1), net, claim_stages(net), [])
+    staged.activate_stages(["head"])
+    staged.by_hand = True
+    for _ in range(3):
+        staged.after_step()
+    state = staged.state_dict()
+    for saved in (state, {key: value for key, value in state.items() if key != "num_optimizer_steps"}):
+        other = StagedOptimizer(SGD(net.parameters(), lr=0.1), net, claim_stages(net), [])
+        other.activate_stages(["head"])
+        other.load_state_dict(saved)
+        assert other.num_steps == 3

@@ -29,7 +29,7 @@ def plateau(monitor: str, patience: int = 1) -> dict[str, Any]:
 
 
 def clock_at(step: int) -> Clock:
-    return Clock(epoch=step // STEPS_PER_EPOCH, step=step, total_steps=48)
+    return Clock(epoch=step // STEPS_PER_EPOCH, step=step, fraction=step / 48)
 
 
 def names(stages: Iterable[Any]) -> list[str]:

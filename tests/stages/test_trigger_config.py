@@ -135,7 +135,7 @@ WRONG_PLATEAU: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "misspelt, null": ({**PLATEAU, "mod": None}, ".mod", ("Did you mean 'mode'?",)),
     "patience 0": ({**PLATEAU, "patience": 0}, ".patience", ("got 0", "an integer >= 1", "patience: 3")),
     "patience 1.5": ({**PLATEAU, "patience": 1.5}, ".patience", ("got 1.5", "patience: 3")),
-    "patience as text": ({**PLATEAU, "patience": "2"}, ".patience", ("got '2'", "patience: 3")),
+    "patience as text": ({**PLATEAU, "patience": "2"}, ".patience", ("got '2'", "text", "patience: 2")),
     "misspelt mode": ({**PLATEAU, "mode": "mx"}, ".mode", ("got 'mx'", "one of min, max", "Did you mean 'max'?")),
     "mode auto": ({**PLATEAU, "mode": "auto"}, ".mode", ("got 'auto'", "mode: min")),
     "negative min_delta": ({**PLATEAU, "min_delta": -1}, ".min_delta", ("got -1", ">= 0", "min_delta: 0.0")),

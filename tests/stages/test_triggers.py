@@ -20,8 +20,9 @@ def next_layer(each: Any) -> Trigger:
     return parse_each(each, "stages.x.each")("x.3")
 
 
-def clock(**now: Any) -> Clock:
-    return Clock(**{"epoch": 0, "step": 0, "total_steps": 40, **now})
+def clock(*, total_steps: int = 40, **now: Any) -> Clock:
+    """A position in a run of 40 steps; `step` says which fraction of it is done, too."""
+    return Clock(**{"epoch": 0, "step": 0, "fraction": now.get("step", 0) / total_steps, **now})
 
 
 # When it is due

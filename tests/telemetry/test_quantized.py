@@ -51,19 +51,19 @@ class Opaque(Halved):
 
 
 def measure(state: dict, size: int = 300) -> tuple[dict, dict]:
-    """`(values by signal, skipped)` of an optimizer with this state for a parameter of `size` elements."""
+    """`(values by signal, what is unmeasured)` of an optimizer with this state for a parameter of `size` elements."""
     layer = nn.Linear(1, size, bias=False)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     optimizer.state[layer.weight] = state
     snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, layer)), 0)
     snapshot.after_step()
     values = {signal: value for (signal, group), value in snapshot.read().values.items() if group == "default"}
-    return values, dict(snapshot.skipped)
+    return values, list(snapshot.unmeasured)
 
 
 def test_a_tensor_with_its_own_dequantize_is_measured_as_its_numbers() -> None:
-    values, skipped = measure({"exp_avg": Halved(torch.full((300, 1), 3, dtype=torch.uint8))})
-    assert values["norm/exp_avg"] == pytest.approx(math.sqrt(300) * 6) and not skipped
+    values, unmeasured = measure({"exp_avg": Halved(torch.full((300, 1), 3, dtype=torch.uint8))})
+    assert values["norm/exp_avg"] == pytest.approx(math.sqrt(300) * 6) and not unmeasured
     assert values["state_mib"] == 300 / 2**20
 
 
@@ -72,11 +72,11 @@ def test_blockwise_codes_of_bitsandbytes_are_measured_as_their_numbers(size) -> 
     """A table of 256 values, and a scale for each block of 256 elements."""
     codes = torch.arange(size).remainder(256).to(torch.uint8).view(size, 1)
     table, scales = torch.linspace(-1, 1, 256), torch.tensor([2.0, 0.5])
-    values, skipped = measure({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales}, size)
+    values, unmeasured = measure({"step": 3, "state1": codes, "qmap1": table, "absmax1": scales}, size)
     exact = table[codes.flatten().long()] * torch.cat([scales[0].expand(256), scales[1].expand(size - 256)])
     assert values["norm/state1"] == pytest.approx(float(exact.double().norm()))
     assert not {"norm/qmap1", "norm/absmax1"} & values.keys()
-    assert not skipped
+    assert not unmeasured
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_blockwise_codes_of_bitsandbytes_are_measured_as_their_numbers(size) -> 
     ids=["codes without a table", "subclass without dequantize"],
 )
 def test_state_in_an_unknown_format_is_skipped_and_named(value, description) -> None:
-    values, skipped = measure({"momentum": value, "exp_avg": torch.ones(300, 1)})
-    assert skipped == {"momentum": description}
+    values, unmeasured = measure({"momentum": value, "exp_avg": torch.ones(300, 1)})
+    assert unmeasured == [f"the state 'momentum' is not measured: it is a {description}"]
     assert "norm/momentum" not in values and "norm/exp_avg" in values
 
 
