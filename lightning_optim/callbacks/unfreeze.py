@@ -58,13 +58,14 @@ class StagedUnfreeze(Callback):
         stages: by name; a parameter belongs to the first stage that selects it. Selectors are those of rules. `at` says
             when the stage thaws: `{epoch: n}` (from 0), `{step: n}` (steps done by the optimizer that holds the
             stage, without batches for which `training_step` returns None), `{fraction: 0.3}` (of the run's batches, or
-            of `max_steps`), `{after: {epochs: n}}` or `{after: {steps: n}}` (since the previous stage thawed), `{plateau:
-            {monitor: val/loss, patience: 2, mode: min, min_delta: 0}}` (counted since then), `{any: [...]}` of these,
-            or in Python a callable `(trainer, module) -> bool`; without `at`, it is trained from the start. With
-            `layers`, `each: {epochs: n}`, `{steps: n}` or `{plateau: {...}}` thaws layer by layer, starting with the
-            last. `lr_scale` and `warmup_steps` (optimizer steps) shape the lr curves of its groups; any hyperparameter
-            of the optimizer applies to them from the thaw on. `optimizer` is another algorithm for its parameters, with
-            that algorithm's own hyperparameters; it needs `configure_optimizers` or `OptimizerOverride`.
+            of `max_steps`), `{after: {epochs: n}}`, `{after: {steps: n}}` or `{after: {fraction: 0.1}}` (since the
+            previous stage thawed), `{plateau: {monitor: val/loss, patience: 2, mode: min, min_delta: 0}}` (counted
+            since then), `{any: [...]}` of these, or in Python a callable `(trainer, module) -> bool`; without `at`, it
+            is trained from the start. With `layers`, `each: {epochs: n}`, `{steps: n}`, `{fraction: 0.1}` or
+            `{plateau: {...}}` thaws layer by layer, starting with the last. `lr_scale` and `warmup_steps` (optimizer
+            steps) shape the lr curves of its groups; any hyperparameter of the optimizer applies to them from the thaw
+            on. `optimizer` is another algorithm for its parameters, with that algorithm's own hyperparameters; it needs
+            `configure_optimizers` or `OptimizerOverride`.
         frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and does not update them.
         frozen_dropout: `train`: dropout in a frozen part stays active.
 
@@ -402,15 +403,27 @@ class StagedUnfreeze(Callback):
             self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
+        elif trainer.state.fn == "fit":
+            self._refuse_unstaged()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
         if self._load_hook is None and not self._is_tuning:
             self._loaded_state = state_dict
 
+    def _refuse_unstaged(self) -> None:
+        """Raises if a stage waits: the checkpoint of a run without stages has already trained its parameters."""
+        if waiting := [stage.name for stage in self._parsed_stages if not stage.trigger.from_start]:
+            raise ConfigError(
+                "stages: the checkpoint was saved by a run without StagedUnfreeze, which trained what waits here: "
+                f"{format_names(waiting)}. Resume it without stages (unfreeze=none), or start anew from its weights"
+            )
+
     @contextmanager
     def _load_sharded(self, state: dict[str, Any] | None) -> Iterator[None]:
         """Restore the stage first, since the checkpoint is loaded into the groups that it has; pause step hooks."""
+        if state is None:
+            self._refuse_unstaged()
         self._loaded_state = state
         self._restore([])
         for staged in self._staged:

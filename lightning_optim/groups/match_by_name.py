@@ -155,7 +155,7 @@ def _check_same_names(current: Sequence[str], saved: Mapping[str, Any]) -> None:
     known = set(current)
     missing = [name for name in current if name not in saved]
     unknown = [name for name in saved if name not in known]
-    advice = "Use the model and the frozen rules that it was saved with"
+    advice = "Use the stages (StagedUnfreeze), the model and the frozen rules that it was saved with"
     if missing:
         extra = f", and has {format_names(unknown, 3)}, which this run's does not have" if unknown else ""
         raise ConfigError(

@@ -9,11 +9,11 @@ from ..core.errors import ConfigError, format_choices
 from .plateau import Plateau
 from .stage_steps import StageSteps
 from .stages import Stage
-from .triggers import Clock
+from .triggers import Clock, ThawTime
 
 
 class Timetable:
-    """The stages of a plan in its order, and the epoch and step at which each has thawed.
+    """The stages of a plan in its order, and when each has thawed.
 
     Args:
         stages: of the plan.
@@ -21,7 +21,7 @@ class Timetable:
 
     def __init__(self, stages: Sequence[Stage] = ()) -> None:
         self.stages = tuple(stages)
-        self._set_thaw_times({stage.name: (0, 0) for stage in stages if stage.trigger.from_start})
+        self._set_thaw_times({stage.name: ThawTime() for stage in stages if stage.trigger.from_start})
 
     @property
     def thawed(self) -> list[str]:
@@ -58,7 +58,7 @@ class Timetable:
 
     def reset_thaw_times(self) -> None:
         """Set all thaw times to 0, for another fit, which counts its epochs and steps from 0."""
-        self._set_thaw_times(dict.fromkeys(self._thaw_times, (0, 0)))
+        self._set_thaw_times(dict.fromkeys(self._thaw_times, ThawTime()))
 
     def thaw_due(self, clock: Clock, steps: StageSteps | None = None) -> list[Stage]:
         """The stages that are due now, recorded as thawed.
@@ -79,7 +79,9 @@ class Timetable:
         if due:
             # The stage below counts from here, so the step is that of its optimizer.
             counted = {stage.name: steps.count(self._below(stage)) if steps else clock.step for stage in due}
-            self._set_thaw_times(self._thaw_times | {name: (clock.epoch, step) for name, step in counted.items()})
+            fraction = clock.fraction or 0.0
+            times = {name: ThawTime(clock.epoch, step, fraction) for name, step in counted.items()}
+            self._set_thaw_times(self._thaw_times | times)
         return due
 
     def _below(self, stage: Stage) -> str:
@@ -108,7 +110,7 @@ class Timetable:
                     f"stages: the checkpoint has thawed '{name}', which is not a stage of this plan."
                     f"{format_choices(name, known)}"
                 )
-        self._set_thaw_times({name: (epoch, step) for name, (epoch, step) in state["thaw_times"].items()})
+        self._set_thaw_times({name: ThawTime(*time) for name, time in state["thaw_times"].items()})
         self._load_plateaus(state["stage_plateaus"])
 
     def _load_plateaus(self, states: Mapping[str, Sequence[dict[str, Any]]]) -> None:
@@ -116,7 +118,7 @@ class Timetable:
             for plateau, state in zip(stage.trigger.plateaus, states.get(stage.name, ()), strict=False):
                 plateau.load_state_dict(state)
 
-    def _set_thaw_times(self, thaw_times: dict[str, tuple[int, int]]) -> None:
+    def _set_thaw_times(self, thaw_times: dict[str, ThawTime]) -> None:
         """Set the thaw times, and find the stages that can thaw next.
 
         With hundreds of layers that is a few stages, so that each batch checks few triggers.
@@ -124,7 +126,7 @@ class Timetable:
         self._thaw_times = thaw_times
         self._waiting = [stage for stage in self.stages if stage.name not in thaw_times]
         pairs = zip(self.stages, (None, *self.stages)[: len(self.stages)], strict=True)
-        previous_thaws = {stage.name: thaw_times.get(above.name) if above else (0, 0) for stage, above in pairs}
+        previous_thaws = {stage.name: thaw_times.get(above.name) if above else ThawTime() for stage, above in pairs}
         self._candidates = [
             (stage, previous_thaws[stage.name])
             for stage in self._waiting

@@ -9,14 +9,26 @@ from typing import Any
 from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Choice, Number
 from .plateau import Plateau
-from .triggers import After, AnyOf, AtEpoch, AtFraction, AtStep, FromStart, OnPlateau, Trigger, UserFunction
+from .triggers import (
+    After,
+    AfterFraction,
+    AnyOf,
+    AtEpoch,
+    AtFraction,
+    AtStep,
+    FromStart,
+    OnPlateau,
+    Trigger,
+    UserFunction,
+)
 
 _KINDS = ("epoch", "step", "fraction", "plateau", "after", "any")
-_UNITS = ("epochs", "steps")
-_EACH_KINDS = (*_UNITS, "plateau")
+_UNITS = ("epochs", "steps", "fraction")
+_EACH_KINDS = ("epochs", "steps", "plateau", "fraction")
 
 _POSITION = Number(default=1, low=0, integer=True)
 _DISTANCE = Number(default=1, low=1, integer=True)
+_FRACTION_AFTER = Number(default=0.1, low=0, open_low=True, high=1, open_high=True)
 _FRACTION = Number(default=0.5, low=0, high=1, open_high=True)
 _PLATEAU_OPTIONS = {
     "patience": Number(default=3, low=1, integer=True),
@@ -84,7 +96,7 @@ class LayerTriggers:
         kind, value = _parse_single(self.given, self.key, _EACH_KINDS, _format_example(_EACH_KINDS, "each"))
         if kind == "plateau":
             return OnPlateau(_parse_plateau(value, f"{self.key}.plateau"))
-        return After(_DISTANCE.check(value, f"{self.key}.{kind}"), kind, previous)
+        return _build_after(value, kind, self.key, previous)
 
 
 def _parse_any(given: Any, key: str) -> Trigger:
@@ -98,7 +110,14 @@ def _parse_any(given: Any, key: str) -> Trigger:
 
 def _parse_after(given: Any, key: str) -> Trigger:
     unit, count = _parse_single(given, key, _UNITS, _format_example(_UNITS, "after"))
-    return After(_DISTANCE.check(count, f"{key}.{unit}"), unit, "the stage above")
+    return _build_after(count, unit, key, "the stage above")
+
+
+def _build_after(value: Any, unit: str, key: str, previous: str) -> Trigger:
+    key = f"{key}.{unit}"
+    if unit == "fraction":
+        return AfterFraction(_FRACTION_AFTER.check(value, key), key, previous)
+    return After(_DISTANCE.check(value, key), unit, previous)
 
 
 def _parse_plateau(given: Any, key: str) -> Plateau:
@@ -129,8 +148,13 @@ def _parse_single(given: Any, key: str, known: tuple[str, ...], example: str) ->
         if name not in known:
             raise ConfigError(f"{key}.{name}: there is no trigger {name!r}.{format_choices(name, known)}")
     if len(entries) != 1:
-        combine = ". To thaw at the first of several, type at: {any: [{epoch: 1}, {step: 500}]}"
-        hint = combine if len(entries) > 1 and known == _KINDS else ""
+        hint = ""
+        if len(entries) > 1:
+            *replaced, last = entries
+            nulls = " ".join(f"{key}.{name}=null" for name in replaced)
+            hint = f". To have {last} instead of a preset's trigger, add on the command line {nulls}"
+            if known == _KINDS:
+                hint += ". To thaw at the first of several, type at: {any: [{epoch: 1}, {step: 500}]}"
         raise ConfigError(f"{key}: got {given!r}. {example}to use none, leave {key} out{hint}")
     ((name, value),) = entries.items()
     return name, value

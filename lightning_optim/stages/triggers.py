@@ -4,9 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .plateau import Plateau
+
+# 1/3 + 2/3 of an epoch may be a little less than 1.
+_ROUNDING = 1e-12
+
+
+class ThawTime(NamedTuple):
+    """When a stage thawed."""
+
+    epoch: int = 0
+    step: int = 0
+    """Of the optimizer that holds the groups of the next stage."""
+    fraction: float = 0.0
+    """Of the run, as far as a stage needs to know."""
+
+
+RUN_START = ThawTime()
 
 
 def _call(function: Callable[..., Any]) -> bool:
@@ -22,9 +38,9 @@ class Clock:
     step: int = 0
     """Number of steps done by the optimizer that holds the stage's groups."""
     fraction: float | None = None
-    """The part of the run that is done, from 0 to 1; needed by AtFraction only."""
-    previous_thaw: tuple[int, int] | None = (0, 0)
-    """Epoch and step at which the previous stage of the plan thawed; None if it has not."""
+    """The part of the run that is done, from 0 to 1; needed by AtFraction and AfterFraction only."""
+    previous_thaw: ThawTime | None = RUN_START
+    """When the previous stage of the plan thawed; None if it has not."""
     evaluate: Callable[[Callable[..., Any]], bool] = field(default=_call, repr=False)
     """Calls a user's function with the trainer and the module; gives the same result on every rank."""
 
@@ -133,7 +149,7 @@ class AtFraction(Trigger):
     def is_due(self, clock: Clock) -> bool:
         """Whether the fraction is done."""
         assert clock.fraction is not None
-        return clock.fraction >= self.fraction - 1e-12  # 1/3 + 2/3 of an epoch may be a little less than 1
+        return clock.fraction >= self.fraction - _ROUNDING
 
     def __str__(self) -> str:
         return f"{self.fraction:.4g} of the run"
@@ -159,8 +175,10 @@ class After(Trigger):
         """Whether they have passed."""
         if clock.previous_thaw is None:
             return False
-        epoch, step = clock.previous_thaw
-        return clock.epoch >= epoch + self.count if self.unit == "epochs" else clock.step >= step + self.count
+        thaw = clock.previous_thaw
+        if self.unit == "epochs":
+            return clock.epoch >= thaw.epoch + self.count
+        return clock.step >= thaw.step + self.count
 
     def is_predictable(self, previous: bool) -> bool:
         """Whether the thaw of the previous stage is."""
@@ -169,6 +187,38 @@ class After(Trigger):
     def __str__(self) -> str:
         unit = self.unit if self.count > 1 else self.unit.removesuffix("s")
         return f"{self.count} {unit} after {self.previous}"
+
+
+@dataclass(frozen=True)
+class AfterFraction(Trigger):
+    """Due a fraction of the run after the previous stage has thawed."""
+
+    fraction: float
+    key: str
+    """Its key in the config."""
+    previous: str
+    """How to name the previous stage in words."""
+    needs_length = True
+    is_relative = True
+
+    @property
+    def length_key(self) -> str:  # type: ignore[override]
+        """Its own key."""
+        return self.key
+
+    def is_due(self, clock: Clock) -> bool:
+        """Whether it has passed."""
+        if clock.previous_thaw is None:
+            return False
+        assert clock.fraction is not None
+        return clock.fraction >= clock.previous_thaw.fraction + self.fraction - _ROUNDING
+
+    def is_predictable(self, previous: bool) -> bool:
+        """Whether the thaw of the previous stage is."""
+        return previous
+
+    def __str__(self) -> str:
+        return f"{self.fraction:.4g} of the run after {self.previous}"
 
 
 @dataclass(frozen=True)

@@ -343,6 +343,21 @@ def test_a_checkpoint_of_another_plan_is_refused(tmp_path) -> None:
         fit(Net(by_factory()), tmp_path, StagedUnfreeze(renamed), ckpt_path=tmp_path / "step=8.ckpt")
 
 
+def test_a_checkpoint_of_a_run_without_stages_is_refused(tmp_path) -> None:
+    fit(Net(by_factory()), tmp_path, epochs=1, save=True)
+    with pytest.raises(ConfigError, match=r"^stages: .* without StagedUnfreeze, which trained .*: backbone\. Resume"):
+        fit(Net(by_factory()), tmp_path, StagedUnfreeze(PLAN), epochs=2, ckpt_path=tmp_path / "step=3.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using .ckpt_path")
+def test_a_run_without_the_stages_of_its_checkpoint_is_refused(tmp_path) -> None:
+    fit(Net(by_factory()), tmp_path, StagedUnfreeze(PLAN), epochs=1, save=True)
+    with pytest.raises(
+        ConfigError, match=r"no state for 6 parameters of this run: .* Use the stages \(StagedUnfreeze\)"
+    ):
+        fit(Net(by_factory()), tmp_path, epochs=2, ckpt_path=tmp_path / "step=3.ckpt")
+
+
 def test_the_checkpoint_loads_with_weights_only(tmp_path) -> None:
     fit(Net(by_factory()), tmp_path, StagedUnfreeze(PLAN), RNGState(), epochs=2, save=True)
     state = torch.load(tmp_path / "step=5.ckpt", weights_only=True)["callbacks"]["StagedUnfreeze"]

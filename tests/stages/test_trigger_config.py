@@ -113,7 +113,7 @@ WRONG_EACH: dict[str, tuple[Any, str, tuple[str, ...]]] = {
     "a callable": (len, "stages.top.each", EACH_HINT),
     "singular": ({"epoch": 1}, "stages.top.each.epoch", ("Did you mean 'epochs'?",)),
     "misspelt beside a plateau": ({"plateau": PLATEAU, "stps": 2}, "stages.top.each.stps", ("Did you mean 'steps'?",)),
-    "a fraction": ({"fraction": 0.1}, "stages.top.each.fraction", ("epochs, steps, plateau",)),
+    "a whole fraction": ({"fraction": 1}, "stages.top.each.fraction", ("got 1", "fraction: 0.1")),
     "any": ({"any": [{"epochs": 1}]}, "stages.top.each.any", ("epochs, steps, plateau",)),
     "no epoch": ({"epochs": 0}, "stages.top.each.epochs", ("got 0", "an integer >= 1", "epochs: 1")),
     "half a step": ({"steps": 1.5}, "stages.top.each.steps", ("got 1.5", "steps: 1")),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lightning_optim.stages.trigger_config import parse_each, parse_trigger
-from lightning_optim.stages.triggers import Clock, Trigger
+from lightning_optim.stages.triggers import Clock, ThawTime, Trigger
 
 PLATEAU = {"monitor": "val/loss", "patience": 2}
 
@@ -43,7 +43,7 @@ def clock(*, total_steps: int = 40, **now: Any) -> Clock:
 )
 def test_trigger_is_due_from_a_position_on(trigger, unit, first) -> None:
     """Also at 1000: a trigger that is checked late still fires."""
-    due = {now: trigger.is_due(clock(previous_thaw=(4, 9), **{unit: now})) for now in (*range(40), 1000)}
+    due = {now: trigger.is_due(clock(previous_thaw=ThawTime(4, 9), **{unit: now})) for now in (*range(40), 1000)}
     assert due == {now: now >= first for now in due}
 
 
@@ -59,7 +59,7 @@ def test_trigger_is_due_from_a_position_on(trigger, unit, first) -> None:
     ids=["epoch", "step", "fraction", "after epochs", "after steps"],
 )
 def test_trigger_by_epoch_ignores_steps_and_trigger_by_step_ignores_epochs(at, elsewhere) -> None:
-    assert not trigger_of(at).is_due(clock(previous_thaw=(4, 9), **elsewhere))
+    assert not trigger_of(at).is_due(clock(previous_thaw=ThawTime(4, 9), **elsewhere))
 
 
 @pytest.mark.parametrize("total", [100, 300, 4700, 100_000, 10_000_000])
@@ -80,6 +80,16 @@ def test_fraction_is_rounded_up_to_steps(fraction, total, step) -> None:
     assert due.index(True) == step
 
 
+def test_fraction_after_the_previous_thaw_counts_from_it() -> None:
+    trigger = trigger_of({"after": {"fraction": 0.25}})
+    due = [trigger.is_due(clock(step=now, previous_thaw=ThawTime(0, 10, 0.25))) for now in range(41)]
+    assert due.index(True) == 20 and all(due[20:])
+    assert (trigger.needs_length, trigger.length_key) == (True, "stages.x.at.after.fraction")
+    assert str(trigger) == "0.25 of the run after the stage above"
+    assert not trigger.is_due(clock(step=40, previous_thaw=None))
+    assert str(next_layer({"fraction": 0.1})) == "0.1 of the run after x.3"
+
+
 @pytest.mark.parametrize(
     "trigger",
     [trigger_of({"after": {"epochs": 1}}), trigger_of({"after": {"steps": 1}}), next_layer({"epochs": 1})],
@@ -87,8 +97,8 @@ def test_fraction_is_rounded_up_to_steps(fraction, total, step) -> None:
 )
 def test_relative_trigger_is_not_due_before_the_previous_thaw(trigger) -> None:
     assert not trigger.is_due(clock(epoch=1000, step=1000, previous_thaw=None))
-    assert not trigger.is_due(clock(epoch=1000, step=1000, previous_thaw=(1000, 1000)))
-    assert trigger.is_due(clock(epoch=1000, step=1000, previous_thaw=(999, 999)))
+    assert not trigger.is_due(clock(epoch=1000, step=1000, previous_thaw=ThawTime(1000, 1000)))
+    assert trigger.is_due(clock(epoch=1000, step=1000, previous_thaw=ThawTime(999, 999)))
 
 
 def test_plateau_is_due_when_its_metric_stops_improving() -> None:
