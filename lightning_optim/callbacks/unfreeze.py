@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,11 +12,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
-from ..build.stage_optimizers import check_stage_optimizers, plan_with_stages
+from ..build.stage_optimizers import check_stage_optimizers
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, format_names
 from ..groups.parameter_settings import ParameterSettings
-from ..groups.parameters import read_parameters
 from ..groups.plan import Plan
 from ..groups.table import Table
 from ..stages.freezing import EvalModeLock, set_trainable
@@ -26,7 +24,7 @@ from ..stages.sharded import check_precision, reshard
 from ..stages.split import split_by_stage
 from ..stages.stage_steps import StageSteps
 from ..stages.staged import StagedOptimizer
-from ..stages.stages import Stage, check_all_claimed, claim, parse_stages
+from ..stages.stages import Stage, claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from ..telemetry.loggers import write_text
@@ -36,8 +34,10 @@ from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_l
 from .load_checkpoint_hook import LoadCheckpointHook
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
-from .run_fraction import check_run_ends, get_fraction
-from .stage_claims import claim_trainable, drop_frozen_params, trainable_as_in_a_fit
+from .run_clock import start_clock
+from .run_fraction import get_fraction
+from .stage_claims import claim_trainable, drop_frozen_params
+from .stage_plan import plan_stages
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .tuner_hook import hook_tuners
 
@@ -141,18 +141,8 @@ class StagedUnfreeze(Callback):
         self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None
     ) -> tuple[Plan, tuple[tuple[str, str], ...]]:
         """The groups split by stage, and `(stage, when it thaws)`."""
-        parameters = read_parameters(module)
-        claimed = claim(self._parsed_stages, parameters)
-        if isinstance(optimizer, Optimizer):
-            plan = Plan.from_optimizer(optimizer, module)
-        elif optimizer is not None:
-            with trainable_as_in_a_fit(claimed, parameters):
-                plan = plan_with_stages(optimizer, claimed, parameters)
-        else:
-            plan = Plan.from_module(module)
-        check_all_claimed(claimed, parameters, excluded=frozenset(plan.frozen))
-        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in claimed)
-        return split_by_stage(plan, claimed), thaw_times
+        claimed = claim(self._parsed_stages, module)
+        return plan_stages(self._parsed_stages, module, optimizer), _thaw_times(claimed)
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
         """The groups of a built optimizer, split by stage and including those still frozen; before or during a fit.
@@ -163,8 +153,7 @@ class StagedUnfreeze(Callback):
         for staged in self._staged:
             if staged.optimizer is optimizer:
                 return staged.plan
-        plan = Plan.from_optimizer(optimizer, module)
-        return split_by_stage(plan, claim(self._parsed_stages, read_parameters(module)))
+        return split_by_stage(Plan.from_optimizer(optimizer, module), claim(self._parsed_stages, module))
 
     # Before the optimizers are built: all claimed parameters are trainable, so they are built over the whole model.
 
@@ -207,7 +196,7 @@ class StagedUnfreeze(Callback):
         self.stages = drop_frozen_params(self.stages, pl_module, trainer.optimizers)
         self._timetable = self._timetable.with_stages(self.stages)
         previous, self._staged = self._staged, self._split_optimizers(trainer, pl_module)
-        self._start_clock(trainer, pl_module)
+        self._clock = start_clock(trainer, pl_module, self.stages)
         self._plateaus.start(trainer, self._timetable)
         self._restore(previous)
         self._monitor_hooks = hook_learning_rate_monitors(trainer, self._find_optimizer)
@@ -226,33 +215,13 @@ class StagedUnfreeze(Callback):
         optimizers = zip(trainer.optimizers, schedulers, strict=True)
         split_optimizers = [StagedOptimizer(optimizer, module, self.stages, own) for optimizer, own in optimizers]
         check_stage_optimizers([group for staged in split_optimizers for group in staged.plan.groups], self.stages)
-        thaw_times = tuple((stage.name, str(stage.trigger)) for stage in self.stages)
         for staged in split_optimizers:
-            print_table(staged.optimizer, staged.plan.table(thaw_times), force=True)
+            print_table(staged.optimizer, staged.plan.table(_thaw_times(self.stages)), force=True)
         return split_optimizers
 
     def _find_optimizer(self, driven: Any) -> Any:
         """The optimizer whose groups follow a proxy; `driven` itself, where it is no proxy."""
         return next((staged.optimizer for staged in self._staged if staged.proxy is driven), driven)
-
-    def _start_clock(self, trainer: Trainer, module: LightningModule) -> None:
-        """Find out how long the run is, if a stage needs to know, and log which stages it is too short for."""
-
-        def evaluate(function: Callable[..., Any]) -> bool:
-            decision = bool(function(trainer, module))
-            return bool(trainer.strategy.reduce_boolean_decision(decision, all=False))
-
-        self._clock = Clock(evaluate=evaluate)
-        stage = next((stage for stage in self.stages if stage.trigger.needs_length), None)
-        if stage is not None:
-            hint = f"Type another trigger, for example {stage.key}.at: {{step: 500}}"
-            check_run_ends(trainer, stage.trigger.length_key, hint)
-            self._clock.fraction = 0.0
-        # Under manual optimization `max_steps` limits the steps of all optimizers together.
-        limits = (trainer.max_epochs, trainer.max_steps if module.automatic_optimization else None)
-        epochs, steps = (math.inf if limit in (None, -1) else limit for limit in limits)
-        if unreachable := [stage.name for stage in self.stages if not stage.trigger.is_reachable(epochs, steps)]:
-            rank_zero_info(f"StagedUnfreeze: this run ends before {format_names(unreachable)} can thaw")
 
     @contextmanager
     def around_tuning(self, trainer: Trainer, module: LightningModule) -> Iterator[dict[str, float]]:
@@ -480,3 +449,7 @@ class StagedUnfreeze(Callback):
             self._load_hook.remove()
         self._load_hook = None
         self._step_hooks, self._monitor_hooks, self._trainer, self._clock = [], [], None, Clock()
+
+
+def _thaw_times(stages: Sequence[Stage]) -> tuple[tuple[str, str], ...]:
+    return tuple((stage.name, str(stage.trigger)) for stage in stages)
