@@ -19,25 +19,27 @@ if TYPE_CHECKING:
     from ..build.factory import OptimizerFactory
 
 
-def plan_stages(stages: Sequence[Stage], module: nn.Module, optimizer: OptimizerFactory | Optimizer | None) -> Plan:
-    """The groups of a model split by stage, as a fit would have them; changes nothing.
+def plan_stages(
+    parsed_stages: Sequence[Stage], module: nn.Module, optimizer: OptimizerFactory | Optimizer | None
+) -> tuple[Plan, tuple[Stage, ...]]:
+    """The groups of a model split by stage, as a fit would have them, and the stages with what they claim.
 
     Args:
-        stages: from `parse_stages`.
-        module: the model.
+        parsed_stages: from `parse_stages`.
+        module: the model; it is not changed.
         optimizer: a factory or a built optimizer, which gives the groups; without it, each stage is one group.
 
     Raises:
         ConfigError: the plan does not fit the model.
     """
     parameters = read_parameters(module)
-    claimed = claim(stages, parameters)
+    stages = claim(parsed_stages, parameters)
     if isinstance(optimizer, Optimizer):
         plan = Plan.from_optimizer(optimizer, module)
     elif optimizer is not None:
-        with trainable_as_in_a_fit(claimed, parameters):
-            plan = plan_with_stages(optimizer, claimed, parameters)
+        with trainable_as_in_a_fit(stages, parameters):
+            plan = plan_with_stages(optimizer, stages, parameters)
     else:
         plan = Plan.from_module(module)
-    check_all_claimed(claimed, parameters, excluded=frozenset(plan.frozen))
-    return split_by_stage(plan, claimed)
+    check_all_claimed(stages, parameters, excluded=frozenset(plan.frozen))
+    return split_by_stage(plan, stages), stages

@@ -141,8 +141,8 @@ class StagedUnfreeze(Callback):
         self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None
     ) -> tuple[Plan, tuple[tuple[str, str], ...]]:
         """The groups split by stage, and `(stage, when it thaws)`."""
-        claimed = claim(self._parsed_stages, module)
-        return plan_stages(self._parsed_stages, module, optimizer), _thaw_times(claimed)
+        plan, stages = plan_stages(self._parsed_stages, module, optimizer)
+        return plan, _thaw_times(stages)
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
         """The groups of a built optimizer, split by stage and including those still frozen; before or during a fit.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -23,10 +24,10 @@ def find_fixed(parameters: Parameters) -> frozenset[str]:
     """
     model = parameters.modules.get("")
     first_read = {} if model is None else _FIRST_READ.setdefault(model, {})
-    modules = _by_module(parameters)
-    for parameter in parameters:
-        if parameter.name not in first_read:
-            first_read[parameter.name] = _is_frozen_among_trainable(parameter, modules)
+    unknown = [parameter for parameter in parameters if parameter.name not in first_read]
+    frozen = {parameter.name for parameter in unknown if not parameter.tensor.requires_grad}
+    among_trainable = _frozen_among_trainable(parameters, frozen) if frozen else set()
+    first_read |= {parameter.name: parameter.name in among_trainable for parameter in unknown}
     return frozenset(
         parameter.name
         for parameter in parameters
@@ -39,22 +40,20 @@ def can_train(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-def _by_module(parameters: Sequence[Parameter]) -> dict[str, list[Parameter]]:
-    """By path of a module: the parameters in it and below it that can train."""
-    modules: dict[str, list[Parameter]] = {}
+def _frozen_among_trainable(parameters: Sequence[Parameter], frozen: Collection[str]) -> set[str]:
+    """Of the frozen parameters, those whose innermost module with several parameters trains some of these."""
+    num_parameters, num_trainable = Counter[str](), Counter[str]()
     for parameter in parameters:
         if can_train(parameter.tensor):
-            for path in _parent_paths(parameter.name):
-                modules.setdefault(path, []).append(parameter)
-    return modules
-
-
-def _is_frozen_among_trainable(parameter: Parameter, modules: dict[str, list[Parameter]]) -> bool:
-    """Whether the innermost module that has it and others trains some of those."""
-    if parameter.tensor.requires_grad or not can_train(parameter.tensor):
-        return False
-    around = next((modules[path] for path in _parent_paths(parameter.name) if len(modules[path]) > 1), [])
-    return any(other.tensor.requires_grad for other in around)
+            paths = list(_parent_paths(parameter.name))
+            num_parameters.update(paths)
+            num_trainable.update(paths if parameter.tensor.requires_grad else ())
+    found = set()
+    for name in frozen:
+        innermost = next((path for path in _parent_paths(name) if num_parameters[path] > 1), None)
+        if innermost is not None and num_trainable[innermost]:
+            found.add(name)
+    return found
 
 
 def _parent_paths(name: str) -> Iterator[str]:

@@ -180,7 +180,9 @@ def _split_by_layer(
     by_depth: dict[int, set[str]] = {}
     labels: dict[int, dict[str, None]] = {}
     unassigned = set(claimed)
-    for use, layer in sorted(stage.selector.find_layers(index).layer_of.items()):
+    layer_of = stage.selector.find_layers(index).layer_of
+    for use in sorted(layer_of):
+        layer = layer_of[use]
         name = parameters[index.parameter_of[use]].name
         if name in unassigned:
             unassigned.remove(name)
