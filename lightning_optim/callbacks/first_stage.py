@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..stages.freezing import EvalModeLock, set_trainable
-from ..stages.scheduler_proxy import by_optimizer
-from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage
+from .staged_optimizers import split_optimizers
 from .strategies import rebuild_ddp_reducer
 
 if TYPE_CHECKING:
@@ -32,11 +31,7 @@ def first_stages_only(
     Yields:
         The `lr_scale` of each param group that is left, by name.
     """
-    schedulers = by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
-    optimizers = [
-        StagedOptimizer(optimizer, module, stages, own)
-        for optimizer, own in zip(trainer.optimizers, schedulers, strict=True)
-    ]
+    optimizers = split_optimizers(trainer, module, stages)
     waiting = [stage for stage in stages if not stage.trigger.from_start]
     frozen = [tensor for stage in waiting for staged in optimizers for tensor in staged.tensors(stage.name)]
     for staged in optimizers:

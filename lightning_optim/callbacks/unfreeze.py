@@ -19,7 +19,6 @@ from ..groups.parameter_settings import ParameterSettings
 from ..groups.plan import Plan
 from ..groups.table import Table
 from ..stages.freezing import EvalModeLock, set_trainable
-from ..stages.scheduler_proxy import by_optimizer, drives
 from ..stages.sharded import check_precision, reshard
 from ..stages.split import split_by_stage
 from ..stages.stage_steps import StageSteps
@@ -38,6 +37,7 @@ from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
+from .staged_optimizers import check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .tuner_hook import hook_tuners
 
@@ -195,7 +195,10 @@ class StagedUnfreeze(Callback):
             return
         self.stages = drop_frozen_params(self.stages, pl_module, trainer.optimizers)
         self._timetable = self._timetable.with_stages(self.stages)
-        previous, self._staged = self._staged, self._split_optimizers(trainer, pl_module)
+        previous, self._staged = self._staged, split_optimizers(trainer, pl_module, self.stages)
+        check_stage_optimizers([group for staged in self._staged for group in staged.plan.groups], self.stages)
+        for staged in self._staged:
+            print_table(staged.optimizer, staged.plan.table(_thaw_times(self.stages)), force=True)
         self._clock = start_clock(trainer, pl_module, self.stages)
         self._plateaus.start(trainer, self._timetable)
         self._restore(previous)
@@ -208,16 +211,6 @@ class StagedUnfreeze(Callback):
         if self._load_hook:
             check_precision(pl_module)
         rebuild_ddp_reducer(trainer)
-
-    def _split_optimizers(self, trainer: Trainer, module: nn.Module) -> list[StagedOptimizer]:
-        """Split each optimizer's groups by stage, and print the plan."""
-        schedulers = by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
-        optimizers = zip(trainer.optimizers, schedulers, strict=True)
-        split_optimizers = [StagedOptimizer(optimizer, module, self.stages, own) for optimizer, own in optimizers]
-        check_stage_optimizers([group for staged in split_optimizers for group in staged.plan.groups], self.stages)
-        for staged in split_optimizers:
-            print_table(staged.optimizer, staged.plan.table(_thaw_times(self.stages)), force=True)
-        return split_optimizers
 
     def _find_optimizer(self, driven: Any) -> Any:
         """The optimizer whose groups follow a proxy; `driven` itself, where it is no proxy."""
@@ -268,7 +261,7 @@ class StagedUnfreeze(Callback):
         self._lock_frozen_layers(pl_module)
         self._plateaus.step_schedulers("epoch")
         self._sync_groups()
-        self._check_schedulers(trainer)
+        check_schedulers_follow(trainer, self._staged)
         self._plateaus.observe_metrics(trainer)
         self._thaw_due(trainer, pl_module, 0)
 
@@ -309,15 +302,6 @@ class StagedUnfreeze(Callback):
     def _sync_groups(self) -> None:
         for staged in self._staged:
             staged.sync()
-
-    def _check_schedulers(self, trainer: Trainer) -> None:
-        """Raises if a callback has replaced a scheduler by one that drives an optimizer directly."""
-        for config in trainer.lr_scheduler_configs:
-            if any(drives(config.scheduler, staged.optimizer) for staged in self._staged):
-                raise ConfigError(
-                    f"stages: a callback has replaced the scheduler by its own {type(config.scheduler).__name__}, "
-                    "which groups that join later cannot follow. Remove that callback, or train without stages"
-                )
 
     def _thaw_due(self, trainer: Trainer, module: LightningModule, batch_idx: int) -> None:
         # Once per batch: a callable may count how often it is called. A resumed epoch may have no `epoch_start`.

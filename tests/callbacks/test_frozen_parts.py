@@ -89,19 +89,35 @@ class MadeTrainable(Callback):
         pl_module.backbone.requires_grad_(True)
 
 
-def test_a_waiting_stage_that_something_makes_trainable_does_not_train_or_keep_a_gradient(tmp_path) -> None:
+class Manual(Net):
+    """Manual optimization, with `zero_grad` after the step: what else has a gradient by then keeps it."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        self.manual_backward(nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("module_class", [Net, Manual], ids=["automatic", "manual"])
+def test_a_waiting_stage_that_something_makes_trainable_does_not_train_or_keep_a_gradient(
+    tmp_path, module_class
+) -> None:
     grads: dict[bool, list[Tensor]] = {}
     for interfere in (False, True):
+        callbacks = [MadeTrainable()] if interfere else []
+        torch.manual_seed(0)
+        module = module_class(adamw)
+        before = module.backbone[0].weight.clone()
+        fit(module, tmp_path, *callbacks, StagedUnfreeze(NEVER), epochs=1)
+        assert torch.equal(module.backbone[0].weight, before)
         trace = StepTrace(
             lambda _, module: [p.grad.clone() for p in module.backbone.parameters() if p.grad is not None]
         )
-        module = Net(adamw)
-        before = module.backbone[0].weight.clone()
-        # Before our callback, so that the gradients of the last frozen batch are there when the stage thaws.
-        fit(module, tmp_path, *([MadeTrainable()] if interfere else []), StagedUnfreeze(NEVER), epochs=1)
-        assert torch.equal(module.backbone[0].weight, before)
-        module = Net(adamw)
-        fit(module, tmp_path, *([MadeTrainable()] if interfere else []), StagedUnfreeze(PLAN), trace, epochs=2)
+        torch.manual_seed(0)
+        fit(module_class(adamw), tmp_path, *callbacks, StagedUnfreeze(PLAN), trace, epochs=2)
         grads[interfere] = trace.steps[4]
     assert all(map(torch.equal, grads[False], grads[True])), (
         "the first gradient of the stage is that of its batch alone"

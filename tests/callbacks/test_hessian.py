@@ -268,6 +268,7 @@ def test_an_estimate_of_zeros_is_one() -> None:
     optimizer = optim.SophiaG([param])
     optimizer.update_hessian(1, {param: torch.zeros(3)})
     take_steps(optimizer, 20)
+    assert optimizer.state[param]["step"] == 20 and bool((param < 1).all())
 
 
 @pytest.mark.parametrize("nonfinite", [False, True])
@@ -289,6 +290,7 @@ def test_a_stage_that_thaws_between_two_estimates_is_not_refused() -> None:
     take_steps(optimizer, 5)
     optimizer.add_param_group({"params": late})
     take_steps(optimizer, 30)
+    assert [optimizer.state[param]["step"] for param in (early, late)] == [35, 30]
 
 
 class Manual(Net):
