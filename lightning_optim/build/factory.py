@@ -15,13 +15,14 @@ from ..catalog.info import OptimizerInfo
 from ..catalog.registry import algorithms_with, optimizer_info
 from ..core.config_values import to_plain, to_yaml
 from ..core.errors import ConfigError, explain_call, format_choices, leftover_hint, requires_name
-from ..groups.parameters import Parameter
+from ..groups.parameters import Parameter, read_parameters
 from ..groups.parse_rules import parse_rules
 from ..groups.plan import Plan
 from ..groups.rules import RULE_ONLY_KEYS, AlgorithmSpec, Rule
 from ..groups.table import Table
 from ..optim.decay import WeightDecay
 from .dotted_keys import merge_dotted_keys
+from .flat_parameters import check_flat_parameters
 from .implementation import needs_own_class
 from .leftovers import explain_source
 from .optimizer import build_optimizer
@@ -96,7 +97,9 @@ class OptimizerFactory:
             ConfigError: as a call.
         """
         specs, rules = self._parse()
-        plan = Plan.resolve(params, rules, specs[self.name])
+        parameters = read_parameters(params)
+        check_flat_parameters(parameters, specs.values(), rules)
+        plan = Plan.resolve(parameters, rules, specs[self.name])
         check_plan(plan)
         return replace(plan, specs=specs)
 

@@ -82,8 +82,8 @@ class FusedLayouts:
         if self._switched and not self._has_logged:
             self._has_logged = True
             _LOG.warning(
-                "param group %r: parameter, gradient and state differ in memory layout. While they do, torch's fused "
-                "kernel is not used: slower, with the same numbers",
+                "param group %r: parameter, gradient and state differ in memory layout, or only some parameters are "
+                "DTensors. While they do, torch's fused kernel is not used: slower, with the same numbers",
                 self._switched[0][0].get("name"),
             )
 
@@ -105,8 +105,9 @@ def can_fuse(cls: type[Optimizer], tensors: Iterable[Tensor]) -> bool:
     """
     from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
+    tensors = list(tensors)
     devices = _get_fused_kernels_supported_devices()
-    return all(
+    return not _are_mixed(tensors) and all(
         torch.is_floating_point(tensor) and tensor.device.type in devices and _takes_type(cls, tensor)
         for tensor in tensors
     )
@@ -120,7 +121,7 @@ def _find_unfit(optimizer: Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
     """
     cls = type(getattr(optimizer, "children", {}).get(group.get(ALGORITHM), optimizer))
     names = group.get("param_names") or [f"params[{index}] of a param group" for index in range(len(group["params"]))]
-    unfit = []
+    unfit, is_mixed = [], _are_mixed(group["params"])
     for name, param in zip(names, group["params"], strict=True):
         state = optimizer.state.get(param) or {}
         tensors = {"gradient": param.grad, **{key: state.get(key) for key in FUSED_BUFFERS}}
@@ -132,11 +133,16 @@ def _find_unfit(optimizer: Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
                     "the parameter's shape; to start it anew, remove the parameter from optimizer.state"
                 )
         # The state that a step creates has the parameter's layout.
-        if not (
+        if is_mixed or not (
             _takes_type(cls, param) and all(_has_layout_of(param, tensor) for tensor in (param, *tensors.values()))
         ):
             unfit.append(param)
     return unfit
+
+
+def _are_mixed(tensors: Iterable[Tensor]) -> bool:
+    """Whether some are DTensors and others are not, as under tensor parallelism: one call does not take both."""
+    return len({isinstance(tensor, DTensor) for tensor in tensors}) > 1
 
 
 def _takes_type(cls: type[Optimizer], param: Tensor) -> bool:

@@ -17,7 +17,7 @@ from ..schedule.factory import SchedulerFactory
 from .lightning_internals import attached_trainer
 from .print_table import print_table
 from .run_length import get_position, get_run_length, get_steps_per_epoch
-from .strategies import rebuild_ddp_reducer
+from .strategies import check_strategy_for_factory, rebuild_ddp_reducer
 from .suggested_lr import apply_suggestion
 from .tuner_hook import hook_tuners
 from .unfreeze import StagedUnfreeze
@@ -50,8 +50,8 @@ def configure_optimizers(
         Lightning's dict: `optimizer`, and `lr_scheduler` if there is a scheduler.
 
     Raises:
-        ConfigError: a factory raises it; the length of the run is unknown; or the optimizer takes several gradients a
-            step, and the trainer would not compute all of them on the same batch.
+        ConfigError: a factory raises it; the length of the run is unknown; the optimizer takes several gradients a
+            step, and the trainer would not compute all of them on the same batch; or the strategy is DeepSpeed's.
 
     Example:
         >>> class Net(LightningModule):
@@ -59,6 +59,8 @@ def configure_optimizers(
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)
     """
     trainer = attached_trainer(module)
+    if trainer is not None:
+        check_strategy_for_factory(trainer)
     factory = read_factory("optimizer", optimizer, OptimizerFactory)
     num_trainable = _count_trainable(module)
     plan = plan_with_stages(factory, _claimed_stages(trainer), module)

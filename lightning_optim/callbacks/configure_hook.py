@@ -1,4 +1,4 @@
-"""Replace a module's `configure_optimizers`, or run callbacks before it, when a strategy sets up the optimizers."""
+"""Replace a module's `configure_optimizers`, or run callbacks around it, when a strategy sets up the optimizers."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class ConfigureOptimizersHook:
         self._module = module
         self._configure: Callable[[], Any] = module.configure_optimizers
         self._run_before: list[Callable[[], None]] = []
+        self._run_after: list[Callable[[Any], None]] = []
 
     @classmethod
     def install(cls, trainer: Trainer, module: LightningModule) -> ConfigureOptimizersHook:
@@ -49,6 +50,10 @@ class ConfigureOptimizersHook:
         """Call `callback` before `configure_optimizers`."""
         self._run_before.append(callback)
 
+    def run_after(self, callback: Callable[[Any], None]) -> None:
+        """Call `callback` with what `configure_optimizers` has returned."""
+        self._run_after.append(callback)
+
     def setup_optimizers(self, trainer: Trainer) -> None:
         """What the strategy calls."""
         # LightningCLI sets this attribute on the instance.
@@ -65,7 +70,10 @@ class ConfigureOptimizersHook:
         """What Lightning calls in place of the module's own."""
         for callback in self._run_before:
             callback()
-        return self._configure()
+        configured = self._configure()
+        for check in self._run_after:
+            check(configured)
+        return configured
 
 
 def _find_installed(strategy: Strategy) -> ConfigureOptimizersHook | None:

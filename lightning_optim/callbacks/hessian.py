@@ -49,8 +49,9 @@ class SophiaHessian(Callback):
         steps = Number(default=10, low=1, integer=True)
         self.every_n_steps: int = steps.check(every_n_steps, "every_n_steps")
         self._is_due = False
+        self._has_wrapped = False
         self._instance_training_step: Any = None
-        """The `training_step` that was set on the module instance rather than on its class, if any."""
+        """The `training_step` that was set on the strategy instance rather than on its class, if any."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which no rank has a parameter's full gradient."""
@@ -58,19 +59,21 @@ class SophiaHessian(Callback):
             check_strategy_for_hessian(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Wrap the module's `training_step`."""
+        """Wrap the strategy's `training_step`, which calls the module's: so the module can be copied and pickled."""
         if not _find_sophias(trainer.optimizers):
             raise ConfigError(
                 "SophiaHessian: no optimizer is Sophia-G. Type optimizer=sophia_g, or remove the callback"
             )
-        original = pl_module.training_step
+        strategy = trainer.strategy
+        original = strategy.training_step
 
         @wraps(original)
         def training_step(*args: Any, **kwargs: Any) -> Any:
             return self._run_training_step(trainer, lambda: original(*args, **kwargs))
 
-        self._instance_training_step = vars(pl_module).get("training_step")
-        pl_module.training_step = training_step  # type: ignore[method-assign]
+        self._instance_training_step = vars(strategy).get("training_step")
+        strategy.training_step = training_step  # type: ignore[method-assign]
+        self._has_wrapped = True
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """An estimate is due in the first batch of every n-th step."""
@@ -78,16 +81,20 @@ class SophiaHessian(Callback):
         self._is_due = starts_step and logger_step(trainer) % self.every_n_steps == 0
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the module's `training_step`."""
-        self._restore_training_step(pl_module)
+        """Restore the strategy's `training_step`."""
+        self._restore_training_step(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore it after an error too."""
-        self._restore_training_step(pl_module)
+        self._restore_training_step(trainer)
 
-    def _restore_training_step(self, module: LightningModule) -> None:
-        if vars(module).pop("training_step", None) and self._instance_training_step:
-            module.training_step = self._instance_training_step  # type: ignore[method-assign]
+    def _restore_training_step(self, trainer: Trainer) -> None:
+        if not self._has_wrapped:
+            return
+        del trainer.strategy.training_step
+        if self._instance_training_step is not None:
+            trainer.strategy.training_step = self._instance_training_step  # type: ignore[method-assign]
+        self._has_wrapped, self._instance_training_step = False, None
 
     def _run_training_step(self, trainer: Trainer, training_step: Callable[[], Any]) -> Any:
         """Run `training_step`, and update the Hessian from its loss if an estimate is due."""

@@ -27,10 +27,12 @@ from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from lightning.pytorch.utilities.parsing import lightning_getattr, lightning_hasattr
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.strategies import DDPStrategy
 
 # The file in a distributed checkpoint's folder that holds everything but tensors
 # (lightning.fabric.strategies.model_parallel._METADATA_FILENAME).
@@ -82,6 +84,11 @@ def is_accumulating(trainer: Trainer) -> bool:
 def is_last_batch(trainer: Trainer) -> bool:
     """Whether the last batch that was started is the last one of its epoch."""
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+
+
+def has_run_all_batches(trainer: Trainer) -> bool:
+    """Whether the epoch that ends has had all its batches; after another one, Lightning steps no scheduler."""
+    return trainer.fit_loop.epoch_loop._num_ready_batches_reached()
 
 
 def is_between_epochs(trainer: Trainer) -> bool:
@@ -259,6 +266,31 @@ def forget_tuning(trainer: Trainer) -> None:
     trainer._checkpoint_connector._ckpt_path = None  # of the file that the tuner has removed
     trainer._logger_connector.reset_results()
     trainer._logger_connector.reset_metrics()
+
+
+# DDP.
+
+
+def ddp_comm_state(strategy: DDPStrategy) -> Any:
+    """What the communication hook of a DDPStrategy keeps between steps; None without one."""
+    return strategy._ddp_comm_state
+
+
+def wrap_in_ddp_again(strategy: DDPStrategy) -> None:
+    """Replace a DDPStrategy's wrapper around its module by a new one, during a fit.
+
+    Rank zero's weights and buffers are not sent to the others, as a first wrapper does: each rank has its own by now.
+    """
+    arguments = strategy._ddp_kwargs
+    strategy._ddp_kwargs = {**arguments, "init_sync": False}
+    assert isinstance(strategy.model, DistributedDataParallel)
+    strategy.model = strategy.model.module
+    try:
+        strategy.configure_ddp()
+    finally:
+        strategy._ddp_kwargs = arguments
+    # Under manual optimization, Lightning averages the gradients of the first step of a static graph itself.
+    strategy._pl_static_graph_delay_done = False
 
 
 # Lightning's LearningRateMonitor.

@@ -127,24 +127,34 @@ class LoggedMetrics:
             trainer.callback_metrics.update({saved["name"]: value, _epoch_name(saved["name"]): value})
         self._saved_partials = {}
 
-    def state_dict(self, trainer: Trainer | None, names: Collection[str]) -> dict[str, Any]:
-        """The values of these metrics, what the epoch has accumulated of them, and which ones validations log."""
+    def state_dict(
+        self, trainer: Trainer | None, names: Collection[str], gather: Callable[[Tensor], Tensor] | None = None
+    ) -> dict[str, Any]:
+        """The values of these metrics, what the epoch has accumulated of them, and which ones validations log.
+
+        Args:
+            trainer: None outside a fit.
+            names: the metrics that something waits for.
+            gather: gives the values of all ranks from this rank's, `(1,)`; by default the strategy does.
+        """
         logged, partials = {}, {}
         if trainer is not None:
             logged = trainer.callback_metrics
-            partials = self._find_partials(trainer, names)
+            partials = self._find_partials(trainer, names, gather or trainer.strategy.all_gather)
         values = {name: _to_float(logged[name]) for name in names if name in logged}
         return {"values": values, "partials": partials, "from_validation": sorted(self._from_validation)}
 
-    def _find_partials(self, trainer: Trainer, names: Collection[str]) -> dict[str, dict[str, Any]]:
+    def _find_partials(
+        self, trainer: Trainer, names: Collection[str], gather: Callable[[Tensor], Tensor]
+    ) -> dict[str, dict[str, Any]]:
         if not is_within_epoch(trainer):
             return {}
         if not is_within_batch(trainer):
-            return _gather(trainer, _copy_partials(trainer, names))
+            return _gather(gather, _copy_partials(trainer, names))
         # The batch will be run again: what it has logged so far does not count.
         if self._after_batch is None or self._after_batch[0] != trainer.current_epoch:
             return self._saved_partials
-        return _gather(trainer, self._after_batch[1])
+        return _gather(gather, self._after_batch[1])
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load a saved state; `restore` writes its values to the trainer."""
@@ -175,13 +185,13 @@ def _epoch_name(name: str) -> str:
     return f"{name}_epoch"
 
 
-def _gather(trainer: Trainer, partials: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _gather(gather: Callable[[Tensor], Tensor], partials: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The partials of all ranks where the metric is synced: rank zero writes the checkpoint; of shape (ranks,)."""
     return {
         key: {
             **saved,
             "partials": {
-                name: trainer.strategy.all_gather(partial).reshape(-1) if saved["is_synced"] else partial
+                name: gather(partial).reshape(-1) if saved["is_synced"] else partial
                 for name, partial in saved["partials"].items()
             },
         }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..stages.timetable import Timetable
 from .lightning_internals import (
     current_batch,
+    has_run_all_batches,
     has_validated_all_batches,
     is_between_batch_and_validation,
     is_ending_epoch,
@@ -18,6 +19,7 @@ from .lightning_internals import (
 )
 from .logged_metrics import LoggedMetrics
 from .pending_plateau_step import PendingPlateauStep
+from .rank_gather import RankGather
 from .remaining_work import EPOCH_END, VALIDATION, find_remaining_work, resume_at_remaining_work
 from .saved_loops import resume_at_epoch_start
 
@@ -40,6 +42,7 @@ class PlateauTracker:
         """The last epoch whose end has been seen."""
         self._resumed_at: str | None = None
         """What remained to be run when the checkpoint was saved that this run has resumed from."""
+        self._ranks: RankGather | None = None
         self._stopped_at: Callable[[], dict[str, Any]] | None = None
         """Gives the state when an exception has stopped the run; None while it goes on."""
 
@@ -59,6 +62,7 @@ class PlateauTracker:
             self._pending_steps = [PendingPlateauStep(config, trainer) for config in configs]
         plateaus = (plateau for stage in timetable.stages for plateau in stage.trigger.plateaus)
         self._monitors = frozenset((*self._scheduler_monitors, *(plateau.monitor for plateau in plateaus)))
+        self._ranks = RankGather(trainer) if self._monitors else None
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Restore the metrics and the position of a loaded checkpoint."""
@@ -97,8 +101,9 @@ class PlateauTracker:
             stop_skipping_batches(trainer)
         self._resumed_at, self._ended_epoch = None, trainer.current_epoch
         self._metrics.after_epoch(trainer)
-        for step in self._pending_steps:
-            step.after_epoch(trainer.current_epoch)
+        if has_run_all_batches(trainer):
+            for step in self._pending_steps:
+                step.after_epoch(trainer.current_epoch)
         for plateau in self._timetable.watched:
             plateau.pending |= not self._metrics.is_from_validation(plateau.monitor)
 
@@ -136,7 +141,9 @@ class PlateauTracker:
             state["metrics"] = self._metrics.state_dict(trainer, names)
             self._stopped_at = lambda: state
         else:  # only if a checkpoint is written do all ranks take part in gathering the metrics
-            self._stopped_at = lambda: {**state, "metrics": self._metrics.state_dict(trainer, names)}
+            ranks, self._ranks = self._ranks, None
+            gather = None if ranks is None else ranks.gather
+            self._stopped_at = lambda: {**state, "metrics": self._metrics.state_dict(trainer, names, gather)}
 
     def state_dict(self, trainer: Trainer | None) -> dict[str, Any]:
         """The pending steps, the metrics that something waits for, and what remains to be run before the next batch.
@@ -201,7 +208,10 @@ class PlateauTracker:
             step.pending = pending
 
     def close(self) -> None:
-        """Restore the schedulers' classes."""
+        """Restore the schedulers' classes, and remove the process group if no exception needs it."""
+        if self._ranks is not None:
+            self._ranks.close()
+        self._ranks = None
         for step in self._pending_steps:
             step.close()
         self._pending_steps = []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
+from lightning.pytorch.callbacks import BaseFinetuning
 from torch import nn
+from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
 from ..stages.scheduler_proxy import by_optimizer, drives
@@ -15,6 +18,30 @@ from ..stages.stages import Stage
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+_SPLIT: WeakSet[Optimizer] = WeakSet()
+"""The optimizers that fits have split."""
+
+
+def check_not_split(configured: Any) -> None:
+    """Check what `configure_optimizers` has returned.
+
+    Raises:
+        ConfigError: it is an optimizer that an earlier fit has split: with other groups, and with scaled lrs.
+    """
+    if any(optimizer in _SPLIT for optimizer in _find_optimizers(configured)):
+        raise ConfigError(
+            "stages: configure_optimizers has returned an optimizer of an earlier fit, whose groups are already split "
+            "by stage. Build it and its scheduler anew in each call, for example torch.optim.AdamW(self.parameters())"
+        )
+
+
+def _find_optimizers(configured: Any) -> Iterator[Optimizer]:
+    if isinstance(configured, Optimizer):
+        yield configured
+    elif isinstance(configured, (Mapping, list, tuple)):
+        for value in configured.values() if isinstance(configured, Mapping) else configured:
+            yield from _find_optimizers(value)
+
 
 def split_optimizers(trainer: Trainer, module: nn.Module, stages: Sequence[Stage]) -> list[StagedOptimizer]:
     """The trainer's optimizers, split by stage; their schedulers drive the proxies from now on.
@@ -22,11 +49,24 @@ def split_optimizers(trainer: Trainer, module: nn.Module, stages: Sequence[Stage
     Raises:
         ConfigError: a parameter belongs to no stage, or an optimizer or a scheduler cannot be split.
     """
+    _SPLIT.update(trainer.optimizers)
     schedulers = by_optimizer([config.scheduler for config in trainer.lr_scheduler_configs], trainer.optimizers)
     return [
         StagedOptimizer(optimizer, module, stages, own)
         for optimizer, own in zip(trainer.optimizers, schedulers, strict=True)
     ]
+
+
+def check_no_finetuning(trainer: Trainer) -> None:
+    """Raises a ConfigError if a callback of the trainer freezes and thaws parameters by another plan."""
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    for callback in callbacks:
+        if isinstance(callback, BaseFinetuning):
+            raise ConfigError(
+                f"trainer.callbacks: {type(callback).__name__} freezes parameters and adds their groups itself, which "
+                "StagedUnfreeze would undo. Add a stage for what it thaws, and remove it; or train without stages: "
+                "unfreeze=none"
+            )
 
 
 def check_schedulers_follow(trainer: Trainer, optimizers: Sequence[StagedOptimizer]) -> None:

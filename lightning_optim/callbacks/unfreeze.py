@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,7 @@ from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
-from .staged_optimizers import check_schedulers_follow, split_optimizers
+from .staged_optimizers import check_no_finetuning, check_not_split, check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .tuner_hook import hook_tuners
 
@@ -162,12 +162,15 @@ class StagedUnfreeze(Callback):
         if stage != "fit":
             return
         check_strategy_for_stages(trainer)
+        check_no_finetuning(trainer)
         hook_tuners(trainer)
         self._start_fit(trainer, pl_module)
         # Modules created in `configure_model` do not exist yet, so for now a stage may claim nothing.
         if next(pl_module.parameters(), None) is not None:
             claim_trainable([replace(stage, allow_empty=True) for stage in self._parsed_stages], pl_module)
-        ConfigureOptimizersHook.install(trainer, pl_module).run_before(lambda: self._claim(pl_module))
+        hook = ConfigureOptimizersHook.install(trainer, pl_module)
+        hook.run_before(lambda: self._claim(pl_module))
+        hook.run_after(check_not_split)
         if trainer.strategy.restore_checkpoint_after_setup:
             self._load_hook = LoadCheckpointHook(trainer.strategy, self.state_key, self._load_sharded)
 
@@ -213,8 +216,12 @@ class StagedUnfreeze(Callback):
         rebuild_ddp_reducer(trainer)
 
     def _find_optimizer(self, driven: Any) -> Any:
-        """The optimizer whose groups follow a proxy; `driven` itself, where it is no proxy."""
-        return next((staged.optimizer for staged in self._staged if staged.proxy is driven), driven)
+        """The optimizer whose groups follow a proxy, with their lrs of now; `driven` itself, where it is no proxy."""
+        for staged in self._staged:
+            if staged.proxy is driven:
+                staged.sync()  # a callback before this one may ask between a scheduler's step and the next hook here
+                return staged.optimizer
+        return driven
 
     @contextmanager
     def around_tuning(self, trainer: Trainer, module: LightningModule) -> Iterator[dict[str, float]]:
@@ -245,16 +252,17 @@ class StagedUnfreeze(Callback):
             staged.sync(reset=True)  # the optimizers' states have been loaded since `on_fit_start`
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scheduler steps and observe the metrics of the last epoch; name the stages that never thawed."""
+        """Take the scheduler steps and observe the metrics of the last epoch."""
         self._plateaus.step_schedulers("epoch", "step")
         self._plateaus.observe_metrics(trainer)
-        if (waiting := [stage.name for stage in self._timetable.waiting]) and not getattr(trainer, "fast_dev_run", 0):
-            rank_zero_info(f"StagedUnfreeze: the fit has ended before {format_names(waiting)} could thaw")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the scheduler steps that were pending in a checkpoint of the end of the run."""
+        """Take the scheduler steps that were pending in a checkpoint of the end of the run; name waiting stages."""
         self._plateaus.on_fit_end(trainer)
         self._sync_groups()
+        # Not in `on_train_end`, which a fit without batches or of a run that has ended does not call.
+        if (waiting := [stage.name for stage in self._timetable.waiting]) and not getattr(trainer, "fast_dev_run", 0):
+            rank_zero_info(f"StagedUnfreeze: the fit has ended before {format_names(waiting)} could thaw")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Thaw what is due before other callbacks run; lock frozen layers, which `module.train()` may have reset."""
@@ -328,8 +336,9 @@ class StagedUnfreeze(Callback):
         write_text(trainer.loggers, "optim/thaw", text, logger_step(trainer))
 
     def _lock_frozen_layers(self, module: LightningModule) -> None:
-        frozen = frozenset().union(*(stage.params for stage in self._timetable.waiting))
-        self._eval_mode_lock.lock(module, frozen)
+        waiting = self._timetable.waiting
+        tensors = [tensor for staged in self._staged for stage in waiting for tensor in staged.tensors(stage.name)]
+        self._eval_mode_lock.lock(module, frozenset().union(*(stage.params for stage in waiting)), tensors)
 
     def _set_trainable(self, stage: Stage, trainable: bool) -> None:
         for staged in self._staged:
@@ -356,7 +365,7 @@ class StagedUnfreeze(Callback):
             self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
-        elif trainer.state.fn == "fit":
+        elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
             self._refuse_unstaged()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -375,13 +384,19 @@ class StagedUnfreeze(Callback):
     @contextmanager
     def _load_sharded(self, state: dict[str, Any] | None) -> Iterator[None]:
         """Restore the stage first, since the checkpoint is loaded into the groups that it has; pause step hooks."""
+        if self._is_tuning:
+            yield
+            return
         if state is None:
             self._refuse_unstaged()
         self._loaded_state = state
         self._restore([])
         for staged in self._staged:
             staged.ignore_steps = True
-        yield
+        with ExitStack() as stack:
+            for staged in self._staged:
+                stack.enter_context(staged.around_sharded_load())
+            yield
         for staged in self._staged:
             staged.ignore_steps = False
 

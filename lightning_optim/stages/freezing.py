@@ -35,14 +35,15 @@ class EvalModeLock:
         self._kinds = {"norms": norms, "dropouts": dropouts}
         self._locked: list[_LockedLayer] = []
 
-    def lock(self, module: nn.Module, frozen: Collection[str]) -> None:
+    def lock(self, module: nn.Module, frozen: Collection[str], tensors: Iterable[Tensor] = ()) -> None:
         """Put the layers of the frozen part into evaluation mode, and restore the mode of all others.
 
         Args:
             module: the model.
             frozen: clean names of the frozen parameters.
+            tensors: further frozen ones, whatever their names are by now.
         """
-        layers = find_frozen_layers(module, frozen, **self._kinds)
+        layers = find_frozen_layers(module, frozen, tensors, **self._kinds)
         self.release()
         self._locked = [_LockedLayer(layer) for layer in layers]
 
@@ -80,7 +81,9 @@ class _EvalMode:
         return type(self), ()
 
 
-def find_frozen_layers(module: nn.Module, frozen: Collection[str], *, norms: bool, dropouts: bool) -> list[nn.Module]:
+def find_frozen_layers(
+    module: nn.Module, frozen: Collection[str], tensors: Iterable[Tensor] = (), *, norms: bool, dropouts: bool
+) -> list[nn.Module]:
     """The norm layers with running statistics, and the dropouts, that are in a frozen part of a model.
 
     A layer is in a frozen part if the innermost module that contains it and has parameters has only frozen ones. It
@@ -92,16 +95,19 @@ def find_frozen_layers(module: nn.Module, frozen: Collection[str], *, norms: boo
     Args:
         module: the model.
         frozen: clean names of the frozen parameters.
+        tensors: further frozen ones: pruning renames a parameter, and a sharded module may show others than it has.
         norms: whether to find norm layers.
         dropouts: whether to find dropouts.
     """
     kinds = (*((_NormBase,) if norms else ()), *((_DropoutNd, nn.MultiheadAttention) if dropouts else ()))
     num_parameters: Counter[str] = Counter()
     num_thawed: Counter[str] = Counter()
+    ids = set(map(id, tensors))
     for parameter in read_parameters(module):
+        is_thawed = parameter.name not in frozen and id(parameter.tensor) not in ids
         for name in parameter.names:
             num_parameters.update(_parent_paths(name))
-            num_thawed.update(_parent_paths(name) if parameter.name not in frozen else ())
+            num_thawed.update(_parent_paths(name) if is_thawed else ())
 
     def is_frozen(path: str) -> bool:
         innermost = next(parent for parent in (path, *_parent_paths(path)) if num_parameters[parent])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -168,8 +169,12 @@ class StagedOptimizer:
 
         Args:
             reset: whether the groups may have changed since the last call, as after a load.
+
+        Raises:
+            ConfigError: something else has added or removed a group.
         """
-        for staged, group in zip(self._live, self.optimizer.param_groups, strict=True):
+        self._check_groups()
+        for staged, group in self._pairs():
             if reset:
                 staged.parent_lr = None
                 if "configured" not in group:  # torch took these from the checkpoint; a load by name has merged them
@@ -180,11 +185,13 @@ class StagedOptimizer:
         """For torch's hook before a step: sync again, in case a scheduler was stepped since.
 
         Raises:
-            ConfigError: something else has set the lr of a live group, which the sync would overwrite.
+            ConfigError: something else has set the lr of a live group, which the sync would overwrite; or has added or
+                removed a group.
         """
         if self.ignore_steps:
             return
-        for staged, group in zip(self._live, self.optimizer.param_groups, strict=True):
+        self._check_groups()
+        for staged, group in self._pairs():
             lr = group["lr"]
             # A tensor lr is not compared: reading its value would make the host wait for the device.
             if lr is not staged.lr and not isinstance(lr, Tensor) and lr != staged.lr:
@@ -194,6 +201,15 @@ class StagedOptimizer:
                     "overwrite it. Change the lr with a scheduler, or train without stages"
                 )
         self.sync()
+
+    def _check_groups(self) -> None:
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self._live):
+            raise ConfigError(
+                f"stages: something else has added or removed a param group: the optimizer has {len(groups)}, the "
+                f"stages that have thawed have {len(self._live)}. Build the optimizer over the whole model, and add a "
+                "stage for the parameters that join later"
+            )
 
     def after_step(self, *_: Any) -> None:
         """For torch's hook after a step: advance the warm-ups, and check the gradients of stages that just thawed.
@@ -247,6 +263,28 @@ class StagedOptimizer:
         self.num_steps = int(state.get("num_optimizer_steps", max(state["num_steps"].values(), default=0)))
         self.sync(reset=True)
 
+    @contextmanager
+    def around_sharded_load(self) -> Iterator[None]:
+        """For a load of a sharded state by torch: only groups that have stepped have a state that can be loaded.
+
+        The checkpoint has none for a group that has thawed and not stepped. If no group had stepped, torch has made up
+        a state of one step to save, and here it is dropped.
+        """
+        live = list(self._pairs())
+        stepped = [group for staged, group in live if staged.num_steps]
+        self.optimizer.param_groups[:] = stepped or [group for _, group in live]
+        try:
+            yield
+        finally:
+            # A load may have replaced the groups that took part in it.
+            loaded = iter(self.optimizer.param_groups[:])
+            self.optimizer.param_groups[:] = [
+                next(loaded) if staged.num_steps or not stepped else group for staged, group in live
+            ]
+            for staged in self._live if not stepped else ():
+                for tensor in staged.tensors:
+                    self.optimizer.state.pop(tensor, None)
+
     def resume_from(self, previous: StagedOptimizer) -> None:
         """Take over the number of steps, also of each group, from the optimizer of a previous fit."""
         self.num_steps = previous.num_steps
@@ -254,6 +292,21 @@ class StagedOptimizer:
         for staged in self._groups:
             staged.num_steps = num_steps.get(staged.group.name, 0)
         self.sync(reset=True)
+
+    def _pairs(self) -> Iterator[tuple[_StagedGroup, dict[str, Any]]]:
+        """Each live group with its param group.
+
+        Raises:
+            ConfigError: something else has added or removed one.
+        """
+        groups = self.optimizer.param_groups
+        if len(groups) != len(self._live):
+            raise ConfigError(
+                f"stages: the optimizer has {len(groups)} param groups instead of the {len(self._live)} that have "
+                "thawed: something else has added or removed one. Thaw its parameters by a stage, or train without "
+                "stages"
+            )
+        return zip(self._live, groups, strict=True)
 
     def _build_param_group(self, staged: _StagedGroup) -> dict[str, Any]:
         """A param group with the current values of its parent, and its own name and parameters."""

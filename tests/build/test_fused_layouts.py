@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 from lightning_optim import ConfigError, OptimizerFactory, optimizer_info
 from tests.support.cases import every
@@ -348,3 +349,29 @@ def test_a_copy_and_an_unpickled_optimizer_are_checked_too():
         backward(other_model)
         other_model.weight.grad = other_model.weight.grad.to(memory_format=torch.channels_last)
         assert not step_and_trace(other)
+
+
+def test_dtensors_beside_plain_tensors_step_without_the_kernel(tmp_path):
+    """As under tensor parallelism; torch's kernel raises there."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (1,))
+        for options in ({}, {"fused": True}):
+            module = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+            module[0].weight = nn.Parameter(distribute_tensor(module[0].weight.detach(), mesh, [Shard(0)]))
+            plain = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+            plain.load_state_dict({key: _full(value) for key, value in module.state_dict().items()})
+            for net, arguments in ((module, options), (plain, {"fused": False})):
+                optimizer = OptimizerFactory("adamw", lr=0.1, **arguments)(net)
+                for parameter in net.parameters():
+                    parameter.grad = parameter.detach() * 2
+                optimizer.step()
+            for parameter, expected in zip(module.parameters(), plain.parameters(), strict=True):
+                assert torch.equal(_full(parameter), expected)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _full(tensor):
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()

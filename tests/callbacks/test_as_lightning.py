@@ -76,6 +76,14 @@ def test_a_fit_without_an_optimizer_is_logged_in_one_line(tmp_path, monkeypatch)
     ]
 
 
+@pytest.mark.filterwarnings("ignore:`LightningModule.configure_optimizers` returned `None`")
+def test_a_fit_without_an_optimizer_resumes(tmp_path) -> None:
+    fit(Net(lambda module: None), tmp_path, StagedUnfreeze(STAGES), epochs=1, save=True)
+    saved = tmp_path / f"step={BATCHES}.ckpt"
+    trainer = fit(Net(lambda module: None), tmp_path, StagedUnfreeze(STAGES), epochs=2, ckpt_path=saved)
+    assert trainer.current_epoch == 2
+
+
 class Skipping(Net):
     """Ends its second epoch before the third batch."""
 

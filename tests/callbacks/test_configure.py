@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers
@@ -171,3 +173,11 @@ def test_reduce_on_plateau_needs_only_its_monitor(tmp_path) -> None:
     lrs = EpochLrs()
     fit(Net(lambda m: configure_optimizers(m, ADAMW, scheduler)), tmp_path, lrs, epochs=3)
     assert lrs.values == [0.01, 0.01, 0.01 * 0.1]
+
+
+def test_deepspeed_is_refused_before_anything_is_built() -> None:
+    module = Net(lambda module: None)
+    strategy = DeepSpeedStrategy.__new__(DeepSpeedStrategy)  # it can be built only where DeepSpeed is installed
+    module._trainer = SimpleNamespace(strategy=strategy, callbacks=[])
+    with pytest.raises(ConfigError, match=r"^trainer\.strategy: DeepSpeedStrategy: .* Type trainer\.strategy=ddp"):
+        configure_optimizers(module, ADAMW)

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lightning_optim import OptimizerFactory, OptimizerOverride, SchedulerFactory, StagedUnfreeze
+from lightning_optim import OptimizerFactory, OptimizerOverride, SchedulerFactory, SophiaHessian, StagedUnfreeze
 from tests.support.training import Loader, Net, StepTrace, fit
 
 PLAN: dict[str, Any] = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}}}
@@ -29,6 +29,18 @@ def pickled(module: Any) -> Any:
 
 def override() -> OptimizerOverride:
     return OptimizerOverride(OptimizerFactory("adamw", lr=0.1), SchedulerFactory("cosine_annealing"))
+
+
+def sophia(module: LightningModule) -> Any:
+    return OptimizerFactory("sophia_g", lr=0.1)(module)
+
+
+CALLBACKS = {
+    "override": (sgd, override),
+    "stages": (sgd, lambda: StagedUnfreeze(PLAN)),
+    "hessian": (sophia, SophiaHessian),
+}
+"""With the module's own `configure_optimizers`."""
 
 
 class Keep(Callback):
@@ -47,12 +59,14 @@ class Keep(Callback):
 
 
 @pytest.mark.parametrize("copy_of", [copy.deepcopy, pickled], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("make", [override, lambda: StagedUnfreeze(PLAN)], ids=["override", "stages"])
-def test_a_copy_of_the_module_trains_with_its_own_optimizer(tmp_path, make, copy_of) -> None:
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_a_copy_of_the_module_trains_with_its_own_optimizer(tmp_path, callback, copy_of) -> None:
     keep = Keep(copy_of)
-    fit(Net(sgd), tmp_path, make(), keep, epochs=1)
+    configure, make = CALLBACKS[callback]
+    fit(Net(configure), tmp_path, make(), keep, epochs=1)
     for module in keep.kept:
-        assert "configure_optimizers" not in vars(module)
+        assert not {"configure_optimizers", "training_step"} & vars(module).keys()
+        module.configure = sgd
         module.requires_grad_(True).train()  # frozen, and its norms in evaluation mode, when it was copied
         before = module.head.weight.clone()
         trainer = fit(module, tmp_path, epochs=1)
@@ -111,9 +125,10 @@ class Collating(Net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [override, lambda: StagedUnfreeze(PLAN)], ids=["override", "stages"])
-def test_the_module_reaches_spawned_workers(tmp_path, make) -> None:
-    module = Collating(sgd)
+@pytest.mark.parametrize("callback", ["override", "stages"])
+def test_the_module_reaches_spawned_workers(tmp_path, callback) -> None:
+    configure, make = CALLBACKS[callback]
+    module = Collating(configure)
     before = module.head.weight.clone()
     fit(module, tmp_path, make(), epochs=1)
     assert not torch.equal(module.head.weight, before) and isinstance(module.head, nn.Linear)

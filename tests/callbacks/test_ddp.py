@@ -55,6 +55,7 @@ def results(folder: Path) -> Results:
     jobs = {
         "stages": Job("ddp", "train_in_stages"),
         "stages resumed": Job("ddp", "train_in_stages", {"ckpt_path": checkpoint("stages", THAW)}),
+        "static graph": Job("ddp", "train_with_static_graph"),
         "frozen rule": Job("ddp", "train_with_frozen_rule"),
         "nonfinite": Job("ddp", "train_with_nonfinite"),
         "plateau": Job("plateau", "train_and_resume", {"metric": "mean", **FEW}),
@@ -122,6 +123,19 @@ def test_replicas_resume_bitwise_at_the_thaw(results) -> None:
 def test_replicas_resume_bitwise_around_the_thaw(results, slow_results, step) -> None:
     for resumed in slow_results[f"stages resumed from {step}"]:
         assert equal(resumed, results["stages"][0][step:])
+
+
+def test_replicas_of_a_static_graph_stay_equal_at_the_thaw_under_manual_optimization(results, tmp_path) -> None:
+    """Lightning averages the first gradients of a static graph itself, and there is a new graph at the thaw."""
+    first, second = results["static graph"]
+    assert equal(first, second)
+    with quiet():
+        reference = ddp.train_with_static_graph(tmp_path, num_ranks=1)
+    assert len(first) == len(reference) == 8
+    for (groups, params), (expected_groups, expected) in zip(first, reference, strict=True):
+        assert groups == expected_groups
+        # A mean of two means of float32 gradients; Adam divides them by their own size.
+        torch.testing.assert_close(params, expected, rtol=0, atol=1e-6)
 
 
 def test_the_reducer_is_rebuilt_for_a_rule_that_freezes(results) -> None:

@@ -220,6 +220,10 @@ def test_stages_that_never_thawed_are_named_at_the_end(tmp_path, monkeypatch) ->
 
     ended = ["StagedUnfreeze: the fit has ended before backbone could thaw"]
     assert [end(epochs=2), end(Stop(), epochs=3), end(epochs=3, max_steps=2)] == [[], ended, ended]
+    assert [end(limit_train_batches=0), end(epochs=0)] == [ended, ended]
+    end(epochs=1, save=True)
+    last = max(tmp_path.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    assert end(epochs=1, ckpt_path=last) == ended, "nothing was left to train"
 
 
 def test_the_learning_rate_of_a_fixed_table_has_no_group(tmp_path: Path) -> None:

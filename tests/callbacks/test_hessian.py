@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from torch import nn
 from torch.nn import functional
 
@@ -153,21 +155,24 @@ def test_a_scaled_loss_is_unscaled_and_an_overflow_is_dropped(tmp_path) -> None:
     assert [any(h.any() for h in hessians.values()) for hessians in run(2.0**127)] == [False] * BATCHES
 
 
-def test_the_module_s_training_step_is_restored(tmp_path) -> None:
-    torch.manual_seed(0)
-    module = Net(lambda module: configure_optimizers(module, SOPHIA))
-    fit(module, tmp_path, SophiaHessian(), epochs=1)
+class Failing(Net):
+    def training_step(self, batch, batch_idx):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize("cls", [Net, Failing])
+@pytest.mark.parametrize("is_wrapped", [False, True], ids=["the strategy's", "wrapped by another callback"])
+def test_the_strategy_s_training_step_is_restored(tmp_path, cls, is_wrapped) -> None:
+    strategy = SingleDeviceStrategy("cpu", accelerator=CPUAccelerator())
+    original = strategy.training_step
+    if is_wrapped:
+        strategy.training_step = lambda *args: original(*args)
+    before = dict(vars(strategy)).get("training_step")
+    module = cls(lambda module: configure_optimizers(module, SOPHIA))
+    with nullcontext() if cls is Net else pytest.raises(RuntimeError, match="no"):
+        fit(module, tmp_path, SophiaHessian(), epochs=1, strategy=strategy, accelerator="auto")
     assert "training_step" not in vars(module)
-
-    class Failing(Net):
-        def training_step(self, batch, batch_idx):
-            raise RuntimeError("no")
-
-    module = Failing(lambda module: configure_optimizers(module, SOPHIA))
-    original = module.training_step = module.training_step
-    with pytest.raises(RuntimeError):
-        fit(module, tmp_path, SophiaHessian(), epochs=1)
-    assert module.training_step is original
+    assert vars(strategy).get("training_step") is before
 
 
 def test_another_optimizer_is_refused(tmp_path) -> None:

@@ -7,14 +7,16 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import model_parallel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
@@ -139,6 +141,23 @@ def test_logger_step_and_logs_this_step_are_those_of_the_logged_metrics(tmp_path
     assert at.starts == [(step, step) for step in range(2 * BATCHES)]
     assert logger.steps == [step for (step, _), is_logged in zip(at.starts, logs.ends, strict=True) if is_logged]
     assert logger.steps == [2, 5]
+
+
+def test_has_run_all_batches_where_lightning_steps_a_scheduler_by_epoch(tmp_path) -> None:
+    class Scheduled(ValidatedNet):
+        def configure_optimizers(self) -> Any:
+            optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+            return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1)]
+
+    class AtEnds(Callback):
+        found: ClassVar[list[bool]] = []
+
+        def on_train_epoch_end(self, trainer: Trainer, *_: Any) -> None:
+            self.found.append(internals.has_run_all_batches(trainer))
+
+    trainer = fit(Scheduled(), tmp_path, AtEnds(), epochs=2, max_steps=2 * BATCHES - 1)
+    assert AtEnds.found == [True, False]
+    assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == AtEnds.found.count(True)
 
 
 def test_logger_step_counts_a_batch_once_however_many_optimizers_step(tmp_path) -> None:
@@ -569,6 +588,28 @@ def test_hooks_of_learning_rate_monitors_change_which_groups_are_logged(tmp_path
     for hook in hooked.hooks:
         hook.remove()
     assert not {"_find_names_from_schedulers", "_get_optimizer_stats"} & set(vars(monitor))
+
+
+def test_ddp_is_wrapped_again_for_a_static_graph_whose_first_step_is_still_to_come(tmp_path, monkeypatch) -> None:
+    strategy = DDPStrategy(static_graph=True, ddp_comm_state="state", parallel_devices=[torch.device("cpu")])
+    strategy.cluster_environment = LightningEnvironment()
+    assert internals.ddp_comm_state(strategy) == "state"
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        strategy.model = Net(lambda module: None)
+        strategy.configure_ddp()
+        first = strategy.model
+        strategy._pl_static_graph_delay_done = True  # as after a step under manual optimization
+        sent: list[Any] = []
+        monkeypatch.setattr("torch.nn.parallel.distributed._sync_module_states", lambda **given: sent.append(given))
+        internals.wrap_in_ddp_again(strategy)
+        assert strategy.model is not first and strategy.model.module is first.module
+        assert strategy.model.static_graph and not strategy._pl_static_graph_delay_done
+        assert sent == [], "rank zero's weights and buffers"
+        assert strategy._ddp_kwargs == {"static_graph": True}
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def test_every_function_is_tested_here() -> None:

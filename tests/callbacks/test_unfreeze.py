@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer, strategies
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, StochasticWeightAveraging
+from lightning.pytorch.callbacks import BackboneFinetuning, Callback, LearningRateMonitor, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.distributed.algorithms.ddp_comm_hooks.powerSGD_hook import PowerSGDState, powerSGD_hook
 
 from lightning_optim import (
     ConfigError,
@@ -181,6 +182,24 @@ def test_a_second_fit_continues_at_the_stage(tmp_path) -> None:
     assert [len(step) for step in trace.steps] == [4] * BATCHES
 
 
+@pytest.mark.parametrize("form", ["optimizer", "dict", "lists"])
+@pytest.mark.parametrize("is_new", [False, True], ids=["same callback", "another callback"])
+def test_an_optimizer_that_an_earlier_fit_has_split_is_refused(tmp_path, form, is_new) -> None:
+    """Its lr would be scaled twice."""
+    module = Net(lambda module: configured)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    scheduler = {"scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)}
+    forms = {
+        "optimizer": optimizer,
+        "dict": {"optimizer": optimizer, "lr_scheduler": scheduler},
+        "lists": ([optimizer], [scheduler]),
+    }
+    configured, unfreeze = forms[form], StagedUnfreeze(PLAN)
+    fit(module, tmp_path, unfreeze, epochs=2)
+    with pytest.raises(ConfigError, match=r"optimizer of an earlier fit.*Build it and its scheduler anew in each call"):
+        fit(module, tmp_path, StagedUnfreeze(PLAN) if is_new else unfreeze, epochs=1)
+
+
 def test_a_fit_of_another_module_starts_over(tmp_path) -> None:
     unfreeze, trace = StagedUnfreeze(PLAN), StepTrace()
     fit(Net(by_factory()), tmp_path, unfreeze, epochs=2)
@@ -219,6 +238,36 @@ def test_norms_return_to_the_mode_they_were_in(tmp_path) -> None:
     assert (never_thawed.backbone[1].training, never_thawed.backbone[4].training) == (False, True)
 
 
+class Adding(Callback):
+    """Adds a param group in the middle of the fit."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self.add)
+
+    def add(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == 2:
+            trainer.optimizers[0].add_param_group({"params": [nn.Parameter(torch.ones(2))]})
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_after_backward", "on_train_batch_end"])
+def test_a_callback_that_adds_a_group_is_refused(tmp_path, hook) -> None:
+    with pytest.raises(ConfigError, match="^stages: something else has added or removed a param group: .* has 2,"):
+        fit(
+            Net(lambda module: torch.optim.SGD(module.parameters(), lr=0.1)),
+            tmp_path,
+            Adding(hook),
+            StagedUnfreeze({"whole": {"params": "*"}}),
+        )
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_finetuning_callbacks_are_refused(tmp_path, is_first) -> None:
+    """Their freezing would be undone."""
+    both = [BackboneFinetuning(unfreeze_backbone_at_epoch=1), StagedUnfreeze(PLAN)]
+    with pytest.raises(ConfigError, match=r"^trainer.callbacks: BackboneFinetuning freezes .* Add a stage for what"):
+        fit(Net(by_factory()), tmp_path, *(both if is_first else both[::-1]))
+
+
 @pytest.mark.filterwarnings("ignore:Swapping scheduler")
 def test_a_callback_that_replaces_the_scheduler_is_refused(tmp_path) -> None:
     swa = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=2)
@@ -237,9 +286,17 @@ def test_a_callback_that_replaces_the_scheduler_is_refused(tmp_path) -> None:
 def test_strategies_that_cannot_thaw_are_refused_with_the_reason(name, reason) -> None:
     cls = getattr(strategies, name)
 
-    trainer = SimpleNamespace(strategy=cls.__new__(cls))
-    with pytest.raises(ConfigError, match=rf"^trainer\.strategy: {name}: .*{reason}.* Type trainer\.strategy=ddp"):
-        StagedUnfreeze(PLAN).setup(trainer, Net(by_factory()), "fit")
+    own = type(f"My{name}", (cls,), {})
+    for strategy in (cls.__new__(cls), own.__new__(own)):
+        message = rf"^trainer\.strategy: (My)?{name}: .*{reason}.* Type trainer\.strategy=ddp"
+        with pytest.raises(ConfigError, match=message):
+            StagedUnfreeze(PLAN).setup(SimpleNamespace(strategy=strategy), Net(by_factory()), "fit")
+
+
+def test_a_communication_hook_with_a_state_is_refused() -> None:
+    strategy = strategies.DDPStrategy(ddp_comm_state=PowerSGDState(None), ddp_comm_hook=powerSGD_hook)
+    with pytest.raises(ConfigError, match=r"^trainer\.strategy: ddp_comm_state is a PowerSGDState, .* Type ddp_comm"):
+        StagedUnfreeze(PLAN).setup(SimpleNamespace(strategy=strategy), Net(by_factory()), "fit")
 
 
 def test_a_subclass_of_a_supported_strategy_is_refused() -> None:

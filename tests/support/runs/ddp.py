@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 from lightning_optim import OptimizerFactory, StagedUnfreeze
 from tests.support.runs.common import ADAMW, NO_DECAY, RankNet, configured, fit_on_ranks
-from tests.support.training import StepTrace
+from tests.support.training import StepTrace, fit
 
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 2}, "lr_scale": 0.1}}
 FREEZING = OptimizerFactory("adamw", lr=0.01, groups={**NO_DECAY, "stem": {"params": "backbone.0", "frozen": True}})
@@ -45,6 +46,29 @@ def train_in_stages(folder: Path, *, num_ranks: int, ckpt_path: str | None = Non
         RankNet(configured(ADAMW)), folder, StagedUnfreeze(PLAN), trace, num_ranks=num_ranks,
         save=ckpt_path is None, ckpt_path=ckpt_path, accumulate_grad_batches=2,
     )  # fmt: skip
+    return trace.steps
+
+
+class ByHand(RankNet):
+    """The same under manual optimization."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        optimizer, scheduler = self.optimizers(), self.lr_schedulers()
+        optimizer.zero_grad()
+        self.manual_backward(torch.nn.functional.cross_entropy(self(batch[0]), batch[1]))
+        optimizer.step()
+        scheduler.step()
+
+
+def train_with_static_graph(folder: Path, *, num_ranks: int) -> list[Any]:
+    """The stages' steps under manual optimization: under DDP, with a static graph."""
+    torch.manual_seed(0)
+    trace = StepTrace(read_groups)
+    strategy: Any = "auto" if num_ranks == 1 else DDPStrategy(static_graph=True)
+    module = ByHand(configured(ADAMW))
+    fit(module, folder, StagedUnfreeze(PLAN), trace, devices=num_ranks, strategy=strategy, seed=0, epochs=2)
     return trace.steps
 
 

@@ -1,0 +1,53 @@
+"""`python -m tests.support.runs.one_rank_stops FOLDER`: an exception stops rank zero of two, which writes a checkpoint.
+
+Lightning then waits for the other rank: this process ends itself and the other one instead.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from lightning_optim.callbacks import rank_gather
+from tests.support.runs.stops import train
+from tests.support.stopped_runs import SaveOnException, stop_at
+
+
+def exit_when_written(path: Path) -> None:
+    """End both processes once the checkpoint is there; the other one waits for a gradient."""
+    deadline = time.monotonic() + 40
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.2)
+    (path.parent / "done").touch()
+    os._exit(0)
+
+
+def exit_when_done(folder: Path) -> None:
+    while not (folder / "done").exists():
+        time.sleep(0.1)
+    os._exit(0)
+
+
+def main(folder: Path) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    rank_gather.TIMEOUT_S = 2.0
+    path = folder / "stopped.ckpt"
+    is_rank_zero = "LOCAL_RANK" not in os.environ
+    watch, argument = (exit_when_written, path) if is_rank_zero else (exit_when_done, folder)
+    threading.Thread(target=watch, args=(argument,), daemon=True).start()
+    stop = stop_at("on_train_batch_end", 1 if is_rank_zero else 100, 1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    train(folder, "ddp", "mean", stop, SaveOnException(path))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
