@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,6 +15,9 @@ from .blueprint import Blueprint
 from .fused_layouts import FusedLayouts
 from .joining import join
 from .load_by_name import remap_before_load
+
+# BaseFinetuning derives the lr of a group that it adds from the lr of this step, and has no way to say so.
+_GIVE_CURRENT_LR = ("lightning.pytorch.callbacks.finetuning", "pytorch_lightning.callbacks.finetuning")
 
 
 def attach(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, str]) -> Optimizer:
@@ -30,7 +34,8 @@ def attach(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, st
 
     def add_param_group(param_group: dict[str, Any]) -> None:
         """Add a param group, at any time; parameters without names get those of the model, or names by position."""
-        join(_alive(this), blueprint, names, param_group)
+        caller = sys._getframe(1).f_globals.get("__name__")
+        join(_alive(this), blueprint, names, param_group, at_current_lr=caller in _GIVE_CURRENT_LR)
 
     def reduce(protocol: Any) -> tuple[Any, ...]:
         """How `pickle` and `copy.deepcopy` make another one: as of its class, with the same attachments."""

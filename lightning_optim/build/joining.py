@@ -15,7 +15,14 @@ from ..schedule.joined_groups import schedule_joined_groups
 from .blueprint import Blueprint, configured_values
 
 
-def join(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, str], param_group: dict[str, Any]) -> None:
+def join(
+    optimizer: Optimizer,
+    blueprint: Blueprint,
+    names: Mapping[Tensor, str],
+    param_group: dict[str, Any],
+    *,
+    at_current_lr: bool = False,
+) -> None:
     """Add a param group to an optimizer that a factory built, whether its parameters have names or not.
 
     Args:
@@ -23,6 +30,7 @@ def join(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, str]
         blueprint: of the optimizer.
         names: of the model's parameters; others get names by position.
         param_group: as torch's `add_param_group` takes it.
+        at_current_lr: whether its lr is that of this step of a schedule; else it is the peak, as in a config.
 
     Raises:
         ConfigError: the class refuses the group.
@@ -37,7 +45,7 @@ def join(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, str]
     with joining(group, optimizer.param_groups) as named:
         add(optimizer, named)
     _record_configured(optimizer.param_groups[-1], param_group, blueprint)
-    schedule_joined_groups(optimizer)
+    schedule_joined_groups(optimizer, at_current_lr=at_current_lr)
 
 
 def _name_params(param_group: Mapping[str, Any], optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, Any]:

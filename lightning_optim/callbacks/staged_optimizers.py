@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from lightning.pytorch.callbacks import BaseFinetuning
+from lightning.pytorch.callbacks import BaseFinetuning, StochasticWeightAveraging
 from torch import nn
 from torch.optim import Optimizer
 
@@ -57,8 +57,8 @@ def split_optimizers(trainer: Trainer, module: nn.Module, stages: Sequence[Stage
     ]
 
 
-def check_no_finetuning(trainer: Trainer) -> None:
-    """Raises a ConfigError if a callback of the trainer freezes and thaws parameters by another plan."""
+def check_callbacks(trainer: Trainer) -> None:
+    """Raises a ConfigError if a callback of the trainer has a plan of its own for the parameters or for the lrs."""
     callbacks: list[Any] = getattr(trainer, "callbacks", [])
     for callback in callbacks:
         if isinstance(callback, BaseFinetuning):
@@ -66,6 +66,12 @@ def check_no_finetuning(trainer: Trainer) -> None:
                 f"trainer.callbacks: {type(callback).__name__} freezes parameters and adds their groups itself, which "
                 "StagedUnfreeze would undo. Add a stage for what it thaws, and remove it; or train without stages: "
                 "unfreeze=none"
+            )
+        if isinstance(callback, StochasticWeightAveraging):
+            raise ConfigError(
+                f"trainer.callbacks: {type(callback).__name__} replaces the scheduler by its own in the middle of the "
+                "run, which groups that join later cannot follow. Use WeightAveraging or EMAWeightAveraging, or train "
+                "without stages: unfreeze=none"
             )
 
 

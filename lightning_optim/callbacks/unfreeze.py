@@ -37,7 +37,7 @@ from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
-from .staged_optimizers import check_no_finetuning, check_not_split, check_schedulers_follow, split_optimizers
+from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .tuner_hook import hook_tuners
 
@@ -162,7 +162,7 @@ class StagedUnfreeze(Callback):
         if stage != "fit":
             return
         check_strategy_for_stages(trainer)
-        check_no_finetuning(trainer)
+        check_callbacks(trainer)
         hook_tuners(trainer)
         self._start_fit(trainer, pl_module)
         # Modules created in `configure_model` do not exist yet, so for now a stage may claim nothing.

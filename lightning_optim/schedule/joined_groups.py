@@ -59,12 +59,13 @@ def follow_joins(optimizer: Optimizer, scheduler: LRScheduler, build: Callable[[
     setattr(optimizer, _FOLLOWERS, [*followers, _Follower(ref(scheduler), build, len(optimizer.param_groups))])
 
 
-def schedule_joined_groups(optimizer: Any, *, keep_values: bool = False) -> None:
+def schedule_joined_groups(optimizer: Any, *, keep_values: bool = False, at_current_lr: bool = False) -> None:
     """Put the groups that have joined since the schedulers were built on their curves, where these are now.
 
     Args:
         optimizer: of a scheduler, or a view of its groups.
         keep_values: whether the groups have the lr and momentum of their step already, from a checkpoint.
+        at_current_lr: whether the lr that they were given is that of this step, not their peak.
 
     Raises:
         ConfigError: a group has a `schedule` override, and no group that was there from the start has one.
@@ -77,13 +78,26 @@ def schedule_joined_groups(optimizer: Any, *, keep_values: bool = False) -> None
             continue
         for group in optimizer.param_groups[follower.num_groups :]:
             before = copy_group(group)
+            if at_current_lr:
+                group["peak_lr"] = _find_peak(follower, scheduler, group)
             set_value(group, "lr", group.get("peak_lr", group["lr"]))
             group.setdefault(INITIAL_LR, copy_value(group["lr"]))
             _add_group(scheduler, follower.build(_SingleGroup(group)), group)
             if keep_values:
                 for key in ("lr", *momentum_keys(group)):
                     set_value(group, key, before[key])
+            elif at_current_lr:
+                set_value(group, "lr", before["lr"])
             follower.num_groups += 1
+
+
+def _find_peak(follower: _Follower, scheduler: LRScheduler, group: dict[str, Any]) -> float:
+    """The peak whose curve has the group's lr at this step; the lr itself where the curve is at 0."""
+    probe = copy_group(group)
+    lr = float(group["lr"])
+    single = follower.build(_SingleGroup(probe))
+    _advance(single._schedulers[0] if isinstance(single, SchedulerByGroup) else single, scheduler)
+    return lr * lr / float(probe["lr"]) if probe["lr"] else lr
 
 
 def _add_group(scheduler: LRScheduler, single: LRScheduler, group: dict[str, Any]) -> None:

@@ -173,7 +173,6 @@ class StagedOptimizer:
         Raises:
             ConfigError: something else has added or removed a group.
         """
-        self._check_groups()
         for staged, group in self._pairs():
             if reset:
                 staged.parent_lr = None
@@ -190,7 +189,6 @@ class StagedOptimizer:
         """
         if self.ignore_steps:
             return
-        self._check_groups()
         for staged, group in self._pairs():
             lr = group["lr"]
             # A tensor lr is not compared: reading its value would make the host wait for the device.
@@ -201,15 +199,6 @@ class StagedOptimizer:
                     "overwrite it. Change the lr with a scheduler, or train without stages"
                 )
         self.sync()
-
-    def _check_groups(self) -> None:
-        groups = self.optimizer.param_groups
-        if len(groups) != len(self._live):
-            raise ConfigError(
-                f"stages: something else has added or removed a param group: the optimizer has {len(groups)}, the "
-                f"stages that have thawed have {len(self._live)}. Build the optimizer over the whole model, and add a "
-                "stage for the parameters that join later"
-            )
 
     def after_step(self, *_: Any) -> None:
         """For torch's hook after a step: advance the warm-ups, and check the gradients of stages that just thawed.
@@ -302,9 +291,9 @@ class StagedOptimizer:
         groups = self.optimizer.param_groups
         if len(groups) != len(self._live):
             raise ConfigError(
-                f"stages: the optimizer has {len(groups)} param groups instead of the {len(self._live)} that have "
-                "thawed: something else has added or removed one. Thaw its parameters by a stage, or train without "
-                "stages"
+                f"stages: something else has added or removed a param group: the optimizer has {len(groups)}, the "
+                f"stages that have thawed have {len(self._live)}. Build the optimizer over the whole model, and add a "
+                "stage for the parameters that join later"
             )
         return zip(self._live, groups, strict=True)
 

@@ -15,7 +15,7 @@ from rich.progress import track
 
 from ..arguments import check_folder, check_names
 from .cells import fill_cells
-from .report import build_table, count, reasons, to_markdown
+from .report import build_table, count, find_reasons, to_markdown
 from .rows import ROWS
 
 
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
     console.print(build_table(cells))
     console.print(count(cells))
-    for reason in reasons(cells):
-        console.print(f"- {reason}")
+    for result, reason, found_in in find_reasons(cells):
+        console.print(f"- {result}: {reason}: {found_in}")
     if options.markdown:
         command = " ".join(["python -m recipes.compatibility", *(sys.argv[1:] if arguments is None else arguments)])
         options.markdown.write_text(to_markdown(cells, command), encoding="utf-8")

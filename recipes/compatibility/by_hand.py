@@ -61,8 +61,15 @@ class ThawBackbone(Callback):
         if not self.is_thawed:
             _backbone(pl_module)[1].eval()
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Thaw if it is time."""
+        self._thaw_if_due(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Thaw if it is time: an epoch that is resumed inside has no start."""
+        self._thaw_if_due(trainer, pl_module)
+
+    def _thaw_if_due(self, trainer: Trainer, pl_module: LightningModule) -> None:
         position = {"epoch": trainer.current_epoch, "step": trainer.global_step}
         if not self.is_thawed and all(position[unit] >= number for unit, number in self.at.items()):
             self._thaw(trainer, pl_module)

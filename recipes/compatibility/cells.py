@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from textwrap import shorten
 
 from lightning_optim import ConfigError
 
 from .rows import Row
-from .runs import Outcome, SaveAt, Side, Stop, find_difference, run
+from .runs import Outcome, SaveAt, Side, Stop, find_difference, one_thread, run
 from .setups import STAGED, UNSTAGED, Setup
 
 
@@ -26,6 +27,7 @@ class Result(str, Enum):
     SILENT_WRONG = "silent-wrong"
 
 
+_MAX_ERROR = 120
 FAILURES = (Result.ERROR, Result.SILENT_WRONG)
 _ORDER = list(Result)
 """Of several runs in a cell, the last of these is the cell's."""
@@ -33,7 +35,7 @@ _ORDER = list(Result)
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What some runs of a cell have shown."""
+    """What one comparison has shown."""
 
     result: Result
     detail: str = ""
@@ -49,9 +51,12 @@ class Cell:
     result: Result
     details: tuple[str, ...]
     num_comparisons: int
+    num_found: int
+    """How many of the comparisons have this result; all others have one that is above it in `Result`."""
 
     @property
     def is_failure(self) -> bool:
+        """Whether the command has to fail."""
         return self.result in FAILURES
 
 
@@ -62,18 +67,32 @@ def fill_cells(row: Row) -> list[Cell]:
         fits: list[Finding] = []
         resumes: list[Finding] = []
         for setup in STAGED if staged else UNSTAGED:
-            with TemporaryDirectory() as folder:
-                pair = _Pair(row, row.change(setup), staged, Path(folder))
-                fits.append(pair.compare_fits())
-                resumes += pair.compare_resumes()
+            fit, resumed = compare(row, row.change(setup), staged=staged)
+            fits.append(fit)
+            resumes += resumed
         cells += [_summarize(row, staged, False, fits), _summarize(row, staged, True, resumes)]
     return cells
 
 
+def compare(row: Row, setup: Setup, *, staged: bool) -> tuple[Finding, list[Finding]]:
+    """What the uninterrupted runs of a row show, and the run that is resumed from each checkpoint."""
+    with one_thread(), TemporaryDirectory() as folder:
+        pair = _Pair(row, setup, staged, Path(folder))
+        return pair.compare_fits(), list(pair.compare_resumes())
+
+
 def _summarize(row: Row, staged: bool, resumed: bool, findings: Sequence[Finding]) -> Cell:
     result = max((finding.result for finding in findings), key=_ORDER.index)
-    details = tuple(dict.fromkeys(f.detail for f in findings if f.result is result and f.detail))
-    return Cell(row=row, staged=staged, resumed=resumed, result=result, details=details, num_comparisons=len(findings))
+    found = [finding for finding in findings if finding.result is result]
+    return Cell(
+        row=row,
+        staged=staged,
+        resumed=resumed,
+        result=result,
+        details=tuple(dict.fromkeys(finding.detail for finding in found if finding.detail)),
+        num_comparisons=len(findings),
+        num_found=len(found),
+    )
 
 
 class _Pair:
@@ -104,9 +123,6 @@ class _Pair:
 
     def compare_resumes(self) -> Iterator[Finding]:
         """Runs from each checkpoint, next to our uninterrupted run; and by hand, where these differ."""
-        if self._row.no_resume:
-            yield Finding(result=Result.NOT_APPLICABLE, detail=self._row.no_resume)
-            return
         if self._full is None:
             yield Finding(result=self._fit_finding.result, detail=self._fit_finding.detail)
             return
@@ -132,6 +148,8 @@ class _Pair:
         assert isinstance(theirs, Outcome)
         if not isinstance(self._their_full, Outcome) or _find_difference(theirs, self._their_full) is None:
             return Finding(result=Result.SILENT_WRONG, detail=f"{where}: only ours differs after a resume")
+        if not self._row.reason:
+            return Finding(result=Result.SILENT_WRONG, detail=f"{where}: as Lightning, and no reason is known")
         return Finding(result=Result.AS_LIGHTNING, detail=self._row.reason)
 
     def _compare(self, ours: Outcome | Exception, theirs: Outcome | Exception, where: str = "") -> Finding:
@@ -195,4 +213,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _format(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
+    return shorten(f"{type(error).__name__}: {error}", _MAX_ERROR, placeholder=" ...")

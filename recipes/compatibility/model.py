@@ -20,7 +20,7 @@ class Loader:
     """Batches in an order that depends only on the epoch; its state is the position.
 
     Args:
-        batch_size: of the `BATCHES * BATCH_SIZE` rows.
+        batch_size: of the `BATCHES * BATCH_SIZE` rows; those that do not fill a batch are left out.
     """
 
     def __init__(self, batch_size: int = BATCH_SIZE) -> None:

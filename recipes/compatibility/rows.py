@@ -35,9 +35,7 @@ class Row:
     without: Callable[[Outcome, Side], Side] | None = None
     """For a tuner: the run by hand that does not have it, with what it has found in ours."""
     reason: str = ""
-    """Why a resumed run differs under Lightning alone."""
-    no_resume: str = ""
-    """Why there is nothing to resume."""
+    """Why some resumed runs differ under Lightning alone; without one, such a difference is a failure."""
 
     @property
     def name(self) -> str:
@@ -125,21 +123,37 @@ STOPS = {
 }
 
 
-def _simple(callback: str, mode: str = "", **options: Any) -> Row:
+_STOP_IS_FORGOTTEN = (
+    "no checkpoint says that the run was to stop, and what was still to run at the end of an epoch is not run after a "
+    "resume: the resumed run goes on"
+)
+_NO_EPOCH_START = (
+    "Lightning calls no `on_train_epoch_start` in the epoch in which a run resumes from the checkpoint of a batch, and "
+    "the callback does its work there"
+)
+_STAYS_FROZEN = "Lightning leaves the backbone frozen in a run that resumes after the thaw (#21901)"
+_MASKS = "Lightning saves the pruned weights and no masks, so the resumed run trains what was pruned"
+_ON_EXCEPTION = (
+    "stopped in `on_train_batch_start`, the loader's state is past a batch that was not trained; stopped in "
+    "`on_train_epoch_start`, Lightning takes the epoch for one that has had its batches (with stages, it does not)"
+)
+
+
+def _simple(callback: str, mode: str = "", *, reason: str = "", **options: Any) -> Row:
     """A row of a callback that takes only these options."""
     cls = getattr(lightning, callback)
-    return Row(callback=callback, mode=mode, build=lambda folder: [cls(**options)])
+    return Row(callback=callback, mode=mode, build=lambda folder: [cls(**options)], reason=reason)
 
 
-def _checkpoints(mode: str, *, reason: str = "", stops: Any = None, **options: Any) -> Row:
+def _checkpoints(mode: str, *, stops: Any = None, **options: Any) -> Row:
     return Row(
         callback="ModelCheckpoint",
         mode=mode,
         build=lambda folder: [lightning.ModelCheckpoint(folder, **{"save_top_k": -1, **options})],
         produced=lambda row, recorder: sorted(Path(path).name for path in row[0].best_k_models),  # type: ignore[attr-defined]
         writes=True,
-        reason=reason,
         stops=stops or {},
+        reason=_ON_EXCEPTION if stops else "",
     )
 
 
@@ -168,32 +182,73 @@ def _one_batch_a_step(setup: Setup) -> Setup:
     return replace(setup, accumulate=1)
 
 
+def _on_plateau(setup: Setup) -> Setup:
+    return replace(setup, schedule="on plateau")
+
+
+def _between_accumulated_batches(setup: Setup) -> Setup:
+    return replace(setup, accumulate=2, stops=("batch=3", "batch=9"))
+
+
 ROWS: tuple[Row, ...] = (
     Row(callback="Callback", build=lambda folder: [Callback()]),
+    Row(
+        callback="Callback",
+        mode="under ReduceLROnPlateau",
+        build=lambda folder: [Callback()],
+        change=_on_plateau,
+        reason="Lightning loses the scheduler's step (#7877, #14702); StagedUnfreeze takes it",
+    ),
+    Row(
+        callback="Callback",
+        mode="stopped between accumulated batches",
+        build=lambda folder: [Callback()],
+        change=_between_accumulated_batches,
+        reason="a checkpoint holds no gradients",
+    ),
     Row(
         callback="BackboneFinetuning",
         build=lambda folder: [lightning.BackboneFinetuning(unfreeze_backbone_at_epoch=1)],
         change=_trainable_only,
+        reason=_STAYS_FROZEN,
     ),
-    Row(callback="BaseFinetuning", mode="subclass", build=lambda folder: [Finetuning()], change=_trainable_only),
+    Row(
+        callback="BaseFinetuning",
+        mode="subclass",
+        build=lambda folder: [Finetuning()],
+        change=_trainable_only,
+        reason=_STAYS_FROZEN,
+    ),
     Row(callback="BasePredictionWriter", mode="subclass", build=lambda folder: [Writer("batch")]),
     *(
         Row(
             callback="BatchSizeFinder",
             mode=mode,
-            build=lambda folder, mode=mode: [lightning.BatchSizeFinder(mode, init_val=4, max_trials=1)],  # type: ignore[misc,arg-type]
+            build=lambda folder, mode=mode, trials=trials: [  # type: ignore[misc,arg-type]
+                lightning.BatchSizeFinder(mode, init_val=4, max_trials=trials)
+            ],
             without=_with_batch_size,
         )
-        for mode in ("power", "binsearch")
+        for mode, trials in (("power", 1), ("binsearch", 2))
     ),
     Row(callback="Checkpoint", mode="subclass", build=lambda folder: [Saver(folder)], writes=True),
     _simple("DeviceStatsMonitor", cpu_stats=None if find_spec("psutil") else False),
-    _simple("EarlyStopping", "of a metric of the validation", monitor="val/flat", patience=2),
-    _simple("EarlyStopping", "of a metric of the training", monitor="train/loss", stopping_threshold=0.9, patience=9),
+    _simple(
+        "EarlyStopping", "of a metric of the validation", reason=_STOP_IS_FORGOTTEN, monitor="val/flat", patience=2
+    ),
+    _simple(
+        "EarlyStopping",
+        "of a metric of the training",
+        reason=_STOP_IS_FORGOTTEN,
+        monitor="train/loss",
+        stopping_threshold=1.0,
+        patience=9,
+    ),
     Row(
         callback="GradientAccumulationScheduler",
         build=lambda folder: [lightning.GradientAccumulationScheduler({0: 1, 1: 2, 3: 4})],
         change=_one_batch_a_step,
+        reason=f"{_NO_EPOCH_START}; and a checkpoint holds no gradients",
     ),
     Row(
         callback="LambdaCallback",
@@ -234,13 +289,20 @@ ROWS: tuple[Row, ...] = (
         callback="ModelPruning",
         mode="every epoch",
         build=lambda folder: [lightning.ModelPruning("l1_unstructured", amount=0.25)],
+        reason=_MASKS,
     ),
     Row(
         callback="ModelPruning",
         mode="lottery ticket at epoch 1",
         build=lambda folder: [
-            lightning.ModelPruning("l1_unstructured", amount=0.5, apply_pruning=lambda epoch: epoch == 1)
+            lightning.ModelPruning(
+                "l1_unstructured",
+                amount=0.5,
+                apply_pruning=lambda epoch: epoch == 1,
+                use_lottery_ticket_hypothesis=True,
+            )
         ],
+        reason=_MASKS,
     ),
     _simple("ModelSummary"),
     Row(
@@ -248,12 +310,17 @@ ROWS: tuple[Row, ...] = (
         build=lambda folder: [lightning.OnExceptionCheckpoint(folder)],
         writes=True,
         stops=STOPS,
+        reason=_ON_EXCEPTION,
     ),
     Row(callback="ProgressBar", mode="subclass", build=lambda folder: [OwnProgressBar()]),
     _simple("RichModelSummary"),
     _simple("RichProgressBar"),
-    _simple("StochasticWeightAveraging", "from the second epoch", swa_lrs=0.03125, swa_epoch_start=2),
-    _simple("StochasticWeightAveraging", "from the last epoch", swa_lrs=0.03125, swa_epoch_start=4),
+    _simple(
+        "StochasticWeightAveraging", "from the second epoch", reason=_NO_EPOCH_START, swa_lrs=0.03125, swa_epoch_start=2
+    ),
+    _simple(
+        "StochasticWeightAveraging", "from the last epoch", reason=_NO_EPOCH_START, swa_lrs=0.03125, swa_epoch_start=4
+    ),
     Row(callback="SpikeDetection", build=lambda folder: [lightning.SpikeDetection()]),
     Row(
         callback="ThroughputMonitor",
@@ -265,6 +332,7 @@ ROWS: tuple[Row, ...] = (
             callback="Timer",
             mode=f"stops by {interval}",
             build=lambda folder, interval=interval: [BatchTimer(timedelta(seconds=10), interval)],  # type: ignore[misc,arg-type]
+            reason=_STOP_IS_FORGOTTEN,
         )
         for interval in ("step", "epoch")
     ),

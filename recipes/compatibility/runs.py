@@ -21,7 +21,7 @@ from torch import Tensor
 from lightning_optim import OptimizerMonitor, RNGState, StagedUnfreeze
 
 from . import by_hand
-from .model import BATCH_SIZE, BATCHES, LR, Net
+from .model import BATCH_SIZE, LR, Net
 from .setups import Setup
 
 EPOCHS = 4
@@ -211,4 +211,12 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-NUM_BATCHES = EPOCHS * BATCHES
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Without threads of torch, which cost more than they save on tensors of this size."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)

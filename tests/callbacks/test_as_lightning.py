@@ -109,6 +109,25 @@ def test_an_epoch_may_be_ended_by_a_hook_and_resumes_bitwise_afterwards(tmp_path
         assert equal(run(ckpt_path=tmp_path / f"epoch={epoch}.ckpt")[0], full), epoch
 
 
+def test_schedulers_step_after_the_epochs_after_which_lightning_steps_them(tmp_path) -> None:
+    """After an epoch that a hook ends, and not after one within which `max_steps` ends the run."""
+
+    def configure(module: Net) -> Any:
+        optimizer = sgd(module)
+        scheduler = ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=10, threshold_mode="abs")
+        config = {"scheduler": scheduler, "monitor": "loss", "interval": "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": config}
+
+    def run(*callbacks: Any) -> tuple[list[float], float]:
+        trace = StepTrace(lambda trainer, _: trainer.optimizers[0].param_groups[0]["lr"])
+        trainer = fit(Skipping(configure), tmp_path, *callbacks, trace, max_steps=12)
+        return trace.steps, trainer.optimizers[0].param_groups[0]["lr"]
+
+    expected, final = run()
+    assert len(expected) == 12 and expected[5:7] == [0.1, 0.05] and expected[-1] == final == 0.025
+    assert run(StagedUnfreeze({"whole": {"params": "*"}})) == (expected, final)
+
+
 class SteppedByHand(Net):
     """Steps its scheduler at the end of an epoch, as Lightning's documentation does."""
 

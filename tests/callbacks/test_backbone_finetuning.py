@@ -87,3 +87,30 @@ def test_the_run_is_that_of_torch_s_class(tmp_path, monkeypatch):
     monkeypatch.setitem(OPTIMIZERS, "adamw", lambda params: torch.optim.AdamW(params, lr=0.01, fused=True))
     *_, theirs = train("adamw", "none", tmp_path / "theirs")
     assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "one_cycle", "warmup_cosine", "reduce_on_plateau"])
+def test_the_backbone_joins_at_the_lr_that_lightning_gives_it_and_follows_the_schedule(schedule):
+    """Which is a part of the lr of that step, not of the peak."""
+    options = {
+        "exponential": {"gamma": 0.75},
+        "one_cycle": {"total_steps": 20},
+        "warmup_cosine": {"warmup_steps": 6, "total_steps": 20},
+        "reduce_on_plateau": {"patience": 0, "monitor": "loss"},
+    }
+    module = Net(None)
+    optimizer = OPTIMIZERS["adamw"](module.head)
+    scheduler = SchedulerFactory(schedule, **options[schedule])(optimizer)
+
+    def step():
+        optimizer.step()
+        scheduler.step(*([1.0] if schedule == "reduce_on_plateau" else []))
+
+    for _ in range(3):
+        step()
+    BackboneFinetuning.unfreeze_and_add_param_group(module.backbone, optimizer, initial_denom_lr=2.0)
+    for _ in range(9):
+        head, backbone = optimizer.param_groups
+        assert backbone["lr"] == pytest.approx(head["lr"] / 2, rel=1e-12)
+        step()
+    assert backbone["lr"] != backbone["peak_lr"] or schedule == "reduce_on_plateau"

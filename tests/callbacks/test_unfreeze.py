@@ -268,16 +268,24 @@ def test_finetuning_callbacks_are_refused(tmp_path, is_first) -> None:
         fit(Net(by_factory()), tmp_path, *(both if is_first else both[::-1]))
 
 
-@pytest.mark.filterwarnings("ignore:Swapping scheduler")
-def test_a_callback_that_replaces_the_scheduler_is_refused(tmp_path) -> None:
+def test_stochastic_weight_averaging_is_refused_before_the_first_step(tmp_path) -> None:
     swa = StochasticWeightAveraging(swa_lrs=0.1, swa_epoch_start=2)
+    module = Net(by_factory())
+    with pytest.raises(ConfigError, match=r"^trainer.callbacks: StochasticWeightAveraging .* Use WeightAveraging"):
+        fit(module, tmp_path, swa, StagedUnfreeze(PLAN))
+    assert module.trainer.global_step == 0
+
+
+class SwapsScheduler(Callback):
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            trainer.lr_scheduler_configs[0].scheduler = torch.optim.swa_utils.SWALR(trainer.optimizers[0], 0.1)
+
+
+def test_a_callback_that_replaces_the_scheduler_is_refused(tmp_path) -> None:
+    module = Net(by_factory(SchedulerFactory("exponential", interval="epoch", gamma=0.9)))
     with pytest.raises(ConfigError, match="^stages: a callback has replaced the scheduler by its own SWALR"):
-        fit(
-            Net(by_factory(SchedulerFactory("exponential", interval="epoch", gamma=0.9))),
-            tmp_path,
-            swa,
-            StagedUnfreeze(PLAN),
-        )
+        fit(module, tmp_path, SwapsScheduler(), StagedUnfreeze(PLAN))
 
 
 @pytest.mark.parametrize(
@@ -376,6 +384,24 @@ def test_learning_rate_monitor_logs_the_live_groups_only(tmp_path) -> None:
     live = {f"lr-AdamW/{group}" for group in ("head", "head.no_decay", "backbone", "backbone.no_decay")}
     assert set(monitor.lrs) == live
     assert not {"_find_names_from_schedulers", "_get_optimizer_stats"} & set(vars(monitor)), "as before the fit"
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+def test_learning_rate_monitor_logs_the_lr_of_the_step_wherever_it_is_listed(tmp_path, is_first) -> None:
+    """Lightning steps ReduceLROnPlateau after an epoch, and callbacks that come first log before this one is called."""
+    scheduler = SchedulerFactory("reduce_on_plateau", interval="epoch", monitor="loss", mode="max", patience=0)
+    monitor, trace = LearningRateMonitor("epoch"), StepTrace()
+    both = [monitor, StagedUnfreeze({"whole": {"params": "*"}})]
+    fit(
+        Net(by_factory(scheduler, groups=None)),
+        tmp_path,
+        *(both if is_first else both[::-1]),
+        trace,
+        logger=CSVLogger(tmp_path),
+    )
+    used = [groups["whole"] for groups in trace.steps[::BATCHES]]
+    assert len(set(used)) > 1
+    assert list(monitor.lrs.values()) == [used]
 
 
 def test_explain_shows_what_thaws_when_and_changes_nothing() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from lightning_optim.stages.freezing import EvalModeLock, find_frozen_layers, set_trainable
 
@@ -72,3 +73,15 @@ def test_locked_layers_are_in_evaluation_mode_until_they_are_released() -> None:
     assert [net.stem[1].training, net.body[1].training] == [True, False], "the thawed block is released"
     lock.release()
     assert [net.stem[1].training, net.body[1].training] == [True, False], "as before the lock"
+
+
+def test_a_renamed_parameter_is_frozen_with_its_tensor() -> None:
+    """As by pruning, which keeps the tensor under the name `weight_orig`."""
+    net = Net()
+    frozen, tensors = params(net, "stem"), list(net.stem.parameters())
+    for layer in (net.stem[0], net.stem[1]):
+        for name in ("weight", "bias"):
+            prune.identity(layer, name)
+    kinds = {"norms": True, "dropouts": False}
+    assert find_frozen_layers(net, frozen, **kinds) == []
+    assert find_frozen_layers(net, frozen, tensors, **kinds) == [net.stem[1]]
