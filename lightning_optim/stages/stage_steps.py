@@ -24,7 +24,9 @@ class StageSteps:
 
     def count(self, stage: str) -> int:
         """The steps of the optimizer that holds the stage's groups; of several, the largest number."""
-        return max([staged.num_steps for staged in self._holding.get(stage, ())], default=0)
+        holding = self._holding.get(stage, ())
+        # The usual case, in each batch while a stage waits.
+        return holding[0].num_steps if len(holding) == 1 else max([s.num_steps for s in holding], default=0)
 
     def can_thaw(self, stage: str) -> bool:
         """Whether the stage's first gradient would be whole: not while the module accumulates gradients by hand."""
@@ -36,5 +38,6 @@ class StageSteps:
 
     def start_batch(self) -> None:
         """Forget which optimizers have stepped in the batch before."""
-        for staged in self._optimizers:
-            staged.has_stepped = False
+        if self._by_hand:
+            for staged in self._optimizers:
+                staged.has_stepped = False

@@ -43,18 +43,18 @@ class _StagedGroup:
     lr: Any = None
     """The lr that `sync` has set."""
     parent_lr: Any = None
-    """The parent's lr that it was computed from; None during the warm-up, to compute it at each step."""
+    """The parent's lr that it was computed from; None to compute it at each step: during the warm-up, and from a
+    tensor, which may have another value then."""
 
     def sync(self, group: dict[str, Any]) -> None:
         """Update the live group from its parent. At most steps nothing has changed, so this is cheap."""
         parent = self.parent
         lr = parent["lr"]
-        # The same tensor may have another value.
-        if lr is not self.parent_lr or isinstance(lr, Tensor):
+        if lr is not self.parent_lr:
             in_warmup = self.num_steps < self.group.warmup_steps
             factor = self.group.lr_scale * warmup(self.num_steps, self.group.warmup_steps)
             self.lr = lr if factor == 1.0 else lr * factor
-            self.parent_lr = None if in_warmup else lr
+            self.parent_lr = None if in_warmup or isinstance(lr, Tensor) else lr
             set_value(group, "lr", self.lr)
         for key in self.copied_keys:
             group[key] = parent[key]
@@ -198,7 +198,7 @@ class StagedOptimizer:
                     f"'{staged.group.name}' to {float(lr):g}, but its curve gives {float(staged.lr):g} and would "
                     "overwrite it. Change the lr with a scheduler, or train without stages"
                 )
-        self.sync()
+            staged.sync(group)
 
     def after_step(self, *_: Any) -> None:
         """For torch's hook after a step: advance the warm-ups, and check the gradients of stages that just thawed.
