@@ -173,6 +173,23 @@ def test_tensor_lr_is_filled_in_place() -> None:
     assert lr == torch.tensor(0.1) * 0.5
 
 
+def test_a_scheduler_stepped_just_before_the_optimizer_sets_the_lr_of_that_step() -> None:
+    """As under manual optimization, where no hook comes between the two."""
+    net = build_net()
+    optimizer = AdamW(net.parameters(), lr=0.1)
+    scheduler = ExponentialLR(optimizer, 0.5)
+    staged = StagedOptimizer(optimizer, net, claim_stages(net), [scheduler])
+    staged.activate_stages(["head"])
+    used = []
+    optimizer.register_step_pre_hook(staged.before_step)
+    optimizer.register_step_pre_hook(lambda *_: used.append([group["lr"] for group in optimizer.param_groups]))
+    give_gradients(net)
+    optimizer.step()
+    scheduler.step()
+    optimizer.step()
+    assert used == [[0.1], [0.05]]
+
+
 def test_state_created_by_the_constructor_is_removed_and_added_with_its_group() -> None:
     net = build_net()
     optimizer = OptimizerFactory("adagrad", fused=False)(net)
