@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -21,19 +22,28 @@ from tests.support.stopped_runs import SaveOnException, stop_at
 
 
 def exit_when_written(path: Path) -> None:
-    """End both processes once the checkpoint is there; the other one waits for a gradient."""
+    """End both processes once the checkpoint is there; the other one waits for a gradient.
+
+    The other one ends first: a rank whose peer is gone stops with an exception of its own, and says so in the log.
+    """
     deadline = time.monotonic() + 40
+    wait_for(path, deadline)
+    time.sleep(0.2)
+    (path.parent / "written").touch()
+    wait_for(path.parent / "rank_one_ends", deadline)
+    time.sleep(0.5)
+    os._exit(0)
+
+
+def exit_when_told(folder: Path) -> None:
+    wait_for(folder / "written", time.monotonic() + 60)
+    (folder / "rank_one_ends").touch()
+    os._exit(0)
+
+
+def wait_for(path: Path, deadline: float) -> None:
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(0.2)
-    (path.parent / "done").touch()
-    os._exit(0)
-
-
-def exit_when_done(folder: Path) -> None:
-    while not (folder / "done").exists():
-        time.sleep(0.1)
-    os._exit(0)
 
 
 def main(folder: Path) -> None:
@@ -42,11 +52,14 @@ def main(folder: Path) -> None:
     rank_gather.TIMEOUT_S = 2.0
     path = folder / "stopped.ckpt"
     is_rank_zero = "LOCAL_RANK" not in os.environ
-    watch, argument = (exit_when_written, path) if is_rank_zero else (exit_when_done, folder)
-    threading.Thread(target=watch, args=(argument,), daemon=True).start()
+    watch, argument = (exit_when_written, path) if is_rank_zero else (exit_when_told, folder)
+    watcher = threading.Thread(target=watch, args=(argument,))
+    watcher.start()
     stop = stop_at("on_train_batch_end", 1 if is_rank_zero else 100, 1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    train(folder, "ddp", "mean", stop, SaveOnException(path))
+    with suppress(RuntimeError):  # of Lightning's barrier, once the other rank is gone
+        train(folder, "ddp", "mean", stop, SaveOnException(path))
+    watcher.join()
 
 
 if __name__ == "__main__":
