@@ -22,6 +22,7 @@ from ..groups.rules import RULE_ONLY_KEYS, AlgorithmSpec, Rule
 from ..groups.table import Table
 from ..optim.decay import WeightDecay
 from .dotted_keys import merge_dotted_keys
+from .executions import plan_executions
 from .flat_parameters import check_flat_parameters
 from .implementation import needs_own_class
 from .leftovers import explain_source
@@ -105,7 +106,7 @@ class OptimizerFactory:
 
     def explain(self, params: Params) -> Table:
         """The group table for `params`, to print before training."""
-        return self.plan(params).table()
+        return plan_executions(self.plan(params)).table()
 
     @property
     def __name__(self) -> str:

@@ -35,15 +35,18 @@ def needs_own_class(info: OptimizerInfo, implementation: str, settings: Mapping[
     if not info.own and implementation == "own":
         raise ConfigError(f"implementation: there is no {info.name} of our own. Type implementation: auto")
     own_only, torch_only = (_keys_in_use(info, settings, keys) for keys in (info.own_only - {"fused"}, info.torch_only))
+    fused = bool(settings[""].get("fused"))
+    if fused and info.own and not info.fused:
+        own_only.append("fused")  # only ours has a kernel
     own = info.is_native_only or implementation == "own" or (implementation == "auto" and bool(own_only))
     reason = f", and {format_names(own_only)} needs ours" if own_only and not info.is_native_only else ""
     if own and torch_only:
         raise ConfigError(f"{torch_only[0]}: torch's {info.name} takes it, ours does not{reason}. Remove one of them")
+    if fused and not own and info.has_torch_class and not info.fused:
+        advice = "implementation: auto" if info.own else "fused: null"
+        raise ConfigError(f"fused: torch's {info.name} has no fused kernel. Type {advice}")
     if not own and own_only:
         raise ConfigError(f"{own_only[0]}: our {info.name} takes it, torch's does not. Type implementation: auto")
-    if settings[""].get("fused") and (own or (info.has_torch_class and not info.fused)):
-        whose = "our" if own else "torch's"
-        raise ConfigError(f"fused: {whose} {info.name} has no fused kernel{reason}. Type fused: null")
     return own
 
 

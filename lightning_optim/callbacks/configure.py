@@ -7,6 +7,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ..build.executions import plan_executions
 from ..build.factory import OptimizerFactory
 from ..build.optimizer import build_optimizer
 from ..build.read_factory import read_factory
@@ -68,7 +69,7 @@ def configure_optimizers(
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
         hook_tuners(trainer)
-    print_table(built, plan.table())
+    print_table(built, plan_executions(plan).table())
     apply_suggestion(module, built, next(iter(plan.specs.values())).hyperparameters["lr"])
     # A `frozen: true` rule has changed what DDP has to average.
     if num_trainable != _count_trainable(module) and trainer is not None:

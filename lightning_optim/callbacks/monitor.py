@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
+from ..build.executions import read_executions
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
 from ..groups.plan import Plan
@@ -109,7 +110,8 @@ class OptimizerMonitor(Callback):
         """Start recording every optimizer's steps; print the groups of optimizers whose table was not printed yet."""
         optimizers = trainer.optimizers if has_optimizers(trainer) else []
         for optimizer in optimizers:
-            print_table(optimizer, Plan.from_optimizer(optimizer, pl_module).table())
+            plan = read_executions(Plan.from_optimizer(optimizer, pl_module), optimizer)
+            print_table(optimizer, plan.table())
         self._recorders = [
             StepRecorder(
                 trainer, pl_module, optimizer, root, is_logged=partial(self._is_logged, trainer),

@@ -14,6 +14,7 @@ from ..groups.plan import Plan
 from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_text
 from ..telemetry.snapshot import Snapshot
+from ..telemetry.step_sums import sees_what_step_left
 from ..telemetry.tags import parameter_tag, tag
 from .lightning_internals import logger_step
 
@@ -98,11 +99,11 @@ class StepRecorder:
 
     def _before_step(self, *_: Any) -> None:
         if snapshot := self._get_snapshot():
-            snapshot.before_step(update=self._update_norm, cosine=self._cosine)
+            snapshot.before_step()
 
     def _after_step(self, *_: Any) -> None:
         if snapshot := self._get_snapshot():
-            snapshot.after_step(histograms=self._histograms)
+            snapshot.after_step()
             self._finished, self._current = snapshot, None
 
     def _get_snapshot(self) -> Snapshot | None:
@@ -111,7 +112,14 @@ class StepRecorder:
             return None
         if self._current is None:
             step = logger_step(self._trainer)
-            self._current = Snapshot(self._get_inventory(step), step)
+            self._current = Snapshot(
+                self._get_inventory(step),
+                step,
+                update=self._update_norm,
+                cosine=self._cosine,
+                histograms=self._histograms,
+                from_kernels=sees_what_step_left(self.optimizer, self._after_step),
+            )
         return self._current
 
     def _get_inventory(self, step: int) -> Inventory:

@@ -40,6 +40,9 @@ def _build_parser() -> argparse.ArgumentParser:
         "show", help="one optimizer: its equations, paper, state, weight decay and hyperparameters"
     )
     command.add_argument("name")
+    command.add_argument(
+        "--kernel", choices=("c", "triton"), help="print the kernel that its rule is traced to, for a CPU or a GPU"
+    )
     command.set_defaults(run=_show)
 
     command = commands.add_parser(
@@ -78,9 +81,14 @@ def _list(options: argparse.Namespace, console: Console) -> None:
 
 
 def _show(options: argparse.Namespace, console: Console) -> None:
-    from .list_and_show import print_optimizer
+    if options.kernel:
+        from .kernel_source import print_kernel
 
-    print_optimizer(console, options.name)
+        print_kernel(console, options.name, options.kernel)
+    else:
+        from .list_and_show import print_optimizer
+
+        print_optimizer(console, options.name)
 
 
 def _explain(options: argparse.Namespace, console: Console) -> None:

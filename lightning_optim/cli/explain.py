@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from ..build.executions import plan_executions
 from ..build.factory import OptimizerFactory
 from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
 from .nodes import find_nodes, instantiate_node, is_node
@@ -50,7 +51,7 @@ def print_plans(
         with prefix_errors(key):
             plan = factory.plan(module)
             if parameter is None:
-                console.print(plan.table())
+                console.print(plan_executions(plan).table())
             else:
                 settings = plan.settings_of(parameter)
                 if not is_staged:

@@ -42,6 +42,8 @@ class Group:
     """The configured group that it is a part of and follows, where the plan is split by stages."""
     overrides: Mapping[str, Any] = field(default_factory=dict)
     """The hyperparameters that its stage sets."""
+    execution: str | None = field(default=None, compare=False)
+    """By whose code it is stepped, and how, such as `torch, fused`; None where that is not known."""
 
     @property
     def layer(self) -> str | None:

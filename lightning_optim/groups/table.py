@@ -60,7 +60,8 @@ class Table:
         layer = ["layer"] if any(group.layers for group in self.groups) else []
         schedule = ["schedule"] if any(group.schedule for group in self.groups) else []
         values = [*staged[1:], *self._shown_hyperparameters, *schedule]
-        return ["group", *staged[:1], *layer, "algorithm", "tensors", "parameters", *values, "rules"]
+        execution = ["execution"] if len(self._executions) > 1 else []
+        return ["group", *staged[:1], *layer, "algorithm", *execution, "tensors", "parameters", *values, "rules"]
 
     def markdown(self) -> str:
         """The table in Markdown."""
@@ -78,6 +79,9 @@ class Table:
     def __rich__(self) -> RichTable:
         table = RichTable(title="Unfreeze plan" if self.thaw_times else "Param groups", title_justify="left")
         columns, rows = self.columns(), self.rows()
+        if len(self._executions) == 1:
+            table.caption = f"stepped by: {self._executions[0]}"
+            table.caption_justify = "left"
         for column in columns:
             table.add_column(column, justify="right" if self._is_number(column) else "left", no_wrap=column == "group")
         for row in rows:
@@ -97,6 +101,7 @@ class Table:
         if group.layers:
             row["layer"] = group.layer
         row |= {"algorithm": group.algorithm, **self._sizes(group.params)}
+        row |= {"execution": group.execution} if group.execution else {}
         values = group.hyperparameters
         row |= {name: values[name] for name in self._shown_hyperparameters if name in values}
         if self.thaw_times and "lr" in row:
@@ -107,6 +112,10 @@ class Table:
 
     def _sizes(self, names: Sequence[str]) -> dict[str, int]:
         return {"tensors": len(names), "parameters": sum(self.sizes[name] for name in names)}
+
+    @cached_property
+    def _executions(self) -> list[str]:
+        return list(dict.fromkeys(group.execution for group in self.groups if group.execution))
 
     @cached_property
     def _shown_hyperparameters(self) -> list[str]:
@@ -120,7 +129,7 @@ class Table:
         return [name for name in names if name in shown]
 
     def _is_number(self, column: str) -> bool:
-        return column not in ("group", "thaws", "layer", "algorithm", "schedule", "rules")
+        return column not in ("group", "thaws", "layer", "algorithm", "execution", "schedule", "rules")
 
 
 def _format_cell(value: Any) -> str:

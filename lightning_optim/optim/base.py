@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial, reduce
+from inspect import getattr_static
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from ..catalog.modifiers import find_evaluations_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.param_names import joining
-from .bucket import Bucket, build_buckets, scalar
+from .bucket import Bucket, build_buckets, prefers_lists, scalar
 from .checks import (
     KNOWN_GROUP_KEYS,
     RESERVED_GROUP_KEYS,
@@ -28,9 +29,13 @@ from .closures import has_new_gradients, no_gradients_error, read_gradient_versi
 from .eager import run_step_eagerly
 from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
+from .fused.execution import LANGUAGES, FusedExecution, can_compile, check_can_compile, pays_to_fuse, trace_for
+from .fused.program import Program
+from .fused.step_norms import StepNorms, argument_name
 from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
+from .real_view import real
 from .rule import ParamGroup, UpdateRule
 from .state_keys import MASTER, MODIFIER_KEYS, SKIPPED, SLOW
 from .step_context import StepContext
@@ -92,6 +97,10 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer that some hyperparameters give."""
 
+    _fused: FusedExecution | None = None
+    """Created when first needed; not part of the state."""
+    _norms: StepNorms | None = None
+    """What telemetry asks for in the next step."""
     _skip_decision: bool | None = None
     """Whether to skip the step, where a `Composite` has decided it for all its children; None: decide here."""
 
@@ -144,9 +153,27 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             work.append((with_numbers, StepContext.from_group(with_numbers, _common_dtype(self.buffer_dtypes(group)))))
         if self._skip_if_nonfinite([group for group, _ in work if skips_nonfinite(group)]):
             work = [(group, context) for group, context in work if not skips_nonfinite(group)]
-        with self.step_scope([group for group, _ in work]):
-            for group, context in work:
-                self._step_group(group, context)
+        try:
+            with self.step_scope([group for group, _ in work]):
+                for group, context in work:
+                    self._step_group(group, context)
+        finally:
+            self._norms = None
+
+    def measure_step(self, norms: StepNorms) -> Iterable[Tensor]:
+        """Have the next step add up sums where a kernel takes it.
+
+        Args:
+            norms: gets them.
+
+        Returns:
+            The parameters that `norms` knows everything about after the step: it has their sums or, where they were
+            asked for, copies from before the step; what it has of neither has not changed.
+        """
+        if self.evaluations > 1:
+            return ()
+        self._norms = norms
+        return [param for group in self.param_groups for param in group["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group, at any time: its parameters start like new ones.
@@ -178,13 +205,25 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         group |= {EXTRA_GROUP_KEYS: tuple(dict.fromkeys(extra_keys))} if extra_keys else {}
         group["weight_decay_mode"] = group["weight_decay_mode"] or self.defaults["weight_decay_mode"]
         group.setdefault("peak_lr", float(group["lr"]))
-        check_combination(group, prefix, needs_peak_lr=self.needs_peak_lr, supports_foreach=self._is_declared())
+        check_combination(
+            group,
+            prefix,
+            needs_peak_lr=self.needs_peak_lr,
+            supports_foreach=self._is_declared(),
+            supports_fused=self._is_traceable(),
+        )
         if conflict := self._conflict(group):
             raise ConfigError(f"{prefix}{conflict}")
         check_shared_values(group, self.param_groups[:1], self.hyperparameters, prefix)
+        params = [param[1] if isinstance(param, tuple) else param for param in group["params"]]
         if self._is_declared() and _common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
-            params = (param[1] if isinstance(param, tuple) else param for param in group["params"])
             check_float16(group, params, self.denominator_floor, prefix)
+        if group["fused"] and params:
+            try:
+                self.trace_group(group, params[0])
+                check_can_compile(params[0].device)
+            except ConfigError as error:
+                raise ConfigError(f"{prefix}{error}") from None
         return group
 
     def state_dict(self) -> dict[str, Any]:
@@ -217,6 +256,7 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._fused = None  # it knows where the old tensors were
         # torch adds this flag here; groups that join later would have it, and the existing ones would not.
         self.defaults.pop("differentiable", None)
 
@@ -242,6 +282,61 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             self._init_state(state, group, param)
         return state
 
+    def run_on(
+        self,
+        bucket: Bucket,
+        rule: Callable[..., None],
+        buffers: Sequence[str],
+        group: ParamGroup,
+        norms: StepNorms | None = None,
+    ) -> None:
+        """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
+        foreach = group["foreach"] if self._is_declared() else False
+        wants_kernel = group["fused"] is None and foreach is None and self._is_traceable()
+        if group["fused"] or (wants_kernel and pays_to_fuse(bucket.params)):
+            self._fused = self._fused or FusedExecution()
+            run = partial(self._fused.run, required=bool(group["fused"]), norms=norms, owners=bucket.owners)
+            bucket = bucket.run_fused(run, rule, buffers)
+        if norms:
+            norms.copy(bucket.owners)
+        if bucket.params:
+            bucket.run(rule, buffers, foreach=foreach)
+
+    @classmethod
+    def execution_of(cls, params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> str:
+        """The execution that parameters of one device and dtype get: `kernel (C)`, `kernel (Triton)`, `lists`, `loop`.
+
+        Args:
+            params: of a group.
+            fused, foreach: the group's flags.
+        """
+        wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params))
+        if wants_kernel and cls._is_traceable() and can_compile(params[0].device):
+            return f"kernel ({LANGUAGES[params[0].device.type]})"
+        return "lists" if cls._is_declared() and (prefers_lists(params[0]) if foreach is None else foreach) else "loop"
+
+    @classmethod
+    def _is_traceable(cls) -> bool:
+        """Whether the rule depends on its arguments only, so that what it does once it does always."""
+        return cls._is_declared() and isinstance(getattr_static(cls, "update"), staticmethod)
+
+    def trace_group(self, group: ParamGroup, param: Tensor, *, t: float = 1.0) -> Program:
+        """The program of a kernel: what step number `t` does with a parameter of a group.
+
+        Raises:
+            ConfigError: there can be no kernel.
+        """
+        group = {**group, "lr": float(group["lr"])}
+        param = real(param)
+        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
+        context = StepContext.from_group(group, _common_dtype(self.buffer_dtypes(group)))
+        shapes = self.shapes(group, param)
+        buffers = {
+            argument_name(name): torch.empty(shapes.get(name, param.shape), dtype=dtype or param.dtype, device="meta")
+            for name, dtype in self.buffer_dtypes(group).items()
+        }
+        return trace_for(partial(self._run_rule, context, coefficients), param, buffers)
+
     def _init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         modifier_keys = set(state)
         counter = state["step"] = scalar(0.0)
@@ -263,17 +358,20 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 
     def _step_group(self, group: ParamGroup, context: StepContext) -> None:
         buffers = tuple(self.buffer_dtypes(group))
+        norms = None if group["lookahead"] or not self._is_declared() else self._norms
         for bucket in self.buckets(group):
+            if self._norms and not norms:  # something changes the parameters outside the kernel
+                self._norms.copy(bucket.owners)
             if self._is_declared():
                 coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
-                bucket.advance(next_scalars)
-                bucket.run(partial(self._run_rule, context, coefficients), buffers, foreach=group["foreach"])
+                self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, norms)
+                bucket.advance(next_scalars)  # now: a kernel that cannot be compiled leaves everything as it is
             else:
                 bucket.advance({})
                 bucket.for_each(partial(self._run_hook, context, group))
             if (lookahead := group["lookahead"]) and bucket.t % lookahead["k"] == 0:
                 sync = partial(_sync_lookahead, lookahead["alpha"])
-                bucket.run(sync, (SLOW,), foreach=group["foreach"] if self._is_declared() else False)
+                self.run_on(bucket, sync, (SLOW,), group)
             bucket.write_back()
 
     def _run_rule(self, context: StepContext, coefficients: ParamGroup, p: Any, g: Any, buffers: Sequence[Any]) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .fused.step_norms import argument_name
+from .real_view import real
 from .state_keys import MASTER
 from .tensor_list import TensorList
 
@@ -36,6 +39,13 @@ class Bucket:
     """The parameters of which `params` holds the masters; empty if it holds none."""
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    is_rounded: bool = False
+    """Whether a kernel has rounded the masters into their parameters."""
+
+    @property
+    def owners(self) -> list[Tensor]:
+        """The parameters."""
+        return self.params_of_masters or self.params
 
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, unless a hook counts by itself, and store the next scalar state."""
@@ -48,8 +58,35 @@ class Bucket:
 
     def for_each(self, function: Callable[[dict[str, Any], Tensor, Tensor], None]) -> None:
         """Call `function(state, param, grad)` for each parameter in turn."""
-        for state, param, grad in zip(self.states, self.params, self.grads, strict=True):
+        for state, param, grad in zip(self.states, self.params, self._wide_grads(), strict=True):
             function(state, param, grad)
+
+    def run_fused(
+        self, execution: Callable[..., list[int]], function: Callable[..., None], buffers: Sequence[str]
+    ) -> Bucket:
+        """Call `function(param, grad, buffers)` by kernels; what they leave comes back as a bucket.
+
+        Args:
+            execution: runs a function over tensors by name, and returns the positions of those that it has not taken.
+            function: a rule and the steps around it.
+            buffers: names of the state tensors it takes.
+        """
+        columns = {
+            "p": self.params,
+            "g": self.grads,
+            **{argument_name(name): [state[name] for state in self.states] for name in buffers},
+        }
+        if self.params_of_masters:
+            function, columns["rounded"] = partial(_round_after, function), self.params_of_masters
+        skipped = execution(function, columns)
+        self.is_rounded = not skipped
+        rest = Bucket(self.t, self.scalars)
+        for i in skipped:
+            rest.params.append(self.params[i])
+            rest.params_of_masters += self.params_of_masters[i : i + 1]
+            rest.grads.append(self.grads[i])
+            rest.states.append(self.states[i])
+        return rest
 
     def run(
         self, function: Callable[[Any, Any, Sequence[Any]], None], buffers: Sequence[str], *, foreach: bool | None
@@ -61,20 +98,27 @@ class Bucket:
             buffers: names of the state tensors it takes.
             foreach: whether to use lists; None: where that is faster.
         """
-        # A compiled execution would be a third branch, with the same arguments.
-        if self._prefers_lists() if foreach is None else foreach:
+        if prefers_lists(self.params[0]) if foreach is None else foreach:
             buffer_lists = [TensorList([real(state[name]) for state in self.states]) for name in buffers]
-            function(TensorList(map(real, self.params)), TensorList(map(real, self.grads)), buffer_lists)
+            function(TensorList(map(real, self.params)), TensorList(map(real, self._wide_grads())), buffer_lists)
         else:
             self.for_each(lambda state, p, g: function(real(p), real(g), [real(state[name]) for name in buffers]))
 
     def write_back(self) -> None:
         """Round the masters into their parameters."""
-        if self.params_of_masters:
+        if self.params_of_masters and not self.is_rounded:
             TensorList(self.params_of_masters).copy_(TensorList(self.params))
 
-    def _prefers_lists(self) -> bool:
-        return self.params[0].device.type in _LIST_DEVICES and type(self.params[0]) in _PLAIN
+    def _wide_grads(self) -> Iterable[Tensor]:
+        """The gradients in the dtype of what the rule writes, converted only when they are needed."""
+        if not self.params_of_masters:
+            return self.grads
+        return (grad.to(master.dtype) for grad, master in zip(self.grads, self.params, strict=True))
+
+
+def prefers_lists(param: Tensor) -> bool:
+    """Whether lists of tensors like this one are stepped faster than one after the other."""
+    return param.device.type in _LIST_DEVICES and type(param) in _PLAIN
 
 
 def build_buckets(
@@ -100,12 +144,18 @@ def build_buckets(
         if MASTER in state:
             bucket.params.append(state[MASTER])
             bucket.params_of_masters.append(param)
-            bucket.grads.append(param.grad.to(state[MASTER].dtype))
         else:
             bucket.params.append(param)
-            bucket.grads.append(param.grad)
+        bucket.grads.append(param.grad)
         bucket.states.append(state)
     return list(buckets.values())
+
+
+def _round_after(function: Callable[..., None], p: Any, g: Any, buffers: Sequence[Any]) -> None:
+    """Call a function, and round the master that it writes into the last buffer: into the parameter."""
+    *buffers, rounded = buffers
+    function(p, g, buffers)
+    rounded.copy_(p)
 
 
 def scalar(value: float) -> Tensor:
@@ -115,8 +165,3 @@ def scalar(value: float) -> Tensor:
     """
     dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
     return torch.tensor(value, dtype=dtype, device="cpu")
-
-
-def real(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of real numbers, as torch's optimizers treat it; else the tensor itself."""
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor

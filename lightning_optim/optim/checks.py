@@ -73,7 +73,9 @@ def _parse_value(value: Any, spec: Hyperparameter | None, key: str) -> Any:
     return spec.check(to_plain(value), key)
 
 
-def check_combination(group: Mapping[str, Any], prefix: str, *, needs_peak_lr: bool, supports_foreach: bool) -> None:
+def check_combination(
+    group: Mapping[str, Any], prefix: str, *, needs_peak_lr: bool, supports_foreach: bool, supports_fused: bool
+) -> None:
     """Check that the values of one group go together.
 
     Args:
@@ -81,6 +83,7 @@ def check_combination(group: Mapping[str, Any], prefix: str, *, needs_peak_lr: b
         prefix: comes before a key in the message.
         needs_peak_lr: whether the rule divides by `peak_lr`.
         supports_foreach: whether the rule runs over lists.
+        supports_fused: whether the rule can be traced.
 
     Raises:
         ConfigError: they do not.
@@ -90,8 +93,13 @@ def check_combination(group: Mapping[str, Any], prefix: str, *, needs_peak_lr: b
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
     Number(default=0.0, low=0).check(group["peak_lr"], f"{prefix}peak_lr")
-    if group["fused"]:
-        raise ConfigError(f"{prefix}fused: our class of this optimizer has no fused kernel. Type fused: null")
+    if group["fused"] and group["foreach"]:
+        raise ConfigError(f"{prefix}fused: true excludes foreach: true. Remove one of them")
+    if group["fused"] and not supports_fused:
+        raise ConfigError(
+            f"{prefix}fused: a kernel is made of a declared rule whose update is a staticmethod. Type fused: null, or "
+            "declare buffers, coefficients and update"
+        )
     if group["foreach"] and not supports_foreach:
         raise ConfigError(
             f"{prefix}foreach: this optimizer's step_param takes one tensor at a time. Type foreach: null, or declare "

@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.registry import optimizer_info
@@ -20,6 +21,7 @@ from .checks import check_matrices
 from .child_state import ChildState, find_other_keys, find_other_saved_keys
 from .eager import run_step_eagerly
 from .finite import should_skip, skips_nonfinite
+from .fused.step_norms import StepNorms
 
 _LOAD_FLAG = "differentiable"
 Build = Callable[[list[dict[str, Any]]], Optimizer]
@@ -110,6 +112,11 @@ class Composite(Optimizer):
         if all("peak_lr" in other for other in self.param_groups):
             group.setdefault("peak_lr", float(group["lr"]))
         self.param_groups.append(group)
+
+    def measure_step(self, norms: StepNorms) -> list[Tensor]:
+        """As a child of ours does it, for all of them; not for one whose own hooks may change what it has stepped."""
+        own = (child for child in self.synced_children() if isinstance(child, AdaptiveOptimizer))
+        return [p for child in own if not child._optimizer_step_post_hooks for p in child.measure_step(norms)]
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, over all groups; each child writes its own part."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
-from ..catalog.decay import DECAY_MODES, GRADIENT_MODES, PEAK_LR_MODES, find_cautious_conflict
+from ..catalog.decay import DECAY_MODES, GRADIENT_MODES, PARAMETER_MODES, PEAK_LR_MODES, find_cautious_conflict
 from ..core.errors import ConfigError, format_choices
 from ..core.hyperparameters import Flag, Number
 from .update import Update, sum_of_steps
@@ -117,13 +118,15 @@ class WeightDecay:
             shrinkage: what `shrinkage` returned.
             updates: what the rule is about to apply. `cautious` compares with it, and it may scale the decay.
         """
+        if self.weight_decay == 0 or self.mode not in PARAMETER_MODES:
+            return
         scale = updates[0].decay if updates else 1.0
         factor: Any = None  # a tensor on the shrinkage, where it is not the same for all elements
-        if isinstance(scale, float):
+        if isinstance(scale, Real):
             shrinkage *= scale
         else:
             factor = scale
-        if shrinkage == 0:
+        if isinstance(shrinkage, float) and shrinkage == 0:  # a kernel is one for any lr
             return
         if self.cautious:
             mask = _not_opposed(p, updates)

@@ -72,5 +72,5 @@ def _row_norm(tensor: Tensor) -> Tensor:
     dims = {} if tensor.ndim < 2 else {"dim": _row_dims(tensor), "keepdim": True}
     # In float16 the sum of squares can overflow although no element does.
     wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
-    norm: Tensor = torch.linalg.vector_norm(tensor, **dims, dtype=wide)
+    norm: Tensor = tensor.norm(2.0, **dims, dtype=wide)
     return norm

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .bucket import real
+from .real_view import real
 from .update import Update, restore_start
 
 ParamGroup = Mapping[str, Any]
@@ -128,8 +128,9 @@ class UpdateRule:
         declared = self.buffers(group)
         return dict(declared) if isinstance(declared, Mapping) else dict.fromkeys(declared)
 
-    def _is_declared(self) -> bool:
-        return type(self).step_param is UpdateRule.step_param
+    @classmethod
+    def _is_declared(cls) -> bool:
+        return cls.step_param is UpdateRule.step_param
 
     def _compute_coefficients(
         self, t: float, group: ParamGroup, scalars: Mapping[str, float]

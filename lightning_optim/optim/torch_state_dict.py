@@ -14,8 +14,9 @@ from ..core.errors import ConfigError
 from ..core.param_group_keys import EXECUTION_FLAGS, GROUP_METADATA
 from ..groups.match_by_name import check_same_groups, remap_state_dict
 from ..groups.state_copies import copy_state
-from .bucket import real, scalar
+from .bucket import scalar
 from .extra_keys import EXTRA_GROUP_KEYS
+from .real_view import real
 from .state_keys import MASTER, MODIFIER_KEYS
 
 # What a checkpoint of torch's class does not have.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, islice
+from functools import cached_property
+from itertools import chain, count, islice
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -29,6 +30,15 @@ class SignalBatch:
         sizes = iter(self.tensors.sizes)
         self.sizes = [list(islice(sizes, len(signal.tensors))) for signal in signals]
         """For each of the signals, the number of elements of each of its tensors."""
+
+    @cached_property
+    def positions(self) -> dict[str, dict[str, int]]:
+        """By signal and parameter: which tensor of the batch it is."""
+        found: dict[str, dict[str, int]] = {}
+        position = count()
+        for signal in self.signals:
+            found.setdefault(signal.signal, {}).update(zip(signal.parameters, position, strict=False))
+        return found
 
 
 class Contents(NamedTuple):
@@ -60,6 +70,12 @@ class Inventory:
         self._objects: list[Any] = []
         self._tensors: list[Tensor] = []
         self._addresses: list[int] = []
+
+    def names(self) -> dict[int, str]:
+        """The name of each parameter, by its `id`."""
+        names = chain.from_iterable(group.params for group in self.plan.groups)
+        params = chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
+        return dict(zip(map(id, params), names, strict=True))
 
     def contents(self) -> Contents:
         """The tensors that the optimizer holds now."""

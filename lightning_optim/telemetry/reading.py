@@ -16,7 +16,7 @@ from .state_leaves import is_float_tensor, state_leaves
 # State that is one number for a parameter, not a buffer, even where the parameter is a scalar too.
 _SCALAR_STATE = ("step", "mu_product", "eta", "mu")
 _FIRST_MOMENTS = ("exp_avg", "momentum_buffer")
-_SECOND_MOMENTS = (
+SECOND_MOMENTS = (
     *("exp_avg_sq", "max_exp_avg_sq", "exp_avg_var", "max_exp_avg_var", "square_avg", "acc_delta", "sum"),
     *("variance", "row_var", "col_var"),
 )
@@ -120,8 +120,7 @@ def read_state(optimizer: Optimizer, plan: Plan) -> StateTensors:
                     continue
                 buffer = buffers.get((group.name, key))
                 if buffer is None:
-                    signal = f"norm/state_{key}" if key in _RESERVED_SIGNALS else f"norm/{key}"
-                    buffer = buffers[group.name, key] = SignalTensors(signal, group.name, [], [])
+                    buffer = buffers[group.name, key] = SignalTensors(buffer_signal(key), group.name, [], [])
                 buffer.parameters.append(name)
                 buffer.tensors.append(tensor)
         mib[group.name] = size / _MIB
@@ -130,9 +129,14 @@ def read_state(optimizer: Optimizer, plan: Plan) -> StateTensors:
     return StateTensors(list(buffers.values()), skipped, mib, steps, step_counts)
 
 
+def buffer_signal(key: str) -> str:
+    """The signal of a state buffer."""
+    return f"norm/state_{key}" if key in _RESERVED_SIGNALS else f"norm/{key}"
+
+
 def is_second_moment(buffer: SignalTensors) -> bool:
     """Whether the tensors are averages of squares, whose norm may leave the range of float32."""
-    return buffer.signal.removeprefix("norm/") in _SECOND_MOMENTS
+    return buffer.signal.removeprefix("norm/") in SECOND_MOMENTS
 
 
 def find_momentum(state: Mapping[str, Any], parameter: Tensor) -> Tensor | None:

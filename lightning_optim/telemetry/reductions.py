@@ -13,6 +13,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..optim.fused.tensor_sums import add_up
 from .tensor_batch import Indices, Partition, TensorBatch
 
 _HALF_DTYPES = (torch.float16, torch.bfloat16)
@@ -25,6 +26,16 @@ class Reduce(Enum):
     NON_NEGATIVE_SUM = "the sum of its values, none of which is negative"
     SUM = "the sum of its values"
     VALUE = "its only value, the same on every rank"
+
+
+class KnownSums(NamedTuple):
+    """Sums that somebody has computed already."""
+
+    kind: Reduce
+    indices: Indices
+    """`(n,)`: of which tensors of a batch."""
+    values: Tensor
+    """`(n,)`: of this rank's shards, where tensors are sharded; `SQUARES` as sums of squares."""
 
 
 class Reductions:
@@ -40,18 +51,29 @@ class Reductions:
         self._copies: list[_HostCopy] = []
 
     @torch.no_grad()
-    def add(self, tensors: TensorBatch | Sequence[Tensor], *kinds: Reduce) -> None:
+    def add(self, tensors: TensorBatch | Sequence[Tensor], *kinds: Reduce, known: Sequence[KnownSums] = ()) -> None:
         """Reduce tensors, which may change afterwards.
 
         The next results are the numbers of these tensors in their order, for one kind of reduction after the other.
         Kinds that are asked for together read the memory once.
+
+        Args:
+            tensors: to reduce.
+            *kinds: how.
+            known: sums that need not be computed; of each tensor in it, those of all kinds.
         """
         batch = tensors if isinstance(tensors, TensorBatch) else TensorBatch(tensors)
-        for part in batch.partitions:
+        size = len(batch.sizes)
+        for sums in known:
+            num_shards = None if batch.num_shards is None else batch.num_shards[sums.indices]
+            indices = sums.indices + (self._count + kinds.index(sums.kind) * size)
+            self._reduced.append(_ReducedPartition(Reduce.SUM, indices, num_shards, [sums.values]))
+        unknown, positions = (batch, np.arange(size)) if not known else batch.without([k.indices for k in known])
+        for part in unknown.partitions:
             for number, (kind, values) in enumerate(zip(kinds, _reduce_partition(part, kinds), strict=True)):
-                indices = part.indices + (self._count + number * len(batch.sizes))
+                indices = positions[part.indices] + (self._count + number * size)
                 self._reduced.append(_ReducedPartition(kind, indices, part.num_shards, values))
-        self._count += len(kinds) * len(batch.sizes)
+        self._count += len(kinds) * size
 
     @torch.no_grad()
     def start_copy(self) -> None:
@@ -150,7 +172,11 @@ class _HostCopy:
 
 def _reduce_partition(part: Partition, kinds: Sequence[Reduce]) -> list[list[Tensor]]:
     """For each kind of reduction, the numbers of a partition as vectors to be concatenated."""
-    vectors: list[list[Tensor]] = [[_reduce_list(part.listed, kind)] if part.listed else [] for kind in kinds]
+    if part.compiled and Reduce.VALUE not in kinds:
+        sums, squares = add_up(part.compiled)
+        return [[squares.sqrt_()] if kind is Reduce.SQUARES else [sums] for kind in kinds]
+    listed = part.compiled or part.listed
+    vectors: list[list[Tensor]] = [[_reduce_list(listed, kind)] if listed else [] for kind in kinds]
     reducers = [(output.append, _row_reducer(kind, part.dtype)) for output, kind in zip(vectors, kinds, strict=True)]
     for item in part.matrices:
         # All kinds for one matrix, then the next: the second kind finds the matrix in the CPU's cache.

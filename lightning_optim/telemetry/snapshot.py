@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import torch
@@ -13,6 +13,7 @@ from .inventory import Contents, Inventory, SignalBatch
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import Reduce, Reductions
 from .state_leaves import is_float_tensor
+from .step_sums import StepSums
 from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
 
 
@@ -24,14 +25,30 @@ class Snapshot:
     Args:
         inventory: of the optimizer that takes the step.
         step: the step at which loggers show it.
+        update: whether to measure the updates of parameters.
+        cosine: whether to measure the cosine between gradient and momentum.
+        histograms: whether to copy all measured tensors to the host.
+        from_kernels: whether to take what the optimizer's kernels have added up in the step: nothing may change the
+            tensors between the step and `after_step`.
     """
 
-    def __init__(self, inventory: Inventory, step: int) -> None:
+    def __init__(
+        self,
+        inventory: Inventory,
+        step: int,
+        *,
+        update: bool = False,
+        cosine: bool = False,
+        histograms: bool = False,
+        from_kernels: bool = True,
+    ) -> None:
         self.step = step
+        self._from_kernels = from_kernels and not histograms
+        self._update, self._cosine, self._histograms = update, cosine, histograms
         self.unmeasured: Sequence[str] = ()
         """What has no norm, in sentences."""
         self.histograms: list[SignalTensors] = []
-        """Tensors on the host, if `after_step` was asked for histograms."""
+        """Tensors on the host, if histograms were asked for."""
         self._inventory, self._optimizer, self._plan = inventory, inventory.optimizer, inventory.plan
         self._reductions = Reductions()
         self._measured: list[SignalNumbers] = []
@@ -40,14 +57,18 @@ class Snapshot:
         """`((signal, group), value)` of what needs no reduction."""
         self._params_before: dict[Tensor, Tensor] = {}
         self._momentum_before: dict[Tensor, Tensor] = {}
+        self._sums: StepSums | None = None
         self._is_clipped = False
 
     @torch.no_grad()
-    def before_step(self, *, update: bool, cosine: bool) -> None:
+    def before_step(self) -> None:
         """Copy what the step will change: parameters for the update norm, momentum for its cosine with the gradient."""
-        if update:
-            self._params_before = {p: p.detach().clone() for p in self._params()}
-        if cosine:
+        if self._from_kernels:
+            self._sums = StepSums(self._optimizer, self._inventory.names(), update=self._update)
+        if self._update:
+            covered = self._sums.covered if self._sums else ()
+            self._params_before = {p: p.detach().clone() for p in self._params() if p not in covered}
+        if self._cosine:
             momenta = ((p, find_momentum(self._optimizer.state.get(p, {}), p)) for p in self._params())
             self._momentum_before = {p: momentum.clone() for p, momentum in momenta if momentum is not None}
 
@@ -58,7 +79,7 @@ class Snapshot:
             self._measure_gradients("norm/grad_unclipped")
 
     @torch.no_grad()
-    def after_step(self, *, histograms: bool = False) -> None:
+    def after_step(self) -> None:
         """Measure everything else, and start to copy the numbers to the host."""
         contents = self._inventory.contents()
         self.unmeasured = contents.unmeasured
@@ -66,15 +87,13 @@ class Snapshot:
         gradients = self._measure_gradients("norm/grad")
         self._measure(contents.params_and_buffers, Reduce.SQUARES)
         self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM)
-        updates = self._updates(contents.params)
-        if updates:
-            self._measure(SignalBatch(updates), Reduce.SQUARES)
+        updates = self._measure_updates(contents.params)
         if self._momentum_before:
             self._measure_cosine(contents.params)
         self._reductions.start_copy()
         mib = {**contents.state.mib, ALL: sum(contents.state.mib.values())}
         self._host_values += [(("state_mib", group), size) for group, size in mib.items()]
-        if histograms:
+        if self._histograms:
             signals = [
                 *(*gradients, *contents.params_and_buffers.signals),
                 *(*contents.second_moments.signals, *updates),
@@ -82,7 +101,7 @@ class Snapshot:
             self.histograms = [
                 signal._replace(tensors=[_to_host(tensor) for tensor in signal.tensors]) for signal in signals
             ]
-        self._params_before, self._momentum_before = {}, {}
+        self._params_before, self._momentum_before, self._sums = {}, {}, None
 
     @property
     def is_ready(self) -> bool:
@@ -106,7 +125,8 @@ class Snapshot:
             for (signal, group, names, _), sizes in zip(batch.signals, batch.sizes, strict=True):
                 name = signal.replace("norm/", "rms/") if kind is Reduce.NON_NEGATIVE_SUM else signal
                 self._measured.append(SignalNumbers(name, group, names, sizes, []))
-        self._reductions.add(batch.tensors, *kinds)
+        known = self._sums.find(batch) if self._sums else []
+        self._reductions.add(batch.tensors, *kinds, known=known)
 
     def _measure_gradients(self, signal: str) -> list[SignalTensors]:
         gradients = read_gradients(self._optimizer, self._plan, signal)
@@ -125,13 +145,17 @@ class Snapshot:
         self._measure(contents.steps, Reduce.VALUE)
         self._host_values += [(("step", group), count) for group, count in contents.state.step_counts.items()]
 
-    def _updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:
-        if not self._params_before:
+    def _measure_updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:
+        if not self._update:
             return []
-        return [
-            SignalTensors("norm/update", group, names, [self._params_before[p].neg_().add_(p) for p in tensors])
+        before = {**self._params_before, **(self._sums.before if self._sums else {})}
+        summed = self._sums.updated if self._sums else ()
+        updates = [
+            SignalTensors("norm/update", group, names, [_update_of(p, before, p in summed) for p in tensors])
             for _, group, names, tensors in params
         ]
+        self._measure(SignalBatch(updates), Reduce.SQUARES)
+        return updates
 
     def _measure_cosine(self, params: Sequence[SignalTensors]) -> None:
         """Measure the parts of the cosine of gradient and momentum, for parameters that have both."""
@@ -146,6 +170,13 @@ class Snapshot:
             products = SignalTensors(DOT, group, pair_names, [_product(grad, momentum) for _, grad, momentum in pairs])
             self._measure(SignalBatch([momenta]), Reduce.SQUARES)
             self._measure(SignalBatch([products]), Reduce.SUM)
+
+
+def _update_of(param: Tensor, before: Mapping[Tensor, Tensor], is_summed: bool) -> Tensor:
+    """What a step has added to a parameter; if its sum is known, the parameter in its place, which is not read."""
+    if param in before:
+        return before[param].neg_().add_(param)
+    return param.detach() if is_summed else torch.zeros_like(param)
 
 
 def _product(grad: Tensor, momentum: Tensor) -> Tensor:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+from ..optim.fused.execution import MIN_ELEMENTS
+from ..optim.fused.tensor_sums import can_add_up
 
 _LARGE_NUMEL = 1 << 14
 """A tensor with more elements is worth a call of its own; copying a smaller one into a stack of others costs less."""
@@ -28,6 +31,8 @@ class Partition(NamedTuple):
     """The tensors of one device and dtype."""
 
     dtype: torch.dtype
+    compiled: list[Tensor]
+    """Reduced by a compiled kernel: one number for each tensor."""
     listed: list[Tensor]
     """Reduced by one call for the whole list: one number for each tensor."""
     matrices: list[Tensor | list[Tensor]]
@@ -44,8 +49,9 @@ class TensorBatch:
     """A list of tensors, split into partitions.
 
     A call for a list of tensors is one kernel on a GPU. On the CPU it takes one tensor after the other, each in one
-    thread and into one float32, which is off by 1e-2 at 10⁸ elements. So on the CPU only small tensors whose shape no
-    other tensor has are reduced as a list.
+    thread and into one float32, which is off by 1e-2 at 10⁸ elements. So on the CPU a compiled kernel of our own
+    reduces many elements; without a compiler, or for few of them, only small tensors whose shape no other tensor has
+    are reduced as a list.
 
     Args:
         tensors: of a DTensor, only the shard of this rank is reduced here.
@@ -55,21 +61,42 @@ class TensorBatch:
         self.sizes = [tensor.numel() for tensor in tensors]
         """The number of elements of each tensor, over all ranks."""
         self.is_plain = all(type(tensor) in _PLAIN_TYPES for tensor in tensors)
-        local, num_shards = tensors, None
+        self.num_shards: NDArray[np.int64] | None = None
+        """Over how many ranks each tensor is sharded; None if no tensor is."""
+        self._tensors = tensors
+        self._rest: tuple[bytes, TensorBatch, Indices] | None = None
+        local = tensors
         if not self.is_plain and any(isinstance(tensor, DTensor) for tensor in tensors):
             shards = [_local_shard(tensor) for tensor in tensors]
-            local, num_shards = [tensor for tensor, _ in shards], np.array([count for _, count in shards])
+            local, self.num_shards = [tensor for tensor, _ in shards], np.array([count for _, count in shards])
         if any(tensor.is_complex() for tensor in local):
             local = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in local]
         # Reading a device's number takes a fifth of the time of reading the device.
-        layouts = _layouts(tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in local]))
-        self.partitions = [layout.partition(local, num_shards) for layout in layouts]
+        self._layouts = _layouts(tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in local]))
+        self._local = local
+
+    @cached_property
+    def partitions(self) -> list[Partition]:
+        """The tensors, or their shards on this rank, in partitions."""
+        return [layout.partition(self._local, self.num_shards) for layout in self._layouts]
+
+    def without(self, indices: Iterable[Indices]) -> tuple[TensorBatch, Indices]:
+        """The batch without these tensors, and the indices here of those that it has; the last one is cached."""
+        is_left = np.ones(len(self.sizes), dtype=bool)
+        for removed in indices:
+            is_left[removed] = False
+        key = is_left.tobytes()
+        if self._rest is None or self._rest[0] != key:
+            left = np.flatnonzero(is_left)
+            self._rest = key, TensorBatch([self._tensors[index] for index in left.tolist()]), left
+        return self._rest[1:]
 
 
 class _Layout(NamedTuple):
     """A partition whose tensors are given by their index in the batch."""
 
     dtype: torch.dtype
+    compiled: list[int]
     listed: list[int]
     stacks: list[list[int]]
     """Small tensors, those of one shape together."""
@@ -80,10 +107,9 @@ class _Layout(NamedTuple):
     def partition(self, tensors: Sequence[Tensor], num_shards: NDArray[np.int64] | None) -> Partition:
         matrices: list[Tensor | list[Tensor]] = [[tensors[index] for index in stack] for stack in self.stacks]
         matrices += [matrix for index in self.large for matrix in _as_matrices(tensors[index])]
-        listed = [tensors[index] for index in self.listed]
-        return Partition(
-            self.dtype, listed, matrices, self.indices, None if num_shards is None else num_shards[self.indices]
-        )
+        compiled, listed = ([tensors[index] for index in indices] for indices in (self.compiled, self.listed))
+        num_shards = None if num_shards is None else num_shards[self.indices]
+        return Partition(self.dtype, compiled, listed, matrices, self.indices, num_shards)
 
 
 @lru_cache(maxsize=32)
@@ -96,6 +122,8 @@ def _layouts(kinds: tuple[_TensorKind, ...]) -> list[_Layout]:
 
 
 def _layout(dtype: torch.dtype, shapes: Mapping[int, torch.Size], on_cpu: bool) -> _Layout:
+    if on_cpu and sum(shape.numel() for shape in shapes.values()) >= MIN_ELEMENTS and can_add_up(dtype):
+        return _Layout(dtype, list(shapes), [], [], [], np.array(list(shapes)))
     listed: list[int] = []
     large: list[int] = []
     small_by_shape: dict[torch.Size, list[int]] = {}
@@ -112,7 +140,7 @@ def _layout(dtype: torch.dtype, shapes: Mapping[int, torch.Size], on_cpu: bool) 
     for index in large:
         num_rows, _, num_remainders = _split_into_rows(shapes[index].numel())
         indices += [index] * (num_rows + num_remainders)
-    return _Layout(dtype, listed, stacks, large, np.array(indices))
+    return _Layout(dtype, [], listed, stacks, large, np.array(indices))
 
 
 def _local_shard(tensor: Tensor) -> tuple[Tensor, int]:

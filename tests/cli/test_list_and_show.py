@@ -69,3 +69,15 @@ def test_show_tells_the_limits_of_an_optimizer(cli_output, name, expected) -> No
 )
 def test_an_unknown_name_is_refused_with_the_nearest(cli_error, arguments, message) -> None:
     assert message in cli_error(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("language", "line"),
+    [("c", "const real t13 = op_sign(t12);"), ("triton", "t13 = op_sign(t12)")],
+)
+def test_show_prints_the_kernel_of_a_rule(cli_output, language, line) -> None:
+    assert line in cli_output("show", "lion", "--kernel", language)
+
+
+def test_show_says_where_there_is_no_kernel(cli_error) -> None:
+    assert "--kernel: muon is not one of our own optimizers" in cli_error("show", "muon", "--kernel", "c")

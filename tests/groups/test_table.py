@@ -32,6 +32,7 @@ def test_rows_agree_with_the_param_groups():
         assert row == {
             "group": group["name"],
             "algorithm": "adamw",
+            "execution": "torch, fused",
             "tensors": len(group["params"]),
             "parameters": sum(p.numel() for p in group["params"]),
             "lr": group["lr"],

@@ -79,6 +79,8 @@ def test_the_wheel_has_every_module_and_every_config_and_nothing_else(names):
     expected = {str(path.relative_to(CHECKOUT)) for path in modules} | {str(path) for path in configs}
     added = {
         "lightning_optim/py.typed",
+        "lightning_optim/optim/fused/kernel_math.h",
+        "lightning_optim/optim/fused/kernel_math.triton",
         "lightning_optim/conf/__init__.py",
         # hydra_plugins: a namespace package, without __init__
         *(f"hydra_plugins/lightning_optim_searchpath/{path.name}" for path in PLUGIN.glob("*.py")),

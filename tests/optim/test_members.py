@@ -369,7 +369,6 @@ def wrong_values(name: str) -> Iterator[tuple[str, Any, str]]:
     info = optimizer_info(name)
     yield "weigth_decay", 0.1, "Did you mean 'weight_decay'?"
     yield "capturable", True, ""
-    yield "fused", True, "fused: null"
     for key, value in {
         "lr": -1e-3,
         "betas": (0.9, 1.0),

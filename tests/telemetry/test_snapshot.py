@@ -18,14 +18,14 @@ def measure_step(
     optimizer: torch.optim.Optimizer, module: nn.Module, *, clip_factor: float = 1.0, **options: bool
 ) -> tuple[Snapshot, Summary]:
     """Measure a step with the gradients that the parameters have; they are clipped by a factor."""
-    snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, module)), 0)
+    snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, module)), 0, **options)
     snapshot.before_clipping()
     for parameter in module.parameters():
         parameter.grad.mul_(clip_factor)
     snapshot.before_clipping()  # LBFGS clips again; the first call counts
-    snapshot.before_step(update=options.get("update", False), cosine=options.get("cosine", False))
+    snapshot.before_step()
     optimizer.step()
-    snapshot.after_step(histograms=options.get("histograms", False))
+    snapshot.after_step()
     assert snapshot.is_ready
     return snapshot, snapshot.read()
 

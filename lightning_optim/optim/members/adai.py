@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..base import ParamGroup
-from ..bucket import real
+from ..real_view import real
 from ..step_context import StepContext
 from ..update import Update
 from .global_sum import global_sum
@@ -65,7 +65,7 @@ def compute_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None
     for group in groups:
         context, b2 = StepContext.from_group(group, None), group["betas"][1]
         for bucket in optimizer.buckets(group):
-            bucket.run(partial(_update_v, context, b2), ("exp_avg_sq",), foreach=group["foreach"])
+            optimizer.run_on(bucket, partial(_update_v, context, b2), ("exp_avg_sq",), group)
             for v in (real(state["exp_avg_sq"]) for state in bucket.states):
                 sums.append(v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) / (1 - b2**bucket.t))
                 count += v.numel()

@@ -64,7 +64,7 @@ def matrix_coefficients(group: ParamGroup) -> dict[str, Any]:
     """The shape as a matrix, and the cosines below which rows, or the tensor, count as scale-invariant."""
     n, k = group["rows"], group["columns"]
     max_row, max_tensor = (group["delta"] / max(numel, 1.0) ** 0.5 for numel in (k, n * k))
-    limits = {"shape": (int(n), int(k)), "max_row": max_row, "max_tensor": max_tensor, "wd_ratio": group["wd_ratio"]}
+    limits = {"max_row": max_row, "max_tensor": max_tensor, "wd_ratio": group["wd_ratio"]}
     return {"rows": n, "columns": k, "matrix": k > 0, **limits}
 
 
@@ -75,24 +75,22 @@ def project_step(
     size: float,
     *,
     eps: float,
-    shape: tuple[int, int],
     max_row: float,
     max_tensor: float,
     wd_ratio: float,
 ) -> Update:
     """The step, without its part along `p` where `p` seems to be scale-invariant."""
-    weights, grads, steps = (tensor.reshape(*shape) for tensor in (p, g, step))
-    products = (weights * grads, weights * weights, grads * grads)
-    dots, weight_squares, grad_squares = (product.sum(1, keepdim=True) for product in products)
+    weights, grads, steps = (tensor.flatten(1) for tensor in (p, g, step))
+    products = (weights * grads, weights * weights, grads * grads, weights * steps)
+    dots, weight_squares, grad_squares, along = (product.sum(1, keepdim=True) for product in products)
     by_row = cosine(dots, weight_squares, grad_squares, eps).amax().lt(max_row)
     by_tensor = cosine(dots.sum(), weight_squares.sum(), grad_squares.sum(), eps).lt(max_tensor)
     # Rows come first. If only the tensor as a whole is invariant, all rows are divided by its norm.
-    unit = weights / weight_squares.where(by_row, weight_squares.sum()).sqrt().add_(eps)
-    along = (unit * steps).sum(1, keepdim=True)
+    norm = weight_squares.where(by_row, weight_squares.sum()).sqrt().add_(eps)
     invariant = by_row.logical_or(by_tensor)
-    radial = along.where(by_row, along.sum()).where(invariant, 0.0)
+    radial = along.where(by_row, along.sum()).where(invariant, 0.0) / norm / norm
     decay = p.new_full((), wd_ratio).where(invariant, 1.0)
-    return Update(steps.sub(unit.mul_(radial)).view_as(p), size, decay=decay)
+    return Update(steps.sub(weights * radial).view_as(p), size, decay=decay)
 
 
 def cosine(dot: Any, square: Any, other_square: Any, eps: float) -> Any:

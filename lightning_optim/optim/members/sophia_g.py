@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ..base import ParamGroup
-from ..bucket import real
 from ..checks import check_gradients
 from ..eager import run_eagerly
 from ..finite import all_finite, full_tensor
+from ..real_view import real
 from ..update import Update
 from .member import Member
 

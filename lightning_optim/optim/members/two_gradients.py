@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..base import ParamGroup
-from ..bucket import real
+from ..real_view import real
 from ..state_keys import MASTER
 from .member import Member
 

@@ -35,10 +35,10 @@ POISONED_STEP = 1
 """In this step one element of one gradient is NaN, where such steps are skipped."""
 WITH_EACH_MODIFIER = ("adamw", "storm")
 CASES = [
-    *((name, execution) for name in MEMBERS for execution in ("loop", "foreach")),
+    *((name, execution) for name in MEMBERS for execution in ("loop", "foreach", "fused")),
     *((name, modifier) for name, modifier in MEMBER_MODIFIER_PAIRS if modifier == "all" or name in WITH_EACH_MODIFIER),
 ]
-"""Every member in both executions and with all modifiers together; each modifier around two rules."""
+"""Every member in each execution and with all modifiers together; each modifier around two rules."""
 
 
 def new_model(dtype: torch.dtype) -> nn.Module:
@@ -104,8 +104,9 @@ def run_case(name: str, case: str) -> dict[str, float]:
     model, resumed = sharded_models(dtype)
     for sharded in (model, resumed):
         copy_parameters(sharded, unsharded)
-    reference = native_class(name)(unsharded.parameters(), **options)
-    optimizer, other = (native_class(name)(m.parameters(), foreach=case != "loop", **options) for m in (model, resumed))
+    execution = {"fused": True} if case == "fused" else {"foreach": case != "loop"}
+    reference = native_class(name)(unsharded.parameters(), fused=case == "fused", **options)
+    optimizer, other = (native_class(name)(m.parameters(), **execution, **options) for m in (model, resumed))
     train(unsharded, reference, range(NUM_STEPS))
     train(model, optimizer, range(SAVED_AT))
     saved = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))

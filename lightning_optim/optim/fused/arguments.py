@@ -1,0 +1,57 @@
+"""Splits what a step is called with into what a kernel is made for and the numbers that may change."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from types import MethodType
+from typing import Any
+
+_NUMBER = "number"
+
+
+def split_numbers(value: Any, numbers: dict[str, float], name: str = "") -> Hashable:
+    """What identifies a call apart from its floats, which are added to `numbers`.
+
+    Args:
+        value: a partial call of a function or of a method; or what is in one: mappings, tuples, dataclasses, constants.
+        numbers: by a name that is unique in the call.
+        name: of the value.
+    """
+    if type(value) is float:
+        numbers[name] = value
+        return _NUMBER
+    if isinstance(value, Mapping):
+        return tuple((key, split_numbers(item, numbers, f"{name}.{key}")) for key, item in value.items())
+    if is_dataclass(value):
+        return type(value), *(split_numbers(getattr(value, f.name), numbers, f"{name}.{f.name}") for f in fields(value))
+    if isinstance(value, partial):
+        arguments = dict(enumerate(value.args)) | value.keywords
+        return split_numbers(value.func, numbers), split_numbers(arguments, numbers, name)
+    if isinstance(value, MethodType):
+        return value.__func__, type(value.__self__)
+    if isinstance(value, tuple | list):
+        return tuple(split_numbers(item, numbers, f"{name}.{i}") for i, item in enumerate(value))
+    key: Hashable = value
+    return key
+
+
+def with_numbers(value: Any, numbers: Iterator[Any]) -> Any:
+    """The same call with these in place of its floats, in the order of `split_numbers`."""
+    if type(value) is float:
+        return next(numbers)
+    if isinstance(value, Mapping):
+        return {key: with_numbers(item, numbers) for key, item in value.items()}
+    if is_dataclass(value):
+        copy = object.__new__(type(value))  # the constructor may check numbers
+        for f in fields(value):
+            object.__setattr__(copy, f.name, with_numbers(getattr(value, f.name), numbers))
+        return copy
+    if isinstance(value, partial):
+        arguments = with_numbers(dict(enumerate(value.args)) | value.keywords, numbers)
+        positional = [arguments.pop(i) for i in range(len(value.args))]
+        return partial(value.func, *positional, **arguments)
+    if isinstance(value, tuple | list):
+        return tuple(with_numbers(item, numbers) for item in value)
+    return value

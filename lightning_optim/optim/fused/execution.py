@@ -1,0 +1,148 @@
+"""`FusedExecution`: steps the tensors of a bucket by kernels, and says which ones it leaves to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.distributed.tensor import DTensor
+
+from ...core.errors import ConfigError
+from .arguments import split_numbers
+from .backends import check_compiler
+from .compiler import CompileError
+from .kernels import BUILDERS, Kernels, Rule, trace_rule
+from .program import Program
+from .step_norms import KernelSums, StepNorms
+from .tables import DTYPES, Plan, find_usable, kind_of
+from .trace import TraceError
+
+_MAX_PLANS = 256
+MIN_ELEMENTS = 1 << 20
+"""From this many on a kernel is worth its compilation: fewer are stepped in about a millisecond by the loop as well."""
+
+
+def pays_to_fuse(params: Sequence[Tensor]) -> bool:
+    """Whether a kernel is worth its compilation for these parameters of one device."""
+    return params[0].device.type == "cpu" and sum(map(Tensor.numel, params)) >= MIN_ELEMENTS
+
+
+def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Program:
+    """The program of a rule for such a parameter.
+
+    Raises:
+        ConfigError: there can be no kernel for it; the message begins with `fused`.
+    """
+    try:
+        if param.device.type not in BUILDERS:
+            raise TraceError(f"there are no kernels for {param.device.type}")
+        if not all(tensor.dtype in DTYPES for tensor in (param, *buffers.values())):
+            raise TraceError(f"there are no kernels for {param.dtype}")
+        numbers: dict[str, float] = {}
+        split_numbers(rule, numbers)
+        return trace_rule(rule, kind_of(("p", "g", *buffers), (param, param, *buffers.values())), numbers)
+    except TraceError as error:
+        raise ConfigError(f"fused: {error}. Type fused: null") from error
+
+
+LANGUAGES = {"cpu": "C", "cuda": "Triton"}
+"""What kernels are written in, by the type of the device."""
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether there is what compiles kernels for a device."""
+    try:
+        check_can_compile(device)
+    except ConfigError:
+        return False
+    return True
+
+
+def check_can_compile(device: torch.device) -> None:
+    """Check that there is what compiles kernels for a device.
+
+    Raises:
+        ConfigError: there is not; the message begins with `fused`.
+    """
+    try:
+        check_compiler(device.type)
+    except CompileError as error:
+        raise ConfigError(f"fused: {error}. Type fused: null") from error
+
+
+class FusedExecution:
+    """The kernels of one optimizer, and where its tensors are: what a step need not find out again."""
+
+    def __init__(self) -> None:
+        self.kernels = Kernels()
+        self._plans: dict[Hashable, Plan] = {}
+
+    def run(
+        self,
+        rule: Rule,
+        tensors: Mapping[str, list[Tensor]],
+        *,
+        required: bool,
+        elementwise: bool = False,
+        norms: StepNorms | None = None,
+        owners: Sequence[Tensor] = (),
+    ) -> list[int]:
+        """Step all parameters that a kernel can take.
+
+        Args:
+            rule: a partial call; a kernel is made for its arguments, apart from the floats among them.
+            tensors: the parameters, the gradients, and each buffer, by name.
+            required: whether to raise where there can be no kernel.
+            elementwise: take only kernels that compute each element by itself, so that shards may be stepped.
+            norms: gets the sums that kernels add up.
+            owners: the parameters under which it gets them.
+
+        Returns:
+            The positions of the other parameters.
+
+        Raises:
+            ConfigError: there can be no kernel; then nothing has changed.
+        """
+        params, grads, *buffers = columns = list(tensors.values())
+        if isinstance(params[0], DTensor):
+            return self._run_shards(rule, tensors, required=required, norms=norms, owners=owners)
+        slot = tuple(tensors), id(params[0]), len(params), grads[0].dtype
+        plan = self._plans.get(slot)
+        if plan is None or not plan.holds_for(params, grads, buffers):
+            usable = find_usable(columns)
+            if len(usable) < len(params):
+                chosen = {name: [column[i] for i in usable] for name, column in tensors.items()}
+                options: dict[str, Any] = {"required": required, "elementwise": elementwise, "norms": norms}
+                skipped = self.run(rule, chosen, **options, owners=[owners[i] for i in usable]) if usable else []
+                return sorted({*range(len(params))}.difference(usable).union(usable[i] for i in skipped))
+            if len(self._plans) == _MAX_PLANS:
+                self._plans.clear()
+            plan = self._plans[slot] = Plan(tensors)
+        addresses = list(map(Tensor.data_ptr, grads))
+        sums = norms.kinds(tensors) if norms else ()
+        skipped = []
+        for table, found in [(t, self.kernels.find(rule, t.kind, sums, required=required)) for t in plan.tables]:
+            if not found or (elementwise and found[0].program.mixes_elements()) or not table.has_rows(found[0]):
+                skipped += table.positions
+                continue
+            kernel, numbers = found
+            reductions = table.launch(kernel, numbers, addresses)
+            if norms:
+                params = [owners[i] for i in table.positions]
+                norms.found.append(KernelSums(tuple(kernel.program.sums), params, reductions[list(kernel.sums)]))
+        increment_version(params)  # for autograd, which refuses what was changed after it was saved
+        return sorted(skipped)
+
+    def _run_shards(self, rule: Rule, tensors: Mapping[str, list[Any]], **options: Any) -> list[int]:
+        """Step the shards on this rank, if the tensors of each parameter are sharded alike."""
+        layouts = ({(x.device_mesh, x.placements) for x in row} for row in zip(*tensors.values(), strict=True))
+        params = next(iter(tensors.values()))
+        if any(len(layout) > 1 or any(p.is_partial() for p in next(iter(layout))[1]) for layout in layouts):
+            return list(range(len(params)))
+        shards = {name: [tensor.to_local() for tensor in column] for name, column in tensors.items()}
+        skipped = self.run(rule, shards, elementwise=True, **options)
+        increment_version(params)
+        return skipped

@@ -1,0 +1,125 @@
+"""The kernels of one optimizer: each traced and compiled when it is first needed."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from ...core.errors import ConfigError
+from .arguments import split_numbers, with_numbers
+from .backends import Launch, build_c, build_triton
+from .compiler import CompileError
+from .program import Argument, Program, Rank
+from .step_norms import add_sums
+from .trace import TracedNumber, TraceError, trace
+
+Rule = Callable[[Any, Any, Sequence[Any]], None]
+"""Called as `rule(p, g, buffers)`; a partial call, whose floats may change from step to step."""
+
+BUILDERS = {"cpu": build_c, "cuda": build_triton}
+"""By the type of the device."""
+# A rule with more kernels than this has a constant that changes all the time.
+_MAX_KERNELS = 32
+_LOG = logging.getLogger(__name__)
+
+
+class Kind(NamedTuple):
+    """What tensors must share to be stepped by one kernel."""
+
+    arguments: tuple[Argument, ...]
+    """The parameter, the gradient and the buffers."""
+    ndim: int
+    """The number of dimensions of the parameter: 0, 1, or 2 for any more."""
+    device: str
+    """The type of its device."""
+
+
+class Kernel(NamedTuple):
+    """A compiled program."""
+
+    program: Program
+    launch: Launch
+    scalars: tuple[int, ...]
+    """The lines whose values it takes as numbers."""
+    sums: tuple[int, ...]
+    """Which of the program's reductions are its `sums`, in their order."""
+
+
+class Kernels:
+    """Finds the kernel for a call of a rule."""
+
+    def __init__(self) -> None:
+        self._found: dict[Hashable, list[Kernel]] = defaultdict(list)
+        self._errors: dict[Hashable, str] = {}
+
+    def find(
+        self, rule: Rule, kind: Kind, sums: tuple[tuple[str, str], ...] = (), *, required: bool
+    ) -> tuple[Kernel, list[float]] | None:
+        """The kernel, and the numbers that it takes; None where there can be no kernel.
+
+        Args:
+            rule: what it does.
+            kind: of the tensors.
+            sums: what it adds up besides, as `add_sums` takes it.
+            required: whether to raise where there can be none.
+
+        Raises:
+            ConfigError: there can be none, and it is required.
+        """
+        numbers: dict[str, float] = {}
+        key = split_numbers(rule, numbers), kind, sums
+        for kernel in self._found[key]:
+            values = kernel.program.evaluate(tuple(numbers.values()))
+            if all(values[line] == answer for line, answer in kernel.program.guards):
+                return kernel, [values[line] for line in kernel.scalars]
+        if key not in self._errors:
+            try:
+                self._found[key].append(self._build(rule, kind, sums, numbers))
+                return self.find(rule, kind, sums, required=required)
+            except (TraceError, CompileError) as error:
+                self._errors[key] = str(error)
+                _LOG.info("no fused kernel: %s", error)
+        if required:
+            raise ConfigError(f"fused: {self._errors[key]}. Type fused: null")
+        return None
+
+    def _build(self, rule: Rule, kind: Kind, sums: Sequence[tuple[str, str]], numbers: Mapping[str, float]) -> Kernel:
+        if sum(map(len, self._found.values())) == _MAX_KERNELS:
+            raise TraceError(f"the rule has needed {_MAX_KERNELS} kernels: one of its constants changes all the time")
+        program = trace_rule(rule, kind, numbers)
+        add_sums(program, sums)
+        return build_kernel(program, kind.device)
+
+
+def build_kernel(program: Program, device: str) -> Kernel:
+    """A program, compiled for a type of device.
+
+    Raises:
+        CompileError: it cannot be.
+    """
+    reductions = program.reductions()
+    sums = tuple(map(reductions.index, program.sums.values()))
+    return Kernel(program, BUILDERS[device](program), tuple(program.scalars()), sums)
+
+
+def trace_rule(rule: Rule, kind: Kind, numbers: Mapping[str, float]) -> Program:
+    """The program of a rule for tensors of a kind, while the numbers have these values.
+
+    Raises:
+        TraceError: the rule uses something that cannot be written down.
+    """
+    program = Program(kind.arguments, [name.rsplit(".", 1)[-1] for name in numbers], kind.ndim)
+    stand_ins = [
+        TracedNumber(program, program.add("number", rank=Rank.NUMBER, value=i), value)
+        for i, value in enumerate(numbers.values())
+    ]
+    try:
+        return trace(with_numbers(rule, iter(stand_ins)), program, getattr(torch, kind.arguments[0].dtype))
+    except TraceError:
+        raise
+    except Exception as error:  # whatever a rule does that a stand-in is not made for
+        raise TraceError(f"the rule does not run with stand-ins: {error}") from error

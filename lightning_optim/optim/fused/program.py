@@ -1,0 +1,276 @@
+"""A traced rule as data: lines in single assignment, and the passes over memory that a kernel makes of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+BLOCK_SUMS = ("block_sum", "block_squares")
+"""Sums of values and of squares for telemetry: within a block of elements not in double, which would take longer."""
+REDUCTIONS = ("sum", "amax", *BLOCK_SUMS)
+ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
+    name: getattr(operator, {"div": "truediv"}.get(name, name))
+    for name in ("add", "sub", "mul", "div", "neg", "abs", "pow", "gt", "ge", "lt", "le", "eq", "ne")
+}
+"""Arithmetic on numbers, which is done in Python: in double and exactly as in the loop."""
+
+
+class Rank(IntEnum):
+    """How many values a line has."""
+
+    NUMBER = 0
+    """One in a launch; computed in Python."""
+    TENSOR = 1
+    """One per tensor."""
+    ROW = 2
+    """One per row of a tensor."""
+    ELEMENT = 3
+    """One per element."""
+
+
+class Line(NamedTuple):
+    """One value of a program."""
+
+    op: str
+    args: tuple[int, ...]
+    """Earlier lines."""
+    rank: Rank
+    value: Any = None
+    """Of a `load` and a `number`: its index; of a `constant`: its value."""
+
+
+class Argument(NamedTuple):
+    """A tensor that a kernel reads, and writes if it is stored."""
+
+    name: str
+    dtype: str
+    rank: Rank
+
+
+class Loop(NamedTuple):
+    """One walk over the elements of a row, or of a chunk where the program has no rows."""
+
+    row_lines: list[int]
+    """Lines of rank `ROW` to compute before it."""
+    row_sums: list[int]
+    """Reductions of lines of rank `ROW`, before it."""
+    row_stores: list[tuple[int, int]]
+    """Argument and line of rank `ROW`, before it."""
+    lines: list[int]
+    """Lines of rank `ELEMENT`."""
+    sums: list[int]
+    """Reductions of lines of rank `ELEMENT`."""
+    stores: list[tuple[int, int]]
+    """Argument and line of rank `ELEMENT`."""
+
+
+class Pass(NamedTuple):
+    """One walk over all chunks, in parallel."""
+
+    tensor_lines: list[int]
+    """Lines of rank `TENSOR` to compute for each chunk."""
+    loops: list[Loop]
+    """One after the other, for each row."""
+    sums: list[int]
+    """Reductions of rank `TENSOR`: what is added up over the chunks of a tensor after the pass."""
+    known: list[int]
+    """Reductions of rank `ROW` that an earlier pass has kept."""
+    kept: list[int]
+    """Reductions of rank `ROW` that are kept for later passes."""
+
+
+@dataclass
+class Program:
+    """What one step does with one tensor.
+
+    Equal lines are shared when they are added, and only those that a store needs come into a pass.
+    """
+
+    arguments: Sequence[Argument]
+    numbers: Sequence[str]
+    """Names of the numbers that may change from step to step."""
+    ndim: int
+    """The number of dimensions of the parameters: 0, 1, or 2 for any more."""
+    lines: list[Line] = field(default_factory=list)
+    stores: dict[int, int] = field(default_factory=dict)
+    """The line that each written argument ends as."""
+    sums: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Reductions of rank `TENSOR` that whoever launches the kernel gets, by kind and by what they are of."""
+    guards: list[tuple[int, bool]] = field(default_factory=list)
+    """Comparisons of numbers that the rule has branched on: the program holds where they have these values."""
+    rows: int | str | None = None
+    """How tensors are cut into rows: into this many, `"first"`: along the first dimension, None: not at all."""
+    _index: dict[Line, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def real(self) -> str:
+        """The dtype it is computed in."""
+        return "float64" if any(argument.dtype == "float64" for argument in self.arguments) else "float32"
+
+    def add(self, op: str, *args: int, rank: Rank | None = None, value: Any = None) -> int:
+        """The position of a line, which is added unless an equal one exists.
+
+        Args:
+            op: what it computes.
+            args: positions of its arguments.
+            rank: None: the highest of its arguments.
+            value: see `Line`.
+        """
+        line = Line(op, args, max(self.lines[arg].rank for arg in args) if rank is None else rank, value)
+        if line not in self._index:
+            self._index[line] = len(self.lines)
+            self.lines.append(line)
+        return self._index[line]
+
+    def evaluate(self, numbers: Sequence[float]) -> dict[int, Any]:
+        """The value of each line of rank `NUMBER`."""
+        values: dict[int, Any] = {}
+        for index, line in enumerate(self.lines):
+            if line.op == "number":
+                values[index] = numbers[line.value]
+            elif line.op == "constant":
+                values[index] = line.value
+            elif line.rank == Rank.NUMBER:
+                values[index] = ON_NUMBERS[line.op](*(values[arg] for arg in line.args))
+        return values
+
+    def scalars(self) -> list[int]:
+        """The lines of rank `NUMBER` that others use, constants aside: what a launch passes to the kernel."""
+        used = {arg for i in self._needed(self.results(), across=True) for arg in self._kernel_args(i)}
+        return sorted(i for i in used if self.lines[i].rank == Rank.NUMBER and self.lines[i].op != "constant")
+
+    def reductions(self) -> list[int]:
+        """The reductions over whole tensors, in the order of their lines."""
+        return [i for i in sorted(self._needed(self.results(), across=True)) if self._is_tensor_reduction(i)]
+
+    def results(self) -> list[int]:
+        """The lines that are stored, and the sums."""
+        return [*self.stores.values(), *self.sums.values()]
+
+    def mixes_elements(self) -> bool:
+        """Whether an element that is stored depends on others than its own."""
+        needed = self._needed(self.stores.values(), across=True)
+        return self.rows is not None or any(self.lines[i].op in REDUCTIONS for i in needed)
+
+    def passes(self) -> list[Pass]:
+        """The passes over memory; each computes anew what it needs, but for sums: nothing of a tensor's size is kept.
+
+        A pass ends where a sum over a tensor is needed. All tensors are stored in the last one, so every pass reads
+        what the step began with.
+        """
+        levels = self._levels()
+        reductions = {i: levels[self.lines[i].args[0]] for i in self.reductions()}
+        stores = [(arg, i) for arg, i in self.stores.items() if self.arguments[arg].rank > Rank.TENSOR]
+        last = max([*reductions.values(), *(levels[i] for _, i in stores)], default=0)
+        sums = [[i for i, level in reductions.items() if level == number] for number in range(last + 1)]
+        ends = list(zip(sums, [*[[]] * last, stores], strict=True))
+        by_row = [{i for i in self._needed(self._targets(*end)) if self._is_row_reduction(i)} for end in ends]
+        return [
+            self._pass(*end, set().union(*by_row[:number]), set().union(*by_row[number + 1 :]))
+            for number, end in enumerate(ends)
+        ]
+
+    def kept(self) -> list[int]:
+        """The sums of rows that passes keep for later ones."""
+        return [i for walk in self.passes() for i in walk.kept]
+
+    def tensor_stores(self) -> tuple[list[int], list[tuple[int, int]]]:
+        """The arguments of rank `TENSOR` that are stored after the last pass, and the lines to compute for them."""
+        stores = [(arg, i) for arg, i in self.stores.items() if self.arguments[arg].rank == Rank.TENSOR]
+        return self._of_rank(Rank.TENSOR, self._needed(i for _, i in stores)), stores
+
+    def __str__(self) -> str:
+        def name(i: int) -> str:
+            return repr(self.lines[i].value) if self.lines[i].op == "constant" else f"t{i}"
+
+        sources = {"load": [argument.name for argument in self.arguments], "number": self.numbers}
+        text = []
+        for i in sorted(self._needed(self.results(), across=True)):
+            op, args, rank, value = self.lines[i]
+            if op != "constant":
+                operands = [sources[op][value]] if op in sources else map(name, args)
+                text.append(f"t{i}: {rank.name.lower()} = {op}({', '.join(operands)})")
+        text += [f"{self.arguments[arg].name} <- {name(i)}" for arg, i in self.stores.items()]
+        return "\n".join([*text, *(f"{kind}({of}) = {name(i)}" for (kind, of), i in self.sums.items())])
+
+    def _pass(self, sums: list[int], stores: list[tuple[int, int]], known: set[int], later: set[int]) -> Pass:
+        """A pass that ends with these reductions of rank `TENSOR` and these stores.
+
+        Args:
+            sums: the reductions.
+            stores: argument and line.
+            known: sums of rows that earlier passes have computed.
+            later: those that later passes need.
+        """
+        needed = self._needed(self._targets(sums, stores), known)
+        stages = self._stages(known)
+        last = max((stages[i] for i in needed), default=0)
+        rows = [i for i in self._of_rank(Rank.ROW, needed) if i not in known]
+        row_sums = list(filter(self._is_row_reduction, rows))
+        loops = []
+        for stage in range(last + 1):
+            ends = sums if stage == last else [i for i in row_sums if stages[i] == stage + 1]
+            written = stores if stage == last else []
+            by_row, by_element = (
+                [i for i in ends if self._summand(i).rank == rank] for rank in (Rank.ROW, Rank.ELEMENT)
+            )
+            row_stores, element_stores = (
+                [(arg, i) for arg, i in written if self.arguments[arg].rank == rank]
+                for rank in (Rank.ROW, Rank.ELEMENT)
+            )
+            lines = self._needed(self._targets(by_element, element_stores), {*rows, *known})
+            row_lines = [i for i in rows if stages[i] == stage]
+            loops.append(
+                Loop(row_lines, by_row, row_stores, self._of_rank(Rank.ELEMENT, lines), by_element, element_stores)
+            )
+        kept = [i for i in row_sums if i in later]
+        return Pass(self._of_rank(Rank.TENSOR, needed), loops, sums, sorted(known & needed), kept)
+
+    def _targets(self, sums: list[int], stores: list[tuple[int, int]]) -> list[int]:
+        """The lines that these reductions and stores take."""
+        return [self.lines[i].args[0] for i in sums] + [i for _, i in stores]
+
+    def _summand(self, i: int) -> Line:
+        return self.lines[self.lines[i].args[0]]
+
+    def _needed(self, targets: Iterable[int], known: Collection[int] = (), across: bool = False) -> set[int]:
+        """The lines that these depend on within one pass where some are known, or `across` all passes."""
+        found: set[int] = set()
+        stack = list(targets)
+        while stack:
+            i = stack.pop()
+            if i not in found:
+                found.add(i)
+                stack += self.lines[i].args if across else () if i in known else self._kernel_args(i)
+        return found
+
+    def _of_rank(self, rank: Rank, lines: Iterable[int]) -> list[int]:
+        return sorted(i for i in lines if self.lines[i].rank == rank)
+
+    def _kernel_args(self, i: int) -> tuple[int, ...]:
+        """What a pass must compute before this line: nothing for numbers and for sums of earlier passes."""
+        return () if self.lines[i].rank == Rank.NUMBER or self._is_tensor_reduction(i) else self.lines[i].args
+
+    def _is_tensor_reduction(self, i: int) -> bool:
+        return self.lines[i].op in REDUCTIONS and self.lines[i].rank == Rank.TENSOR
+
+    def _is_row_reduction(self, i: int) -> bool:
+        return self.lines[i].op in REDUCTIONS and self.lines[i].rank == Rank.ROW
+
+    def _levels(self) -> list[int]:
+        """For each line, the number of passes that must have ended before it can be computed."""
+        levels: list[int] = []
+        for i, line in enumerate(self.lines):
+            levels.append(max((levels[arg] for arg in line.args), default=0) + self._is_tensor_reduction(i))
+        return levels
+
+    def _stages(self, known: set[int]) -> list[int]:
+        """For each line, the number of loops over a row that must have ended before it, within a pass."""
+        stages: list[int] = []
+        for i in range(len(self.lines)):
+            before = max((stages[arg] for arg in self._kernel_args(i)), default=0)
+            stages.append(0 if i in known else before + self._is_row_reduction(i))
+        return stages

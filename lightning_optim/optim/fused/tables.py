@@ -1,0 +1,156 @@
+"""Where the tensors of a bucket are, as tables of numbers that a kernel reads."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from operator import is_
+
+import torch
+from torch import Tensor
+
+from ..real_view import real
+from .backends import Cut
+from .kernels import BUILDERS, Kernel, Kind
+from .program import Argument, Rank
+
+CHUNK = 16384
+"""Elements that a thread takes at a time. Sums are added up by chunks, so in one order for any number of threads."""
+DTYPES = {getattr(torch, name): name for name in ("float32", "float64", "bfloat16", "float16")}
+_PLAIN = frozenset({Tensor, torch.nn.Parameter})
+
+
+def find_usable(columns: Sequence[list[Tensor]]) -> list[int]:
+    """The positions of the parameters whose tensors a kernel can take: dense, in one layout, of their own memory.
+
+    Args:
+        columns: the parameters, the gradients, and each buffer.
+    """
+    owners = Counter(map(Tensor.data_ptr, columns[0]))
+    rows = enumerate(zip(*columns, strict=True))
+    return [i for i, tensors in rows if owners[tensors[0].data_ptr()] == 1 and _have_one_layout(*tensors)]
+
+
+def _have_one_layout(param: Tensor, *others: Tensor) -> bool:
+    if param.device.type not in BUILDERS:
+        return False
+    for tensor in (param, *others):
+        plain = type(tensor) in _PLAIN and tensor.device == param.device and tensor.layout == torch.strided
+        if not plain or tensor.is_conj() or tensor.is_neg() or real(tensor).dtype not in DTYPES:
+            return False
+    is_contiguous = param.is_contiguous()
+    if not is_contiguous and torch.empty_like(param, device="meta").stride() != param.stride():
+        return False  # it has gaps, or elements that share memory
+    return all(
+        tensor.is_contiguous() if is_contiguous or tensor.shape != param.shape else tensor.stride() == param.stride()
+        for tensor in others
+    )
+
+
+class Plan:
+    """The tables of a bucket, as long as its tensors stay where they are; gradients may move.
+
+    Args:
+        tensors: the parameters, the gradients, and each buffer, by name; all of them usable.
+    """
+
+    def __init__(self, tensors: Mapping[str, list[Tensor]]) -> None:
+        params, _, *buffers = columns = list(tensors.values())
+        self._stable = [params, *buffers]
+        self._addresses = [list(map(Tensor.data_ptr, column)) for column in self._stable]
+        self._is_contiguous = list(map(Tensor.is_contiguous, params))
+        self._strides = {i: p.stride() for i, p in enumerate(params) if not self._is_contiguous[i]}
+        positions = defaultdict(list)
+        for i, row in enumerate(zip(*columns, strict=True)):
+            positions[kind_of(tuple(tensors), row), self._is_contiguous[i]].append(i)
+        self.tables = [Table(kind, chosen, columns, rows) for (kind, rows), chosen in positions.items()]
+
+    def holds_for(self, params: list[Tensor], grads: list[Tensor], buffers: list[list[Tensor]]) -> bool:
+        """Whether these are the tensors of the tables, where they were, with gradients of their layout."""
+        stable = [params, *buffers]
+        return (
+            all(all(map(is_, *pair)) for pair in zip(stable, self._stable, strict=True))
+            and [list(map(Tensor.data_ptr, column)) for column in stable] == self._addresses
+            and _PLAIN.issuperset(map(type, grads))
+            and list(map(Tensor.is_contiguous, grads)) == self._is_contiguous
+            and all(grads[i].stride() == stride for i, stride in self._strides.items())
+            and not any(map(Tensor.is_neg, grads))
+            and not (grads[0].is_complex() and any(map(Tensor.is_conj, grads)))
+        )
+
+
+class Table:
+    """The tensors of one launch.
+
+    Args:
+        kind: of each of them.
+        positions: theirs in the bucket.
+        columns: the parameters, the gradients, and each buffer of the bucket.
+        has_rows: whether a row of a parameter is one piece of memory.
+    """
+
+    def __init__(self, kind: Kind, positions: list[int], columns: Sequence[list[Tensor]], has_rows: bool) -> None:
+        self.kind, self.positions = kind, positions
+        self._has_rows = has_rows
+        self._tensors = [[real(column[i]) for i in positions] for column in columns]
+        self._addresses = array("q", [tensor.data_ptr() for column in self._tensors for tensor in column])
+        self._cuts: dict[int | str | None, Cut | None] = {}
+
+    def has_rows(self, kernel: Kernel) -> bool:
+        """Whether the tensors can be cut into the kernel's rows."""
+        return self._get_cut(kernel) is not None
+
+    def launch(self, kernel: Kernel, numbers: Sequence[float], gradients: Sequence[int]) -> Tensor:
+        """Step the tensors.
+
+        Args:
+            kernel: of their kind, with rows that they have.
+            numbers: what it takes.
+            gradients: the addresses of all gradients of the bucket.
+
+        Returns:
+            The kernel's reductions, `(reductions, tensors)`.
+        """
+        cut = self._get_cut(kernel)
+        assert cut is not None
+        count = len(self.positions)
+        self._addresses[count : 2 * count] = array("q", [gradients[i] for i in self.positions])
+        return kernel.launch(self._addresses, cut, numbers, self._tensors[0][0].device)
+
+    def _get_cut(self, kernel: Kernel) -> Cut | None:
+        rows = kernel.program.rows
+        if rows not in self._cuts:
+            self._cuts[rows] = self._cut(rows)
+        return self._cuts[rows]
+
+    def _cut(self, rows: int | str | None) -> Cut | None:
+        """The tensors in chunks; None where they have no such rows."""
+        cut = Cut()
+        by_row = [argument.rank == Rank.ROW for argument in self.kind.arguments]
+        for tensors in zip(*self._tensors, strict=True):
+            numel = tensors[0].numel()
+            num_rows = len(tensors[0]) if rows == "first" else int(rows or 1)
+            columns, rest = divmod(numel, num_rows)
+            if rows is not None and (rest or not self._has_rows):
+                return None
+            if any(tensor.numel() != num_rows for tensor, has_row in zip(tensors, by_row, strict=True) if has_row):
+                return None
+            if rows is None:
+                cut.add(numel, numel, CHUNK)
+            else:
+                cut.add(numel, num_rows, max(1, CHUNK // columns))
+        return cut
+
+
+def kind_of(names: Sequence[str], tensors: Sequence[Tensor]) -> Kind:
+    """What a kernel must know of a parameter, its gradient and its buffers."""
+    param, *_ = tensors = [real(tensor) for tensor in tensors]
+
+    def rank(tensor: Tensor) -> Rank:
+        if tensor.shape == param.shape:
+            return Rank.ELEMENT
+        return Rank.TENSOR if tensor.numel() == 1 else Rank.ROW
+
+    arguments = (Argument(name, DTYPES[x.dtype], rank(x)) for name, x in zip(names, tensors, strict=True))
+    return Kind(tuple(arguments), min(param.ndim, 2), param.device.type)

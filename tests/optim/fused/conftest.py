@@ -1,0 +1,35 @@
+"""A cache folder of kernels for these tests alone; without a C compiler they are skipped."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it when it is imported
+
+from lightning_optim.optim.fused.compiler import CompileError, find_compiler, load_function
+
+
+@pytest.fixture(scope="session")
+def kernel_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(autouse=True)
+def private_cache(kernel_cache, monkeypatch):
+    try:
+        find_compiler()
+    except CompileError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(kernel_cache))
+
+
+@pytest.fixture
+def forget_loaded():
+    """Compiled functions are looked for on disk again."""
+    load_function.cache_clear()
+    yield
+    load_function.cache_clear()

@@ -1,0 +1,79 @@
+"""A kernel gives each element the same bits wherever it stands, for any number of threads and any chunks."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from lightning_optim import optimizer_info
+from lightning_optim.optim.fused import backends, tables
+from tests.support.cases import every
+from tests.support.fused_runs import train
+from tests.support.optimizer_runs import MEMBERS
+
+ELEMENTWISE = sorted(
+    set(MEMBERS)
+    - {"adai", "adam_mini", "adamp", "ef_sgd", "lamb", "lars", "mars", "novograd", "prodigy", "stable_adamw"}
+)
+"""Members without sums over a tensor, whose order would depend on the chunks."""
+SHAPES = ((67, 600), (5,), (1, 3))
+
+
+@pytest.fixture
+def num_threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def assert_same_bits(runs):
+    first, *others = runs
+    assert all(torch.equal(x, y) for other in others for x, y in zip(first, other, strict=True))
+
+
+# Adai's mean over all parameters is torch's sum, which depends on the number of threads.
+@pytest.mark.parametrize("name", every(sorted({*MEMBERS} - {"adai"}), fast=["adamw", "padam", "lamb", "adamp"]))
+def test_for_any_number_of_threads(name, num_threads):
+    def run(threads):
+        num_threads(threads)
+        return train(name, 6, fused=True, shapes=SHAPES)
+
+    assert_same_bits([run(threads) for threads in (1, 2, 4)])
+
+
+@pytest.mark.parametrize("name", every(ELEMENTWISE, fast=["adamw", "madgrad", "diffgrad"]))
+def test_for_any_size_of_chunks(name, monkeypatch):
+    def run(size):
+        monkeypatch.setattr(tables, "CHUNK", size)
+        return train(name, 6, fused=True, shapes=SHAPES)
+
+    assert_same_bits([run(size) for size in (1 << 14, 1000, 37)])
+
+
+def test_for_any_order_of_passes(monkeypatch):
+    def run(num_elements):
+        monkeypatch.setattr(backends, "_CACHED", num_elements)
+        return train("adamp", 6, fused=True, shapes=SHAPES)
+
+    assert_same_bits([run(num_elements) for num_elements in (1, 1000, 1 << 18)])
+
+
+@pytest.mark.parametrize("name", every(ELEMENTWISE, fast=["adan", "storm", "diffgrad"]))
+def test_for_a_shard_and_the_whole(name):
+    """Each piece of a tensor, of any length, has the bits that it has in the whole."""
+    generator = torch.Generator().manual_seed(0)
+    values, grads = torch.randn(40, generator=generator), torch.randn((6, 40), generator=generator)
+
+    def run(pieces):
+        params = [torch.nn.Parameter(values[piece].clone()) for piece in pieces]
+        optimizer = optimizer_info(name).load(own=True)(params, fused=True)
+        for grad in grads:
+            for param, piece in zip(params, pieces, strict=True):
+                param.grad = grad[piece].clone()
+            optimizer.step()
+        return [torch.cat([param.detach() for param in params])]
+
+    cuts = ([0, 40], [0, 1, 40], [0, 13, 24, 31, 40])
+    assert_same_bits([run([slice(*pair) for pair in pairwise(cut)]) for cut in cuts])

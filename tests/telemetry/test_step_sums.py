@@ -1,0 +1,128 @@
+"""Sums from within a fused step next to reading the tensors once more."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from torch import nn
+
+from lightning_optim import OptimizerFactory
+from lightning_optim.callbacks.step_recorder import StepRecorder
+from lightning_optim.groups.plan import Plan
+from lightning_optim.optim.base import AdaptiveOptimizer
+from lightning_optim.optim.composite import Composite
+from lightning_optim.telemetry.inventory import Inventory
+from lightning_optim.telemetry.reductions import Reductions
+from lightning_optim.telemetry.snapshot import Snapshot
+from tests.support.cases import every
+
+CASES: dict[str, dict[str, Any]] = {
+    "adamw": {"name": "adamw", "fused": True},
+    "loop": {"name": "adamw", "fused": False},
+    "decay cautious": {"name": "lion", "fused": True, "weight_decay": 0.1, "cautious_decay": True},
+    "rows": {"name": "adam_mini", "fused": True},
+    "sums over tensors": {"name": "lamb", "fused": True},
+    "two gradients": {"name": "storm", "fused": True},
+    "lookahead": {"name": "adamw", "fused": True, "lookahead": {"k": 2, "alpha": 0.5}},
+    "skipped": {"name": "adamw", "fused": True, "skip_nonfinite": True},
+    "several algorithms": {"name": "adamw", "fused": True, "groups": {"lion": {"params": "2.*", "optimizer": "lion"}}},
+    "with torch's": {
+        "name": "lion",
+        "implementation": "auto",
+        "groups": {"sgd": {"params": "2.*", "optimizer": "sgd"}},
+    },
+    "bfloat16": {"name": "adamw", "fused": True},
+    "masters": {"name": "adamw", "fused": True, "master_weights": True},
+    "complex": {"name": "adamw", "fused": True},
+}
+FIT_LOOP = SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=0))
+DTYPES = {"bfloat16": torch.bfloat16, "masters": torch.bfloat16, "complex": torch.complex64}
+
+
+def build(case: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    dtype = DTYPES.get(case, torch.float32)
+    module = nn.Sequential(nn.Linear(300, 7), nn.ReLU(), nn.Linear(7, 40), nn.Linear(40, 1))
+    for layer in (module[0], module[2], module[3]):
+        for name, param in list(layer.named_parameters()):
+            setattr(layer, name, nn.Parameter(param.detach().to(dtype)))
+    return module, OptimizerFactory(**({"lr": 0.01, "implementation": "own"} | CASES[case]))(module)
+
+
+def measure(case: str, monkeypatch: pytest.MonkeyPatch, *, from_kernels: bool) -> list[dict[tuple[str, str], float]]:
+    module, optimizer = build(case)
+    if not from_kernels:
+        for cls in (AdaptiveOptimizer, Composite):
+            monkeypatch.setattr(cls, "measure_step", lambda self, norms: ())
+    inventory = Inventory(optimizer, Plan.from_optimizer(optimizer, module))
+    found = []
+    for step in range(4):
+        for index, param in enumerate(module.parameters()):
+            param.grad = None if index == step else torch.randn_like(param)
+        if case == "skipped" and step == 2:
+            module[0].bias.grad[0] = torch.nan
+        snapshot = Snapshot(inventory, step, update=True)
+        snapshot.before_step()
+        optimizer.step()
+        snapshot.after_step()
+        found.append(snapshot.read().values)
+    return found
+
+
+@pytest.mark.parametrize("case", every(CASES, fast=["rows", "lookahead", "with torch's", "masters"]))
+def test_they_are_what_reading_the_tensors_gives(case, monkeypatch):
+    fused = measure(case, monkeypatch, from_kernels=True)
+    read = measure(case, monkeypatch, from_kernels=False)
+    # What is read is the less accurate of the two: a difference rounded to bfloat16, a longer sum in float32.
+    tolerance = {torch.bfloat16: 1e-3, torch.complex64: 2e-6}.get(DTYPES.get(case), 1e-6)
+    for step, expected in zip(fused, read, strict=True):
+        assert step == pytest.approx(expected, rel=tolerance, nan_ok=True)
+
+
+def test_nothing_is_read_again(monkeypatch):
+    """Only the step counts are."""
+    module, optimizer = build("adamw")
+    sizes = []
+    add = Reductions.add
+
+    def counting(self, tensors, *kinds, known=()):
+        left = tensors.without([sums.indices for sums in known])[0] if known else tensors
+        sizes.append(sum(left.sizes))
+        add(self, tensors, *kinds, known=known)
+
+    monkeypatch.setattr(Reductions, "add", counting)
+    inventory = Inventory(optimizer, Plan.from_optimizer(optimizer, module))
+    for param in module.parameters():
+        param.grad = torch.randn_like(param)
+    snapshot = Snapshot(inventory, 0, update=True)
+    snapshot.before_step()
+    optimizer.step()
+    snapshot.after_step()
+    assert sum(sizes) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize("is_registered_first", [True, False])
+def test_what_a_hook_changes_after_the_step_is_seen(is_registered_first):
+    """A hook that runs before the monitor's may change a parameter: then the kernel's sums do not hold."""
+    module, optimizer = build("adamw")
+    lightning_module = LightningModule()
+    lightning_module.net = module
+    trainer = SimpleNamespace(loggers=[], gradient_clip_val=None, fit_loop=FIT_LOOP, is_global_zero=True)
+    clears = lambda *_: module[0].weight.data.zero_()  # noqa: E731
+    if is_registered_first:
+        optimizer.register_step_post_hook(clears)
+    recorder = StepRecorder(
+        trainer, lightning_module, optimizer, "optim", is_logged=lambda: True,
+        update_norm=False, cosine=False, per_parameter=True, histograms=False,
+    )  # fmt: skip
+    if not is_registered_first:
+        optimizer.register_step_post_hook(clears)
+    for param in module.parameters():
+        param.grad = torch.randn_like(param)
+    optimizer.step()
+    values = recorder.read_values(recorder.pop_finished())
+    assert (values["optim_param/norm/param/net.0.weight"] == 0) == is_registered_first
