@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from ctypes import c_int, c_int64, c_void_p
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from itertools import accumulate, groupby, product
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ class Cut:
     chunks: array[int] = field(default_factory=lambda: array("q"))
     num_rows: int = 0
     _copies: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    _orders: dict[int, array[int]] = field(default_factory=dict)
+    _batches: array[int] = field(default_factory=lambda: array("q"))
 
     def add(self, numel: int, num_rows: int, rows_per_chunk: int) -> None:
         """Add a tensor.
@@ -64,21 +64,13 @@ class Cut:
             self._copies[device] = torch.tensor(self.shapes).to(device), torch.tensor(self.chunks).to(device)
         return self._copies[device]
 
-    def order(self, num_passes: int) -> array[int]:
-        """In which order a CPU takes the chunks of all passes, each as pass * number of chunks + chunk.
-
-        Tensors that fit into the cache take all passes before the next ones; of others, each pass begins with what the
-        one before has read last.
-        """
-        if num_passes not in self._orders:
-            order, (_, num_chunks) = array("q"), self.sizes()
-            tensors = zip(accumulate(self.shapes[::5]), self.shapes[2::5], self.shapes[3::5], strict=True)
-            for _, batch in groupby(tensors, lambda tensor: tensor[0] // _CACHED):
-                of_tensors = [range(first, first + count) for _, first, count in batch]
-                for number, chunks in product(range(num_passes), of_tensors):
-                    order.extend(number * num_chunks + i for i in chunks[:: (-1) ** number])
-            self._orders[num_passes] = order
-        return self._orders[num_passes]
+    def batches(self) -> array[int]:
+        """The first chunk of each batch, which are tensors that fit into the cache, or one; and the number of all."""
+        if not self._batches:
+            tensors = zip(accumulate(self.shapes[::5]), self.shapes[2::5], strict=True)
+            firsts = {end // _CACHED: first for end, first in reversed([*tensors])}
+            self._batches = array("q", [*reversed(firsts.values()), self.sizes()[1]])
+        return self._batches
 
     def sizes(self) -> tuple[int, int]:
         """The number of tensors and of chunks."""
@@ -97,16 +89,19 @@ def build_c(program: Program) -> Launch:
         CompileError: it cannot be compiled.
     """
     function = load_function(emit_c(program), "step")
-    function.argtypes, function.restype = [c_void_p] * 8 + [c_int64, c_int64, c_int], None
+    function.argtypes, function.restype = [c_void_p] * 9 + [c_int64, c_int64, c_int], None
     num_reductions, num_passes, num_kept = len(program.reductions()), len(program.passes()), len(program.kept())
 
     def launch(addresses: array[int], cut: Cut, numbers: Sequence[float], device: torch.device) -> Tensor:
         del device
-        sums, done = array("d", bytes(8 * num_reductions * sum(cut.sizes()))), array("q", bytes(8 * cut.sizes()[0]))
+        num_tensors, num_chunks = cut.sizes()
+        batches = cut.batches() if num_passes > 1 else array("q", [0, num_chunks])
+        sums = array("d", bytes(8 * num_reductions * (num_tensors + num_chunks)))
+        taken, done = array("q", bytes(8 * num_chunks)), array("q", bytes(8 * num_tensors))
         kept = torch.empty(num_kept * cut.num_rows, dtype=getattr(torch, program.real))
-        tables = addresses, cut.shapes, cut.chunks, cut.order(num_passes), array("d", numbers), sums, done
-        num_threads = min(torch.get_num_threads(), len(cut.chunks) // 3)
-        function(*(table.buffer_info()[0] for table in tables), kept.data_ptr(), *cut.sizes(), num_threads)
+        tables = addresses, cut.shapes, cut.chunks, batches, array("d", numbers), sums, taken, done
+        num_threads = min(torch.get_num_threads(), num_chunks)
+        function(*(table.buffer_info()[0] for table in tables), kept.data_ptr(), num_tensors, num_chunks, num_threads)
         return _reductions(torch.frombuffer(sums, dtype=torch.float64), cut) if sums else _NO_REDUCTIONS
 
     return launch

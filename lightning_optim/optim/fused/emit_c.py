@@ -16,9 +16,10 @@ void step(
     const int64_t *addresses,  // for each argument, one per tensor
     const int64_t *shapes,     // per tensor: elements, elements per row, first chunk, number of chunks, rows before it
     const int64_t *chunks,     // per chunk: tensor, first row or element, number of rows or elements
-    const int64_t *order,      // of the chunks of all passes: pass * num_chunks + chunk
+    const int64_t *batches,    // the first chunk of each, and the number of all; a batch takes one pass after the other
     const double *numbers,
     double *sums,              // space: for each reduction, one per tensor and one per chunk
+    int64_t *taken,            // zeros: per chunk, the passes that a thread has begun
     int64_t *done,             // zeros: per tensor, the chunks that are done, and one more for each pass that is
     real *kept,                // space: per row, the sums of rows that later passes need
     int64_t num_tensors, int64_t num_chunks, int num_threads) {"""
@@ -41,18 +42,16 @@ class _Writer:
             op, value = self.program.lines[i].op, self.program.lines[i].value
             comment = f"  // {self.program.numbers[value]}" if op == "number" else ""
             yield f"const real t{i} = (real)numbers[{position}];{comment}"
-        passes = self.program.passes()
-        # Each thread takes what comes next, so all that a chunk waits for is done or in the hands of another thread.
-        yield "int64_t next = 0;"
+        # Each thread has a share of a batch, and helps others at its end: what it has read in one pass it finds in its
+        # cache in the next one, which goes backwards.
         yield "#pragma omp parallel num_threads(num_threads)"
-        item = "item = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)"
-        yield f"for (int64_t item; ({item}) < {len(passes)} * num_chunks;) {{"
-        yield "  const int64_t pass = order[item] / num_chunks, chunk = order[item] % num_chunks;"
-        fields = ", ".join(f"{name} = chunks[3 * chunk + {i}]" for i, name in enumerate(("tensor", "first", "count")))
-        yield f"  const int64_t {fields};"
-        yield from _indent(self.pointers(Rank.TENSOR))
-        for number, walk in enumerate(passes):
-            yield f"  if (pass == {number}) {{"
+        yield "for (const int64_t *begin = batches; *begin < num_chunks; begin++) {"
+        yield "  const int64_t size = begin[1] - *begin, thread = omp_get_thread_num(), of = omp_get_num_threads();"
+        for number, walk in enumerate(self.program.passes()):
+            offset = "size * (thread + 1) / of + size - 1 - i" if number % 2 else "size * thread / of + i"
+            yield "  for (int64_t i = 0; i < size; i++) {"
+            yield f"    const int64_t chunk = *begin + ({offset}) % size;"
+            yield f"    if (is_taken(taken + chunk, {number})) continue;"
             yield from _indent(_indent(self.chunk(walk, number)))
             yield "  }"
         yield "}"
@@ -63,6 +62,8 @@ class _Writer:
             yield "}"
 
     def chunk(self, walk: Pass, number: int) -> Iterator[str]:
+        yield "const int64_t tensor = chunks[3 * chunk], first = chunks[3 * chunk + 1], count = chunks[3 * chunk + 2];"
+        yield from self.pointers(Rank.TENSOR)
         if number:
             yield f"wait_for(done + tensor, {number} * (shapes[5 * tensor + 3] + 1));"
         yield from self.lines(walk.tensor_lines)

@@ -4,6 +4,7 @@
 // `real` is float, or double for float64 parameters.
 
 #include <math.h>
+#include <omp.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -15,6 +16,11 @@ INLINE float as_float(uint32_t bits) { float x; memcpy(&x, &bits, sizeof x); ret
 INLINE uint32_t float_bits(float x) { uint32_t bits; memcpy(&bits, &x, sizeof x); return bits; }
 INLINE double as_double(int64_t bits) { double x; memcpy(&x, &bits, sizeof x); return x; }
 INLINE int64_t double_bits(double x) { int64_t bits; memcpy(&bits, &x, sizeof x); return bits; }
+
+// Whether another thread has begun this pass over a chunk; if not, this one has now.
+INLINE int is_taken(int64_t *taken, int64_t pass) {
+  return !__atomic_compare_exchange_n(taken, &pass, pass + 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+}
 
 // Whether all chunks of a tensor are done, this one included, and what other threads have computed of them can be read.
 INLINE int is_last(int64_t *done, int64_t num_chunks) {
@@ -38,7 +44,8 @@ INLINE double amax_of(const double *parts, const int64_t *shape) {
 }
 
 INLINE void wait_for(const int64_t *done, int64_t count) {
-  while (__atomic_load_n(done, __ATOMIC_ACQUIRE) < count) sched_yield();
+  for (int tries = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) < count; tries++)
+    if (tries > 100000) sched_yield();  // milliseconds, where others wait for the processor
 }
 
 // 16-bit numbers: exact when loaded, rounded to nearest even when stored.
@@ -121,7 +128,8 @@ INLINE real op_cube_root(real x) { return pow(x, 1.0 / 3); }
 #else
 
 // As the exponent multiplies the error of a logarithm, that is a sum of two numbers; so a power is off by one unit at
-// most, for exponents below 20. The functions of the C library would not become vector code, or give other bits for the last elements of a chunk.
+// most, for exponents below 20. The functions of the C library would either not become vector code or give other bits
+// for the last elements of a chunk.
 
 // 2^(x + low): 2^n of the nearest integer n by its bits, in two halves for subnormal results, and a series for the rest.
 INLINE float exp2_of(float x, float low) {
