@@ -10,7 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,16 @@ from .benchmarks.imports import IMPORTS
 from .benchmarks.measure import Timing, measure
 from .benchmarks.monitor import MONITOR
 from .benchmarks.rules import RULES
+from .benchmarks.step import STEP
 from .benchmarks.unfreeze import UNFREEZE
 
-ARMS: dict[str, Arm] = {"rules": RULES, "unfreeze": UNFREEZE, "monitor": MONITOR, "imports": IMPORTS}
+ARMS: dict[str, Arm] = {
+    "rules": RULES,
+    "unfreeze": UNFREEZE,
+    "monitor": MONITOR,
+    "imports": IMPORTS,
+    **{f"step-{name}": arm for name, arm in STEP.items()},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +49,8 @@ class Row:
     """The 75 % quantile."""
     ratio: float
     """Its median divided by the reference's."""
+    columns: Mapping[str, float] = field(default_factory=dict)
+    """What the arm adds, by the header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +84,30 @@ def run(arm: Arm, device: torch.device, repeats: int) -> Result:
     """Time an arm's cases."""
     if not arm.uses_device:
         device = torch.device("cpu")
+    measured = arm.measurements(device)
     timings = measure(arm.make_cases(device), repeats, synchronize=_get_synchronize(device))
     return Result(
         title=arm.title,
         device=device_name(device),
         reference=arm.reference,
-        rows=build_rows(timings, arm.reference),
-        findings=arm.findings(timings),
+        rows=build_rows(timings, arm.reference, arm.columns(timings)),
+        findings={**arm.findings(timings), **measured},
     )
 
 
-def build_rows(timings: Mapping[str, Timing], reference: str) -> tuple[Row, ...]:
-    """A row per timing, with its ratio to the reference's."""
+def build_rows(
+    timings: Mapping[str, Timing], reference: str, columns: Mapping[str, Mapping[str, float]] | None = None
+) -> tuple[Row, ...]:
+    """A row per timing, with its ratio to the reference's and the arm's own columns."""
     reference_ms = timings[reference].median_ms
     return tuple(
-        Row(case=name, **asdict(timing), ratio=timing.median_ms / reference_ms) for name, timing in timings.items()
+        Row(
+            case=name,
+            **asdict(timing),
+            ratio=timing.median_ms / reference_ms,
+            columns={header: column[name] for header, column in (columns or {}).items()},
+        )
+        for name, timing in timings.items()
     )
 
 
@@ -97,11 +115,12 @@ def print_result(result: Result, console: Console) -> None:
     """Print an arm's table and its findings."""
     table = Table(title=f"{result.title}\n{result.device}", title_justify="left")
     table.add_column("case")
-    for header in ("median, ms", "25 % to 75 %, ms", f"ratio to {result.reference}"):
+    for header in ("median, ms", "25 % to 75 %, ms", f"ratio to {result.reference}", *result.rows[0].columns):
         table.add_column(header, justify="right")
     for row in result.rows:
         spread = f"{_format_ms(row.low_ms)} to {_format_ms(row.high_ms)}"
-        table.add_row(row.case, _format_ms(row.median_ms), spread, f"{row.ratio:.2f}")
+        ratios = (f"{value:.2f}" for value in (row.ratio, *row.columns.values()))
+        table.add_row(row.case, _format_ms(row.median_ms), spread, *ratios)
     console.print(table)
     for finding, value in result.findings.items():
         console.print(f"{finding}: {value:.2f}")
@@ -137,18 +156,31 @@ def _get_synchronize(device: torch.device) -> Callable[[], object]:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.benchmark", description=__doc__)
-    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"one of {', '.join(ARMS)}; default: all")
+    families = _families()
+    known = {**ARMS, **families}
+    parser.add_argument("arms", nargs="*", metavar="ARM", help=f"one of {', '.join(known)}; default: all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--repeats", type=int, default=15, help="timed repeats after the warm-up, at least two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers to this file")
     options = parser.parse_args(arguments)
-    options.arms = check_names(parser, "arm", options.arms, ARMS)
+    given = check_names(parser, "arm", options.arms, known)
+    options.arms = list(dict.fromkeys(arm for name in given for arm in families.get(name, [name])))
     if options.repeats < 2:
         parser.error(f"--repeats {options.repeats}: a spread needs two or more. Type for example --repeats 15")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here. Type --device cpu")
     check_folder(parser, "--json", options.json)
     return options
+
+
+def _families() -> dict[str, list[str]]:
+    """Arms that one name selects: `step` all of `step-...`."""
+    families: dict[str, list[str]] = {}
+    for arm in ARMS:
+        family, dash, _ = arm.partition("-")
+        if dash:
+            families.setdefault(family, []).append(arm)
+    return families
 
 
 def _format_ms(milliseconds: float) -> str:

@@ -24,3 +24,7 @@ class Arm:
     """Whether `--device` applies; if not, everything runs on the CPU."""
     findings: Callable[[Mapping[str, Timing]], dict[str, float]] = lambda timings: {}
     """Numbers derived from the timings, by their description: printed below the table."""
+    columns: Callable[[Mapping[str, Timing]], dict[str, dict[str, float]]] = lambda timings: {}
+    """More columns of the table: by their header, a number for each case."""
+    measurements: Callable[[torch.device], dict[str, float]] = lambda device: {}
+    """Numbers besides times, by their description: measured before the cases are built, printed below the table."""
