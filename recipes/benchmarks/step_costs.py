@@ -161,7 +161,6 @@ def _read_peak(optimizer: Optimizer, device: torch.device) -> float:
     step()
     skip_first_steps(optimizer)
     step()
-    step()
     gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
