@@ -114,7 +114,7 @@ def build_rows(
 def print_result(result: Result, console: Console) -> None:
     """Print an arm's table and its findings."""
     table = Table(title=f"{result.title}\n{result.device}", title_justify="left")
-    table.add_column("case")
+    table.add_column("case", no_wrap=True)
     for header in ("median, ms", "25 % to 75 %, ms", f"ratio to {result.reference}", *result.rows[0].columns):
         table.add_column(header, justify="right")
     for row in result.rows:

@@ -206,7 +206,7 @@ def test_findings_without_pytorch_optimizer():
 
 def test_columns():
     columns = arm.make_columns(timings(MEDIANS))
-    assert list(columns) == ["bytes per element", "ratio per byte"]
+    assert list(columns) == ["bytes", "ratio per byte"]
     assert all(set(column) == set(MEDIANS) for column in columns.values())
     assert columns["ratio per byte"][REFERENCE] == 1
     assert columns["ratio per byte"][their_case("adan")] == pytest.approx(15 / 44 / (10 / 28), rel=1e-3)
