@@ -291,16 +291,20 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         norms: StepNorms | None = None,
     ) -> None:
         """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
-        foreach = group["foreach"] if self._is_declared() else False
-        wants_kernel = group["fused"] is None and foreach is None and self._is_traceable()
-        if group["fused"] or (wants_kernel and pays_to_fuse(bucket.params)):
+        if self.prefers_kernel(group, bucket.params):
             self._fused = self._fused or FusedExecution()
             run = partial(self._fused.run, required=bool(group["fused"]), norms=norms, owners=bucket.owners)
             bucket = bucket.run_fused(run, rule, buffers)
         if norms:
             norms.copy(bucket.owners)
         if bucket.params:
-            bucket.run(rule, buffers, foreach=foreach)
+            bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+
+    def prefers_kernel(self, group: ParamGroup, params: Sequence[Tensor]) -> bool:
+        """Whether kernels step these parameters of a group, as far as there are any for them."""
+        if group["fused"] is None:
+            return group["foreach"] is None and self._is_traceable() and pays_to_fuse(params)
+        return bool(group["fused"])
 
     @classmethod
     def execution_of(cls, params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> str:

@@ -132,21 +132,25 @@ def build_buckets(
         scalars: names of the numbers in a state.
     """
     buckets: dict[Any, Bucket] = {}
+    last_key, bucket = None, Bucket(0.0, {})
     for param in params:
-        if param.grad is None or not param.numel():  # the mean of an empty tensor is NaN
+        grad = param.grad
+        if grad is None or not param.numel():  # the mean of an empty tensor is NaN
             continue
         state = states[param]
-        t, values = float(state["step"]) + 1, tuple(state[name] for name in scalars)
-        key = (type(param), param.device, param.dtype, param.grad.dtype, t, values, MASTER in state)
-        bucket = buckets.get(key)
-        if bucket is None:
-            bucket = buckets[key] = Bucket(t, dict(zip(scalars, values, strict=True)))
-        if MASTER in state:
-            bucket.params.append(state[MASTER])
-            bucket.params_of_masters.append(param)
-        else:
+        master = state.get(MASTER)
+        t = float(state["step"]) + 1
+        values = tuple([state[name] for name in scalars]) if scalars else ()
+        key = (type(param), param.device, param.dtype, grad.dtype, t, values, master is None)
+        if key != last_key:  # to hash it costs more than all the rest, and most parameters have that of the one before
+            last_key = key
+            bucket = buckets.setdefault(key, Bucket(t, dict(zip(scalars, values, strict=True))))
+        if master is None:
             bucket.params.append(param)
-        bucket.grads.append(param.grad)
+        else:
+            bucket.params.append(master)
+            bucket.params_of_masters.append(param)
+        bucket.grads.append(grad)
         bucket.states.append(state)
     return list(buckets.values())
 

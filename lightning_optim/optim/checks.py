@@ -149,25 +149,28 @@ def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *
     Raises:
         ConfigError: one is sparse, or complex where the rule is written for real numbers.
     """
+    by_row = [key for key in ("centralize_gradients", "adaptive_clip") if group[key]]
     for index, param in enumerate(group["params"]):
-        if param.grad is None:
+        grad = param.grad
+        if grad is None:
             continue
-        if param.grad.layout != torch.strided:
+        if grad.layout != torch.strided:
             raise ConfigError(
                 f"{_param_name(group, group_index, index)}: its gradient is sparse, which {cls_name} does not take. "
                 "Build the embedding with sparse=False, or use torch.optim.SparseAdam (name: sparse_adam)"
             )
-        if param.is_complex() and not allow_complex:
+        if not param.is_complex():
+            continue
+        if not allow_complex:
             raise ConfigError(
                 f"{_param_name(group, group_index, index)}: it is complex, which {cls_name}.step_param is not written "
                 "for. Declare buffers, coefficients and update"
             )
-        for key in ("centralize_gradients", "adaptive_clip"):
-            if param.is_complex() and group[key]:
-                raise ConfigError(
-                    f"{_param_name(group, group_index, index)}: it is complex, and {key} works on rows of real "
-                    f"numbers. Put it in a group without {key}"
-                )
+        if by_row:
+            raise ConfigError(
+                f"{_param_name(group, group_index, index)}: it is complex, and {by_row[0]} works on rows of real "
+                f"numbers. Put it in a group without {by_row[0]}"
+            )
 
 
 def _param_name(group: Mapping[str, Any], group_index: int, index: int) -> str:

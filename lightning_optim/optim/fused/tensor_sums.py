@@ -1,4 +1,4 @@
-"""Sums over many tensors on a CPU in one launch, for telemetry of optimizers that have no kernel."""
+"""Sums over many tensors on a CPU in one launch: for rules with a sum over all, and for telemetry of any optimizer."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from torch import Tensor
 from .backends import Cut
 from .compiler import CompileError
 from .kernels import Kernel, build_kernel
-from .program import Argument, Program, Rank
-from .step_norms import add_sums
+from .program import BLOCK_SUMS, Argument, Program, Rank
 from .tables import CHUNK, DTYPES
 
 
-def can_add_up(dtype: torch.dtype) -> bool:
+def can_add_up(dtype: torch.dtype, *, absolute: bool = False) -> bool:
     """Whether there is a kernel for tensors of this dtype, which is compiled now if need be."""
-    return dtype in DTYPES and _find_kernel(DTYPES[dtype]) is not None
+    return dtype in DTYPES and _find_kernel(DTYPES[dtype], absolute) is not None
 
 
-def add_up(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def add_up(tensors: Sequence[Tensor], *, absolute: bool = False) -> tuple[Tensor, Tensor]:
     """The sums of the values and of the squares of each tensor, `(tensors,)` in float64.
 
     Args:
         tensors: on the CPU, of one dtype for which there is a kernel.
+        absolute: of absolute values instead.
     """
-    kernel = _find_kernel(DTYPES[tensors[0].dtype])
+    kernel = _find_kernel(DTYPES[tensors[0].dtype], absolute)
     assert kernel is not None
     dense = [tensor if _is_dense(tensor) else tensor.contiguous() for tensor in tensors]
     addresses = array("q", map(Tensor.data_ptr, dense))
@@ -37,9 +37,12 @@ def add_up(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 @cache
-def _find_kernel(dtype: str) -> Kernel | None:
-    program = Program([Argument("p", dtype, Rank.ELEMENT)], [], ndim=1)
-    add_sums(program, [("block_sum", "p"), ("block_squares", "p")])
+def _find_kernel(dtype: str, absolute: bool) -> Kernel | None:
+    program = Program([Argument("x", dtype, Rank.ELEMENT)], [], ndim=1)
+    line = program.add("load", rank=Rank.ELEMENT, value=0)
+    line = program.add("abs", line) if absolute else line
+    for kind in BLOCK_SUMS:
+        program.sums[kind, "x"] = program.add(kind, line, rank=Rank.TENSOR)
     try:
         return build_kernel(program, "cpu")
     except CompileError:

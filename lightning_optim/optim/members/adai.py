@@ -7,13 +7,13 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from ..base import ParamGroup
 from ..real_view import real
 from ..step_context import StepContext
 from ..update import Update
-from .global_sum import global_sum
+from .global_sum import global_sum, sum_each
 from .member import Member
 
 
@@ -66,9 +66,10 @@ def compute_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None
         context, b2 = StepContext.from_group(group, None), group["betas"][1]
         for bucket in optimizer.buckets(group):
             optimizer.run_on(bucket, partial(_update_v, context, b2), ("exp_avg_sq",), group)
-            for v in (real(state["exp_avg_sq"]) for state in bucket.states):
-                sums.append(v.sum(dtype=torch.promote_types(v.dtype, torch.float32)) / (1 - b2**bucket.t))
-                count += v.numel()
+            vs = [real(state["exp_avg_sq"]) for state in bucket.states]
+            by_kernel = optimizer.prefers_kernel(group, bucket.params)
+            sums += [total / (1 - b2**bucket.t) for total in sum_each(vs, by_kernel=by_kernel)]
+            count += sum(map(Tensor.numel, vs))
     optimizer._mean = global_sum(sums) / count if sums else 0.0
     yield
 

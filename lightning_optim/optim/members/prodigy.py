@@ -6,14 +6,16 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..base import AdaptiveOptimizer, ParamGroup
 from ..update import Update
 from .adam import Adam
-from .global_sum import global_sum
+from .global_sum import global_sum, sum_each
 from .member import Member
 from .moments import moments
 
@@ -96,14 +98,19 @@ def share_d(optimizer: AdaptiveOptimizer, groups: Sequence[ParamGroup]) -> Itera
             state.update(d=latest["d"], d_max=latest["d_max"])
     yield
     if states:
-        following = _estimate_d(states, groups[0])
+        by_kernel = optimizer.prefers_kernel(groups[0], [param for _, param in stepping])
+        following = _estimate_d(states, groups[0], by_kernel=by_kernel)
         for state in states:
             state.update(following)
 
 
-def _estimate_d(states: Sequence[Mapping[str, Any]], group: ParamGroup) -> dict[str, float]:
+def _estimate_d(states: Sequence[Mapping[str, Any]], group: ParamGroup, *, by_kernel: bool) -> dict[str, float]:
     d, d_max = states[0]["d"], states[0]["d_max"]
-    r, below = (global_sum(tensors) for tensors in ([s["r"] for s in states], [s["s"].abs().sum() for s in states]))
+    by_dtype: dict[torch.dtype, list[Tensor]] = {}
+    for state in states:
+        by_dtype.setdefault(state["s"].dtype, []).append(state["s"])
+    sizes = [sum_each(tensors, absolute=True, by_kernel=by_kernel) for tensors in by_dtype.values()]
+    r, below = global_sum([state["r"] for state in states]), global_sum([*chain.from_iterable(sizes)])
     estimate = group["d_coef"] * r / below if below > 0 else 0.0
     if d == group["d0"]:
         d = max(d, estimate)
