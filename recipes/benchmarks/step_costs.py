@@ -69,7 +69,7 @@ def skip_first_steps(optimizer: Optimizer) -> None:
 # Bytes
 
 
-def count_bytes(build: Build) -> float:
+def count_bytes(build: Build, *, fetches_before_write: bool) -> float:
     """The bytes per element that a step must move: what it needs of parameter, gradient and state, and what it changes.
 
     Each tensor counts once where its old values are read, and once where it is written, in whatever number of
@@ -77,6 +77,8 @@ def count_bytes(build: Build) -> float:
 
     Args:
         build: of an optimizer that runs tensor by tensor.
+        fetches_before_write: whether what is only written counts as read too: a CPU fetches a line of its cache before
+            it writes to it.
     """
     (param,) = params = build_params([(256, 256)])
     optimizer = build(params)
@@ -90,7 +92,7 @@ def count_bytes(build: Build) -> float:
         assert param.grad is not None
         with _Traffic([param, param.grad, *state]) as traffic:
             optimizer.step()
-        num_bytes += traffic.num_bytes()
+        num_bytes += traffic.num_bytes(fetches_before_write)
     return num_bytes / param.numel()
 
 
@@ -103,8 +105,9 @@ class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._read: set[int] = set()
         self._written: set[int] = set()
 
-    def num_bytes(self) -> int:
-        return sum(self._sizes[key] for key in (*self._read, *self._written))
+    def num_bytes(self, fetches_before_write: bool) -> int:
+        read = self._read | self._written if fetches_before_write else self._read
+        return sum(self._sizes[key] for key in (*read, *self._written))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -75,20 +75,23 @@ def test_lists_have_the_shapes_that_their_titles_say():
 
 
 def test_bytes_of_some_members():
-    # float32: parameter 8, gradient 4, and 8 for each buffer; 4 for one that is only read or only written.
-    expected = {"adamw": 28, "lion": 20, "adan": 44, "madgrad": 8 + 4 + 8 + 8 + 4, "adam_mini": 20, "extra_sgd": 28}
+    # float32: parameter 8, gradient 4, and 8 for each buffer; 4 for one that is only read.
+    expected = {"adamw": 28, "lion": 20, "adan": 44, "madgrad": 8 + 4 + 8 + 8 + 4, "adam_mini": 20, "extra_sgd": 36}
     assert {name: round(arm.bytes_per_element(name), 1) for name in expected} == expected
+    # The copy of the parameter and the parameter that is set back to it are only written.
+    assert arm.bytes_per_element("extra_sgd", on_gpu=True) == pytest.approx(28, abs=0.01)
 
 
 def test_bytes_of_torch_are_those_of_ours():
-    assert costs.count_bytes(partial(arm.build_torch, **arm.TORCH["loop"])) == pytest.approx(28, abs=0.01)
+    build = partial(arm.build_torch, **arm.TORCH["loop"])
+    assert costs.count_bytes(build, fetches_before_write=True) == pytest.approx(28, abs=0.01)
     assert arm.bytes_of(torch_case("foreach")) == arm.bytes_of(our_case("adamw", "lists"))
     assert arm.bytes_of(their_case("lion")) == arm.bytes_of(our_case("lion"))
 
 
 @pytest.mark.slow
 def test_no_member_moves_less_than_plain_gradient_descent():
-    assert all(12 < arm.bytes_per_element(name) <= 60.1 for name in MEMBERS)
+    assert all(12 < arm.bytes_per_element(name) <= 68.1 for name in MEMBERS)
 
 
 # The cases
@@ -167,8 +170,9 @@ def test_kinds_are_those_of_the_rules():
         (param,) = params = costs.build_params([(4, 6)])
         optimizer = arm.build_ours(name, params)
         program = optimizer.trace_group(optimizer.param_groups[0], param)
-        has_power = any(line.op in ("pow", "exp", "tanh") and line.rank for line in program.lines)
-        assert has_power == (name in arm.WITH_POWERS), name
+        has_power = any(line.op in ("pow", "cube_root", "exp", "tanh") and line.rank for line in program.lines)
+        is_later = name == "storm"  # the power is in what it does with the second gradient
+        assert (has_power or is_later) == (name in arm.WITH_POWERS), name
         assert not program.mixes_elements() or name in arm.WITH_REDUCTIONS, name
 
 
