@@ -37,7 +37,7 @@ from .step_costs import (
 Shapes = Sequence[tuple[int, ...]]
 
 MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own and optimizer_info(name).is_built_in]
-WITH_POWERS = ("diffgrad", "madgrad", "padam", "storm")
+WITH_POWERS = ("diffgrad", "madgrad", "storm")
 """Members with a power or an exponential of each element."""
 WITH_REDUCTIONS = (
     *("adai", "adam_mini", "adamp", "ef_sgd", "lamb", "lars", "mars", "novograd", "prodigy", "stable_adamw"),
