@@ -83,7 +83,7 @@ class OptimizerMonitor(Callback):
         self._recorders: list[StepRecorder] = []
         self._pending: list[tuple[StepRecorder, Snapshot]] = []
         self._in_batch = False
-        self._charts: dict[str, Any] = {}
+        self._laid_out: dict[str, tuple[str, ...]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which norms would be wrong, or a trainer without a logger."""
@@ -120,7 +120,7 @@ class OptimizerMonitor(Callback):
             )
             for optimizer, root in zip(optimizers, tag_roots(optimizers), strict=True)
         ]  # fmt: skip
-        self._charts = {}
+        self._laid_out = {}
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps are recorded from here to the end of the batch."""
@@ -189,10 +189,10 @@ class OptimizerMonitor(Callback):
 
     def _write_layout(self, trainer: Trainer) -> None:
         """Write the layout of all curves when there are new signals; its regexes match groups that join later."""
-        charts = scalar_layout({recorder.root: recorder.signals for recorder in self._recorders})
-        if charts != self._charts:
-            self._charts = charts
-            write_layout(trainer.loggers, charts)
+        signals = {recorder.root: tuple(recorder.signals) for recorder in self._recorders}
+        if signals != self._laid_out:
+            self._laid_out = signals
+            write_layout(trainer.loggers, scalar_layout(signals))
 
     def _close(self) -> None:
         for recorder in self._recorders:

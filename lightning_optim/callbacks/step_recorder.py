@@ -108,9 +108,7 @@ class StepRecorder:
 
     def _get_snapshot(self) -> Snapshot | None:
         """The snapshot of the current step, None if it is not logged; created before clipping or before the step."""
-        if not self._is_logged():
-            return None
-        if self._current is None:
+        if self._current is None and self._is_logged():
             step = logger_step(self._trainer)
             self._current = Snapshot(
                 self._get_inventory(step),

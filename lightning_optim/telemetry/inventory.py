@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain, count, islice
+from itertools import chain, islice
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from ..core.errors import format_names
 from ..groups.plan import Plan
 from .reading import SignalTensors, StateTensors, is_second_moment, read_params, read_state
 from .tensor_batch import TensorBatch
+
+SignalParameters = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class SignalBatch:
@@ -32,13 +34,9 @@ class SignalBatch:
         """For each of the signals, the number of elements of each of its tensors."""
 
     @cached_property
-    def positions(self) -> dict[str, dict[str, int]]:
-        """By signal and parameter: which tensor of the batch it is."""
-        found: dict[str, dict[str, int]] = {}
-        position = count()
-        for signal in self.signals:
-            found.setdefault(signal.signal, {}).update(zip(signal.parameters, position, strict=False))
-        return found
+    def parameters(self) -> SignalParameters:
+        """For each of the signals, its name and those of its parameters."""
+        return tuple([(signal.signal, tuple(signal.parameters)) for signal in self.signals])
 
 
 class Contents(NamedTuple):
@@ -50,7 +48,9 @@ class Contents(NamedTuple):
     """Parameters, and state buffers except second moments."""
     second_moments: SignalBatch
     steps: SignalBatch
-    """`state.steps`."""
+    """Step counts that are on a device, or sharded."""
+    steps_on_host: list[SignalTensors]
+    """The others, which can be read at no cost."""
     unmeasured: list[str]
     """What has no norm, in sentences: integer parameters, and state in an unknown format."""
 
@@ -111,12 +111,14 @@ class Inventory:
         state = read_state(self.optimizer, self.plan)
         second_moments = [buffer for buffer in state.buffers if is_second_moment(buffer)]
         others = [buffer for buffer in state.buffers if not is_second_moment(buffer)]
+        steps_on_host = [signal for signal in state.steps if _is_on_host(signal)]
         return Contents(
             params=params,
             state=state,
             params_and_buffers=SignalBatch([*params, *others]),
             second_moments=SignalBatch(second_moments),
-            steps=SignalBatch(state.steps),
+            steps=SignalBatch([signal for signal in state.steps if not _is_on_host(signal)]),
+            steps_on_host=steps_on_host,
             unmeasured=self._describe_unmeasured(params, state),
         )
 
@@ -127,3 +129,8 @@ class Inventory:
         if integers:
             lines.append(f"integer parameters are not measured: {format_names(integers, 3)}")
         return lines
+
+
+def _is_on_host(signal: SignalTensors) -> bool:
+    """Whether the tensors are plain ones on the CPU."""
+    return all(type(tensor) is Tensor and tensor.device.type == "cpu" for tensor in signal.tensors)

@@ -83,10 +83,11 @@ def read_gradients(optimizer: Optimizer, plan: Plan, signal: str) -> list[Signal
     """The gradients of each group, of those parameters that have one."""
     signals = []
     for group, param_group in zip(plan.groups, optimizer.param_groups, strict=True):
-        named = zip(group.params, param_group["params"], strict=True)
-        grads = [(name, parameter.grad) for name, parameter in named if parameter.grad is not None]
-        values = [_dense_values(grad) for _, grad in grads]
-        signals.append(SignalTensors(signal, group.name, [name for name, _ in grads], values))
+        grads = [parameter.grad for parameter in param_group["params"]]
+        names = [name for name, grad in zip(group.params, grads, strict=True) if grad is not None]
+        # A sparse gradient's values, duplicate rows summed: nothing else counts towards its norm.
+        values = [grad.coalesce().values() if grad.is_sparse else grad for grad in grads if grad is not None]
+        signals.append(SignalTensors(signal, group.name, names, values))
     return signals
 
 
@@ -153,11 +154,6 @@ def _group_settings(param_group: Mapping[str, Any]) -> Iterator[tuple[str, Any]]
     if isinstance(betas, (list, tuple)):
         for number, beta in enumerate(betas, start=1):
             yield f"beta{number}", beta
-
-
-def _dense_values(grad: Tensor) -> Tensor:
-    """A sparse gradient's values, duplicate rows summed: nothing else counts towards its norm."""
-    return grad.coalesce().values() if grad.is_sparse else grad
 
 
 def _find_measurable(key: str, state: Mapping[str, Any], parameter: Tensor, skipped: dict[str, str]) -> Tensor | None:

@@ -143,6 +143,9 @@ class Snapshot:
         if on_device:
             self._measure(SignalBatch(on_device), Reduce.VALUE)
         self._measure(contents.steps, Reduce.VALUE)
+        if on_host := contents.steps_on_host:
+            counts = iter(torch.stack([tensor for steps in on_host for tensor in steps.tensors]).tolist())
+            self._host_values += [(("step", steps.group), max(islice(counts, len(steps.tensors)))) for steps in on_host]
         self._host_values += [(("step", group), count) for group, count in contents.state.step_counts.items()]
 
     def _measure_updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
-from itertools import takewhile
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -15,9 +16,10 @@ from ..optim.base import AdaptiveOptimizer
 from ..optim.composite import Composite
 from ..optim.fused.step_norms import SQUARES, UPDATE, StepNorms
 from ..optim.state_keys import MASTER
-from .inventory import SignalBatch
+from .inventory import SignalBatch, SignalParameters
 from .reading import SECOND_MOMENTS, buffer_signal
 from .reductions import KnownSums, Reduce
+from .tensor_batch import Indices
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -61,11 +63,11 @@ class StepSums:
 
     def find(self, batch: SignalBatch) -> list[KnownSums]:
         """What is known of the tensors of a batch: gradients, parameters, buffers, or updates, after the step."""
+        rows = self._rows
+        keys = tuple([(row.signal, row.kind, row.names, row.values.device) for row in rows])
         return [
-            sums
-            for row in self._rows
-            if row.signal in batch.positions
-            for sums in _select(row, batch.positions[row.signal])
+            KnownSums(place.kind, place.indices, torch.cat([place.select(rows[i].values, i) for i in place.rows]))
+            for place in _find_places(keys, batch.parameters)
         ]
 
     @cached_property
@@ -73,7 +75,7 @@ class StepSums:
         """What the kernels have added up, by signal."""
         rows = []
         for found in self._norms.found:
-            names = [self._names[id(param)] for param in found.params]
+            names = tuple([self._names[id(param)] for param in found.params])
             has_master = (SQUARES, "rounded") in found.kinds
             for (kind, of), values in zip(found.kinds, found.values, strict=True):
                 signal = _signal(of, has_master)
@@ -87,7 +89,7 @@ class _Row(NamedTuple):
 
     signal: str
     kind: Reduce
-    names: Sequence[str]
+    names: tuple[str, ...]
     """Of the parameters."""
     values: Tensor
 
@@ -99,10 +101,43 @@ def _signal(of: str, has_master: bool) -> str:
     return known.get(of) or buffer_signal(of.removeprefix("state."))
 
 
-def _select(row: _Row, positions: Mapping[str, int]) -> Iterator[KnownSums]:
-    """The sums of a row of those tensors that a batch has at `positions`, by parameter."""
-    indices = list(map(positions.get, row.names))
-    if None not in indices:
-        yield KnownSums(row.kind, np.array(indices), row.values)
-    elif kept := [i for i, index in enumerate(indices) if index is not None]:
-        yield KnownSums(row.kind, np.array([indices[i] for i in kept]), row.values[kept])
+class _Place(NamedTuple):
+    """Where the sums of some rows, of one kind and on one device, belong in a batch."""
+
+    kind: Reduce
+    indices: Indices
+    """Of the tensors in the batch, for one row after the other."""
+    rows: list[int]
+    kept: dict[int, list[int]]
+    """Of rows that are not in the batch as a whole: the positions of those sums that are."""
+
+    def select(self, values: Tensor, row: int) -> Tensor:
+        """The sums of a row that are in the batch."""
+        return values[self.kept[row]] if row in self.kept else values
+
+
+@lru_cache(maxsize=32)
+def _find_places(
+    keys: tuple[tuple[str, Reduce, tuple[str, ...], torch.device], ...], parameters: SignalParameters
+) -> list[_Place]:
+    """Where rows belong. Cached: nearly all steps have the same ones.
+
+    Args:
+        keys: of each row, what it is of, its kind, the names of its parameters, and the device of its sums.
+        parameters: the tensors of the batch.
+    """
+    positions: dict[str, dict[str, int]] = {}
+    number = count()
+    for signal, names in parameters:
+        positions.setdefault(signal, {}).update(zip(names, number, strict=False))
+    places: dict[Any, tuple[list[int], list[int], dict[int, list[int]]]] = {}
+    for row, (signal, kind, names, device) in enumerate(keys):
+        of_signal = positions.get(signal, {})
+        kept = [i for i, name in enumerate(names) if name in of_signal]
+        if kept:
+            indices, rows, partial = places.setdefault((kind, device), ([], [], {}))
+            indices += [of_signal[names[i]] for i in kept]
+            rows.append(row)
+            if len(kept) < len(names):
+                partial[row] = kept
+    return [_Place(kind, np.array(indices), rows, kept) for (kind, _), (indices, rows, kept) in places.items()]

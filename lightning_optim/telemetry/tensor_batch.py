@@ -71,14 +71,14 @@ class TensorBatch:
             local, self.num_shards = [tensor for tensor, _ in shards], np.array([count for _, count in shards])
         if any(tensor.is_complex() for tensor in local):
             local = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in local]
-        # Reading a device's number takes a fifth of the time of reading the device.
-        self._layouts = _layouts(tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in local]))
         self._local = local
 
     @cached_property
     def partitions(self) -> list[Partition]:
         """The tensors, or their shards on this rank, in partitions."""
-        return [layout.partition(self._local, self.num_shards) for layout in self._layouts]
+        # Reading a device's number takes a fifth of the time of reading the device.
+        kinds = tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in self._local])
+        return [layout.partition(self._local, self.num_shards) for layout in _layouts(kinds)]
 
     def without(self, indices: Iterable[Indices]) -> tuple[TensorBatch, Indices]:
         """The batch without these tensors, and the indices here of those that it has; the last one is cached."""

@@ -184,7 +184,7 @@ MEDIANS = {
     our_case("adamw"): 11.0,
     our_case("lion"): 9.0,
     our_case("adan"): 15.0,
-    our_case("padam"): 18.0,
+    our_case("diffgrad"): 18.0,
     our_case("lamb"): 30.0,
     their_case("lion"): 36.0,
     their_case("adan"): 15.0,
@@ -198,7 +198,7 @@ def test_findings():
         "torch's foreach AdamW / our kernel": round(40 / 11, 4),
         "pytorch_optimizer / our kernel, geometric mean of 2 algorithms": 2.0,
         "largest ratio per byte, kernels element-wise (lion)": round(9 / 20 / (10 / 28), 4),
-        "largest ratio per byte, kernels with a power or exponential (padam)": 1.4,
+        "largest ratio per byte, kernels with a power or exponential (diffgrad)": 1.4,
         "largest ratio per byte, kernels with reductions (lamb)": 3.0,
     }
 

@@ -84,7 +84,6 @@ def test_they_are_what_reading_the_tensors_gives(case, monkeypatch):
 
 
 def test_nothing_is_read_again(monkeypatch):
-    """Only the step counts are."""
     module, optimizer = build("adamw")
     sizes = []
     add = Reductions.add
@@ -102,7 +101,7 @@ def test_nothing_is_read_again(monkeypatch):
     snapshot.before_step()
     optimizer.step()
     snapshot.after_step()
-    assert sum(sizes) == len(list(module.parameters()))
+    assert sizes == [0] * len(sizes) != []
 
 
 @pytest.mark.parametrize("is_registered_first", [True, False])
