@@ -61,8 +61,9 @@ _NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
 class _Encoder(LightningModule):
     """Logs the norms of its gradients as Lightning's documentation recommends."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: Size, implementation: str) -> None:
         super().__init__()
+        self.implementation = implementation
         layers = (nn.TransformerEncoderLayer(size.width, size.heads, size.hidden) for _ in range(size.layers))
         self.trunk = nn.Sequential(*layers)
         self.width = size.width
@@ -75,7 +76,7 @@ class _Encoder(LightningModule):
         self.log_dict(grad_norm(self.trunk, norm_type=2))
 
     def configure_optimizers(self) -> Any:
-        return OptimizerFactory("adamw", groups=_NO_DECAY, fused=True)(self)
+        return OptimizerFactory("adamw", groups=_NO_DECAY, fused=True, implementation=self.implementation)(self)
 
     def train_dataloader(self) -> Any:
         return DataLoader(torch.ones(2, 2, self.width), batch_size=1)  # type: ignore[arg-type]
@@ -124,13 +125,14 @@ class Fit:
     Args:
         size: of the encoder.
         device: of the encoder and the optimizer's state.
+        implementation: of the optimizer: `torch` or `own`.
     """
 
-    def __init__(self, size: Size, device: torch.device) -> None:
+    def __init__(self, size: Size, device: torch.device, implementation: str = "torch") -> None:
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self.monitor, self.lr_monitor = _NoTeardown(), LearningRateMonitor()
-        self.module = _Encoder(size)
+        self.module = _Encoder(size, implementation)
         folder = tempfile.mkdtemp()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -156,8 +158,17 @@ class Fit:
         self.optimizer._optimizer_step_pre_hooks.clear()
         self.optimizer._optimizer_step_post_hooks.clear()
 
-    def hook_calls(self, callback: Callback, *, num_steps: int = 1, log_every: int = 1) -> Callable[[], None]:
-        """What a callback does in `num_steps` steps of which every `log_every`-th is logged, without the training."""
+    def hook_calls(
+        self, callback: Callback, *, num_steps: int = 1, log_every: int = 1, takes_steps: bool = False
+    ) -> Callable[[], None]:
+        """What a callback does in `num_steps` steps of which every `log_every`-th is logged.
+
+        Args:
+            callback: whose hooks to call.
+            num_steps: how often.
+            log_every: the trainer's `log_every_n_steps`.
+            takes_steps: whether the optimizer also takes the steps; a kernel adds up in them what the monitor logs.
+        """
         trainer, module, optimizer = self.trainer, self.module, self.optimizer
         loop = trainer.fit_loop.epoch_loop
         pre_hooks, post_hooks = [], []
@@ -171,6 +182,8 @@ class Fit:
                 for hook in pre_hooks:
                     hook(optimizer, (), {})
                 callback.on_before_optimizer_step(trainer, module, optimizer)
+                if takes_steps:
+                    optimizer.step()
                 for hook in post_hooks:
                     hook(optimizer, (), {})
                 callback.on_train_batch_end(trainer, module, None, None, index)
@@ -188,12 +201,13 @@ class Fit:
 
 
 def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -> list[Case]:
-    """All cases on a large encoder, and the two that the findings need on a small one.
+    """All cases on a large encoder, and those that the findings need on a small one.
 
     The time of a logged step includes computing and writing the numbers, and on a GPU waiting for them in between. A
     real fit does not wait: it runs the next step meanwhile.
     """
     large_fit, small_fit = Fit(large, device), Fit(small, device)
+    own_fits = {size: Fit(size, device, "own") for size in (large, small)}
     runs: dict[str, Callable[[], object]] = {
         _step_case(large): large_fit.optimizer.step,
         _telemetry_case(large): large_fit.hook_calls(large_fit.monitor),
@@ -204,17 +218,28 @@ def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -
         _step_case(small): small_fit.optimizer.step,
         _telemetry_case(small): small_fit.hook_calls(small_fit.monitor),
     }
+    for size, fit in own_fits.items():
+        runs[_own_step_case(size)] = fit.optimizer.step
+        runs[_logged_own_step_case(size)] = fit.hook_calls(fit.monitor, takes_steps=True)
 
     def prepare() -> None:
         """Wait for the threads of TensorBoard's writers."""
-        for fit in (large_fit, small_fit):
+        for fit in (large_fit, small_fit, *own_fits.values()):
             fit.trainer.logger.experiment.flush()  # type: ignore[union-attr]
 
     return [Case(name=name, run=run, prepare=prepare) for name, run in runs.items()]
 
 
 def _step_case(size: Size) -> str:
-    return f"one fused AdamW step, {size}"
+    return f"a step of torch's fused AdamW, {size}"
+
+
+def _own_step_case(size: Size) -> str:
+    return f"a step of our AdamW as a kernel, {size}"
+
+
+def _logged_own_step_case(size: Size) -> str:
+    return f"the same step, logged by OptimizerMonitor, {size}"
 
 
 def _telemetry_case(size: Size) -> str:
@@ -223,11 +248,12 @@ def _telemetry_case(size: Size) -> str:
 
 def _derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
     """The telemetry of a logged step relative to the step, and the microseconds of a step that is not logged."""
-    relative = {
-        f"a logged step's telemetry to a fused AdamW step, {size} parameters": timings[_telemetry_case(size)].median_ms
-        / timings[_step_case(size)].median_ms
-        for size in (LARGE, SMALL)
-    }
+    relative = {}
+    for size in (LARGE, SMALL):
+        step, telemetry = timings[_step_case(size)].median_ms, timings[_telemetry_case(size)].median_ms
+        relative[f"a logged step's telemetry / a step of torch's fused AdamW, {size}"] = telemetry / step
+        step, logged = timings[_own_step_case(size)].median_ms, timings[_logged_own_step_case(size)].median_ms
+        relative[f"a logged step's telemetry / a step of our AdamW as a kernel, {size}"] = (logged - step) / step
     return {**relative, "a step that is not logged, µs": 1e3 / NUM_STEPS * timings[_UNLOGGED_CASE].median_ms}
 
 

@@ -120,23 +120,24 @@ def test_all_cases_run_and_the_findings_are_ratios_of_their_medians(monkeypatch)
     cases = make_cases(CPU, TINY, TINIER)
     for case in cases:
         case.run()
-    medians = [4, 5, 2, 1, 6, 3, 10, 20]
+    medians = [4, 5, 2, 1, 6, 3, 10, 20, 4, 5, 2, 6]
     timings = {
         case.name: Timing(median_ms=median, low_ms=0, high_ms=0) for case, median in zip(cases, medians, strict=True)
     }
-    assert list(MONITOR.findings(timings).values()) == [5 / 4, 20 / 10, 1e3 * 2 / NUM_STEPS]
+    assert list(MONITOR.findings(timings).values()) == [5 / 4, (5 - 4) / 4, 20 / 10, (6 - 2) / 2, 1e3 * 2 / NUM_STEPS]
 
 
 def test_benchmark_runs_the_arm(monkeypatch, capsys) -> None:
     assert benchmark.ARMS["monitor"] is MONITOR and MONITOR.uses_device
-    names = [arm._telemetry_case(LARGE), arm._UNLOGGED_CASE, arm._step_case(SMALL), arm._telemetry_case(SMALL)]
+    of_size = (arm._step_case, arm._telemetry_case, arm._own_step_case, arm._logged_own_step_case)
+    names = [arm._UNLOGGED_CASE, *(name(size) for size in (LARGE, SMALL) for name in of_size)]
     devices = []
 
     def make_tiny_cases(device: torch.device) -> list[Case]:
         devices.append(device.type)
-        return [Case(name=name, run=lambda: None) for name in (MONITOR.reference, *names)]
+        return [Case(name=name, run=lambda: None) for name in names]
 
     monkeypatch.setitem(benchmark.ARMS, "monitor", arm.Arm(**{**vars(MONITOR), "make_cases": make_tiny_cases}))
     benchmark.main(["monitor", "--repeats", "2"])
     assert devices == ["cpu"]
-    assert "a logged step's telemetry to a fused AdamW step, 85.1 M" in capsys.readouterr().out
+    assert "a logged step's telemetry / a step of our AdamW as a kernel, 85.1 M" in capsys.readouterr().out
