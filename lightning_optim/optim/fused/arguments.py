@@ -19,8 +19,8 @@ def split_numbers(value: Any, numbers: dict[str, float], name: str = "") -> Hash
         numbers: by a name that is unique in the call.
         name: of the value.
     """
-    if type(value) is float:
-        numbers[name] = value
+    if isinstance(value, float):  # NumPy's too
+        numbers[name] = float(value)
         return _NUMBER
     if isinstance(value, Mapping):
         return tuple((key, split_numbers(item, numbers, f"{name}.{key}")) for key, item in value.items())
@@ -39,7 +39,7 @@ def split_numbers(value: Any, numbers: dict[str, float], name: str = "") -> Hash
 
 def with_numbers(value: Any, numbers: Iterator[Any]) -> Any:
     """The same call with these in place of its floats, in the order of `split_numbers`."""
-    if type(value) is float:
+    if isinstance(value, float):
         return next(numbers)
     if isinstance(value, Mapping):
         return {key: with_numbers(item, numbers) for key, item in value.items()}

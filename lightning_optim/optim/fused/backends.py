@@ -98,7 +98,7 @@ def build_c(program: Program) -> Launch:
         batches = cut.batches() if num_passes > 1 else array("q", [0, num_chunks])
         sums = array("d", bytes(8 * num_reductions * (num_tensors + num_chunks)))
         taken, done = array("q", bytes(8 * num_chunks)), array("q", bytes(8 * num_tensors))
-        kept = torch.empty(num_kept * cut.num_rows, dtype=getattr(torch, program.real))
+        kept = torch.empty(num_kept * cut.num_rows, dtype=getattr(torch, program.real), device="cpu")
         tables = addresses, cut.shapes, cut.chunks, batches, array("d", numbers), sums, taken, done
         num_threads = min(torch.get_num_threads(), num_chunks)
         function(*(table.buffer_info()[0] for table in tables), kept.data_ptr(), num_tensors, num_chunks, num_threads)
@@ -152,6 +152,8 @@ def check_compiler(device: str) -> None:
     if device == "cpu":
         find_compiler()
         cache_folder()
+    elif device != "cuda":
+        raise CompileError(f"there are no kernels for {device}")
     elif find_spec("triton") is None:
         raise CompileError("Triton is not installed. Install triton")
 

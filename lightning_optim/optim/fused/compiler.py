@@ -81,7 +81,11 @@ def cache_folder() -> Path:
 def _find_library(folder: Path, key: str) -> Path | None:
     """The library of this key whose content has the hash that its name gives; others are removed."""
     for path in folder.glob(f"{key}.*.so"):
-        if path.name == _library_name(key, path.read_bytes()):
+        try:
+            content = path.read_bytes()
+        except OSError:  # another process has removed it
+            continue
+        if path.name == _library_name(key, content):
             return path
         _LOG.warning("the compiled kernel %s is damaged: compiling it again", path)
         path.unlink(missing_ok=True)
@@ -113,7 +117,10 @@ def _library_name(key: str, content: bytes) -> str:
 
 @cache
 def _version(compiler: str) -> str:
-    return compiler + subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    try:
+        return compiler + subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError as error:
+        raise CompileError(f"{compiler} does not run: {error}. Install gcc or clang, or set CC") from error
 
 
 @cache

@@ -107,34 +107,37 @@ class FusedExecution:
             ConfigError: there can be no kernel; then nothing has changed.
         """
         params, grads, *buffers = columns = list(tensors.values())
+        owners = owners or params
+        options: dict[str, Any] = {"required": required, "norms": norms}
         if isinstance(params[0], DTensor):
-            return self._run_shards(rule, tensors, required=required, norms=norms, owners=owners)
-        slot = tuple(tensors), id(params[0]), len(params), grads[0].dtype
+            return self._run_shards(rule, tensors, owners=owners, **options)
+        slot = tuple(tensors), id(params[0]), len(params), params[0].dtype, grads[0].dtype
         plan = self._plans.get(slot)
         if plan is None or not plan.holds_for(params, grads, buffers):
             usable = find_usable(columns)
             if len(usable) < len(params):
                 chosen = {name: [column[i] for i in usable] for name, column in tensors.items()}
-                options: dict[str, Any] = {"required": required, "elementwise": elementwise, "norms": norms}
-                skipped = self.run(rule, chosen, **options, owners=[owners[i] for i in usable]) if usable else []
+                options |= {"elementwise": elementwise, "owners": [owners[i] for i in usable]}
+                skipped = self.run(rule, chosen, **options) if usable else []
                 return sorted({*range(len(params))}.difference(usable).union(usable[i] for i in skipped))
             if len(self._plans) == _MAX_PLANS:
                 self._plans.clear()
             plan = self._plans[slot] = Plan(tensors)
         addresses = list(map(Tensor.data_ptr, grads))
         sums = norms.kinds(tensors) if norms else ()
-        skipped = []
+        stepped: list[int] = []
+        # All kernels are there before the first one is launched.
         for table, found in [(t, self.kernels.find(rule, t.kind, sums, required=required)) for t in plan.tables]:
-            if not found or (elementwise and found[0].program.mixes_elements()) or not table.has_rows(found[0]):
-                skipped += table.positions
-                continue
-            kernel, numbers = found
-            reductions = table.launch(kernel, numbers, addresses)
-            if norms:
-                params = [owners[i] for i in table.positions]
-                norms.found.append(KernelSums(tuple(kernel.program.sums), params, reductions[list(kernel.sums)]))
-        increment_version(params)  # for autograd, which refuses what was changed after it was saved
-        return sorted(skipped)
+            if found and table.can_launch(found[0], elementwise=elementwise):
+                kernel, numbers = found
+                reductions = table.launch(kernel, numbers, addresses)
+                stepped += table.positions
+                if norms:
+                    known = [owners[i] for i in table.positions]
+                    norms.found.append(KernelSums(tuple(kernel.program.sums), known, reductions[list(kernel.sums)]))
+        for changed in [params] if owners is params else [params, owners]:
+            increment_version([changed[i] for i in stepped])  # autograd refuses what was changed after it was saved
+        return sorted({*range(len(params))}.difference(stepped)) if len(stepped) < len(params) else []
 
     def _run_shards(self, rule: Rule, tensors: Mapping[str, list[Any]], **options: Any) -> list[int]:
         """Step the shards on this rank, if the tensors of each parameter are sharded alike."""

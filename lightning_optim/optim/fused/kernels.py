@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ Rule = Callable[[Any, Any, Sequence[Any]], None]
 
 BUILDERS = {"cpu": build_c, "cuda": build_triton}
 """By the type of the device."""
-# A rule with more kernels than this has a constant that changes all the time.
+# A rule with more kernels than this for tensors of one kind has a constant that changes all the time.
 _MAX_KERNELS = 32
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +54,7 @@ class Kernels:
 
     def __init__(self) -> None:
         self._found: dict[Hashable, list[Kernel]] = defaultdict(list)
+        self._counts: Counter[Hashable] = Counter()
         self._errors: dict[Hashable, str] = {}
 
     def find(
@@ -73,7 +74,10 @@ class Kernels:
         numbers: dict[str, float] = {}
         key = split_numbers(rule, numbers), kind, sums
         for kernel in self._found[key]:
-            values = kernel.program.evaluate(tuple(numbers.values()))
+            try:
+                values = kernel.program.evaluate(tuple(numbers.values()))
+            except ArithmeticError:  # it has branched before a division by what is 0 now
+                continue
             if all(values[line] == answer for line, answer in kernel.program.guards):
                 return kernel, [values[line] for line in kernel.scalars]
         if key not in self._errors:
@@ -87,8 +91,9 @@ class Kernels:
             raise ConfigError(f"fused: {self._errors[key]}. Type fused: null")
         return None
 
-    def _build(self, rule: Rule, kind: Kind, sums: Sequence[tuple[str, str]], numbers: Mapping[str, float]) -> Kernel:
-        if sum(map(len, self._found.values())) == _MAX_KERNELS:
+    def _build(self, rule: Rule, kind: Kind, sums: tuple[tuple[str, str], ...], numbers: Mapping[str, float]) -> Kernel:
+        self._counts[kind, sums] += 1
+        if self._counts[kind, sums] > _MAX_KERNELS:
             raise TraceError(f"the rule has needed {_MAX_KERNELS} kernels: one of its constants changes all the time")
         program = trace_rule(rule, kind, numbers)
         add_sums(program, sums)

@@ -103,7 +103,7 @@ class Program:
     """Comparisons of numbers that the rule has branched on: the program holds where they have these values."""
     rows: int | str | None = None
     """How tensors are cut into rows: into this many, `"first"`: along the first dimension, None: not at all."""
-    _index: dict[Line, int] = field(default_factory=dict, repr=False)
+    _index: dict[tuple[Line, str], int] = field(default_factory=dict, repr=False)
 
     @property
     def real(self) -> str:
@@ -120,10 +120,11 @@ class Program:
             value: see `Line`.
         """
         line = Line(op, args, max(self.lines[arg].rank for arg in args) if rank is None else rank, value)
-        if line not in self._index:
-            self._index[line] = len(self.lines)
+        key = line, str(value)  # 0.0 and -0.0 are equal
+        if key not in self._index:
+            self._index[key] = len(self.lines)
             self.lines.append(line)
-        return self._index[line]
+        return self._index[key]
 
     def evaluate(self, numbers: Sequence[float]) -> dict[int, Any]:
         """The value of each line of rank `NUMBER`."""

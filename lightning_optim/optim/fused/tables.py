@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from operator import is_
+from itertools import compress
+from operator import attrgetter, is_
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -19,6 +21,7 @@ CHUNK = 16384
 """Elements that a thread takes at a time. Sums are added up by chunks, so in one order for any number of threads."""
 DTYPES = {getattr(torch, name): name for name in ("float32", "float64", "bfloat16", "float16")}
 _PLAIN = frozenset({Tensor, torch.nn.Parameter})
+_shape = attrgetter("shape")
 
 
 def find_usable(columns: Sequence[list[Tensor]]) -> list[int]:
@@ -27,14 +30,31 @@ def find_usable(columns: Sequence[list[Tensor]]) -> list[int]:
     Args:
         columns: the parameters, the gradients, and each buffer.
     """
-    owners = Counter(map(Tensor.data_ptr, columns[0]))
+    overlapping = _find_overlapping(columns[0])
     rows = enumerate(zip(*columns, strict=True))
-    return [i for i, tensors in rows if owners[tensors[0].data_ptr()] == 1 and _have_one_layout(*tensors)]
+    return [i for i, tensors in rows if i not in overlapping and _have_one_layout(*tensors)]
 
 
-def _have_one_layout(param: Tensor, *others: Tensor) -> bool:
-    if param.device.type not in BUILDERS:
+def _find_overlapping(params: Sequence[Tensor]) -> set[int]:
+    """The positions of parameters that share memory; a kernel would step both at the same time."""
+    ends = {}
+    for i, p in enumerate(params):
+        last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
+        ends[i] = p.data_ptr() + (last + 1) * p.element_size()
+    found: set[int] = set()
+    before = None
+    for i in sorted(ends, key=lambda i: params[i].data_ptr()):
+        if before is not None and params[i].data_ptr() < ends[before]:
+            found |= {before, i}
+        if before is None or ends[i] > ends[before]:
+            before = i
+    return found
+
+
+def _have_one_layout(param: Tensor, grad: Tensor, *buffers: Tensor) -> bool:
+    if param.device.type not in BUILDERS or grad.shape != param.shape:
         return False
+    others = grad, *buffers
     for tensor in (param, *others):
         plain = type(tensor) in _PLAIN and tensor.device == param.device and tensor.layout == torch.strided
         if not plain or tensor.is_conj() or tensor.is_neg() or real(tensor).dtype not in DTYPES:
@@ -57,8 +77,11 @@ class Plan:
 
     def __init__(self, tensors: Mapping[str, list[Tensor]]) -> None:
         params, _, *buffers = columns = list(tensors.values())
-        self._stable = [params, *buffers]
-        self._addresses = [list(map(Tensor.data_ptr, column)) for column in self._stable]
+        stable = [params, *buffers]
+        # Not the tensors, which the optimizer may have dropped long since.
+        self._references = [[ref(tensor) for tensor in column] for column in stable]
+        self._addresses = [list(map(Tensor.data_ptr, column)) for column in stable]
+        self._shapes = [list(map(_shape, column)) for column in stable]
         self._is_contiguous = list(map(Tensor.is_contiguous, params))
         self._strides = {i: p.stride() for i, p in enumerate(params) if not self._is_contiguous[i]}
         positions = defaultdict(list)
@@ -70,14 +93,21 @@ class Plan:
         """Whether these are the tensors of the tables, where they were, with gradients of their layout."""
         stable = [params, *buffers]
         return (
-            all(all(map(is_, *pair)) for pair in zip(stable, self._stable, strict=True))
+            all(map(_are, stable, self._references))
             and [list(map(Tensor.data_ptr, column)) for column in stable] == self._addresses
+            and [list(map(_shape, column)) for column in stable] == self._shapes
+            and list(map(_shape, grads)) == self._shapes[0]
             and _PLAIN.issuperset(map(type, grads))
             and list(map(Tensor.is_contiguous, grads)) == self._is_contiguous
             and all(grads[i].stride() == stride for i, stride in self._strides.items())
             and not any(map(Tensor.is_neg, grads))
             and not (grads[0].is_complex() and any(map(Tensor.is_conj, grads)))
         )
+
+
+def _are(tensors: list[Tensor], references: list[ref[Tensor]]) -> bool:
+    """Whether the tensors are those that were referred to."""
+    return all(map(is_, tensors, [reference() for reference in references]))
 
 
 class Table:
@@ -93,19 +123,29 @@ class Table:
     def __init__(self, kind: Kind, positions: list[int], columns: Sequence[list[Tensor]], has_rows: bool) -> None:
         self.kind, self.positions = kind, positions
         self._has_rows = has_rows
-        self._tensors = [[real(column[i]) for i in positions] for column in columns]
-        self._addresses = array("q", [tensor.data_ptr() for column in self._tensors for tensor in column])
+        tensors = [[real(column[i]) for i in positions] for column in columns]
+        self._device = tensors[0][0].device
+        self._addresses = array("q", [tensor.data_ptr() for column in tensors for tensor in column])
+        self._shapes = list(map(_shape, tensors[0]))
+        by_row = [argument.rank == Rank.ROW for argument in kind.arguments]
+        self._row_sizes = [{x.numel() for x in compress(row, by_row)} for row in zip(*tensors, strict=True)]
+        """For each parameter, the sizes of its buffers of one number per row."""
         self._cuts: dict[int | str | None, Cut | None] = {}
 
-    def has_rows(self, kernel: Kernel) -> bool:
-        """Whether the tensors can be cut into the kernel's rows."""
-        return self._get_cut(kernel) is not None
+    def can_launch(self, kernel: Kernel, *, elementwise: bool) -> bool:
+        """Whether a kernel of their kind can step the tensors.
+
+        Args:
+            kernel: which may need rows that they cannot be cut into.
+            elementwise: only if it computes each element by itself.
+        """
+        return not (elementwise and kernel.program.mixes_elements()) and self._get_cut(kernel) is not None
 
     def launch(self, kernel: Kernel, numbers: Sequence[float], gradients: Sequence[int]) -> Tensor:
         """Step the tensors.
 
         Args:
-            kernel: of their kind, with rows that they have.
+            kernel: which can be launched.
             numbers: what it takes.
             gradients: the addresses of all gradients of the bucket.
 
@@ -116,7 +156,7 @@ class Table:
         assert cut is not None
         count = len(self.positions)
         self._addresses[count : 2 * count] = array("q", [gradients[i] for i in self.positions])
-        return kernel.launch(self._addresses, cut, numbers, self._tensors[0][0].device)
+        return kernel.launch(self._addresses, cut, numbers, self._device)
 
     def _get_cut(self, kernel: Kernel) -> Cut | None:
         rows = kernel.program.rows
@@ -127,14 +167,13 @@ class Table:
     def _cut(self, rows: int | str | None) -> Cut | None:
         """The tensors in chunks; None where they have no such rows."""
         cut = Cut()
-        by_row = [argument.rank == Rank.ROW for argument in self.kind.arguments]
-        for tensors in zip(*self._tensors, strict=True):
-            numel = tensors[0].numel()
-            num_rows = len(tensors[0]) if rows == "first" else int(rows or 1)
+        for shape, row_sizes in zip(self._shapes, self._row_sizes, strict=True):
+            numel = shape.numel()
+            num_rows = shape[0] if rows == "first" else int(rows or 1)
             columns, rest = divmod(numel, num_rows)
             if rows is not None and (rest or not self._has_rows):
                 return None
-            if any(tensor.numel() != num_rows for tensor, has_row in zip(tensors, by_row, strict=True) if has_row):
+            if not row_sizes <= {num_rows}:
                 return None
             if rows is None:
                 cut.add(numel, numel, CHUNK)

@@ -93,11 +93,13 @@ class TracedTensor:
     It has those methods of a tensor that rules use. With `_` at its end, a method gives the variable another line.
     """
 
-    __slots__ = ("dtype", "line", "ndim", "program", "view", "writable")
+    __slots__ = ("base", "dtype", "line", "ndim", "program", "view", "writable")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, program: Program, line: int, ndim: int, dtype: torch.dtype, view: str) -> None:
         self.program, self.line, self.ndim, self.dtype, self.view = program, line, ndim, dtype, view
+        self.base: TracedTensor | None = None
+        """What it is a view of."""
         self.writable = True
 
     @property
@@ -212,7 +214,7 @@ class TracedTensor:
     # Other views of the same values.
 
     def clone(self) -> TracedTensor:
-        return TracedTensor(self.program, self.line, self.ndim, self.dtype, self.view)
+        return TracedTensor(self.program, _line_of(self, self.program), self.ndim, self.dtype, self.view)
 
     def to(self, *_: Any) -> TracedTensor:
         return self._see_as(self.view, self.ndim)
@@ -259,11 +261,13 @@ class TracedTensor:
             raise TraceError(f"{name} writes to the gradient, or through a view")
         if result.rank > self.rank or (result.rank > Rank.TENSOR and result.view != self.view):
             raise TraceError(f"{name}: the result has another shape")
-        self.line = result.line if result.rank == self.rank else self._add("copy", result, rank=self.rank).line
+        is_alike = result.rank == self.rank
+        self.line = _line_of(result, self.program) if is_alike else self._add("copy", result, rank=self.rank).line
         return self
 
     def _see_as(self, view: str, ndim: int) -> TracedTensor:
-        alias = TracedTensor(self.program, self.line, ndim, self.dtype, view)
+        alias = TracedTensor(self.program, _line_of(self, self.program), ndim, self.dtype, view)
+        alias.base = self if self.base is None else self.base
         alias.writable = False  # a write to it would be one to this tensor
         return alias
 
@@ -292,6 +296,8 @@ def _is_one(factor: Any) -> bool:
 
 
 def _line_of(operand: Any, program: Program) -> int:
+    if isinstance(operand, TracedTensor) and operand.base is not None and operand.base.line != operand.line:
+        raise TraceError("a rule reads a view of a tensor that it has written to since. Take the view after that")
     if isinstance(operand, TracedTensor | TracedNumber):
         return operand.line
     if isinstance(operand, int | float):
