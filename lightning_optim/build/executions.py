@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..core.errors import ConfigError
 from ..core.param_group_keys import ALGORITHM
 from ..groups.plan import Plan
 from ..optim.base import AdaptiveOptimizer
@@ -19,7 +21,7 @@ from .implementation import constructor_arguments
 
 def plan_executions(plan: Plan) -> Plan:
     """A factory's plan, with the execution of each group on the device where its parameters are now."""
-    executions = []
+    executions: list[str | None] = []
     for group in plan.groups:
         spec = plan.specs[group.algorithm]
         tensors = [plan.tensors[name] for name in group.params]
@@ -27,15 +29,23 @@ def plan_executions(plan: Plan) -> Plan:
         cls, fused, foreach = spec.info.load(own=spec.uses_own_class), values.get("fused"), values.get("foreach")
         if not spec.uses_own_class and spec.info.fused and fused is None and foreach is None:
             fused = can_fuse(cls, tensors)
+        if tensors and not spec.info.is_built_in and issubclass(cls, AdaptiveOptimizer):
+            with suppress(ConfigError):  # which the factory reports
+                optimizer = cls(tensors, **values)
+                executions.append(f"ours, {optimizer.name_execution(optimizer.param_groups[0])}")
+                continue
         executions.append(_name_execution(cls, tensors, fused, foreach))
     return _with_executions(plan, executions)
 
 
 def read_executions(plan: Plan, optimizer: Optimizer) -> Plan:
     """The plan of an optimizer, with the execution of each group."""
-    executions = []
+    executions: list[str | None] = []
     for group in optimizer.param_groups:
         stepped_by = optimizer.children[group[ALGORITHM]] if isinstance(optimizer, Composite) else optimizer
+        if group["params"] and isinstance(stepped_by, AdaptiveOptimizer):
+            executions.append(f"ours, {stepped_by.name_execution(group)}")
+            continue
         flags = group.get("fused"), group.get("foreach")
         executions.append(_name_execution(type(stepped_by), group["params"], *flags))
     return _with_executions(plan, executions)

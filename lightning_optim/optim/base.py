@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial, reduce
 from inspect import getattr_static
 from typing import Any, ClassVar
@@ -220,8 +221,9 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             check_float16(group, params, self.denominator_floor, prefix)
         if group["fused"] and params:
             try:
-                self.trace_group(group, params[0])
-                check_can_compile(params[0].device)
+                for param in {self._kind_of(group, param): param for param in params}.values():
+                    self.trace_group(group, param)
+                    check_can_compile(param.device)
             except ConfigError as error:
                 raise ConfigError(f"{prefix}{error}") from None
         return group
@@ -291,7 +293,7 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         norms: StepNorms | None = None,
     ) -> None:
         """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
-        if self.prefers_kernel(group, bucket.params):
+        if self.prefers_kernel(group, bucket.params[0].device):
             self._fused = self._fused or FusedExecution()
             run = partial(self._fused.run, required=bool(group["fused"]), norms=norms, owners=bucket.owners)
             bucket = bucket.run_fused(run, rule, buffers)
@@ -300,10 +302,10 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         if bucket.params:
             bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
 
-    def prefers_kernel(self, group: ParamGroup, params: Sequence[Tensor]) -> bool:
-        """Whether kernels step these parameters of a group, as far as there are any for them."""
+    def prefers_kernel(self, group: ParamGroup, device: torch.device) -> bool:
+        """Whether kernels step those parameters of a group that are on a device, as far as there are any for them."""
         if group["fused"] is None:
-            return group["foreach"] is None and self._is_traceable() and pays_to_fuse(params)
+            return group["foreach"] is None and self._is_traceable() and pays_to_fuse(group["params"], device)
         return bool(group["fused"])
 
     @classmethod
@@ -314,10 +316,23 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             params: of a group.
             fused, foreach: the group's flags.
         """
-        wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params))
-        if wants_kernel and cls._is_traceable() and can_compile(params[0].device):
-            return f"kernel ({LANGUAGES[params[0].device.type]})"
+        device = params[0].device
+        wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params, device))
+        if wants_kernel and cls._is_traceable() and can_compile(device):
+            return f"kernel ({LANGUAGES[device.type]})"
         return "lists" if cls._is_declared() and (prefers_lists(params[0]) if foreach is None else foreach) else "loop"
+
+    def name_execution(self, group: ParamGroup) -> str:
+        """The execution that a group gets, as `execution_of`; a rule that has no kernel is traced to find out."""
+        flags = {"fused": group["fused"], "foreach": group["foreach"]}
+        name = self.execution_of(group["params"], **flags)
+        if not name.startswith("kernel"):
+            return name
+        try:
+            self.trace_group(group, group["params"][0])
+        except ConfigError:
+            return self.execution_of(group["params"], **flags | {"fused": False})
+        return name
 
     @classmethod
     def _is_traceable(cls) -> bool:
@@ -340,6 +355,12 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             for name, dtype in self.buffer_dtypes(group).items()
         }
         return trace_for(partial(self._run_rule, context, coefficients), param, buffers)
+
+    def _kind_of(self, group: ParamGroup, param: Tensor) -> Hashable:
+        """What parameters must share so that one of them shows whether there is a kernel for all."""
+        shapes = [tuple(shape) for shape in self.shapes(group, real(param)).values()]
+        reduced = tuple([(shape == real(param).shape, math.prod(shape) == 1) for shape in shapes])
+        return param.dtype, param.device, min(param.ndim, 2), reduced
 
     def _init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         modifier_keys = set(state)

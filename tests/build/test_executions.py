@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_optim import OptimizerFactory
+from lightning_optim import OptimizerFactory, optim, register_optimizer
+from lightning_optim.build.executions import read_executions
 from lightning_optim.optim.bucket import Bucket
 from lightning_optim.optim.fused.compiler import CompileError
 from lightning_optim.optim.fused.execution import FusedExecution
+from tests.support.example_rules import DeclaredMomentum
 
 SMALL, LARGE = nn.Linear(10, 10), nn.Linear(1100, 1000)
 EXECUTIONS = {
@@ -48,6 +50,24 @@ def test_the_table_names_the_execution(case, monkeypatch):
     optimizer.step(lambda: torch.tensor(0.0))
     ours = {"ours, loop": {"Bucket"}, "ours, lists": {"Bucket in lists"}, "ours, kernel (C)": {"FusedExecution"}}
     assert taken == ours.get(expected, set())
+
+
+class Untraceable(DeclaredMomentum):
+    """With an operation that a kernel does not have."""
+
+    @staticmethod
+    def update(p, g, m, *, mu, size):
+        return optim.Update(m.mul_(mu).add_(g).cumsum(0), size)
+
+
+def test_a_rule_without_a_kernel_is_not_said_to_have_one():
+    register_optimizer("traceable", DeclaredMomentum)
+    register_optimizer("untraceable", Untraceable)
+    for name, expected in {"traceable": "ours, kernel (C)", "untraceable": "ours, loop"}.items():
+        factory = OptimizerFactory(name)
+        plan = factory.explain(LARGE)
+        for found in (plan, read_executions(plan, factory(LARGE))):
+            assert found.rows()[0]["execution"] == expected
 
 
 def test_without_a_compiler_there_is_no_kernel(monkeypatch):

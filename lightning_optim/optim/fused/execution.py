@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -25,9 +26,9 @@ MIN_ELEMENTS = 1 << 20
 """From this many on a kernel is worth its compilation: fewer are stepped in about a millisecond by the loop as well."""
 
 
-def pays_to_fuse(params: Sequence[Tensor]) -> bool:
-    """Whether a kernel is worth its compilation for these parameters of one device."""
-    return params[0].device.type == "cpu" and sum(map(Tensor.numel, params)) >= MIN_ELEMENTS
+def pays_to_fuse(params: Iterable[Tensor], device: torch.device) -> bool:
+    """Whether kernels on a device are worth their compilation for these parameters."""
+    return device.type == "cpu" and any(total >= MIN_ELEMENTS for total in accumulate(map(Tensor.numel, params)))
 
 
 def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Program:

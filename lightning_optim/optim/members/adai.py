@@ -67,7 +67,7 @@ def compute_mean(optimizer: Adai, groups: Sequence[ParamGroup]) -> Iterator[None
         for bucket in optimizer.buckets(group):
             optimizer.run_on(bucket, partial(_update_v, context, b2), ("exp_avg_sq",), group)
             vs = [real(state["exp_avg_sq"]) for state in bucket.states]
-            by_kernel = optimizer.prefers_kernel(group, bucket.params)
+            by_kernel = optimizer.prefers_kernel(group, vs[0].device)
             sums += [total / (1 - b2**bucket.t) for total in sum_each(vs, by_kernel=by_kernel)]
             count += sum(map(Tensor.numel, vs))
     optimizer._mean = global_sum(sums) / count if sums else 0.0

@@ -98,7 +98,7 @@ def share_d(optimizer: AdaptiveOptimizer, groups: Sequence[ParamGroup]) -> Itera
             state.update(d=latest["d"], d_max=latest["d_max"])
     yield
     if states:
-        by_kernel = optimizer.prefers_kernel(groups[0], [param for _, param in stepping])
+        by_kernel = optimizer.prefers_kernel(groups[0], stepping[0][1].device)
         following = _estimate_d(states, groups[0], by_kernel=by_kernel)
         for state in states:
             state.update(following)

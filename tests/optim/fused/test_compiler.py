@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -80,6 +81,29 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(CompileError, match="Set XDG_CACHE_HOME"):
         cache_folder()
+
+
+def test_a_file_that_another_process_removes_is_compiled_again(folder, monkeypatch):
+    load_again()
+    read_bytes, calls = Path.read_bytes, []
+
+    def read(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    assert load_again() == 42
+
+
+def test_a_compiler_that_does_not_run_is_refused(folder, tmp_path, monkeypatch):
+    script = tmp_path / "compiler"
+    script.write_bytes(b"no program")
+    script.chmod(0o700)
+    monkeypatch.setenv("CC", str(script))
+    with pytest.raises(CompileError, match="does not run"):
+        load_again()
 
 
 def test_a_failing_compiler_is_quoted(folder):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import pytest
 import torch
 
@@ -39,6 +42,20 @@ CASES = {
 
 class Subclass(torch.Tensor):
     pass
+
+
+class DeclaredSign(optim.AdaptiveOptimizer):
+    """A rule without buffers."""
+
+    def __init__(self, params, lr, **options):
+        super().__init__(params, {"lr": lr}, **options)
+
+    def coefficients(self, t, group):
+        return {"lr": group["lr"]}
+
+    @staticmethod
+    def update(p, g, *, lr):
+        return optim.Update(g.sign(), lr)
 
 
 def steps(cls, make_params, grads, **execution):
@@ -83,6 +100,61 @@ def test_parameters_of_one_memory_step_one_after_the_other():
     assert relative_error(fused, loop) <= 1e-7
 
 
+def test_parameters_that_overlap_step_one_after_the_other():
+    size = 1 << 16
+
+    def make():
+        memory = torch.ones(size + 8)
+        return [torch.nn.Parameter(memory[:size]), torch.nn.Parameter(memory[8:]), torch.nn.Parameter(torch.ones(4))]
+
+    torch.manual_seed(0)
+    grads = [[torch.randn(size), torch.randn(size), torch.randn(4)] for _ in range(4)]
+    assert torch.equal(*(steps(optim.Lion, make, grads, fused=fused)[0] for fused in (True, False)))
+
+
+def test_a_parameter_that_shrinks_in_place_keeps_the_rest_of_its_memory():
+    memory = torch.zeros(8)
+    param = torch.nn.Parameter(memory.view(8))
+    optimizer = DeclaredSign([param], lr=1.0, fused=True)
+    for size in (8, 4):
+        param.data = memory[:size]
+        param.grad = torch.ones(size)
+        optimizer.step()
+    assert memory.tolist() == [-2.0] * 4 + [-1.0] * 4
+
+
+def test_tensors_that_nothing_else_holds_are_freed():
+    params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
+    optimizer = optim.AdamW([{"params": [param]} for param in params], fused=True)
+    for param in params:
+        param.grad = torch.ones(3)
+    first_grad = ref(params[0].grad)
+    optimizer.step()
+    params[0].grad = None
+    assert first_grad() is None
+    removed = ref(params[1])
+    optimizer.state.pop(params[1])
+    optimizer.param_groups.pop()
+    del params[1], param
+    gc.collect()
+    assert removed() is None
+
+
+def test_the_default_device_changes_nothing():
+    def make():
+        return [torch.nn.Parameter(torch.ones(40, 30))]
+
+    torch.manual_seed(0)
+    grads = [[torch.randn(40, 30)] for _ in range(2)]
+    expected = steps(optim.LAMB, make, grads, fused=True, centralize_gradients=True)
+    params = make()
+    optimizer = optim.LAMB(params, lr=0.1, fused=True, centralize_gradients=True)
+    with torch.device("meta"):
+        for (params[0].grad,) in grads:
+            optimizer.step()
+    assert torch.equal(*params, *expected)
+
+
 def test_tensors_that_move_are_found_again():
     """`.data`, a loaded state and new gradients put a tensor elsewhere."""
     torch.manual_seed(0)
@@ -111,5 +183,14 @@ def test_a_step_after_the_forward_pass_is_seen_by_autograd():
     loss = (weight * weight).sum()
     weight.grad = torch.ones(3)
     optim.AdamW([weight], fused=True).step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_the_rounding_of_masters_is_seen_by_autograd():
+    weight = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    loss = (weight * weight).sum()
+    weight.grad = torch.ones_like(weight)
+    optim.AdamW([weight], fused=True, master_weights=True).step()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,6 +103,7 @@ REFUSED = {
     "a shape that grows": (lambda p, g, m, k: m.sum().add_(g), "another shape"),
     "augmented assignment": (lambda p, g, m, k: operator.iadd(m, g), "methods that end in _"),
     "another error": (lambda p, g, m, k: k.is_integer(), "stand-ins: .*is_integer"),
+    "a view of what was": (lambda p, g, m, k: (m.view_as(p), m.add_(g))[0].add(g), "written to since"),
     "math of numbers": (lambda p, g, m, k: m.mul_(__import__("math").sqrt(k)), "real number"),
 }
 
@@ -111,6 +113,11 @@ def test_what_has_no_line_is_refused(case):
     update, message = REFUSED[case]
     with pytest.raises(TypeError, match=message):
         program_of(update, k=0.5)
+
+
+def test_zeros_of_either_sign_are_two_constants():
+    program = program_of(lambda p, g, m, k: p.copy_(g.maximum(-0.0) + m.maximum(0.0)), k=0.5)
+    assert sorted(str(line.value) for line in program.lines if line.op == "constant") == ["-0.0", "0.0"]
 
 
 class WithUpdate(DeclaredMomentum):
@@ -156,6 +163,14 @@ def test_numbers_that_change_take_no_new_kernel(built):
     assert len(built) == 2
 
 
+def test_numpys_floats_are_numbers_too(built):
+    optimizer = optim.Lion([torch.nn.Parameter(torch.ones(3))], fused=True)
+    for beta in (0.9, 0.91, 0.92):
+        optimizer.param_groups[0]["betas"] = (np.float64(beta), 0.99)
+        step(optimizer)
+    assert len(built) == 1
+
+
 def test_a_schedule_groups_that_join_and_gradients_that_come_and_go_take_no_new_kernel(built):
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(4)]
     optimizer = optim.AdamW(params[:3], lr=0.1, fused=True)
@@ -182,6 +197,24 @@ def test_a_comparison_of_numbers_decides_which_kernel_a_step_takes(built):
         runs.append(param)
     assert torch.equal(*runs)
     assert len(built) == 2
+
+
+def test_a_division_that_was_decided_against_is_not_computed(built):
+    class Divides(WithUpdate):
+        k = 1.0
+
+        def coefficients(self, t, group):
+            return {**super().coefficients(t, group), "k": self.k}
+
+        @staticmethod
+        def update(p, g, m, *, mu, size, k, flag):
+            return optim.Update(g * (1 / k) if k != 0 else g, size)
+
+    optimizer = Divides([torch.nn.Parameter(torch.zeros(3))], lr=1.0, fused=True)
+    for optimizer.k in (4.0, 0.0, 2.0):
+        step(optimizer)
+    assert len(built) == 2
+    assert torch.equal(optimizer.param_groups[0]["params"][0], torch.full((3,), -0.25 - 1 - 0.5))
 
 
 def test_a_power_that_is_a_root_now_is_computed_as_one(built):
@@ -216,6 +249,17 @@ def test_a_constant_that_changes_all_the_time_is_refused(monkeypatch):
         step(optimizer)
 
 
+def test_parameters_of_several_kinds_have_kernels_of_their_own(monkeypatch):
+    monkeypatch.setattr(kernels, "_MAX_KERNELS", 2)
+    dtypes = (torch.float32, torch.float64, torch.bfloat16)
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in dtypes]
+    optimizer = optim.AdamW(params, lr=0.5, fused=True)
+    for param in params:
+        param.grad = torch.ones_like(param)
+    optimizer.step()
+    assert all(param[0] < 1 for param in params)
+
+
 class NotStatic(DeclaredMomentum):
     def update(self, p, g, m, *, mu, size):
         return optim.Update(m.mul_(mu).add_(g), size)
@@ -242,6 +286,12 @@ def test_fused_is_refused_when_the_optimizer_is_built(cls, message):
         cls([torch.nn.Parameter(torch.ones(3))], fused=True)
 
 
+def test_each_kind_of_parameter_must_have_a_kernel():
+    params = [torch.nn.Parameter(torch.ones(4, 4)), torch.nn.Parameter(torch.ones(4, 1))]
+    with pytest.raises(ConfigError, match=r"param_groups\[0\]\.fused"):
+        optim.AdamMini(params, num_blocks=None, fused=True)
+
+
 def test_a_refused_group_is_not_added():
     optimizer = Untraceable([torch.nn.Parameter(torch.ones(3))])
     with pytest.raises(ConfigError, match="cumsum"):
@@ -260,6 +310,16 @@ def test_null_takes_the_loop_where_there_can_be_no_kernel():
         param.grad = torch.ones_like(param)
         optimizer.step()
         assert optimizer.state[param]["momentum_buffer"][0] == 1.0
+
+
+def test_null_decides_for_a_group_as_a_whole(built):
+    params = [torch.nn.Parameter(torch.ones(1 << 19)) for _ in range(2)]
+    optimizer = optim.AdamW(params)
+    for param in params:  # so that their steps are not in one bucket
+        param.grad = torch.ones_like(param)
+        optimizer.step()
+    assert len(built) == 1
+    assert optimizer._fused is not None
 
 
 def test_null_takes_kernels_only_for_many_elements(built):
