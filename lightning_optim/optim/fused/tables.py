@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..real_view import real
-from .backends import Cut
+from .cut import Cut
 from .kernels import BUILDERS, Kernel, Kind
 from .program import Argument, Rank
 

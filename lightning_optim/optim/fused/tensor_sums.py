@@ -9,8 +9,8 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
-from .backends import Cut
 from .compiler import CompileError
+from .cut import Cut
 from .kernels import Kernel, build_kernel
 from .program import BLOCK_SUMS, Argument, Program, Rank
 from .tables import CHUNK, DTYPES

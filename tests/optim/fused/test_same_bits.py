@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_optim import optimizer_info
-from lightning_optim.optim.fused import backends, tables
+from lightning_optim.optim.fused import cut, tables
 from tests.support.cases import every
 from tests.support.fused_runs import train
 from tests.support.optimizer_runs import MEMBERS
@@ -54,7 +54,7 @@ def test_for_any_size_of_chunks(name, monkeypatch):
 
 def test_for_any_order_of_passes(monkeypatch):
     def run(num_elements):
-        monkeypatch.setattr(backends, "_CACHED", num_elements)
+        monkeypatch.setattr(cut, "_BATCH", num_elements)
         return train("adamp", 6, fused=True, shapes=SHAPES)
 
     assert_same_bits([run(num_elements) for num_elements in (1, 1000, 1 << 18)])
