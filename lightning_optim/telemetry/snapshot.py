@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from itertools import count, islice
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .inventory import Contents, Inventory, SignalBatch
+from .inventory import Contents, Inventory, SignalBatch, SignalParameters
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
-from .reductions import Reduce, Reductions
+from .reductions import KnownSums, Reduce, Reductions
 from .state_leaves import is_float_tensor
-from .step_sums import StepSums
+from .step_sums import FoundSums, StepSums
 from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
 
 
@@ -58,6 +58,8 @@ class Snapshot:
         self._params_before: dict[Tensor, Tensor] = {}
         self._momentum_before: dict[Tensor, Tensor] = {}
         self._sums: StepSums | None = None
+        self._found: FoundSums | None = None
+        """Only after the step: in the course of it, nothing is known."""
         self._is_clipped = False
 
     @torch.no_grad()
@@ -81,6 +83,9 @@ class Snapshot:
     @torch.no_grad()
     def after_step(self) -> None:
         """Measure everything else, and start to copy the numbers to the host."""
+        if self._sums:
+            self._found = self._sums.found()
+            self._params_before |= self._found.before
         contents = self._inventory.contents()
         self.unmeasured = contents.unmeasured
         self._measure_settings(contents)
@@ -101,7 +106,7 @@ class Snapshot:
             self.histograms = [
                 signal._replace(tensors=[_to_host(tensor) for tensor in signal.tensors]) for signal in signals
             ]
-        self._params_before, self._momentum_before, self._sums = {}, {}, None
+        self._params_before, self._momentum_before, self._sums, self._found = {}, {}, None, None
 
     @property
     def is_ready(self) -> bool:
@@ -121,11 +126,16 @@ class Snapshot:
         return [p for group in self._optimizer.param_groups for p in group["params"] if is_float_tensor(p)]
 
     def _measure(self, batch: SignalBatch, *kinds: Reduce) -> None:
+        self._add(batch, *kinds, known=self._find(batch.parameters))
+
+    def _find(self, parameters: SignalParameters) -> list[KnownSums]:
+        return self._found.find(parameters) if self._found else []
+
+    def _add(self, batch: SignalBatch, *kinds: Reduce, known: Sequence[KnownSums]) -> None:
         for kind in kinds:
             for (signal, group, names, _), sizes in zip(batch.signals, batch.sizes, strict=True):
                 name = signal.replace("norm/", "rms/") if kind is Reduce.NON_NEGATIVE_SUM else signal
                 self._measured.append(SignalNumbers(name, group, names, sizes, []))
-        known = self._sums.find(batch) if self._sums else []
         self._reductions.add(batch.tensors, *kinds, known=known)
 
     def _measure_gradients(self, signal: str) -> list[SignalTensors]:
@@ -151,13 +161,17 @@ class Snapshot:
     def _measure_updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:
         if not self._update:
             return []
-        before = {**self._params_before, **(self._sums.before if self._sums else {})}
-        summed = self._sums.updated if self._sums else ()
+        before, indices = self._params_before, count()
+        known = self._find(tuple([("norm/update", tuple(signal.parameters)) for signal in params]))
+        # Of these very sums, so that nothing reads what is in the place of an update.
+        summed = {index for sums in known for index in sums.indices.tolist()}
         updates = [
-            SignalTensors("norm/update", group, names, [_update_of(p, before, p in summed) for p in tensors])
+            SignalTensors(
+                "norm/update", group, names, [_update_of(p, before, next(indices) in summed) for p in tensors]
+            )
             for _, group, names, tensors in params
         ]
-        self._measure(SignalBatch(updates), Reduce.SQUARES)
+        self._add(SignalBatch(updates), Reduce.SQUARES, known=known)
         return updates
 
     def _measure_cosine(self, params: Sequence[SignalTensors]) -> None:
@@ -177,9 +191,9 @@ class Snapshot:
 
 def _update_of(param: Tensor, before: Mapping[Tensor, Tensor], is_summed: bool) -> Tensor:
     """What a step has added to a parameter; if its sum is known, the parameter in its place, which is not read."""
-    if param in before:
-        return before[param].neg_().add_(param)
-    return param.detach() if is_summed else torch.zeros_like(param)
+    if is_summed:
+        return param.detach()
+    return before[param].neg_().add_(param) if param in before else torch.zeros_like(param)
 
 
 def _product(grad: Tensor, momentum: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import count, takewhile
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 
 from ..optim.base import AdaptiveOptimizer
 from ..optim.composite import Composite
-from ..optim.fused.step_norms import SQUARES, UPDATE, StepNorms
+from ..optim.fused.step_norms import SQUARES, UPDATE, KernelSums, StepNorms
 from ..optim.state_keys import MASTER
-from .inventory import SignalBatch, SignalParameters
+from .inventory import SignalParameters
 from .reading import SECOND_MOMENTS, buffer_signal
 from .reductions import KnownSums, Reduce
 from .tensor_batch import Indices
@@ -51,37 +51,35 @@ class StepSums:
         if isinstance(optimizer, (AdaptiveOptimizer, Composite)):
             self.covered = set(optimizer.measure_step(self._norms))
 
-    @property
-    def before(self) -> dict[Tensor, Tensor]:
+    def found(self) -> FoundSums:
+        """What is known after the step."""
+        return FoundSums(self._norms, self._names)
+
+
+class FoundSums:
+    """What is known of a step that has been taken.
+
+    Args:
+        norms: from the optimizer, after the step.
+        names: of its parameters, by their `id`.
+    """
+
+    def __init__(self, norms: StepNorms, names: Mapping[int, str]) -> None:
+        self.before = norms.before
         """Copies of covered parameters from before the step."""
-        return self._norms.before
+        self._rows = [row for sums in norms.found for row in _rows(sums, names)]
 
-    @property
-    def updated(self) -> set[Tensor]:
-        """The parameters whose update is summed."""
-        return {p for found in self._norms.found if (SQUARES, UPDATE) in found.kinds for p in found.params}
+    def find(self, parameters: SignalParameters) -> list[KnownSums]:
+        """What is known of the tensors of a batch: gradients, parameters, buffers, or updates.
 
-    def find(self, batch: SignalBatch) -> list[KnownSums]:
-        """What is known of the tensors of a batch: gradients, parameters, buffers, or updates, after the step."""
-        rows = self._rows
-        keys = tuple([(row.signal, row.kind, row.names, row.values.device) for row in rows])
+        Args:
+            parameters: of the batch, by signal.
+        """
+        keys = tuple([(row.signal, row.kind, row.names, row.values.device) for row in self._rows])
         return [
-            KnownSums(place.kind, place.indices, torch.cat([place.select(rows[i].values, i) for i in place.rows]))
-            for place in _find_places(keys, batch.parameters)
+            KnownSums(place.kind, place.indices, torch.cat([place.select(self._rows[i].values, i) for i in place.rows]))
+            for place in _find_places(keys, parameters)
         ]
-
-    @cached_property
-    def _rows(self) -> list[_Row]:
-        """What the kernels have added up, by signal."""
-        rows = []
-        for found in self._norms.found:
-            names = tuple([self._names[id(param)] for param in found.params])
-            has_master = (SQUARES, "rounded") in found.kinds
-            for (kind, of), values in zip(found.kinds, found.values, strict=True):
-                signal = _signal(of, has_master)
-                reduce = Reduce.SQUARES if kind == SQUARES else Reduce.NON_NEGATIVE_SUM
-                rows.append(_Row(signal, reduce, names, values))
-        return rows
 
 
 class _Row(NamedTuple):
@@ -92,6 +90,16 @@ class _Row(NamedTuple):
     names: tuple[str, ...]
     """Of the parameters."""
     values: Tensor
+
+
+def _rows(sums: KernelSums, names: Mapping[int, str]) -> list[_Row]:
+    """What a kernel has added up, by signal."""
+    params = tuple([names[id(param)] for param in sums.params])
+    has_master = (SQUARES, "rounded") in sums.kinds
+    return [
+        _Row(_signal(of, has_master), Reduce.SQUARES if kind == SQUARES else Reduce.NON_NEGATIVE_SUM, params, values)
+        for (kind, of), values in zip(sums.kinds, sums.values, strict=True)
+    ]
 
 
 def _signal(of: str, has_master: bool) -> str:

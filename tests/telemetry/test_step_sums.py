@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_optim import OptimizerFactory
+from lightning_optim import OptimizerFactory, OptimizerMonitor, configure_optimizers
 from lightning_optim.callbacks.step_recorder import StepRecorder
 from lightning_optim.groups.plan import Plan
 from lightning_optim.optim.base import AdaptiveOptimizer
@@ -19,6 +19,8 @@ from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.reductions import Reductions
 from lightning_optim.telemetry.snapshot import Snapshot
 from tests.support.cases import every
+from tests.support.tensorboard_events import Curves, fit_with_events
+from tests.support.training import BATCHES, Net
 
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {"name": "adamw", "fused": True},
@@ -83,8 +85,9 @@ def test_they_are_what_reading_the_tensors_gives(case, monkeypatch):
         assert step == pytest.approx(expected, rel=tolerance, nan_ok=True)
 
 
-def test_nothing_is_read_again(monkeypatch):
-    module, optimizer = build("adamw")
+@pytest.fixture
+def sizes_read(monkeypatch) -> list[int]:
+    """How many elements each call of `Reductions.add` reads."""
     sizes = []
     add = Reductions.add
 
@@ -94,6 +97,11 @@ def test_nothing_is_read_again(monkeypatch):
         add(self, tensors, *kinds, known=known)
 
     monkeypatch.setattr(Reductions, "add", counting)
+    return sizes
+
+
+def test_nothing_is_read_again(sizes_read):
+    module, optimizer = build("adamw")
     inventory = Inventory(optimizer, Plan.from_optimizer(optimizer, module))
     for param in module.parameters():
         param.grad = torch.randn_like(param)
@@ -101,7 +109,7 @@ def test_nothing_is_read_again(monkeypatch):
     snapshot.before_step()
     optimizer.step()
     snapshot.after_step()
-    assert sizes == [0] * len(sizes) != []
+    assert sizes_read == [0] * len(sizes_read) != []
 
 
 @pytest.mark.parametrize("is_registered_first", [True, False])
@@ -125,3 +133,22 @@ def test_what_a_hook_changes_after_the_step_is_seen(is_registered_first):
     optimizer.step()
     values = recorder.read_values(recorder.pop_finished())
     assert (values["optim_param/norm/param/net.0.weight"] == 0) == is_registered_first
+
+
+def test_clipping_within_the_step_leaves_the_sums_right(tmp_path, sizes_read):
+    """Lightning computes and clips the gradients in the closure, after the optimizer was asked for its sums."""
+
+    def curves(fused: bool) -> Curves:
+        torch.manual_seed(0)
+        # The gradient of the bias before BatchNorm is rounding errors, which a small eps would blow up.
+        factory = OptimizerFactory("adamw", lr=0.01, eps=1e-3, implementation="own", fused=fused)
+        module = Net(lambda module: configure_optimizers(module, factory))
+        monitor = OptimizerMonitor(update_norm=True)
+        return fit_with_events(tmp_path / str(fused), module, monitor, epochs=1, gradient_clip_val=0.01)
+
+    found = curves(fused=True)
+    assert sorted(set(sizes_read)) == [0, sum(param.numel() for param in Net(None).parameters())]
+    assert sizes_read[0] and sum(map(bool, sizes_read)) == BATCHES, "only the unclipped gradients are read"
+    for tag, points in curves(fused=False).items():
+        if "/norm/" in tag:
+            assert [v for _, v in found[tag]] == pytest.approx([v for _, v in points], rel=1e-6), tag
