@@ -23,12 +23,11 @@ _MAX_ROW_LENGTH = 1 << 15
 _PLAIN_TYPES = (Tensor, nn.Parameter)
 
 Indices = NDArray[np.int64]
-_TensorKind = tuple[int, torch.dtype, torch.Size]
-"""Device number (-1 for the CPU), dtype and shape."""
+_TensorKind = tuple[type[Tensor], torch.device, torch.dtype, torch.Size]
 
 
 class Partition(NamedTuple):
-    """The tensors of one device and dtype."""
+    """The tensors of one device and dtype; plain ones, or of classes with their own operations."""
 
     dtype: torch.dtype
     compiled: list[Tensor]
@@ -76,8 +75,7 @@ class TensorBatch:
     @cached_property
     def partitions(self) -> list[Partition]:
         """The tensors, or their shards on this rank, in partitions."""
-        # Reading a device's number takes a fifth of the time of reading the device.
-        kinds = tuple([(tensor.get_device(), tensor.dtype, tensor.shape) for tensor in self._local])
+        kinds = tuple([(type(tensor), tensor.device, tensor.dtype, tensor.shape) for tensor in self._local])
         return [layout.partition(self._local, self.num_shards) for layout in _layouts(kinds)]
 
     def without(self, indices: Iterable[Indices]) -> tuple[TensorBatch, Indices]:
@@ -114,15 +112,18 @@ class _Layout(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _layouts(kinds: tuple[_TensorKind, ...]) -> list[_Layout]:
-    """The layout for each device and dtype. Cached: gradients are new tensors at each step, but of the same kinds."""
-    return [
-        _layout(dtype, {index: kind[2] for index, kind in enumerate(kinds) if kind[:2] == (device, dtype)}, device < 0)
-        for device, dtype in dict.fromkeys(kind[:2] for kind in kinds)
-    ]
+    """The layout of each partition. Cached: gradients are new tensors at each step, but of the same kinds."""
+    shapes: dict[tuple[bool, torch.device, torch.dtype], dict[int, torch.Size]] = {}
+    for index, (cls, device, dtype, shape) in enumerate(kinds):
+        shapes.setdefault((cls in _PLAIN_TYPES, device, dtype), {})[index] = shape
+    return [_layout(*key, shapes_by_index) for key, shapes_by_index in shapes.items()]
 
 
-def _layout(dtype: torch.dtype, shapes: Mapping[int, torch.Size], on_cpu: bool) -> _Layout:
-    if on_cpu and sum(shape.numel() for shape in shapes.values()) >= MIN_ELEMENTS and can_add_up(dtype):
+def _layout(is_plain: bool, device: torch.device, dtype: torch.dtype, shapes: Mapping[int, torch.Size]) -> _Layout:
+    on_cpu = device.type == "cpu"
+    # Only a plain tensor has memory that a kernel can read: a wrapper of other tensors has none.
+    pays_to_compile = is_plain and on_cpu and sum(shape.numel() for shape in shapes.values()) >= MIN_ELEMENTS
+    if pays_to_compile and can_add_up(dtype):
         return _Layout(dtype, list(shapes), [], [], [], np.array(list(shapes)))
     listed: list[int] = []
     large: list[int] = []

@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from torch.testing._internal.two_tensor import TwoTensor
 
 from lightning_optim.telemetry import reductions, tensor_batch
 from lightning_optim.telemetry.reductions import Reduce, Reductions
+from lightning_optim.telemetry.tensor_batch import TensorBatch
 from tests.support.dispatched_ops import OpCounter
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.complex64]
@@ -86,6 +88,24 @@ def test_a_large_tensor_may_have_any_memory_layout(tensor) -> None:
     expected = [float(tensor.double().square().sum()), float(tensor.double().abs().sum())]
     found = reduce([tensor], Reduce.SQUARES) + reduce([tensor.abs()], Reduce.NON_NEGATIVE_SUM)
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [8, 1 << 20])
+def test_a_negative_view_counts_with_its_sign(size) -> None:
+    tensor = random_tensor(size)
+    assert reduce([torch._neg_view(tensor), tensor], Reduce.SUM) == pytest.approx(
+        [-float(tensor.double().sum()), float(tensor.double().sum())], rel=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    "build", [lambda x: TwoTensor(x, x), lambda x: x.to("meta")], ids=["two tensors in a wrapper", "meta"]
+)
+def test_no_compiled_kernel_reads_a_tensor_without_memory_of_its_own(build) -> None:
+    """Its address is 0. A plain tensor in the same batch is read by a kernel."""
+    plain = random_tensor(1 << 20)
+    compiled = [part.compiled for part in TensorBatch([build(plain), plain, plain]).partitions]
+    assert [len(tensors) for tensors in compiled] == [0, 2]
 
 
 def test_results_come_in_the_order_in_which_tensors_were_added() -> None:

@@ -25,12 +25,12 @@ def add_up(tensors: Sequence[Tensor], *, absolute: bool = False) -> tuple[Tensor
     """The sums of the values and of the squares of each tensor, `(tensors,)` in float64.
 
     Args:
-        tensors: on the CPU, of one dtype for which there is a kernel.
+        tensors: plain ones on the CPU, of one dtype for which there is a kernel.
         absolute: of absolute values instead.
     """
     kernel = _find_kernel(DTYPES[tensors[0].dtype], absolute)
     assert kernel is not None
-    dense = [tensor if _is_dense(tensor) else tensor.contiguous() for tensor in tensors]
+    dense = [tensor if _is_dense(tensor) else tensor.resolve_neg().contiguous() for tensor in tensors]
     addresses = array("q", map(Tensor.data_ptr, dense))
     values, squares = kernel.launch(addresses, _cut(tuple(map(Tensor.numel, dense))), (), torch.device("cpu"))
     return values, squares
