@@ -16,6 +16,7 @@ from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
 from ..catalog.modifiers import find_evaluations_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
+from ..core.origin import is_ours
 from ..core.param_names import joining
 from .bucket import Bucket, build_buckets, prefers_lists, scalar
 from .checks import (
@@ -169,9 +170,11 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 
         Returns:
             The parameters that `norms` knows everything about after the step: it has their sums or, where they were
-            asked for, copies from before the step; what it has of neither has not changed.
+            asked for, copies from before the step; what it has of neither has not changed. None where code of a user
+            runs around the kernels: it may change what they have summed.
         """
-        if self.evaluations > 1:
+        around = (self.step, self.step_groups, self.step_scope)
+        if self.evaluations > 1 or not all(is_ours(method) for method in around):
             return ()
         self._norms = norms
         return [param for group in self.param_groups for param in group["params"]]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..core.origin import is_ours
 from ..optim.base import AdaptiveOptimizer
 from ..optim.composite import Composite
 from ..optim.fused.step_norms import SQUARES, UPDATE, KernelSums, StepNorms
@@ -21,8 +22,6 @@ from .reading import SECOND_MOMENTS, buffer_signal
 from .reductions import KnownSums, Reduce
 from .tensor_batch import Indices
 
-_PACKAGE = __name__.partition(".")[0]
-
 
 def sees_what_step_left(optimizer: Optimizer, hook: Callable[..., Any]) -> bool:
     """Whether one of an optimizer's step hooks runs before any other that might change a tensor after the step.
@@ -30,7 +29,7 @@ def sees_what_step_left(optimizer: Optimizer, hook: Callable[..., Any]) -> bool:
     Hooks of this package change none.
     """
     earlier = takewhile(lambda other: other != hook, optimizer._optimizer_step_post_hooks.values())
-    return all(str(getattr(other, "__module__", "")).startswith(_PACKAGE) for other in earlier)
+    return all(map(is_ours, earlier))
 
 
 class StepSums:

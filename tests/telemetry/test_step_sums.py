@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,11 +11,12 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_optim import OptimizerFactory, OptimizerMonitor, configure_optimizers
+from lightning_optim import OptimizerFactory, OptimizerMonitor, configure_optimizers, optim
 from lightning_optim.callbacks.step_recorder import StepRecorder
 from lightning_optim.groups.plan import Plan
 from lightning_optim.optim.base import AdaptiveOptimizer
 from lightning_optim.optim.composite import Composite
+from lightning_optim.optim.fused.step_norms import StepNorms
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.reductions import Reductions
 from lightning_optim.telemetry.snapshot import Snapshot
@@ -112,14 +114,16 @@ def test_nothing_is_read_again(sizes_read):
     assert sizes_read == [0] * len(sizes_read) != []
 
 
+@pytest.mark.parametrize("module_of_hook", [__name__, "lightning_optim_extras.hooks"])
 @pytest.mark.parametrize("is_registered_first", [True, False])
-def test_what_a_hook_changes_after_the_step_is_seen(is_registered_first):
+def test_what_a_hook_changes_after_the_step_is_seen(is_registered_first, module_of_hook):
     """A hook that runs before the monitor's may change a parameter: then the kernel's sums do not hold."""
     module, optimizer = build("adamw")
     lightning_module = LightningModule()
     lightning_module.net = module
     trainer = SimpleNamespace(loggers=[], gradient_clip_val=None, fit_loop=FIT_LOOP, is_global_zero=True)
     clears = lambda *_: module[0].weight.data.zero_()  # noqa: E731
+    clears.__module__ = module_of_hook
     if is_registered_first:
         optimizer.register_step_post_hook(clears)
     recorder = StepRecorder(
@@ -133,6 +137,63 @@ def test_what_a_hook_changes_after_the_step_is_seen(is_registered_first):
     optimizer.step()
     values = recorder.read_values(recorder.pop_finished())
     assert (values["optim_param/norm/param/net.0.weight"] == 0) == is_registered_first
+
+
+def clamp(optimizer: torch.optim.Optimizer) -> None:
+    with torch.no_grad():
+        for param in optimizer.param_groups[0]["params"]:
+            param.clamp_(-0.01, 0.01)
+
+
+class ClampInStep(optim.AdaBelief):
+    def step(self, closure=None):
+        loss = super().step(closure)
+        clamp(self)
+        return loss
+
+
+class ClampInStepGroups(optim.AdaBelief):
+    def step_groups(self):
+        super().step_groups()
+        clamp(self)
+
+
+class ClampInStepScope(optim.AdaBelief):
+    @contextmanager
+    def step_scope(self, groups):
+        yield
+        clamp(self)
+
+
+class OnlyARule(optim.AdaBelief):
+    def coefficients(self, t, group):
+        return super().coefficients(t + 1, group)
+
+
+@pytest.mark.parametrize("cls", [ClampInStep, ClampInStepGroups, ClampInStepScope])
+def test_what_a_subclass_changes_after_the_kernel_is_seen(cls):
+    module = nn.Linear(64, 64)
+    optimizer = cls(module.parameters(), lr=0.01, fused=True)
+    before = [param.detach().clone() for param in module.parameters()]
+    for param in module.parameters():
+        param.grad = torch.ones_like(param)
+    snapshot = Snapshot(Inventory(optimizer, Plan.from_optimizer(optimizer, module)), 0, update=True)
+    snapshot.before_step()
+    optimizer.step()
+    snapshot.after_step()
+    values = snapshot.read().values
+    changes = [param - old for param, old in zip(module.parameters(), before, strict=True)]
+    for signal, tensors in (("norm/param", module.parameters()), ("norm/update", changes)):
+        exact = sum(float(tensor.detach().double().square().sum()) for tensor in tensors) ** 0.5
+        assert values[signal, "all"] == pytest.approx(exact, rel=1e-5), signal  # what `Reductions` promises
+
+
+@pytest.mark.parametrize("cls", [optim.AdaBelief, OnlyARule, optim.Adai, optim.Prodigy, optim.SophiaG])
+def test_what_only_this_package_does_around_a_kernel_leaves_its_sums_known(cls):
+    params = [nn.Parameter(torch.ones(3))]
+    optimizer = cls(params)
+    torch.optim.lr_scheduler.ConstantLR(optimizer)  # which puts a function of its own around `step`
+    assert optimizer.measure_step(StepNorms(update=True, summed_buffers=())) == params
 
 
 def test_clipping_within_the_step_leaves_the_sums_right(tmp_path, sizes_read):
