@@ -129,6 +129,12 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             ConfigError: a gradient is sparse, the decay cannot be applied at this lr, or the rule takes several
                 gradients and the closure computes none; then nothing has changed.
         """
+        try:
+            return self._evaluate_and_step(closure)
+        finally:
+            self._norms = None  # also after an error: what was asked for was this step
+
+    def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
         if closure is None:
             self.step_groups()
             return None
@@ -155,12 +161,9 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             work.append((with_numbers, StepContext.from_group(with_numbers, _common_dtype(self.buffer_dtypes(group)))))
         if self._skip_if_nonfinite([group for group, _ in work if skips_nonfinite(group)]):
             work = [(group, context) for group, context in work if not skips_nonfinite(group)]
-        try:
-            with self.step_scope([group for group, _ in work]):
-                for group, context in work:
-                    self._step_group(group, context)
-        finally:
-            self._norms = None
+        with self.step_scope([group for group, _ in work]):
+            for group, context in work:
+                self._step_group(group, context)
 
     def measure_step(self, norms: StepNorms) -> Iterable[Tensor]:
         """Have the next step add up sums where a kernel takes it.

@@ -78,6 +78,14 @@ class Composite(Optimizer):
         Returns:
             What the closure returned.
         """
+        try:
+            return self._evaluate_and_step(closure)
+        finally:
+            for child in self.children.values():
+                if isinstance(child, AdaptiveOptimizer):
+                    child._norms = None  # also of a child that was not stepped: what was asked for was this step
+
+    def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():

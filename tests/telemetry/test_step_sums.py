@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from lightning_optim import OptimizerFactory, OptimizerMonitor, configure_optimizers, optim
+from lightning_optim import ConfigError, OptimizerFactory, OptimizerMonitor, configure_optimizers, optim
 from lightning_optim.callbacks.step_recorder import StepRecorder
 from lightning_optim.groups.plan import Plan
 from lightning_optim.optim.base import AdaptiveOptimizer
@@ -194,6 +194,37 @@ def test_what_only_this_package_does_around_a_kernel_leaves_its_sums_known(cls):
     optimizer = cls(params)
     torch.optim.lr_scheduler.ConstantLR(optimizer)  # which puts a function of its own around `step`
     assert optimizer.measure_step(StepNorms(update=True, summed_buffers=())) == params
+
+
+def fail_in_closure(optimizer: torch.optim.Optimizer) -> None:
+    def closure() -> None:
+        raise RuntimeError("in the closure")
+
+    with pytest.raises(RuntimeError, match="in the closure"):
+        optimizer.step(closure)
+
+
+def fail_at_a_sparse_gradient(optimizer: torch.optim.Optimizer) -> None:
+    param = optimizer.param_groups[0]["params"][0]
+    param.grad = torch.zeros_like(param).to_sparse()
+    with pytest.raises(ConfigError, match="sparse"):
+        optimizer.step()
+
+
+def step_without_the_groups_of_a_child(optimizer: torch.optim.Optimizer) -> None:
+    del optimizer.param_groups[1:]
+    optimizer.step()
+
+
+@pytest.mark.parametrize("case", ["adamw", "several algorithms"])
+@pytest.mark.parametrize("step", [fail_in_closure, fail_at_a_sparse_gradient, step_without_the_groups_of_a_child])
+def test_after_any_step_no_sums_are_asked_for(case, step):
+    _, optimizer = build(case)
+    optimizer.measure_step(StepNorms(update=True, summed_buffers=()))
+    asked = list(optimizer.children.values()) if case == "several algorithms" else [optimizer]
+    assert all(one._norms for one in asked)
+    step(optimizer)
+    assert not any(one._norms for one in asked)
 
 
 def test_clipping_within_the_step_leaves_the_sums_right(tmp_path, sizes_read):
