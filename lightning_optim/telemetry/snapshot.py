@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..optim.real_view import real
 from .inventory import Contents, Inventory, SignalBatch, SignalParameters
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import KnownSums, Reduce, Reductions
@@ -198,11 +199,9 @@ def _update_of(param: Tensor, before: Mapping[Tensor, Tensor], is_summed: bool) 
 
 def _product(grad: Tensor, momentum: Tensor) -> Tensor:
     """The elementwise product; a complex element counts as a pair of real ones."""
-    if grad.is_complex():
-        grad, momentum = torch.view_as_real(grad), torch.view_as_real(momentum)
-    return grad * momentum
+    return real(grad) * real(momentum)
 
 
 def _to_host(tensor: Tensor) -> Tensor:
     full = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
-    return (torch.view_as_real(full) if full.is_complex() else full).float().cpu()
+    return real(full).float().cpu()

@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from ..optim.fused.execution import MIN_ELEMENTS
 from ..optim.fused.tensor_sums import can_add_up
+from ..optim.real_view import real
 
 _LARGE_NUMEL = 1 << 14
 """A tensor with more elements is worth a call of its own; copying a smaller one into a stack of others costs less."""
@@ -69,7 +70,7 @@ class TensorBatch:
             shards = [_local_shard(tensor) for tensor in tensors]
             local, self.num_shards = [tensor for tensor, _ in shards], np.array([count for _, count in shards])
         if any(tensor.is_complex() for tensor in local):
-            local = [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in local]
+            local = list(map(real, local))
         self._local = local
 
     @cached_property

@@ -81,7 +81,7 @@ class Plan:
         # Not the tensors, which the optimizer may have dropped long since.
         self._references = [[ref(tensor) for tensor in column] for column in stable]
         self._addresses = [list(map(Tensor.data_ptr, column)) for column in stable]
-        self._shapes = [list(map(_shape, column)) for column in stable]
+        self._shapes = list(map(_shape, params))
         self._is_contiguous = list(map(Tensor.is_contiguous, params))
         self._strides = {i: p.stride() for i, p in enumerate(params) if not self._is_contiguous[i]}
         positions = defaultdict(list)
@@ -95,8 +95,7 @@ class Plan:
         return (
             all(map(_are, stable, self._references))
             and [list(map(Tensor.data_ptr, column)) for column in stable] == self._addresses
-            and [list(map(_shape, column)) for column in stable] == self._shapes
-            and list(map(_shape, grads)) == self._shapes[0]
+            and list(map(_shape, params)) == self._shapes  # and gradients have those of their parameters
             and _PLAIN.issuperset(map(type, grads))
             and list(map(Tensor.is_contiguous, grads)) == self._is_contiguous
             and all(grads[i].stride() == stride for i, stride in self._strides.items())

@@ -36,6 +36,11 @@ CASES = {
         lambda: torch.randn(3, dtype=torch.complex64).conj().conj_physical(),
         False,
     ),
+    "lazily conjugated": (
+        lambda: torch.randn(3, dtype=torch.complex64),
+        lambda: torch.randn(3, dtype=torch.complex64).conj(),
+        True,
+    ),
     "subclass": (lambda: torch.randn(3), lambda: torch.randn(3).as_subclass(Subclass), True),
 }
 
