@@ -33,7 +33,7 @@ from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
 from .fused.execution import LANGUAGES, FusedExecution, can_compile, check_can_compile, pays_to_fuse, trace_for
 from .fused.program import Program
-from .fused.step_norms import StepNorms, argument_name
+from .fused.requested_sums import RequestedSums, argument_name
 from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
@@ -101,7 +101,7 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 
     _fused: FusedExecution | None = None
     """Created when first needed; not part of the state."""
-    _norms: StepNorms | None = None
+    _requested: RequestedSums | None = None
     """What telemetry asks for in the next step."""
     _skip_decision: bool | None = None
     """Whether to skip the step, where a `Composite` has decided it for all its children; None: decide here."""
@@ -132,7 +132,7 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         try:
             return self._evaluate_and_step(closure)
         finally:
-            self._norms = None  # also after an error: what was asked for was this step
+            self._requested = None  # also after an error: what was asked for was this step
 
     def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
         if closure is None:
@@ -165,21 +165,21 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             for group, context in work:
                 self._step_group(group, context)
 
-    def measure_step(self, norms: StepNorms) -> Iterable[Tensor]:
+    def measure_step(self, requested: RequestedSums) -> Iterable[Tensor]:
         """Have the next step add up sums where a kernel takes it.
 
         Args:
-            norms: gets them.
+            requested: gets them.
 
         Returns:
-            The parameters that `norms` knows everything about after the step: it has their sums or, where they were
+            The parameters that `requested` knows everything about after the step: it has their sums or, where they were
             asked for, copies from before the step; what it has of neither has not changed. None where code of a user
             runs around the kernels: it may change what they have summed.
         """
         around = (self.step, self.step_groups, self.step_scope)
         if self.evaluations > 1 or not all(is_ours(method) for method in around):
             return ()
-        self._norms = norms
+        self._requested = requested
         return [param for group in self.param_groups for param in group["params"]]
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -296,15 +296,15 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         rule: Callable[..., None],
         buffers: Sequence[str],
         group: ParamGroup,
-        norms: StepNorms | None = None,
+        requested: RequestedSums | None = None,
     ) -> None:
         """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
         if self.prefers_kernel(group, bucket.params[0].device):
             self._fused = self._fused or FusedExecution()
-            run = partial(self._fused.run, required=bool(group["fused"]), norms=norms, owners=bucket.owners)
+            run = partial(self._fused.run, required=bool(group["fused"]), requested=requested, owners=bucket.owners)
             bucket = bucket.run_fused(run, rule, buffers)
-        if norms:
-            norms.copy(bucket.owners)
+        if requested:
+            requested.copy(bucket.owners)
         if bucket.params:
             bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
 
@@ -389,13 +389,13 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 
     def _step_group(self, group: ParamGroup, context: StepContext) -> None:
         buffers = tuple(self.buffer_dtypes(group))
-        norms = None if group["lookahead"] or not self._is_declared() else self._norms
+        requested = None if group["lookahead"] or not self._is_declared() else self._requested
         for bucket in self.buckets(group):
-            if self._norms and not norms:  # something changes the parameters outside the kernel
-                self._norms.copy(bucket.owners)
+            if self._requested and not requested:  # something changes the parameters outside the kernel
+                self._requested.copy(bucket.owners)
             if self._is_declared():
                 coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
-                self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, norms)
+                self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, requested)
                 bucket.advance(next_scalars)  # now: a kernel that cannot be compiled leaves everything as it is
             else:
                 bucket.advance({})

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .fused.step_norms import argument_name
+from .fused.requested_sums import argument_name
 from .real_view import real
 from .state_keys import MASTER
 from .tensor_list import TensorList

@@ -21,7 +21,7 @@ from .checks import check_matrices
 from .child_state import ChildState, find_other_keys, find_other_saved_keys
 from .eager import run_step_eagerly
 from .finite import should_skip, skips_nonfinite
-from .fused.step_norms import StepNorms
+from .fused.requested_sums import RequestedSums
 
 _LOAD_FLAG = "differentiable"
 Build = Callable[[list[dict[str, Any]]], Optimizer]
@@ -83,7 +83,7 @@ class Composite(Optimizer):
         finally:
             for child in self.children.values():
                 if isinstance(child, AdaptiveOptimizer):
-                    child._norms = None  # also of a child that was not stepped: what was asked for was this step
+                    child._requested = None  # also of a child that was not stepped: what was asked for was this step
 
     def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
@@ -121,10 +121,10 @@ class Composite(Optimizer):
             group.setdefault("peak_lr", float(group["lr"]))
         self.param_groups.append(group)
 
-    def measure_step(self, norms: StepNorms) -> list[Tensor]:
+    def measure_step(self, requested: RequestedSums) -> list[Tensor]:
         """As a child of ours does it, for all of them; not for one whose own hooks may change what it has stepped."""
         own = (child for child in self.synced_children() if isinstance(child, AdaptiveOptimizer))
-        return [p for child in own if not child._optimizer_step_post_hooks for p in child.measure_step(norms)]
+        return [p for child in own if not child._optimizer_step_post_hooks for p in child.measure_step(requested)]
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, over all groups; each child writes its own part."""

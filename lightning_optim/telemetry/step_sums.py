@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from ..core.origin import is_ours
 from ..optim.base import AdaptiveOptimizer
 from ..optim.composite import Composite
-from ..optim.fused.step_norms import SQUARES, UPDATE, KernelSums, StepNorms
+from ..optim.fused.requested_sums import SQUARES, UPDATE, KernelSums, RequestedSums
 from ..optim.state_keys import MASTER
 from .inventory import SignalParameters
 from .reading import SECOND_MOMENTS, buffer_signal
@@ -43,30 +43,30 @@ class StepSums:
 
     def __init__(self, optimizer: Optimizer, names: Mapping[int, str], *, update: bool) -> None:
         self._names = names
-        self._norms = StepNorms(update=update, summed_buffers=SECOND_MOMENTS)
+        self._requested = RequestedSums(update=update, summed_buffers=SECOND_MOMENTS)
         self.covered: set[Tensor] = set()
         """Parameters whose update is known after the step: from `before`, or summed, or else they have not changed."""
 
         if isinstance(optimizer, (AdaptiveOptimizer, Composite)):
-            self.covered = set(optimizer.measure_step(self._norms))
+            self.covered = set(optimizer.measure_step(self._requested))
 
     def found(self) -> FoundSums:
         """What is known after the step."""
-        return FoundSums(self._norms, self._names)
+        return FoundSums(self._requested, self._names)
 
 
 class FoundSums:
     """What is known of a step that has been taken.
 
     Args:
-        norms: from the optimizer, after the step.
+        requested: from the optimizer, after the step.
         names: of its parameters, by their `id`.
     """
 
-    def __init__(self, norms: StepNorms, names: Mapping[int, str]) -> None:
-        self.before = norms.before
+    def __init__(self, requested: RequestedSums, names: Mapping[int, str]) -> None:
+        self.before = requested.before
         """Copies of covered parameters from before the step."""
-        self._rows = [row for sums in norms.found for row in _rows(sums, names)]
+        self._rows = [row for sums in requested.found for row in _rows(sums, names)]
 
     def find(self, parameters: SignalParameters) -> list[KnownSums]:
         """What is known of the tensors of a batch: gradients, parameters, buffers, or updates.

@@ -16,7 +16,7 @@ from lightning_optim.callbacks.step_recorder import StepRecorder
 from lightning_optim.groups.plan import Plan
 from lightning_optim.optim.base import AdaptiveOptimizer
 from lightning_optim.optim.composite import Composite
-from lightning_optim.optim.fused.step_norms import StepNorms
+from lightning_optim.optim.fused.requested_sums import RequestedSums
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.reductions import Reductions
 from lightning_optim.telemetry.snapshot import Snapshot
@@ -61,7 +61,7 @@ def measure(case: str, monkeypatch: pytest.MonkeyPatch, *, from_kernels: bool) -
     module, optimizer = build(case)
     if not from_kernels:
         for cls in (AdaptiveOptimizer, Composite):
-            monkeypatch.setattr(cls, "measure_step", lambda self, norms: ())
+            monkeypatch.setattr(cls, "measure_step", lambda self, requested: ())
     inventory = Inventory(optimizer, Plan.from_optimizer(optimizer, module))
     found = []
     for step in range(4):
@@ -193,7 +193,7 @@ def test_what_only_this_package_does_around_a_kernel_leaves_its_sums_known(cls):
     params = [nn.Parameter(torch.ones(3))]
     optimizer = cls(params)
     torch.optim.lr_scheduler.ConstantLR(optimizer)  # which puts a function of its own around `step`
-    assert optimizer.measure_step(StepNorms(update=True, summed_buffers=())) == params
+    assert optimizer.measure_step(RequestedSums(update=True, summed_buffers=())) == params
 
 
 def fail_in_closure(optimizer: torch.optim.Optimizer) -> None:
@@ -220,11 +220,11 @@ def step_without_the_groups_of_a_child(optimizer: torch.optim.Optimizer) -> None
 @pytest.mark.parametrize("step", [fail_in_closure, fail_at_a_sparse_gradient, step_without_the_groups_of_a_child])
 def test_after_any_step_no_sums_are_asked_for(case, step):
     _, optimizer = build(case)
-    optimizer.measure_step(StepNorms(update=True, summed_buffers=()))
+    optimizer.measure_step(RequestedSums(update=True, summed_buffers=()))
     asked = list(optimizer.children.values()) if case == "several algorithms" else [optimizer]
-    assert all(one._norms for one in asked)
+    assert all(one._requested for one in asked)
     step(optimizer)
-    assert not any(one._norms for one in asked)
+    assert not any(one._requested for one in asked)
 
 
 def test_clipping_within_the_step_leaves_the_sums_right(tmp_path, sizes_read):

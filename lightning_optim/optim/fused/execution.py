@@ -17,7 +17,7 @@ from .backends import check_compiler
 from .compiler import CompileError
 from .kernels import BUILDERS, Kernels, Rule, trace_rule
 from .program import Program
-from .step_norms import KernelSums, StepNorms
+from .requested_sums import KernelSums, RequestedSums
 from .tables import DTYPES, Plan, find_usable, kind_of
 from .trace import TraceError
 
@@ -88,7 +88,7 @@ class FusedExecution:
         *,
         required: bool,
         elementwise: bool = False,
-        norms: StepNorms | None = None,
+        requested: RequestedSums | None = None,
         owners: Sequence[Tensor] = (),
     ) -> list[int]:
         """Step all parameters that a kernel can take.
@@ -98,7 +98,7 @@ class FusedExecution:
             tensors: the parameters, the gradients, and each buffer, by name.
             required: whether to raise where there can be no kernel.
             elementwise: take only kernels that compute each element by itself, so that shards may be stepped.
-            norms: gets the sums that kernels add up.
+            requested: gets the sums that kernels add up.
             owners: the parameters under which it gets them.
 
         Returns:
@@ -109,7 +109,7 @@ class FusedExecution:
         """
         params, grads, *buffers = columns = list(tensors.values())
         owners = owners or params
-        options: dict[str, Any] = {"required": required, "norms": norms}
+        options: dict[str, Any] = {"required": required, "requested": requested}
         if isinstance(params[0], DTensor):
             return self._run_shards(rule, tensors, owners=owners, **options)
         slot = tuple(tensors), id(params[0]), len(params), params[0].dtype, grads[0].dtype
@@ -125,7 +125,7 @@ class FusedExecution:
                 self._plans.clear()
             plan = self._plans[slot] = Plan(tensors)
         addresses = list(map(Tensor.data_ptr, grads))
-        sums = norms.kinds(tensors) if norms else ()
+        sums = requested.kinds(tensors) if requested else ()
         stepped: list[int] = []
         # All kernels are there before the first one is launched.
         for table, found in [(t, self.kernels.find(rule, t.kind, sums, required=required)) for t in plan.tables]:
@@ -133,9 +133,9 @@ class FusedExecution:
                 kernel, numbers = found
                 reductions = table.launch(kernel, numbers, addresses)
                 stepped += table.positions
-                if norms:
+                if requested:
                     known = [owners[i] for i in table.positions]
-                    norms.found.append(KernelSums(tuple(kernel.program.sums), known, reductions[list(kernel.sums)]))
+                    requested.found.append(KernelSums(tuple(kernel.program.sums), known, reductions[list(kernel.sums)]))
         for changed in [params] if owners is params else [params, owners]:
             increment_version([changed[i] for i in stepped])  # autograd refuses what was changed after it was saved
         return sorted({*range(len(params))}.difference(stepped)) if len(stepped) < len(params) else []

@@ -14,7 +14,7 @@ from .arguments import split_numbers, with_numbers
 from .backends import Launch, build_c, build_triton
 from .compiler import CompileError
 from .program import Argument, Program, Rank
-from .step_norms import add_sums
+from .requested_sums import add_sums
 from .trace import TracedNumber, TraceError, trace
 
 Rule = Callable[[Any, Any, Sequence[Any]], None]

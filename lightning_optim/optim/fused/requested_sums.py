@@ -1,4 +1,4 @@
-"""`StepNorms`: sums that kernels add up in a step, while they have its tensors in registers; for telemetry."""
+"""`RequestedSums`: sums that kernels add up in a step, while they have its tensors in registers; for telemetry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class KernelSums(NamedTuple):
     """`(kinds, params)` in float64, on the parameters' device; of this rank's shard, if a parameter is sharded."""
 
 
-class StepNorms:
+class RequestedSums:
     """Asks an optimizer for the sums of its next step, and gets those that its kernels compute.
 
     Args:
