@@ -15,6 +15,7 @@ from ..build.executions import read_executions
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
 from ..groups.plan import Plan
+from ..telemetry.group_runs import GroupRuns
 from ..telemetry.hparams import collect_hyperparameters
 from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
 from ..telemetry.snapshot import Snapshot
@@ -48,6 +49,9 @@ class OptimizerMonitor(Callback):
         per_parameter: also log each norm by parameter, as `optim_param/norm/<signal>/<parameter>`.
         histograms: also log a histogram of each measured tensor, under the same tags; waits for the device.
         layout: arrange the curves on TensorBoard's custom scalars page.
+        overlay: in TensorBoard, each group is a run of its own, `<logger's folder>/optim/<group>`, and its tags have no
+            group: `optim/lr`, `optim/norm/grad`. So one chart has the curves of all groups, each in its colour. Norms
+            by parameter, and the groups after the 64th, stay in the logger's own run; other loggers stay as they are.
         to_callback_metrics: also write the values to `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint;
             logged steps then wait for the device.
 
@@ -69,6 +73,7 @@ class OptimizerMonitor(Callback):
         per_parameter: bool = False,
         histograms: bool = False,
         layout: bool = True,
+        overlay: bool = False,
         to_callback_metrics: bool = False,
     ) -> None:
         steps = Number(default=50, low=1, integer=True, optional=True)
@@ -79,10 +84,12 @@ class OptimizerMonitor(Callback):
         self.per_parameter: bool = flag.check(per_parameter, "per_parameter")
         self.histograms: bool = flag.check(histograms, "histograms")
         self.layout: bool = flag.check(layout, "layout")
+        self.overlay: bool = flag.check(overlay, "overlay")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._recorders: list[StepRecorder] = []
         self._pending: list[tuple[StepRecorder, Snapshot]] = []
         self._in_batch = False
+        self._runs = GroupRuns() if self.overlay else None
         self._laid_out: dict[str, tuple[str, ...]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -181,7 +188,8 @@ class OptimizerMonitor(Callback):
             while self._pending and self._pending[0][1].step == step:
                 recorder, snapshot = self._pending.pop(0)
                 values |= recorder.read_values(snapshot)
-            write_scalars(trainer.loggers, values, step)
+            curves = {name: curve for recorder in self._recorders for name, curve in recorder.curves.items()}
+            write_scalars(trainer.loggers, values, step, runs=self._runs, curves=curves)
             if self.to_callback_metrics:
                 trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             if self.layout:
@@ -192,12 +200,14 @@ class OptimizerMonitor(Callback):
         signals = {recorder.root: tuple(recorder.signals) for recorder in self._recorders}
         if signals != self._laid_out:
             self._laid_out = signals
-            write_layout(trainer.loggers, scalar_layout(signals))
+            write_layout(trainer.loggers, scalar_layout(signals, overlay=self.overlay))
 
     def _close(self) -> None:
         for recorder in self._recorders:
             recorder.close()
         self._recorders, self._pending = [], []
+        if self._runs:
+            self._runs.close()
 
 
 def _full_plan(trainer: Trainer, optimizer: Optimizer, module: LightningModule) -> Plan:

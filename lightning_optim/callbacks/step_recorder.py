@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..core.errors import format_names
 from ..groups.plan import Plan
+from ..telemetry.group_runs import Curve, group_curve
 from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_text
 from ..telemetry.snapshot import Snapshot
@@ -52,6 +53,8 @@ class StepRecorder:
         self.optimizer, self.root = optimizer, root
         self.signals: dict[str, None] = {}
         """All signals that there have been, in order."""
+        self.curves: dict[str, Curve] = {}
+        """By tag, where the value of a group stands if groups are runs of their own."""
         self._trainer, self._module, self._is_logged = trainer, module, is_logged
         self._update_norm, self._cosine = update_norm, cosine
         self._per_parameter, self._histograms = per_parameter, histograms
@@ -87,6 +90,9 @@ class StepRecorder:
         """A snapshot's values by tag, waiting for them if need be; also writes its histograms and warnings."""
         summary, loggers = snapshot.read(), self._trainer.loggers
         self.signals.update(dict.fromkeys(signal for signal, _ in summary.values))
+        for signal, group in summary.values:
+            if (name := tag(self.root, signal, group)) not in self.curves:
+                self.curves[name] = group_curve(self.root, signal, group)
         values = {tag(self.root, signal, group): value for (signal, group), value in summary.values.items()}
         if self._per_parameter:
             values |= {parameter_tag(self.root, signal, name): value for signal, name, value in summary.by_parameter()}

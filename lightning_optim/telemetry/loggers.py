@@ -7,25 +7,44 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from .group_runs import Curve, GroupRuns
+
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def write_scalars(loggers: Sequence[Any], values: Mapping[str, float], step: int) -> None:
-    """Log all values of one step."""
+def write_scalars(
+    loggers: Sequence[Any],
+    values: Mapping[str, float],
+    step: int,
+    *,
+    runs: GroupRuns | None = None,
+    curves: Mapping[str, Curve] | None = None,
+) -> None:
+    """Log all values of one step.
+
+    Args:
+        loggers: of the trainer.
+        values: by tag.
+        step: of the logger.
+        runs: in which TensorBoard shows groups; None: in the logger's own.
+        curves: by tag, where a value stands in them.
+    """
     for logger in loggers:
         writer = _find_writer(logger)
         if writer is None:
             logger.log_metrics(dict(values), step=step)
             continue
-        # One event for all of them costs a fifth of one add_scalar each.
-        summary = _summary(tuple(values))
-        for item, value in zip(summary.value, values.values(), strict=True):
-            item.simple_value = value
-        writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+        split = runs.split(writer, values, curves or {}) if runs else {writer: values}
+        for run, of_run in split.items():
+            # One event for all of them costs a fifth of one add_scalar each.
+            summary = _summary(tuple(of_run))
+            for item, value in zip(summary.value, of_run.values(), strict=True):
+                item.simple_value = value
+            run._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=128)
 def _summary(tags: tuple[str, ...]) -> Any:
     """TensorBoard's message, to be filled with the values of each step: nearly all steps have the same tags."""
     from tensorboard.compat.proto.summary_pb2 import Summary

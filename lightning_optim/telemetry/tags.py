@@ -30,10 +30,16 @@ def parameter_tag(root: str, signal: str, parameter: str) -> str:
     return tag(root.replace("optim", "optim_param", 1), signal, parameter)
 
 
-def scalar_layout(signals: Mapping[str, Iterable[str]]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's custom scalars: a chart for each signal of each root, with an anchored regex for all its groups."""
+def scalar_layout(signals: Mapping[str, Iterable[str]], *, overlay: bool) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's custom scalars: a chart for each signal of each root, with an anchored regex for all its groups.
+
+    Args:
+        signals: of each root.
+        overlay: whether groups are runs, and not part of the tags, as far as there are not too many.
+    """
+    group = "(/[^/]+)?" if overlay else "/[^/]+"
     return {
-        root: {signal: ["Multiline", [f"^{tag(root, signal, '[^/]+')}$"]] for signal in names}
+        root: {signal: ["Multiline", [f"^{root}/{signal}{group}$"]] for signal in names}
         for root, names in signals.items()
         if names
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,18 @@ Curves = dict[str, list[tuple[int, float]]]
 
 def read_curves(folder: Path) -> Curves:
     """Every scalar in the event files below a folder."""
+    return _read(folder.rglob("events.*"))
+
+
+def read_runs(folder: Path) -> dict[str, Curves]:
+    """The curves of each run below the folder of a logger, by the run's folder; the logger's own run is `.`."""
+    runs = {path.parent for path in folder.rglob("events.*")}
+    return {str(run.relative_to(folder)): _read(run.glob("events.*")) for run in sorted(runs)}
+
+
+def _read(files: Iterable[Path]) -> Curves:
     curves = defaultdict(list)
-    for file in sorted(folder.rglob("events.*")):
+    for file in sorted(files):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             curves[tag] += [(event.step, event.value) for event in events.Scalars(tag)]

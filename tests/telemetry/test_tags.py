@@ -22,7 +22,7 @@ def test_a_single_optimizer_has_the_plain_root_and_several_are_told_apart() -> N
 
 
 def test_a_chart_has_the_tags_of_one_signal_for_every_group() -> None:
-    layout = scalar_layout({"optim": {"lr": None, "norm/grad": None}, "optim_sgd": {}})
+    layout = scalar_layout({"optim": {"lr": None, "norm/grad": None}, "optim_sgd": {}}, overlay=False)
     assert list(layout) == ["optim"] and list(layout["optim"]) == ["lr", "norm/grad"]
     kind, (pattern,) = layout["optim"]["norm/grad"]
     assert kind == "Multiline"

@@ -1,0 +1,137 @@
+"""Each group as a run of TensorBoard: the values of the flat tags, one file and one thread a group, all closed."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from re import search
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from lightning_optim import (
+    OptimizerFactory,
+    OptimizerMonitor,
+    RNGState,
+    SchedulerFactory,
+    StagedUnfreeze,
+    configure_optimizers,
+)
+from lightning_optim.telemetry import group_runs
+from lightning_optim.telemetry.tags import scalar_layout
+from tests.support.tensorboard_events import Curves, fit_with_events, read_curves, read_runs
+from tests.support.training import BATCHES, Net, fit
+
+PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
+GROUPS = {"no_decay": {"kinds": ["bias"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}
+OPTIONS = {"update_norm": True, "per_parameter": True}
+
+
+def configured(**arguments: Any) -> Any:
+    factory = OptimizerFactory("adamw", lr=0.01, **arguments)
+    return lambda module: configure_optimizers(module, factory, SchedulerFactory("cosine_annealing"))
+
+
+def by_run(folder: Path) -> dict[str, Curves]:
+    """The curves of each run of the only logger below a folder."""
+    return read_runs(next(folder.rglob("version_0")))
+
+
+def flat(runs: dict[str, Curves]) -> Curves:
+    """The curves of all runs under the flat tags."""
+    groups = {run.rpartition("/")[2]: curves for run, curves in runs.items() if run != "."}
+    return {f"{tag}/{group}": points for group, curves in groups.items() for tag, points in curves.items()}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
+    """The same staged run with and without the overlay."""
+    folders = {}
+    for overlay in (False, True):
+        folders[overlay] = tmp_path_factory.mktemp(f"overlay_{overlay}")
+        monitor = OptimizerMonitor(overlay=overlay, **OPTIONS)
+        torch.manual_seed(0)
+        fit_with_events(folders[overlay], Net(configured()), StagedUnfreeze(PLAN), monitor)
+    return folders
+
+
+def test_each_group_is_a_run_with_the_values_of_the_flat_tags(written) -> None:
+    runs, expected = by_run(written[True]), read_curves(written[False])
+    assert set(runs) == {".", "optim/all", "optim/head", "optim/backbone"}
+    of_groups = {tag: points for tag, points in expected.items() if tag.startswith("optim/")}
+    assert flat(runs) == of_groups
+    assert len(runs["optim/backbone"]["optim/lr"]) == 3 * BATCHES  # it joins after an epoch
+    of_parameters = {tag for tag in expected if tag.startswith("optim_param/")}
+    assert of_parameters
+    assert {tag for tag in runs["."] if tag.startswith("optim")} == of_parameters
+
+
+def test_other_loggers_have_the_flat_tags(tmp_path) -> None:
+    loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path / "csv")]
+    fit(Net(configured()), tmp_path, OptimizerMonitor(overlay=True), epochs=1, logger=loggers, log_every_n_steps=1)
+    (table,) = tmp_path.rglob("metrics.csv")
+    assert "optim/lr/default" in table.read_text(encoding="utf-8").splitlines()[0].split(",")
+
+
+def test_all_files_are_closed_after_the_fit(tmp_path) -> None:
+    def count_threads() -> int:
+        return sum("_AsyncWriterThread" in type(thread).__name__ for thread in threading.enumerate())
+
+    before, counts = count_threads(), []
+
+    class Count(OptimizerMonitor):
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            super().on_train_end(trainer, pl_module)
+            counts.append(count_threads() - before)
+
+    fit_with_events(tmp_path, Net(configured(groups=GROUPS)), Count(overlay=True), epochs=1)
+    num_groups = len({path.parent for path in tmp_path.rglob("events.*")}) - 1
+    assert num_groups == 4 + 1  # and `all`
+    assert counts == [1 + num_groups]
+    assert count_threads() == before
+
+
+def test_a_resumed_run_goes_on_with_the_next_point(tmp_path) -> None:
+    def run(folder: Path, **arguments: Any) -> None:
+        torch.manual_seed(0)
+        callbacks = [RNGState(), StagedUnfreeze(PLAN), OptimizerMonitor(overlay=True)]
+        fit_with_events(folder, Net(configured()), *callbacks, save=True, **arguments)
+
+    run(tmp_path / "full")
+    checkpoint = next((tmp_path / "full").glob(f"step={BATCHES + 1}*.ckpt"))
+    run(tmp_path / "resumed", ckpt_path=checkpoint)
+    full, resumed = flat(by_run(tmp_path / "full")), flat(by_run(tmp_path / "resumed"))
+    assert set(resumed) == set(full)
+    for tag, points in resumed.items():
+        assert points == [point for point in full[tag] if point[0] > BATCHES]
+
+
+def test_groups_after_the_last_run_stay_in_the_loggers_own(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(group_runs, "MAX_RUNS", 2)
+    fit_with_events(tmp_path, Net(configured(groups=GROUPS)), OptimizerMonitor(overlay=True), epochs=1)
+    runs = by_run(tmp_path)
+    assert len(runs) == 3
+    in_own = {tag.rpartition("/")[2] for tag in runs["."] if tag.startswith("optim/lr/")}
+    assert len(in_own) == 4 - 2 and not in_own & {run.rpartition("/")[2] for run in runs}
+
+
+@pytest.mark.parametrize("name", ["../../elsewhere", "..", "/tmp", "a/b", "ä ö"])
+def test_a_group_with_any_name_stays_below_the_loggers_folder(tmp_path, name) -> None:
+    def configure(module: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": list(module.parameters()), "name": name}], lr=0.1)
+
+    root = tmp_path / "a" / "b"
+    fit_with_events(root, Net(configure), OptimizerMonitor(overlay=True), epochs=1)
+    (folder,) = {path.parent for path in tmp_path.rglob("events.*") if "optim" in path.parts} - set(
+        root.rglob("optim/all")
+    )
+    assert folder.parent == next(root.rglob("version_0")) / "optim"
+
+
+def test_charts_match_the_tags_of_both_kinds_of_runs() -> None:
+    (pattern,) = scalar_layout({"optim": ["norm/grad"]}, overlay=True)["optim"]["norm/grad"][1]
+    assert search(pattern, "optim/norm/grad") and search(pattern, "optim/norm/grad/head")
+    assert not search(pattern, "optim/norm/grad_unclipped")
