@@ -33,11 +33,25 @@ def scheduler_config(
     Raises:
         ConfigError: from the scheduler's factory, from `run_length` or from `steps_per_epoch`.
     """
+    scheduler = find_scheduler(optimizer, scheduler)
+    if scheduler is None:
+        return None
+    total_steps = run_length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
+    known = {"steps_per_epoch": steps_per_epoch()} if scheduler.needs_steps_per_epoch_for(optimizer) else {}
+    return scheduler.config(optimizer, total_steps, position=position, **known)
+
+
+def find_scheduler(
+    optimizer: Optimizer, scheduler: SchedulerFactory | Mapping[str, Any] | None
+) -> SchedulerFactory | None:
+    """The schedule of the groups whose rules set none; None where every lr is constant.
+
+    Args:
+        optimizer: the optimizer to schedule.
+        scheduler: as in the config.
+    """
     if scheduler is None:
         if all(SCHEDULE not in group for group in optimizer.param_groups):
             return None
         scheduler = SchedulerFactory("constant", factor=1.0)
-    scheduler = read_factory("scheduler", scheduler, SchedulerFactory)
-    total_steps = run_length(scheduler.interval) if scheduler.needs_total_steps_for(optimizer) else None
-    known = {"steps_per_epoch": steps_per_epoch()} if scheduler.needs_steps_per_epoch_for(optimizer) else {}
-    return scheduler.config(optimizer, total_steps, position=position, **known)
+    return read_factory("scheduler", scheduler, SchedulerFactory)

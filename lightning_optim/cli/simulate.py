@@ -28,9 +28,8 @@ from ..groups.plan import Plan
 from ..schedule.factory import SchedulerFactory
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_all_claimed
-from ..stages.timetable import Timetable
-from ..stages.triggers import Clock, Trigger
 from .run_length import RunLength
+from .thaws import Thaws, predict_thaws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +58,6 @@ class Simulation:
     """The metric of a ReduceLROnPlateau, whose lr is taken to stay at its first value."""
 
 
-class _NeverTrigger(Trigger):
-    """Replaces a trigger that cannot be predicted."""
-
-    def is_due(self, clock: Clock) -> bool:
-        return False
-
-
 def simulate(
     module: nn.Module,
     optimizer: OptimizerFactory,
@@ -88,39 +80,34 @@ def simulate(
     Raises:
         ConfigError: as at the start of the run.
     """
-    plan, skeleton = _without_storage(plan_with_stages(optimizer, stages, module))
+    plan, skeleton = without_storage(plan_with_stages(optimizer, stages, module))
     built = build_optimizer(plan)
     with prefix_errors(key):
         scheduler_dict = scheduler_config(built, scheduler, length.total, length.epoch_length) or {}
-    unpredictable = {stage.name: str(stage.trigger) for stage in Timetable(stages).unpredictable}
-    timetable = Timetable([_simulated(stage, is_predictable=stage.name not in unpredictable) for stage in stages])
+    thaws = predict_thaws(stages, length)
     staged = None
     if stages:
         check_all_claimed(stages, module, excluded=frozenset(plan.frozen))
         schedulers = [scheduler_dict["scheduler"]] if scheduler_dict else []
-        staged = StagedOptimizer(built, skeleton, timetable.stages, schedulers)
+        # Unused parameters are allowed, as nothing has a gradient here.
+        staged = StagedOptimizer(built, skeleton, [replace(it, allow_unused=True) for it in stages], schedulers)
     groups = plan.groups if staged is None else staged.plan.groups
     curves = {
         group.name: Curve(group=group.name, stage=group.stage, lr=np.full(length.total("step"), math.nan))
         for group in groups
     }
     with prefix_errors(key):
-        thaws = _run(built, staged, timetable, scheduler_dict, length, curves)
+        _run(built, staged, thaws, scheduler_dict, length, curves)
     return Simulation(
         curves=tuple(curves.values()),
         length=length,
-        thaws=thaws,
-        unpredictable=unpredictable,
+        thaws=thaws.steps,
+        unpredictable=thaws.unpredictable,
         plateau_metric=scheduler_dict.get("monitor"),
     )
 
 
-def _simulated(stage: Stage, *, is_predictable: bool) -> Stage:
-    # Unused parameters are allowed, as nothing has a gradient here.
-    return replace(stage, allow_unused=True, trigger=stage.trigger if is_predictable else _NeverTrigger())
-
-
-def _without_storage(plan: Plan) -> tuple[Plan, nn.Module]:
+def without_storage(plan: Plan) -> tuple[Plan, nn.Module]:
     """The plan over parameters that take no memory, and a module that holds them under the same names."""
     root = nn.Module()
     tensors: dict[str, nn.Parameter] = {}
@@ -141,37 +128,37 @@ def _without_storage(plan: Plan) -> tuple[Plan, nn.Module]:
 def _run(
     optimizer: Optimizer,
     staged: StagedOptimizer | None,
-    timetable: Timetable,
+    thaws: Thaws,
     scheduler_dict: Mapping[str, Any],
     length: RunLength,
     curves: Mapping[str, Curve],
-) -> dict[str, int]:
-    """Step through the run and record each live group's lr; returns after how many steps each stage thaws.
+) -> None:
+    """Step through the run and record each live group's lr.
 
     Args:
         optimizer: the real one.
         staged: the stages over it, if there are any.
-        timetable: of these stages.
+        thaws: of these stages.
         scheduler_dict: Lightning's scheduler dict; empty if every lr is constant.
         length: of the run.
         curves: by group, to be filled.
     """
     total = length.total("step")
-    thaws = {}
+    due: dict[int, list[str]] = {}
+    for name, step in thaws.steps.items():
+        due.setdefault(step, []).append(name)
     if staged is not None:
         staged.by_hand = True  # so that steps count although nothing has a gradient here
-        staged.activate_stages(timetable.thawed)
+        staged.activate_stages(thaws.from_start)
     if scheduler_dict.get("reduce_on_plateau"):
         _disable_reduction(scheduler_dict["scheduler"])
     with warnings.catch_warnings():
         # torch expects a step of the optimizer before each of the scheduler.
         warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
         for step in range(total):
-            epoch = length.epoch_of(step)
             if staged is not None:
-                for stage in timetable.thaw_due(Clock(epoch=epoch, step=step, fraction=step / total)):
-                    staged.thaw(stage.name)
-                    thaws[stage.name] = step
+                for name in due.get(step, ()):
+                    staged.thaw(name)
                 staged.sync()
             for group in optimizer.param_groups:
                 curves[group["name"]].lr[step] = group["lr"]
@@ -179,7 +166,6 @@ def _run(
                 staged.after_step()
             if scheduler_dict and (scheduler_dict["interval"] == "step" or length.ends_epoch(step)):
                 _step_scheduler(scheduler_dict, step)
-    return thaws
 
 
 def _disable_reduction(scheduler: Any) -> None:
