@@ -14,6 +14,7 @@ from ..telemetry.state_leaves import state_leaves
 from .checkpoint_measure import STEP, describe_value, difference, is_bitwise_equal, norm
 from .checkpoint_reader import SavedGroup, SavedOptimizer
 
+MISSING = "missing"
 NamePair = tuple[tuple[str, ...], tuple[str, ...]]
 _Leaves = dict[str, Tensor | float]
 
@@ -24,8 +25,9 @@ class HyperparameterChange:
 
     group: str
     key: str
-    first: str
-    second: str
+    first: Any
+    """Its value in the first file; `MISSING` where it has none."""
+    second: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ def compare(first: SavedOptimizer, second: SavedOptimizer) -> Comparison:
         ...     return SavedOptimizer(key="optimizer", groups=(group,), state=state, has_names=True)
         >>> found = compare(saved(0.1), saved(0.2))
         >>> found.num_equal, found.hyperparameters
-        (1, (HyperparameterChange(group='default', key='lr', first='0.1', second='0.2'),))
+        (1, (HyperparameterChange(group='default', key='lr', first=0.1, second=0.2),))
     """
     by_name = first.has_names and second.has_names
     if not by_name:
@@ -179,24 +181,24 @@ def _compare_hyperparameters(first: SavedGroup, second: SavedGroup) -> Iterator[
         yield HyperparameterChange(group=first.name, key=key, first=old, second=new)
 
 
-def _find_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _find_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     """`(key, first value, second value)` of what differs; in dicts that both have, key by key."""
     for key in dict.fromkeys((*first, *second)):
         first_value, second_value = first.get(key), second.get(key)
         if isinstance(first_value, dict) and isinstance(second_value, dict):
             yield from ((f"{key}.{subkey}", old, new) for subkey, old, new in _find_changes(first_value, second_value))
             continue
-        old, new = (_format_value(side[key]) if key in side else "missing" for side in (first, second))
-        if old != new:
-            yield str(key), old, new
+        # As text, so that a tuple equals a list, and NaN equals NaN.
+        if format_value(first.get(key, MISSING)) != format_value(second.get(key, MISSING)):
+            yield str(key), first.get(key, MISSING), second.get(key, MISSING)
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A hyperparameter in full precision; a tuple like a list, a tensor as its value, a dict by its keys."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(_format_value, value))}]"
+        return f"[{', '.join(map(format_value, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(map(str, value))}}}"
     return str(value)

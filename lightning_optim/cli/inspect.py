@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 
 from ..core.errors import format_names
-from .checkpoint_compare import Comparison, GroupDifference, compare, pair_optimizers
+from .checkpoint_compare import Comparison, GroupDifference, compare, format_value, pair_optimizers
 from .checkpoint_reader import read_checkpoint
 from .checkpoint_report import Report, Row, build_report
 
@@ -109,7 +109,7 @@ def _difference_lines(comparison: Comparison, path: Path, other: Path) -> Iterat
     for moved in comparison.moved:
         yield f"{moved.first} → {moved.second}: {moved.num_tensors} parameters"
     for change in comparison.hyperparameters:
-        yield f"{change.group}: {change.key}: {change.first} → {change.second}"
+        yield f"{change.group}: {change.key}: {format_value(change.first)} → {format_value(change.second)}"
     for mismatch in comparison.mismatches:
         yield f"{mismatch.buffer}: {mismatch.first} → {mismatch.second} in {format_names(mismatch.params, 3)}"
 

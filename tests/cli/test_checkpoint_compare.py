@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_optim.cli.checkpoint_compare import (
+    MISSING,
     Comparison,
     HyperparameterChange,
     Mismatch,
@@ -107,10 +108,10 @@ def test_hyperparameters_are_compared_by_group(tmp_path: Path, other) -> None:
     other["param_groups"][0] |= {"lr": 0.05, "betas": [0.9, 0.99], "nesterov": True}
     del other["param_groups"][1]["weight_decay"]
     assert compare_files(tmp_path, state_dict(), other).hyperparameters == (
-        HyperparameterChange(group="default", key="lr", first="0.1", second="0.05"),
-        HyperparameterChange(group="default", key="betas", first="[0.9, 0.999]", second="[0.9, 0.99]"),
-        HyperparameterChange(group="default", key="nesterov", first="missing", second="True"),
-        HyperparameterChange(group="head", key="weight_decay", first="0", second="missing"),
+        HyperparameterChange(group="default", key="lr", first=0.1, second=0.05),
+        HyperparameterChange(group="default", key="betas", first=(0.9, 0.999), second=[0.9, 0.99]),
+        HyperparameterChange(group="default", key="nesterov", first=MISSING, second=True),
+        HyperparameterChange(group="head", key="weight_decay", first=0, second=MISSING),
     )
 
 
@@ -120,8 +121,8 @@ def test_hyperparameters_that_are_dicts_are_compared_by_key(tmp_path: Path, othe
     other["param_groups"][0]["options"] = {"lr": 0.2, "eps": 1e-8}
     other["param_groups"][1]["options"] = {"lr": 0.5, "eps": 1e-8}
     assert compare_files(tmp_path, first, other).hyperparameters == (
-        HyperparameterChange(group="default", key="options.lr", first="0.1", second="0.2"),
-        HyperparameterChange(group="head", key="options", first="missing", second="{lr, eps}"),
+        HyperparameterChange(group="default", key="options.lr", first=0.1, second=0.2),
+        HyperparameterChange(group="head", key="options", first=MISSING, second={"lr": 0.5, "eps": 1e-8}),
     )
 
 
@@ -134,7 +135,7 @@ def test_equal_hyperparameters_of_other_types_are_identical(tmp_path: Path, othe
 def test_hyperparameters_of_a_renamed_group_are_compared(tmp_path: Path, other) -> None:
     other["param_groups"][1] |= {"name": "top", "weight_decay": 1}
     found = compare_files(tmp_path, state_dict(), other)
-    assert found.hyperparameters == (HyperparameterChange(group="head", key="weight_decay", first="0", second="1"),)
+    assert found.hyperparameters == (HyperparameterChange(group="head", key="weight_decay", first=0, second=1),)
 
 
 def test_parameters_that_only_one_file_has_are_listed(tmp_path: Path, other) -> None:
