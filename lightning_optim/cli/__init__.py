@@ -1,4 +1,4 @@
-"""`lightning-optim`: the available optimizers, what a config does to a model, and what a checkpoint holds."""
+"""`lightning-optim`: what there is to choose from, what a config does to a model, and what a checkpoint holds."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from rich.console import Console
 
 from ..core.errors import ConfigError
 from ..core.version import read_version
+from .json_output import print_json
+from .presets import KINDS, OPTIMIZER
 
 _WIDTH = 120
 
@@ -32,14 +34,21 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {read_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    command = commands.add_parser("list", help="the available optimizers")
+    command = commands.add_parser("list", help="the available optimizers, schedules and presets")
     command.add_argument("pattern", nargs="?", default="*", help="a glob on the name, such as 'adam*'")
+    command.add_argument(
+        "--kind", choices=KINDS, default=OPTIMIZER, help="the config group to list; by default optimizer"
+    )
+    _add_json(command)
     command.set_defaults(run=_list)
 
     command = commands.add_parser(
-        "show", help="one optimizer: its equations, paper, state, weight decay and hyperparameters"
+        "show",
+        help="one optimizer: its equations, paper, state, weight decay and hyperparameters; or one schedule or preset",
     )
-    command.add_argument("name")
+    command.add_argument("name", help="of any kind: adamw, warmup_cosine, gradual")
+    command.add_argument("--kind", choices=KINDS, help="its config group, if several have a config of this name")
+    _add_json(command)
     command.add_argument(
         "--kernel", choices=("c", "triton"), help="print the kernel that its rule is traced to, for a CPU or a GPU"
     )
@@ -55,10 +64,24 @@ def _build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--plot", type=Path, metavar="FILE", help="draw each group's lr over the run, thaws marked: png, svg or pdf"
     )
-    command.add_argument("--steps-per-epoch", type=int, metavar="N", help="with --plot: optimizer steps in an epoch")
     command.add_argument(
-        "--node", metavar="KEY", help="with --plot: the optimizer's key; by default the one nearest the top level"
+        "--steps-per-epoch",
+        type=int,
+        metavar="N",
+        help="optimizer steps in an epoch: show at which step warm-ups end, schedules end and stages thaw",
     )
+    command.add_argument(
+        "--max-epochs",
+        type=int,
+        metavar="M",
+        help="with --steps-per-epoch or --plot: the epochs of the run; by default trainer.max_epochs of the config",
+    )
+    command.add_argument(
+        "--node",
+        metavar="KEY",
+        help="with --steps-per-epoch or --plot: the optimizer's key; by default the one nearest the top level",
+    )
+    _add_json(command)
     command.add_argument("overrides", nargs="*", help="Hydra overrides, such as optimizer.lr=3e-4")
     command.set_defaults(run=_explain)
 
@@ -67,51 +90,65 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("checkpoint", type=Path, metavar="CKPT", help="a Lightning checkpoint or a torch.save file")
     command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="a checkpoint to compare it with")
+    _add_json(command)
     command.set_defaults(run=_inspect)
     return parser
+
+
+def _add_json(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--json",
+        action="store_true",
+        help='print one JSON document; null: there is none; "NaN", "Infinity": numbers that JSON does not have',
+    )
 
 
 # Each command is imported when it runs: `list` and `show` need no torch, `inspect` no Hydra, tables no Lightning.
 
 
 def _list(options: argparse.Namespace, console: Console) -> None:
-    from .list_and_show import print_list
+    from .list_presets import list_entries, print_entries
 
-    print_list(console, options.pattern)
+    entries = list_entries(options.kind, options.pattern)
+    if options.json:
+        print_json(entries)
+    else:
+        print_entries(console, options.kind, entries)
 
 
 def _show(options: argparse.Namespace, console: Console) -> None:
     if options.kernel:
         from .kernel_source import print_kernel
 
+        if options.json:
+            raise ConfigError("--json: a kernel is printed as source code. Leave --json or --kernel out")
         print_kernel(console, options.name, options.kernel)
-    else:
-        from .list_and_show import print_optimizer
+        return
+    from .show import describe, print_details
 
-        print_optimizer(console, options.name)
+    if options.json:
+        print_json(describe(options.name, options.kind))
+    else:
+        print_details(console, options.name, options.kind)
 
 
 def _explain(options: argparse.Namespace, console: Console) -> None:
-    from .compose import compose_config
-    from .explain import print_plans
+    from .explain_command import run_explain
 
-    plot_options = (options.plot, options.steps_per_epoch, options.node)
-    if any(option is not None for option in plot_options):
-        from .plot import check_options
-
-        check_options(*plot_options)
-    with compose_config(options.config_dir, options.config_name, options.overrides) as config:
-        module = print_plans(console, config, options.config_name, options.module, options.why)
-        if options.plot is not None:
-            from .plot import plot
-
-            plot(console, config, module, *plot_options)
+    run_explain(options, console)
 
 
 def _inspect(options: argparse.Namespace, console: Console) -> None:
     from .inspect import print_comparison, print_report
 
-    if options.other is None:
+    if options.json:
+        from .inspect_json import describe_comparison, describe_report
+
+        other = options.other
+        print_json(
+            describe_report(options.checkpoint) if other is None else describe_comparison(options.checkpoint, other)
+        )
+    elif options.other is None:
         print_report(console, options.checkpoint)
     else:
         print_comparison(console, options.checkpoint, options.other)

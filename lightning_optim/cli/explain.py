@@ -2,148 +2,131 @@
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig
 from rich.console import Console
 from torch import nn
-from torch.nn.parameter import is_lazy
 
-from ..build.executions import plan_executions
-from ..build.factory import OptimizerFactory
-from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
-from .nodes import find_nodes, instantiate_node, is_node
+from ..groups.group import Group
+from ..groups.parameter_settings import ParameterSettings
+from ..groups.table import Table
+from .build_module import build_module
+from .nodes import find_nodes
+from .plans import ExplainedOptimizer, explain_optimizers
 
-FACTORY = "lightning_optim.OptimizerFactory"
-UNFREEZE = "lightning_optim.StagedUnfreeze"
+# Fields of a parameter's settings that are numbers; those of the optimizer are, where its config has one.
+_NUMBERS = {"lr": float, "lr_scale": float, "warmup_steps": int}
 
 
-def print_plans(
-    console: Console, config: DictConfig, config_name: str, module_key: str, parameter: str | None
-) -> nn.Module:
-    """Print the group table of each optimizer in a config, and the stages over it; returns the model.
+@dataclass(kw_only=True)
+class Explanation:
+    """What `explain` says of a config; its optimizers are explained as they are asked for."""
+
+    module: nn.Module
+    notes: list[str]
+    optimizers: Iterator[ExplainedOptimizer] = field(repr=False)
+
+
+def explain(config: DictConfig, config_name: str, module_key: str, parameter: str | None) -> Explanation:
+    """The group table of each optimizer in a config, and the stages over it.
 
     Args:
-        console: to print to.
         config: the composed config.
         config_name: its name, for messages.
         module_key: the key of the model.
-        parameter: instead of the tables, print its layer and stage, and which rule or stage set which of its values.
+        parameter: instead of the tables, its layer and stage, and which rule or stage set which of its values.
 
     Raises:
         ConfigError: something in the config is wrong, or does not fit the model.
     """
     nodes = list(find_nodes(config))
-    module = _build_module(console, config, module_key, [key for key, _ in nodes])
-    factory_keys = [key for key, node in nodes if node["_target_"] == FACTORY]
-    if not factory_keys:
-        raise ConfigError(
-            f"--config-name: {config_name} has no node with _target_: {FACTORY}. {_how_to_add_factory(nodes)}"
-        )
-    unfreeze_keys = [key for key, node in nodes if node["_target_"] == UNFREEZE]
-    for key in factory_keys:
-        factory = instantiate_factory(config, key)
-        console.print(f"{key}: {factory.name}", style="bold", markup=False)
-        is_staged = bool(unfreeze_keys) and key in outermost(factory_keys)
-        with prefix_errors(key):
-            plan = factory.plan(module)
-            if parameter is None:
-                console.print(plan_executions(plan).table())
-            else:
-                settings = plan.settings_of(parameter)
-                if not is_staged:
-                    console.print(settings)
-        for unfreeze_key in unfreeze_keys if is_staged else ():
-            console.print(unfreeze_key, style="bold", markup=False)
-            unfreeze = instantiate_node(config, unfreeze_key)
-            with prefix_errors(unfreeze_key):
-                if parameter is None:
-                    console.print(unfreeze.explain(module, factory))
-                else:
-                    console.print(unfreeze.settings_of(parameter, module, factory))
-    return module
+    module, notes = build_module(config, module_key, [key for key, _ in nodes])
+    optimizers = explain_optimizers(config, config_name, nodes, module, parameter)
+    return Explanation(module=module, notes=notes, optimizers=optimizers)
 
 
-def outermost(factory_keys: Sequence[str]) -> list[str]:
-    """The optimizers nearest the top level, to which stages belong; deeper ones are of other phases (`pretrain`)."""
-    depth = min(key.count(".") for key in factory_keys)
-    return [key for key in factory_keys if key.count(".") == depth]
+def print_explanation(console: Console, explanation: Explanation) -> None:
+    """Print the tables, each as soon as it is known.
 
-
-def instantiate_factory(config: DictConfig, key: str) -> OptimizerFactory:
-    """The optimizer factory that the node at `key` describes.
+    Args:
+        console: to print to.
+        explanation: from `explain`.
 
     Raises:
-        ConfigError: it cannot be instantiated, or is a partial.
+        ConfigError: something in the config is wrong, or does not fit the model.
     """
-    factory = instantiate_node(config, key)
-    if not isinstance(factory, OptimizerFactory):
-        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type {key}._partial_=false")
-    return factory
+    for note in explanation.notes:
+        console.print(f"note: {note}", markup=False)
+    for optimizer in explanation.optimizers:
+        console.print(f"{optimizer.key}: {optimizer.name}", style="bold", markup=False)
+        if optimizer.own is not None:
+            console.print(optimizer.own)
+        for key, table in optimizer.staged:
+            console.print(key, style="bold", markup=False)
+            console.print(table)
 
 
-def _build_module(console: Console, config: DictConfig, key: str, node_keys: list[str]) -> nn.Module:
-    """The model as its `configure_optimizers` will see it."""
-    with prefix_errors("--module"):
-        exists = is_node(config, key)
-    if not exists:
-        raise ConfigError(
-            f"--module: {key} is not a node with a _target_. Such nodes: {format_names(node_keys) or 'none'}."
-            f"{did_you_mean(key, node_keys)}"
-        )
-    module = instantiate_node(config, key)
-    if isinstance(module, functools.partial):
-        module = _call_partial(module, key)
-    if not isinstance(module, nn.Module):
-        raise ConfigError(f"--module: {key} gives a {type(module).__name__}, not a torch.nn.Module")
-    _configure_model(console, module, key)
-    lazy = [name for name, parameter in module.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise ConfigError(
-            f"--module: {key} infers the shapes of {format_names(lazy, 3)} from its first batch, and there is none "
-            "here. Give these layers their input sizes"
-        )
-    return module
+def describe_explanation(explanation: Explanation) -> dict[str, Any]:
+    """What `explain --json` prints: `notes` and `optimizers`.
+
+    Args:
+        explanation: from `explain`.
+
+    Raises:
+        ConfigError: something in the config is wrong, or does not fit the model.
+    """
+    optimizers = [
+        {
+            "key": it.key,
+            "name": it.name,
+            **(_describe(it.own) if it.own is not None else {}),
+            "unfreeze": [{"key": key, **_describe(table)} for key, table in it.staged],
+        }
+        for it in explanation.optimizers
+    ]
+    return {"notes": explanation.notes, "optimizers": optimizers}
 
 
-def _call_partial(partial: functools.partial[Any], key: str) -> Any:
-    """What a `_partial_: true` gives without more arguments, which the user's code may add."""
-    try:
-        return partial()
-    except Exception as error:  # the user's code may raise anything
-        raise ConfigError(
-            f"--module: {key} has _partial_: true, and calling it without more arguments fails: {_one_line(error)}. "
-            f"Add those that your code passes, such as +{key}.ARGUMENT=VALUE"
-        ) from error
+def _describe(explained: Table | ParameterSettings) -> dict[str, Any]:
+    if isinstance(explained, ParameterSettings):
+        return {"parameter": _describe_parameter(explained)}
+    # The first rows are those of the groups, in their order.
+    groups = [_describe_group(group, row) for group, row in zip(explained.groups, explained.rows(), strict=False)]
+    return {"groups": groups, "frozen": explained.frozen, "frozen_by_the_model": explained.fixed}
 
 
-def _configure_model(console: Console, module: nn.Module, key: str) -> None:
-    """Let a LightningModule build its late layers, as the trainer does before it asks for optimizers."""
-    configure = getattr(module, "configure_model", None)
-    if configure is None:
-        return
-    try:
-        configure()
-    except Exception as error:  # the user's code may raise anything, and may need a trainer
-        reason = f"{key}.configure_model() fails without a trainer: {_one_line(error)}"
-        if next(module.parameters(), None) is None:
-            raise ConfigError(
-                f"--module: {reason}. Before this call the model has no parameters. "
-                "Name a node that has them at once, such as the network inside it"
-            ) from error
-        console.print(f"note: {reason}. The tables show the model before this call", markup=False)
+def _describe_group(group: Group, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A group with the same keys in every plan; `lr` is the peak, times `lr_scale`."""
+    return {
+        "group": group.name,
+        "stage": group.stage,
+        "thaws": row.get("thaws"),
+        "layer": group.layer,
+        "algorithm": group.algorithm,
+        "execution": group.execution,
+        "tensors": row["tensors"],
+        "parameters": row["parameters"],
+        "lr": row.get("lr"),
+        "lr_scale": group.lr_scale,
+        "hyperparameters": group.hyperparameters,
+        "schedule": group.schedule,
+        "rules": group.made_by,
+        "params": group.params,
+    }
 
 
-def _how_to_add_factory(nodes: list[tuple[str, DictConfig]]) -> str:
-    """What to type to add a factory, in place of torch's own optimizer if the config has one."""
-    for key, node in nodes:
-        if re.fullmatch(r"torch\.optim\.\w+", node["_target_"]):
-            return f"{key} is {node['_target_']}. Type +optimizer@{key}=adamw_groups"
-    return "Type +optimizer=adamw_groups"
+def _describe_parameter(settings: ParameterSettings) -> dict[str, Any]:
+    values = dict(settings.group.hyperparameters) if settings.group else {"frozen": True}
+    fields = [
+        {"field": name, "value": _read_value(name, text, values), "set_by": keys}
+        for name, text, keys in settings.rows()
+    ]
+    return {"name": settings.parameter, "group": settings.group and settings.group.name, "fields": fields}
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def _read_value(name: str, text: str, values: Mapping[str, Any]) -> Any:
+    """The value of a row: `lr` has been multiplied by the `lr_scale` of a stage, so it is read from the row."""
+    return _NUMBERS[name](text) if name in _NUMBERS else values.get(name, text)

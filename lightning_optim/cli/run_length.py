@@ -12,7 +12,8 @@ from ..stages.stages import Stage
 from ..stages.timetable import Timetable
 
 _NO_END = (
-    "the config does not say where the run ends. Type trainer.max_epochs=10, with a + before it if there is no such key"
+    "the config does not say where the run ends. Type trainer.max_epochs=10, with a + before it if there is no such "
+    "key, or --max-epochs 10"
 )
 
 

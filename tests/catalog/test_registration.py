@@ -222,10 +222,11 @@ def test_a_subclass_of_the_base_class_accepts_the_shared_options() -> None:
 def test_list_and_show_include_registered_optimizers(swallows) -> None:
     from rich.console import Console
 
-    from lightning_optim.cli.list_and_show import print_list, print_optimizer
+    from lightning_optim.cli.list_presets import list_entries, print_entries
+    from lightning_optim.cli.show_optimizer import print_optimizer
 
     console = Console(record=True, width=200)
-    print_list(console, "swa*")
+    print_entries(console, "optimizer", list_entries("optimizer", "swa*"))
     print_optimizer(console, "swallows")
     shown = console.export_text()
     assert "Sign of the momentum" in shown and "period" in shown

@@ -69,6 +69,8 @@ checkpoint, config_dir = sys.argv[1:]
 for arguments in (
     ["list"],
     ["show", "adamw"],
+    ["list", "--kind", "scheduler", "--json"],
+    ["show", "gradual", "--json"],
     ["inspect", checkpoint],
     ["explain", "--config-dir", config_dir, "--config-name", "train", "--module", "model"],
 ):
@@ -85,6 +87,8 @@ def test_each_command_imports_only_what_it_needs(run_python, tmp_path: Path) -> 
     lines = [line.removeprefix("loaded: ") for line in out.splitlines() if line.startswith("loaded: ")]
     assert list(map(json.loads, lines)) == [
         ["import", []],
+        ["list", ["importlib.metadata"]],
+        ["show", ["importlib.metadata"]],
         ["list", ["importlib.metadata"]],
         ["show", ["importlib.metadata"]],
         ["inspect", ["importlib.metadata", "torch"]],

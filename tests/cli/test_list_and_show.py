@@ -1,11 +1,17 @@
-"""`list` and `show` print the optimizers and the details of one."""
+"""`list` and `show` print the optimizers, schedules and presets, and the details of one, as text or JSON."""
 
 from __future__ import annotations
+
+import dataclasses
+import json
 
 import pytest
 
 from lightning_optim import list_optimizers, optimizer_info
 from lightning_optim.catalog.decay import DECAY_MODES
+from lightning_optim.cli.presets import KINDS
+from lightning_optim.schedule.catalog import SCHEDULES
+from tests.support.apps import CHECKOUT
 from tests.support.cases import every
 
 
@@ -57,6 +63,87 @@ def test_show_tells_the_size_of_the_state(cli_output, name, expected) -> None:
 def test_show_tells_the_limits_of_an_optimizer(cli_output, name, expected) -> None:
     assert expected in cli_output("show", name).splitlines()
     assert expected not in cli_output("show", "adamw")
+
+
+def test_list_prints_schedules_and_presets_of_a_kind(cli_output) -> None:
+    out = cli_output("list", "--kind", "scheduler")
+    assert all(f" {name} " in out for name in SCHEDULES) and " adamw " not in out
+    for kind in ("optimizer/groups", "unfreeze", "monitor"):
+        out = cli_output("list", "--kind", kind)
+        assert all(f"│ {path.stem} " in out for path in (CHECKOUT / "conf" / kind).glob("*.yaml"))
+
+
+def test_list_prints_the_configs_that_combine_an_optimizer_with_rules(cli_output) -> None:
+    (entry,) = json.loads(cli_output("list", "muon_a*", "--json"))
+    assert (entry["name"], entry["algorithm"]) == ("muon_adamw", "adamw")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cosine_annealing", ["length: T_max, by default the length of the run", "warm-up: optional", "eta_min"]),
+        ("noam", ["warm-up: required", "config: scheduler/noam", "    warmup_steps: 4000"]),
+        ("one_cycle", ["warm-up: none"]),
+        ("step", ["required", "an integer >= 1"]),
+        ("lambda", ["class: torch.optim.lr_scheduler.LambdaLR", "from Python only"]),
+        ("gradual", ["gradual: The head alone for one epoch", "config: unfreeze/gradual", "    each: {epochs: 1}"]),
+        ("full", ["full: As `default`, and also", "config: monitor/full", "    update_norm: true"]),
+        ("no_decay", ["config: optimizer/groups/no_decay", "kinds: [bias, norm, no_weight_decay]"]),
+        ("adamw_groups", ["config: optimizer/adamw_groups", "- groups: [no_decay]"]),
+    ],
+)
+def test_show_finds_names_of_every_kind(cli_output, name, expected) -> None:
+    out = cli_output("show", name)
+    assert all(text in out for text in expected), out
+
+
+def test_a_name_of_several_kinds_is_asked_back(cli_output, cli_error, monkeypatch) -> None:
+    monkeypatch.setitem(SCHEDULES, "lion", dataclasses.replace(SCHEDULES["constant"], name="lion"))
+    assert (
+        "'lion' is the name of several configs: optimizer, scheduler. Type lightning-optim show lion --kind optimizer "
+        "or lightning-optim show lion --kind scheduler"
+    ) in cli_error("show", "lion")
+    assert "update rule" in cli_output("show", "lion", "--kind", "optimizer")
+    assert "update rule" not in cli_output("show", "lion", "--kind", "scheduler")
+
+
+# JSON.
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_list_in_json_has_the_same_keys_for_all_names_of_a_kind(cli_output, kind) -> None:
+    entries = json.loads(cli_output("list", "--kind", kind, "--json"))
+    assert entries and len({tuple(sorted(entry)) for entry in entries}) == 1
+    assert all(entry["kind"] == kind and entry["summary"] for entry in entries)
+    assert [entry["name"] for entry in entries] == sorted(entry["name"] for entry in entries)
+
+
+def test_show_in_json_gives_numbers_as_numbers(cli_output) -> None:
+    adamw = json.loads(cli_output("show", "adamw", "--json"))
+    found = {it["name"]: it["default"] for it in adamw["hyperparameters"]}
+    assert (found["lr"], found["betas"], found["fused"]) == (0.001, [0.9, 0.999], None)
+    assert adamw["bytes_per_parameter"] == 8 and adamw["own_class"] == "lightning_optim.optim.AdamW"
+    step = json.loads(cli_output("show", "step", "--json"))
+    (size, gamma) = step["hyperparameters"]
+    assert (size["required"], size["default"], gamma["required"], gamma["default"]) == (True, None, False, 0.1)
+    assert step["config"]["step_size"] == 1000
+    assert json.loads(cli_output("show", "gradual", "--json"))["config"]["stages"]["top"]["lr_scale"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["show", "cosine_anealing"], "there is no optimizer 'cosine_anealing'. Did you mean 'cosine_annealing'?"),
+        (["show", "gradul", "--kind", "unfreeze"], "there is no unfreeze 'gradul'. Did you mean 'gradual'?"),
+        (["list", "schedules"], "no optimizer matches 'schedules'. Type lightning-optim list --kind scheduler"),
+        (["list", "warmup*"], "no optimizer matches 'warmup*'. Type lightning-optim list 'warmup*' --kind scheduler"),
+        (["list", "fll", "--kind", "monitor"], "no monitor matches 'fll'. Did you mean 'full'?"),
+        (["show", "lion", "--kernel", "c", "--json"], "--json: a kernel is printed as source code"),
+    ],
+    ids=["show", "show a kind", "list a kind's name", "list another kind's", "list a kind", "kernel"],
+)
+def test_a_mistake_is_refused_with_what_to_type(cli_error, arguments, message) -> None:
+    assert message in cli_error(*arguments)
 
 
 @pytest.mark.parametrize(

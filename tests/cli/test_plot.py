@@ -142,13 +142,29 @@ def test_a_length_in_steps_needs_no_epochs(cli_output, drawn, plot_arguments) ->
     assert drawn[0][0].length.total("step") == 7
 
 
+def test_how_often_the_schedule_steps_is_said_before_the_path(cli_output, drawn, plot_arguments) -> None:
+    out = cli_output(*plot_arguments(config(f"optimizer: {SGD}", f"scheduler: {HALVING}")))
+    assert out.splitlines()[-2:] == [
+        "assumed: scheduler steps once per optimizer step (scheduler.interval: step), as with "
+        "lightning_optim.configure_optimizers",
+        "plot: plot.svg",
+    ]
+
+
+def test_a_curve_by_steps_is_not_drawn_for_an_app_that_steps_by_epochs(cli_error, drawn, plot_arguments) -> None:
+    text = config(f"optimizer: {SGD}", f"lr_scheduler: {{scheduler: {HALVING}, interval: epoch}}")
+    error = cli_error(*plot_arguments(text))
+    assert "Type lr_scheduler.scheduler.interval=epoch, and give its lengths in epochs" in error
+    assert not drawn
+
+
 # What is wrong, and what to type.
 
 MISTAKES = {
     "several optimizers": (
         config("a:", f"  optimizer: {SGD}", "b:", f"  optimizer: {SGD}"),
         [],
-        "--plot: it draws one optimizer, and the config has a.optimizer, b.optimizer. Type --node a.optimizer",
+        "--plot: it takes one optimizer, and the config has a.optimizer, b.optimizer. Type --node a.optimizer",
     ),
     "unknown optimizer": (
         config(f"optimizer: {SGD}"),
@@ -158,13 +174,13 @@ MISTAKES = {
     "several schedules": (
         config(f"optimizer: {SGD}", f"one: {HALVING}", f"two: {HALVING}"),
         [],
-        "--plot: it draws one schedule for optimizer, and the config has one, two. Remove the others, for example with "
+        "--plot: it takes one schedule for optimizer, and the config has one, two. Remove the others, for example with "
         "~two",
     ),
     "torch's scheduler": (
         config(f"optimizer: {SGD}", f"scheduler: {TORCH_SCHEDULER}"),
         [],
-        "scheduler: torch.optim.lr_scheduler.StepLR cannot be drawn, as only your code knows when it steps. Type "
+        "scheduler: torch.optim.lr_scheduler.StepLR cannot be predicted, as only your code knows when it steps. Type "
         "+scheduler@scheduler=cosine_annealing",
     ),
     "partial schedule": (
@@ -175,7 +191,7 @@ MISTAKES = {
     "several unfreeze plans": (
         config(f"optimizer: {SGD}", f"one: {UNFREEZE}", f"two: {UNFREEZE}"),
         [],
-        "--plot: it draws one unfreeze plan, and the config has one, two. Remove one: ~two",
+        "--plot: it takes one unfreeze plan, and the config has one, two. Remove one: ~two",
     ),
     "no limit": (
         f"{NET}\noptimizer: {SGD}",
@@ -224,14 +240,15 @@ def test_a_mistake_is_refused(cli_error, plot_arguments, text, arguments, messag
     ("arguments", "message"),
     [
         (
-            ["--steps-per-epoch", "20"],
-            "--steps-per-epoch: this option belongs to a plot. Add --plot FILE.png, or leave it out",
+            ["--max-epochs", "20"],
+            "--max-epochs: this option belongs to a run. Add --steps-per-epoch N or --plot FILE.png, or leave it out",
         ),
-        (["--node", "optimizer"], "--node: this option belongs to a plot. Add --plot FILE.png, or leave it out"),
+        (["--node", "optimizer"], "--node: this option belongs to a run. Add --steps-per-epoch N or --plot FILE.png"),
+        (["--steps-per-epoch", "20", "--max-epochs", "0"], "--max-epochs: got 0, which is not an integer >= 1"),
         (["--plot", "plot.jpg"], "--plot: got plot.jpg. Type a name that ends in .png, .svg, .pdf"),
         (["--plot", "nowhere/plot.png"], "--plot: there is no folder nowhere"),
     ],
-    ids=["steps per epoch without a plot", "node without a plot", "unknown suffix", "missing folder"],
+    ids=["epochs without a run", "node without a run", "no epochs", "unknown suffix", "missing folder"],
 )
 def test_wrong_options_are_refused_before_the_config_is_composed(cli_error, arguments, message) -> None:
     assert message in cli_error("explain", "--config-dir", "no", "--config-name", "no", "--module", "no", *arguments)

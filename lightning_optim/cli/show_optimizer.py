@@ -1,43 +1,17 @@
-"""`list` and `show`: the available optimizers, and the details of one; without torch."""
+"""`show` of an optimizer: its equations, paper, state, weight decay and hyperparameters; without torch."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from ..catalog.decay import DECAY_MODES
 from ..catalog.info import OptimizerInfo
-from ..catalog.registry import list_optimizers, optimizer_info
+from ..catalog.registry import optimizer_info
 from ..core.config_values import to_yaml
-from ..core.errors import ConfigError, format_choices
-
-
-def print_list(console: Console, pattern: str) -> None:
-    """Print a table with a row for each optimizer.
-
-    Args:
-        console: to print to.
-        pattern: a glob on the name.
-
-    Raises:
-        ConfigError: no optimizer matches.
-    """
-    names = list_optimizers(pattern)
-    if not names:
-        raise ConfigError(f"no optimizer matches {pattern!r}.{format_choices(pattern, list_optimizers())}")
-    table = RichTable("name", "summary", "paper", "weight decay", "state", "bytes")
-    for name in names:
-        try:
-            info = optimizer_info(name)
-        except ConfigError as error:  # registered by a package that cannot be imported
-            table.add_row(name, str(error), "", "", "", "")
-            continue
-        size = info.state_bytes(info.defaults)
-        table.add_row(
-            name, info.summary, info.paper, info.decay, ", ".join(info.buffers), "" if size is None else str(size)
-        )
-    console.print(table)
-    console.print("bytes: of state per float32 parameter, with the defaults", markup=False)
+from ..core.hyperparameters import Hyperparameter
 
 
 def print_optimizer(console: Console, name: str) -> None:
@@ -75,6 +49,50 @@ def print_optimizer(console: Console, name: str) -> None:
         allowed = "yes" if spec.per_group and not info.single_group else "no"
         table.add_row(name, to_yaml(spec.default), spec.describe(), allowed, spec.help)
     console.print(table, markup=False)
+
+
+def describe_optimizer(name: str) -> dict[str, Any]:
+    """What `show --json` prints of an optimizer.
+
+    Args:
+        name: its name in the registry.
+
+    Raises:
+        ConfigError: there is no such optimizer.
+    """
+    info = optimizer_info(name)
+    per_group = {key: spec.per_group and not info.single_group for key, spec in info.hyperparameters.items()}
+    return {
+        "kind": "optimizer",
+        "name": info.name,
+        "summary": info.summary,
+        "equations": info.equations,
+        "paper": info.paper,
+        "class": info.path.replace(":", "."),
+        "own_class": info.own.replace(":", ".") or None,
+        "state": list(info.buffers),
+        "bytes_per_parameter": info.state_bytes(info.defaults),
+        "weight_decay": info.decay,
+        "weight_decay_modes": info.decay_modes,
+        "evaluations_per_step": info.evaluations,
+        "single_group": info.single_group,
+        "matrices_only": info.matrices_only,
+        "hyperparameters": [
+            {**describe_hyperparameter(key, spec), "in_a_rule": per_group[key]}
+            for key, spec in info.hyperparameters.items()
+        ],
+    }
+
+
+def describe_hyperparameter(name: str, spec: Hyperparameter) -> dict[str, Any]:
+    """A hyperparameter of an optimizer or a schedule; a required one has no default, and so null."""
+    return {
+        "name": name,
+        "required": spec.required,
+        "default": None if spec.required else spec.default,
+        "allowed": spec.describe(),
+        "description": spec.help,
+    }
 
 
 def _format_class(info: OptimizerInfo) -> str:
