@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many tests run at once as there are cores
+os.environ.pop("COLUMNS", None)  # tables obey it, and the workers of pytest-xdist have it
 
 import subprocess
 import sys

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..groups.optimizer_table import format_optimizer
+from ..groups.rules_by_group import mark_rules_by_group
 from .blueprint import Blueprint
 from .fused_layouts import FusedLayouts
 from .joining import join
@@ -43,6 +45,12 @@ def attach(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, st
         reduced = type(optimizer).__reduce_ex__(optimizer, protocol)
         return _rebuild, (blueprint, *reduced[:3])
 
+    def show() -> str:
+        """How a notebook shows it: a table of its groups, where torch's classes print all keys of each."""
+        return format_optimizer(_alive(this))
+
+    mark_rules_by_group(optimizer, blueprint.rules)
+    optimizer._repr_html_ = show  # type: ignore[attr-defined]
     optimizer.add_param_group = add_param_group  # type: ignore[method-assign]
     optimizer.__reduce_ex__ = reduce  # type: ignore[method-assign]
     optimizer.register_load_state_dict_pre_hook(partial(remap_before_load, blueprint))

@@ -23,6 +23,8 @@ class Blueprint:
     """By algorithm: the config's values for groups that no rule matches."""
     order: tuple[str, ...]
     """The names of the parameters, in the model's order."""
+    rules: Mapping[str, tuple[str, ...]]
+    """By group: the names of the rules that made it."""
     may_fuse: bool
     """Whether a class of torch's that has a fused kernel runs some groups."""
 
@@ -34,6 +36,7 @@ class Blueprint:
             uses_own_class={name: spec.uses_own_class for name, spec in plan.specs.items()},
             hyperparameters={name: dict(spec.hyperparameters) for name, spec in plan.specs.items()},
             order=tuple(plan.tensors),
+            rules={group.name: group.made_by for group in plan.groups},
             may_fuse=any(spec.info.fused and not spec.uses_own_class for spec in plan.specs.values()),
         )
 

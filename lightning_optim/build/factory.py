@@ -15,6 +15,7 @@ from ..catalog.info import OptimizerInfo
 from ..catalog.registry import algorithms_with, optimizer_info
 from ..core.config_values import to_plain, to_yaml
 from ..core.errors import ConfigError, explain_call, format_choices, leftover_hint, requires_name
+from ..core.short_repr import format_call, settings_html
 from ..groups.parameters import Parameter, read_parameters
 from ..groups.parse_rules import parse_rules
 from ..groups.plan import Plan
@@ -168,7 +169,12 @@ class OptimizerFactory:
         arguments = {**self.hyperparameters, **({"groups": self.groups} if self.groups else {})}
         if self.implementation != "auto":
             arguments["implementation"] = self.implementation
-        return f"OptimizerFactory({', '.join([repr(self.name), *(f'{k}={v!r}' for k, v in arguments.items())])})"
+        return format_call(self, self.name, **arguments)
+
+    def _repr_html_(self) -> str:
+        rules = {f"groups.{name}": rule for name, rule in self.groups.items()}
+        implementation = {"implementation": self.implementation} if self.implementation != "auto" else {}
+        return settings_html(f"{type(self).__name__}: {self.name}", {**self.hyperparameters, **implementation, **rules})
 
 
 def _check_keys(info: OptimizerInfo, given: Mapping[str, Any], rules: Any) -> None:

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Number
+from ..core.short_repr import format_call
 from ..optim.composite import Composite
 from ..optim.gauss_newton import LOSSES, SampledGradients
 from .lightning_internals import logger_step
@@ -52,6 +53,9 @@ class SophiaHessian(Callback):
         self._has_wrapped = False
         self._instance_training_step: Any = None
         """The `training_step` that was set on the strategy instance rather than on its class, if any."""
+
+    def __repr__(self) -> str:
+        return format_call(self, every_n_steps=self.every_n_steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which no rank has a parameter's full gradient."""

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ..build.executions import read_executions
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
+from ..core.short_repr import format_call
 from ..groups.plan import Plan
 from ..telemetry.group_runs import GroupRuns
 from ..telemetry.hparams import collect_hyperparameters
@@ -25,6 +26,12 @@ from .print_table import print_table
 from .step_recorder import StepRecorder
 from .strategies import check_strategy_for_monitor
 from .unfreeze import StagedUnfreeze
+
+_DEFAULTS = {
+    "every_n_steps": None, "update_norm": False, "cosine": False, "per_parameter": False, "histograms": False,
+    "layout": True, "to_callback_metrics": False,
+}  # fmt: skip
+"""Of the monitor's arguments: its repr shows the others."""
 
 
 class OptimizerMonitor(Callback):
@@ -91,6 +98,10 @@ class OptimizerMonitor(Callback):
         self._in_batch = False
         self._runs = GroupRuns() if self.overlay else None
         self._laid_out: dict[str, tuple[str, ...]] = {}
+
+    def __repr__(self) -> str:
+        given = {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
+        return format_call(self, **given)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which norms would be wrong, or a trainer without a logger."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..core.short_repr import format_call
 from ..schedule.factory import SchedulerFactory
 from .configure import configure_optimizers
 from .configure_hook import ConfigureOptimizersHook
@@ -33,6 +34,9 @@ class OptimizerOverride(Callback):
     def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
+
+    def __repr__(self) -> str:
+        return format_call(self, *([self.optimizer] if self.scheduler is None else [self.optimizer, self.scheduler]))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Install the override before the strategy calls `configure_optimizers`."""

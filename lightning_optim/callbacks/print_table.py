@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from ..core.output_width import output_width
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -25,4 +28,4 @@ def print_table(optimizer: Optimizer, table: Table, *, force: bool = False) -> N
     """
     if force or optimizer not in _PRINTED:
         _PRINTED.add(optimizer)
-        rank_zero_info(f"\n{table}")
+        rank_zero_info(f"\n{table.text(output_width(sys.stderr))}")  # Lightning logs to stderr

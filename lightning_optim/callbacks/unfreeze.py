@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ..build.stage_optimizers import check_stage_optimizers
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, format_names
+from ..core.short_repr import format_call, settings_html
 from ..groups.parameter_settings import ParameterSettings
 from ..groups.plan import Plan
 from ..groups.table import Table
@@ -107,6 +108,16 @@ class StagedUnfreeze(Callback):
         """For strategies that load the optimizers after setup: FSDP2's."""
         self._step_hooks: list[Any] = []
         self._monitor_hooks: list[LearningRateMonitorHook] = []
+
+    def __repr__(self) -> str:
+        modes = {"frozen_norm": self.frozen_norm, "frozen_dropout": self.frozen_dropout}
+        defaults = {"frozen_norm": "eval", "frozen_dropout": "train"}
+        return format_call(self, self._config, **{key: mode for key, mode in modes.items() if mode != defaults[key]})
+
+    def _repr_html_(self) -> str:
+        modes = {"frozen_norm": self.frozen_norm, "frozen_dropout": self.frozen_dropout}
+        stages = {f"stages.{name}": stage for name, stage in self._config.items()}
+        return settings_html(type(self).__name__, {**stages, **modes})
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
         """The plan for a model: what thaws when, and with which peak lr; changes nothing.

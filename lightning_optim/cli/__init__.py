@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from ..core.errors import ConfigError
+from ..core.output_width import output_width
 from ..core.version import read_version
 from .json_output import print_json
 from .presets import KINDS, OPTIMIZER
-
-_WIDTH = 120
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, or 2 if the config or an argument has to be corrected."""
     options = _build_parser().parse_args(arguments)
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    # With a width and no height, rich asks the terminal, and with TERM=dumb it takes 80 columns.
+    console = Console(width=output_width(), height=100, highlight=False)
     try:
         options.run(options, console)
     except ConfigError as error:

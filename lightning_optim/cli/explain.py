@@ -63,10 +63,10 @@ def print_explanation(console: Console, explanation: Explanation) -> None:
     for optimizer in explanation.optimizers:
         console.print(f"{optimizer.key}: {optimizer.name}", style="bold", markup=False)
         if optimizer.own is not None:
-            console.print(optimizer.own)
+            console.print(optimizer.own, crop=False)
         for key, table in optimizer.staged:
             console.print(key, style="bold", markup=False)
-            console.print(table)
+            console.print(table, crop=False)
 
 
 def describe_explanation(explanation: Explanation) -> dict[str, Any]:

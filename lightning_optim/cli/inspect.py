@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-from rich.console import Console, JustifyMethod
-from rich.markup import escape
-from rich.measure import Measurement
-from rich.table import Table as RichTable
+from rich.console import Console
 
+from ..core.column_widths import Column
 from ..core.errors import format_names
+from ..core.number_format import format_number
+from ..core.text_table import TextTable
 from .checkpoint_compare import Comparison, GroupDifference, compare, format_value, pair_optimizers
 from .checkpoint_reader import read_checkpoint
 from .checkpoint_report import Report, Row, build_report
@@ -18,7 +19,6 @@ from .checkpoint_report import Report, Row, build_report
 _MIB = 2**20
 # A diverged run has non-finite values everywhere; the first are those nearest the input.
 _MAX_LINES = 50
-_UNBOUNDED_WIDTH = 10_000
 _DIFFERENCE_COLUMNS = ("group", "equal", "differing", "step", "relative", "largest", "in")
 
 
@@ -35,7 +35,8 @@ def print_report(console: Console, path: Path) -> None:
     for saved in read_checkpoint(path):
         report = build_report(saved)
         rows = [_report_cells(report, row) for row in report.rows]
-        _print_table(console, report.key, _report_columns(report), rows, has_total=True)
+        table = _build_table(report.key, _report_columns(report), rows, has_total=True)
+        console.print(table.say_below(_shared_columns(report)), crop=False)
         lines = [f"{it.parameter}: {it.buffer} {it.count:,} of {it.size:,} not finite" for it in report.nonfinite]
         _print_lines(console, _truncate(lines) or ["no non-finite values"])
 
@@ -63,13 +64,20 @@ def print_comparison(console: Console, path: Path, other: Path) -> None:
             _print_lines(console, [f"{title}: identical: {comparison.num_equal:,} state tensors, bitwise"])
             continue
         rows = [_difference_cells(group) for group in comparison.groups]
-        _print_table(console, title, _DIFFERENCE_COLUMNS, rows, has_total=False)
+        console.print(_build_table(title, _DIFFERENCE_COLUMNS, rows, has_total=False), crop=False)
         _print_lines(console, list(_difference_lines(comparison, path, other)))
 
 
 def _report_columns(report: Report) -> list[str]:
     algorithm = ["algorithm"] if any(row.algorithm for row in report.rows) else []
     return ["group", *algorithm, "tensors", "parameters", "lr", "weight_decay", "step", *report.buffers, "state MiB"]
+
+
+def _shared_columns(report: Report) -> list[str]:
+    """Those that several groups have the same value in."""
+    *groups, _ = report.rows
+    candidates = ("algorithm", "lr", "weight_decay") if len(groups) > 1 else ()
+    return [name for name in candidates if len({getattr(row, name) for row in groups}) == 1]
 
 
 def _report_cells(report: Report, row: Row) -> list[str]:
@@ -81,21 +89,21 @@ def _report_cells(report: Report, row: Row) -> list[str]:
         "algorithm": row.algorithm or "",
         "tensors": f"{row.num_tensors:,}",
         "parameters": parameters,
-        "lr": _format_number(row.lr),
-        "weight_decay": _format_number(row.weight_decay),
-        "step": _format_number(row.step),
-        "state MiB": f"{row.num_bytes / _MIB:.3g}",
+        "lr": format_number(row.lr),
+        "weight_decay": format_number(row.weight_decay),
+        "step": format_number(row.step),
+        "state MiB": format_number(row.num_bytes and row.num_bytes / _MIB),
     }
     return [
-        _format_number(row.norms.get(name)) if name in report.buffers else values[name]
+        format_number(row.norms.get(name)) if name in report.buffers else values[name]
         for name in _report_columns(report)
     ]
 
 
 def _difference_cells(group: GroupDifference) -> list[str]:
-    step = "" if group.step is None else " → ".join(_format_number(side) or "missing" for side in group.step)
+    step = "" if group.step is None else " → ".join(format_number(side) or "missing" for side in group.step)
     counts = [f"{group.num_equal:,}", f"{group.num_differing:,}"]
-    return [group.group, *counts, step, _format_number(group.relative), _format_number(group.largest), group.where]
+    return [group.group, *counts, step, format_number(group.relative), format_number(group.largest), group.where]
 
 
 def _difference_lines(comparison: Comparison, path: Path, other: Path) -> Iterator[str]:
@@ -114,21 +122,14 @@ def _difference_lines(comparison: Comparison, path: Path, other: Path) -> Iterat
         yield f"{mismatch.buffer}: {mismatch.first} → {mismatch.second} in {format_names(mismatch.params, 3)}"
 
 
-def _print_table(
-    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_total: bool
-) -> None:
-    table = RichTable(title=escape(title), title_justify="left")
-    for column, cells in zip(columns, zip(*rows, strict=True), strict=True):
-        justify: JustifyMethod = "left" if column in ("group", "algorithm", "in") else "right"
-        # In a narrow terminal the headings wrap, not the numbers.
-        table.add_column(escape(column), justify=justify, overflow="fold", min_width=max(map(len, cells)))
-    for row in rows:
-        table.add_row(*map(escape, row), end_section=has_total and row is rows[-2])
-    if not console.is_terminal:
-        # In a file the table is as wide as it needs to be, so that nothing is cut.
-        unbounded = console.options.update(max_width=_UNBOUNDED_WIDTH)
-        console.width = max(console.width, Measurement.get(console, unbounded, table).maximum)
-    console.print(table, crop=False)
+def _build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, has_total: bool) -> TextTable:
+    kinds: dict[str, Literal["name", "text"]] = {"group": "name", "algorithm": "name", "in": "text"}
+    return TextTable(
+        title=title,
+        columns=tuple(Column(name, kinds.get(name, "number")) for name in columns),
+        rows=tuple(map(tuple, rows)),
+        has_total=has_total,
+    )
 
 
 def _print_lines(console: Console, lines: Sequence[str]) -> None:
@@ -138,7 +139,3 @@ def _print_lines(console: Console, lines: Sequence[str]) -> None:
 
 def _truncate(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _MAX_LINES else [*lines[:_MAX_LINES], f"and {len(lines) - _MAX_LINES:,} more"]
-
-
-def _format_number(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from ..catalog.ready_configs import READY_CONFIGS
 from ..catalog.registry import optimizer_info
+from ..core.column_widths import Column
 from ..core.errors import ConfigError
+from ..core.text_table import TextTable
 from ..schedule.catalog import schedule_info
 from .presets import OPTIMIZER, SCHEDULER, check_matches, list_names, read_preset
 
 _Entry = dict[str, Any]
 _COLUMNS = {"weight_decay": "weight decay", "bytes_per_parameter": "bytes", "from_config": "in a config"}
+_COLUMN_KINDS: dict[str, Literal["number", "exact"]] = {"name": "exact", "bytes_per_parameter": "number"}
 
 
 def list_entries(kind: str, pattern: str) -> list[_Entry]:
@@ -45,21 +47,16 @@ def print_entries(console: Console, kind: str, entries: list[_Entry]) -> None:
         entries: from `list_entries`, at least one.
     """
     columns = [column for column in entries[0] if column not in ("kind", "algorithm", "error")]
-    table = RichTable(*(_COLUMNS.get(column, column) for column in columns))
-    ready = [entry for entry in entries if entry["name"] in READY_CONFIGS and kind == OPTIMIZER]
-    for entry in (entry for entry in entries if entry not in ready):
-        table.add_row(*_cells(entry, columns))
-    table.add_section()
-    for entry in ready:
-        table.add_row(*_cells(entry, columns))
-    console.print(table)
+    headings = tuple(Column(_COLUMNS.get(name, name), _COLUMN_KINDS.get(name, "text")) for name in columns)
+    by_place = sorted(entries, key=lambda entry: kind == OPTIMIZER and entry["name"] in READY_CONFIGS)
+    console.print(TextTable(columns=headings, rows=tuple(_cells(entry, columns) for entry in by_place)), crop=False)
     if kind == OPTIMIZER:
         console.print("bytes: of state per float32 parameter, with the defaults", markup=False)
 
 
-def _cells(entry: _Entry, columns: list[str]) -> list[str]:
+def _cells(entry: _Entry, columns: list[str]) -> tuple[str, ...]:
     values = {**entry, "summary": entry.get("error") or entry["summary"]}
-    return [_format_cell(values[column]) for column in columns]
+    return tuple(_format_cell(values[column]) for column in columns)
 
 
 def _format_cell(value: Any) -> str:

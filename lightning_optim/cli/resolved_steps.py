@@ -7,17 +7,21 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 from torch import nn
 
 from ..build.optimizer import build_optimizer
 from ..build.stage_optimizers import plan_with_stages
+from ..core.column_widths import Column
 from ..core.errors import format_names, prefix_errors
+from ..core.number_format import format_number
+from ..core.text_table import TextTable
 from ..stages.stages import check_all_claimed
 from .planned_run import PlannedRun
 from .schedule_ends import ScheduleEnd, find_ends
 from .simulate import without_storage
 from .thaws import Thaws, predict_thaws
+
+_COLUMNS = (Column("event", "text"), Column("after step"), Column("epoch"), Column("note", "text"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +62,11 @@ def print_steps(console: Console, steps: ResolvedSteps) -> None:
     console.print(f"steps of {run.title}", style="bold", markup=False, soft_wrap=True)
     console.print(run.stepping, markup=False, soft_wrap=True)
     events = [*_schedule_events(steps), *_stage_events(steps), ("the run ends", run.length.total("step"), "")]
-    table = RichTable(title=str(run.length), title_justify="left")
-    table.add_column("event")
-    table.add_column("after step", justify="right")
-    table.add_column("epoch", justify="right")
-    table.add_column("note")
+    rows = []
     for event, step, note in sorted(events, key=lambda row: (row[1] is None, row[1] or 0)):
-        epoch = "" if step is None or run.length.steps_per_epoch is None else f"{step / run.length.steps_per_epoch:.4g}"
-        table.add_row(event, "" if step is None else f"{step:,}", epoch, note)
-    console.print(table, markup=False)
+        epoch = None if step is None or run.length.steps_per_epoch is None else step / run.length.steps_per_epoch
+        rows.append((event, format_number(step), format_number(epoch), note))
+    console.print(TextTable(columns=_COLUMNS, rows=tuple(rows), title=str(run.length)), crop=False)
 
 
 def describe_steps(steps: ResolvedSteps) -> dict[str, Any]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from ..catalog.decay import DECAY_MODES
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import optimizer_info
+from ..core.column_widths import Column
 from ..core.config_values import to_yaml
 from ..core.hyperparameters import Hyperparameter
+from ..core.text_table import TextTable
+
+_HYPERPARAMETER_COLUMNS = (
+    Column("hyperparameter", "exact"),
+    *(Column(name, "text") for name in ("default", "allowed", "in a rule", "description")),
+)
 
 
 def print_optimizer(console: Console, name: str) -> None:
@@ -44,11 +50,11 @@ def print_optimizer(console: Console, name: str) -> None:
         console.print("takes one param group only")
     if info.matrices_only:
         console.print("takes 2-D parameters only")
-    table = RichTable("hyperparameter", "default", "allowed", "in a rule", "description")
+    rows = []
     for name, spec in info.hyperparameters.items():
         allowed = "yes" if spec.per_group and not info.single_group else "no"
-        table.add_row(name, to_yaml(spec.default), spec.describe(), allowed, spec.help)
-    console.print(table, markup=False)
+        rows.append((name, to_yaml(spec.default), spec.describe(), allowed, spec.help))
+    console.print(TextTable(columns=_HYPERPARAMETER_COLUMNS, rows=tuple(rows)), crop=False)
 
 
 def describe_optimizer(name: str) -> dict[str, Any]:

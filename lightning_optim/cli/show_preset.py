@@ -6,13 +6,18 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table as RichTable
 
+from ..core.column_widths import Column
 from ..core.config_values import to_yaml
+from ..core.text_table import TextTable
 from ..schedule.catalog import ScheduleInfo, schedule_info
 from .presets import SCHEDULER, read_preset
 from .show_optimizer import describe_hyperparameter
 
+_ARGUMENT_COLUMNS = (
+    Column("argument", "exact"),
+    *(Column(name, "text") for name in ("default", "allowed", "description")),
+)
 _PYTHON_ONLY = "a config cannot hold its function: from Python only"
 
 
@@ -70,10 +75,11 @@ def _print_schedule(console: Console, info: ScheduleInfo) -> None:
     console.print(f"warm-up: {_describe_warmup(info)}", markup=False)
     if not info.hyperparameters:
         return
-    table = RichTable("argument", "default", "allowed", "description")
-    for name, spec in info.hyperparameters.items():
-        table.add_row(name, "required" if spec.required else to_yaml(spec.default), spec.describe(), spec.help)
-    console.print(table, markup=False)
+    rows = tuple(
+        (name, "required" if spec.required else to_yaml(spec.default), spec.describe(), spec.help)
+        for name, spec in info.hyperparameters.items()
+    )
+    console.print(TextTable(columns=_ARGUMENT_COLUMNS, rows=rows), crop=False)
 
 
 def _describe_warmup(info: ScheduleInfo) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table as RichTable
-
-from ..core.config_values import to_yaml
+from ..core.column_widths import Column
+from ..core.number_format import format_value
+from ..core.text_table import TextTable
 from ..schedule.override import format_override
 from .group import Group
 from .rules import SCALES
 
-_WIDTH = 120
+_COLUMNS = (Column("field", "exact"), Column("value", "text"), Column("set by", "text"))
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class ParameterSettings:
         if group.stage is not None and "lr" in values:
             values["lr"] *= group.lr_scale
         rows += [
-            (name, to_yaml(value), _format_keys(group.sources.get(name, ()), f"the default of {group.algorithm}"))
+            (name, format_value(value), _format_keys(group.sources.get(name, ()), f"the default of {group.algorithm}"))
             for name, value in values.items()
         ]
         if group.schedule is not None:
@@ -58,21 +56,21 @@ class ParameterSettings:
         if group.warmup_steps:
             values["warmup_steps"] = group.warmup_steps
         return [
-            (name, to_yaml(value), " × ".join(group.sources.get(name, ())) or "the default")
+            (name, format_value(value), " × ".join(group.sources.get(name, ())) or "the default")
             for name, value in values.items()
         ]
 
-    def __rich__(self) -> RichTable:
+    def __rich__(self) -> TextTable:
         where = f"in the group {self.group.name}" if self.group else "frozen: in no group"
-        table = RichTable("field", "value", "set by", title=f"{self.parameter}: {where}", title_justify="left")
-        for row in self.rows():
-            table.add_row(*row)
-        return table
+        return TextTable(title=f"{self.parameter}: {where}", columns=_COLUMNS, rows=tuple(self.rows()))
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=_WIDTH, color_system=None).print(self)
-        return text.getvalue().rstrip()
+        return self.__rich__().render()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.__rich__().html()
 
 
 def _format_keys(keys: tuple[str, ...], default: str) -> str:

@@ -23,6 +23,7 @@ from .parameter_settings import ParameterSettings
 from .parameters import has_bare_tensors, read_parameters
 from .rule_checks import check_matched, check_names_available
 from .rules import AlgorithmSpec, Rule
+from .rules_by_group import rules_by_group
 from .selectors import format_no_match
 from .table import Table
 
@@ -131,13 +132,16 @@ class Plan:
         )
 
     @classmethod
-    def from_optimizer(cls, optimizer: Optimizer, module: nn.Module) -> Plan:
+    def from_optimizer(cls, optimizer: Optimizer, module: nn.Module | None = None) -> Plan:
         """The plan that an existing optimizer follows, whoever built it.
 
         Parameters are named by identity of their tensors. Groups without a name are called `default`, `group1`, ... by
-        position. A tensor that is not a parameter of the module is called by its position too.
+        position. A tensor that is not a parameter of the module is called by its position too. The rules are known
+        where a factory has built the optimizer.
         """
-        names = {id(parameter.tensor): parameter.name for parameter in read_parameters(module)}
+        parameters = [] if module is None else read_parameters(module)
+        names = {id(parameter.tensor): parameter.name for parameter in parameters}
+        rules = rules_by_group(optimizer)
         defaults_of = getattr(optimizer, "defaults_of", lambda group: optimizer.defaults)
         tensors: dict[str, Tensor] = {}
         groups = []
@@ -156,7 +160,7 @@ class Plan:
                         **{key: value for key, value in group.items() if key in defaults_of(group)},
                         **({"lr": group["peak_lr"]} if "peak_lr" in group else {}),
                     },
-                    made_by=() if name == DEFAULT else tuple(name.split(".")),
+                    made_by=rules.get(name, ()),
                     schedule=group.get("schedule"),
                 )
             )
@@ -221,8 +225,22 @@ class Plan:
             thaw_times: `(stage, when it thaws)`, where the plan is split by stages.
         """
         sizes = {name: tensor.numel() for name, tensor in self.tensors.items()}
-        times = tuple(thaw_times)
-        return Table(groups=self.groups, frozen=self.frozen, fixed=self.fixed, sizes=sizes, thaw_times=times)
+        keys = dict.fromkeys(key for keys in self.frozen_by.values() for key in keys)
+        return Table(
+            groups=self.groups,
+            frozen=self.frozen,
+            fixed=self.fixed,
+            sizes=sizes,
+            frozen_by=tuple(sorted(key.removeprefix("groups.").removesuffix(".frozen") for key in keys)),
+            thaw_times=tuple(thaw_times),
+        )
+
+    def __repr__(self) -> str:
+        total = sum(tensor.numel() for tensor in self.tensors.values())
+        return f"Plan({len(self.groups)} groups, {len(self.tensors)} tensors, {total:,} parameters)"
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def settings_of(self, parameter: str, thaw_times: Sequence[tuple[str, str]] = ()) -> ParameterSettings:
         """Every setting of one parameter, with the rules that set it, and its stage where the plan is split by stages.

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
-from rich.console import Console
-from rich.table import Table as RichTable
+from torch import Tensor
 
-from ..core.config_values import to_yaml
+from ..core.column_widths import Column
+from ..core.number_format import format_number, format_value
+from ..core.text_table import TextTable
 from ..schedule.override import format_override
 from .group import Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
-_WIDTH = 120
+_KINDS: dict[str, Literal["name", "text"]] = {
+    "group": "name", "algorithm": "name", "thaws": "text", "layer": "text", "execution": "text", "schedule": "text",
+    "rules": "text",
+}  # fmt: skip
+"""The columns that are no numbers."""
+_PER_GROUP = ("group", "thaws", "layer", "tensors", "parameters", "rules")
+"""The columns that stay where they are the same for all groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A plan's groups as rows, for `print`, rich, Markdown and JSON.
+    """A plan's groups as rows, for `print`, rich, notebooks, Markdown and JSON.
+
+    `rows()` and `json()` have the values as they are; all else shows numbers within 0.1 %. `print` obeys `COLUMNS` and
+    the width of the terminal, and leaves out columns that are the same for all groups, which it says below.
 
     Example:
         >>> from torch import nn
@@ -40,6 +49,8 @@ class Table:
     """Parameters that the model itself keeps frozen."""
     sizes: Mapping[str, int] = field(repr=False)
     """By parameter: its number of elements."""
+    frozen_by: tuple[str, ...] = ()
+    """The names of those rules."""
     thaw_times: tuple[tuple[str, str], ...] = ()
     """`(stage, when it thaws)`, where the plan is split by stages."""
 
@@ -48,7 +59,7 @@ class Table:
         rows = [self._row(group) for group in self.groups]
         trained = [name for group in self.groups for name in group.params]
         if self.frozen:
-            rows.append({"group": "(frozen)", **self._sizes(self.frozen), "rules": "frozen: true"})
+            rows.append({"group": "(frozen)", **self._sizes(self.frozen), "rules": ", ".join(self.frozen_by)})
         if self.fixed:
             rows.append({"group": "(frozen by the model)", **self._sizes(self.fixed)})
         rows.append({"group": "all", **self._sizes((*trained, *self.frozen, *self.fixed))})
@@ -76,23 +87,32 @@ class Table:
         rows = [{**row, "params": by_name.get(row["group"], [])} for row in self.rows()]
         return json.dumps(rows, indent=2)
 
-    def __rich__(self) -> RichTable:
-        table = RichTable(title="Unfreeze plan" if self.thaw_times else "Param groups", title_justify="left")
-        columns, rows = self.columns(), self.rows()
-        if len(self._executions) == 1:
-            table.caption = f"stepped by: {self._executions[0]}"
-            table.caption_justify = "left"
-        for column in columns:
-            table.add_column(column, justify="right" if self._is_number(column) else "left", no_wrap=column == "group")
-        for row in rows:
-            is_last_but_one = len(rows) > 1 and row is rows[-2]
-            table.add_row(*(_format_cell(row.get(column)) for column in columns), end_section=is_last_but_one)
-        return table
+    def text(self, width: int | None = None) -> str:
+        """The table as `print` shows it.
+
+        Args:
+            width: in columns; None for `COLUMNS` or the width of the terminal, or as wide as needed in a pipe.
+        """
+        return self.__rich__().render(width)
+
+    def __rich__(self) -> TextTable:
+        names, rows = self.columns(), self.rows()
+        table = TextTable(
+            title="Unfreeze plan" if self.thaw_times else "Param groups",
+            columns=tuple(Column(name, _KINDS.get(name, "number")) for name in names),
+            rows=tuple(tuple(_format_cell(row.get(name)) for name in names) for row in rows),
+            notes=(f"stepped by: {self._executions[0]}",) if len(self._executions) == 1 else (),
+            has_total=len(rows) > 1,
+        )
+        return table.say_below(name for name in names if self._is_shared(name, rows[: len(self.groups)]))
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=_WIDTH, color_system=None).print(self)
-        return text.getvalue().rstrip()
+        return self.text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.__rich__().html()
 
     def _row(self, group: Group) -> dict[str, Any]:
         row: dict[str, Any] = {"group": group.name}
@@ -128,13 +148,20 @@ class Table:
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
         return [name for name in names if name in shown]
 
+    def _is_shared(self, column: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether several groups have a column's value in common; one that is printed alike may still be another."""
+        if column in _PER_GROUP or len(rows) < 2:
+            return False
+        return all(column in row and row[column] == rows[0][column] for row in rows)
+
     def _is_number(self, column: str) -> bool:
-        return column not in ("group", "thaws", "layer", "algorithm", "execution", "schedule", "rules")
+        return column not in _KINDS
 
 
 def _format_cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return value if isinstance(value, str) else to_yaml(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if value else "0.0"
+    if isinstance(value, Tensor) and value.numel() == 1:
+        value = value.item()
+    if isinstance(value, str):
+        return value
+    is_number = value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return format_number(value) if is_number else format_value(value)

@@ -268,6 +268,11 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
         # torch adds this flag here; groups that join later would have it, and the existing ones would not.
         self.defaults.pop("differentiable", None)
 
+    def _repr_html_(self) -> str:
+        from ..groups.optimizer_table import format_optimizer  # a step needs no tables
+
+        return format_optimizer(self)
+
     def buckets(self, group: ParamGroup) -> list[Bucket]:
         """A group's parameters that have a gradient, each with its state."""
         for param in group["params"]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
+from ..core.short_repr import format_call, settings_html
 from .catalog import FLOORS, SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 from .warmup import WARMUP_SPECS, check_warmup
 
@@ -257,14 +258,18 @@ class ScheduleConfig:
         return hash(repr(self))
 
     def __repr__(self) -> str:
+        return format_call(self, self.name, **self._shown_fields())
+
+    def _repr_html_(self) -> str:
+        return settings_html(f"{type(self).__name__}: {self.name}", self._shown_fields())
+
+    def _shown_fields(self) -> dict[str, Any]:
         rarely_set = ("warmup_fraction", "warmup_epochs", "on_resume")
-        arguments = {
+        return {
             key: value
             for key, value in self._fields().items()
             if key != "name" and not (key in rarely_set and value == getattr(ScheduleConfig, key))
         }
-        formatted = [repr(self.name), *(f"{key}={value!r}" for key, value in arguments.items())]
-        return f"{type(self).__name__}({', '.join(formatted)})"
 
     def _fields(self) -> dict[str, Any]:
         lengths = {"interval": self.interval, **self.warmup, "total_steps": self.total_steps}

@@ -15,6 +15,7 @@ from ..core.param_group_keys import GROUP_METADATA
 from ..groups.group import Group
 from ..groups.match_by_name import check_same_groups
 from ..groups.plan import Plan
+from ..groups.rules_by_group import mark_rules_by_group
 from ..schedule.curves import warmup
 from ..schedule.param_group_values import copy_group, set_value
 from .scheduler_proxy import SchedulerProxy
@@ -84,6 +85,7 @@ class StagedOptimizer:
         configured = Plan.from_optimizer(optimizer, module)
         self.optimizer = optimizer
         self.plan = split_by_stage(configured, stages)
+        mark_rules_by_group(optimizer, {group.name: group.made_by for group in self.plan.groups})
         self.proxy = SchedulerProxy(optimizer)
         for scheduler in schedulers:
             self.proxy.retarget(scheduler, optimizer)

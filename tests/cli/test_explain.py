@@ -54,7 +54,7 @@ def test_an_app_may_have_param_group_rules_of_its_own(cli_output, copy_app, monk
     monkeypatch.chdir(copy_app("plain"))
     out = cli_output("explain", "--config-dir", folder, "--config-name", name, "--module", "model")
     assert keys(out) == ["optimizer: adamw"], "shown once, though the model refers to it"
-    assert "│ no_decay │ adamw     │       4 │" in out
+    assert "│ no_decay │       4 │" in out
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_rules_see_the_names_in_the_templates_lightning_module(
     command = ("explain", "--config-dir", "configs", "--config-name", config, "--module", "model")
     out = cli_output(*command, *overrides, rule)
     assert keys(out) == [f"{key}: adamw"]
-    assert "│ no_decay.top │ adamw     │       1 │          2 │  0.01 │" in out
+    assert "│ no_decay.top │       1 │          2 │  0.01 │" in out
 
 
 def test_an_app_without_a_factory_is_told_what_to_type(cli_error, copy_app, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """`Plan`: which parameters form which group, under which name and in which order."""
 
+import copy
 import warnings
 from dataclasses import dataclass
 
@@ -242,3 +243,19 @@ def test_a_rule_named_like_its_stage_is_repeated_where_two_groups_would_have_the
     groups = {"top": {"params": "backbone.layer.1.proj", "lr": 0.1}}
     split = plan(groups).split([Stage("top", frozenset(n for n in names_of(Net()) if "layer.1" in n))])
     assert [(group.name, group.made_by) for group in split.groups] == [("top", ()), ("top.top", ("top",))]
+
+
+@pytest.mark.parametrize("name", ["sgd", "lion"])
+def test_the_plan_of_an_optimizer_knows_the_rules_of_its_groups(name):
+    """Not from the names of groups: they have layers in them, and labels."""
+    groups = {"depth": {"layers": "backbone.layer.{i}", "layer_decay": 0.5, "name": "d"}}
+    model = Net()
+    optimizer = OptimizerFactory(name, groups=groups)(model)
+    for built in (optimizer, copy.deepcopy(optimizer)):
+        found = {group.name: group.made_by for group in Plan.from_optimizer(built).groups}
+        assert found["d.0"] == ("depth",) and found["default"] == ()
+
+
+def test_no_rule_made_the_groups_of_a_hand_made_optimizer():
+    optimizer = torch.optim.SGD([{"params": Tiny().parameters(), "name": "no_decay"}], lr=0.1)
+    assert Plan.from_optimizer(optimizer).groups[0].made_by == ()
