@@ -24,15 +24,19 @@ def format_number(value: float | None) -> str:
         return f"{value:,}"
     if value == 0:
         return "0.0"
-    return f"{int(value):,}" if value.is_integer() and abs(value) < _MAX_WHOLE else f"{value:.4g}"
+    return f"{int(value):,}" if _is_whole(value) else f"{value:.4g}"
 
 
 def format_value(value: Any) -> str:
-    """A config value as YAML, its floats as `format_number` gives them; integers stay as one would type them."""
-    if isinstance(value, float):
-        return format_number(value).replace(",", "")
+    """A config value as YAML, its floats within 0.1 %; whole numbers stay as one would type them."""
+    if isinstance(value, float) and not _is_whole(value):
+        return format_number(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(format_value, value))}]"
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key}: {format_value(item)}' for key, item in value.items())}}}"
     return to_yaml(value)
+
+
+def _is_whole(value: float) -> bool:
+    return value.is_integer() and abs(value) < _MAX_WHOLE

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .column_widths import Column
 from .number_format import format_value
-from .text_table import TextTable
-
-_COLUMNS = (Column("setting", "text"), Column("value", "text"))
 
 
 def format_call(owner: object, /, *arguments: Any, **settings: Any) -> str:
@@ -25,5 +21,9 @@ def format_call(owner: object, /, *arguments: Any, **settings: Any) -> str:
 
 def settings_html(title: str, settings: Mapping[str, Any]) -> str:
     """An HTML table with a row for each setting."""
+    from .column_widths import Column  # with rich, which a config that is only checked does not need
+    from .text_table import TextTable
+
+    columns = (Column("setting", "text"), Column("value", "text"))
     rows = tuple((key, format_value(value)) for key, value in settings.items())
-    return TextTable(title=title, columns=_COLUMNS, rows=rows).html()
+    return TextTable(title=title, columns=columns, rows=rows).html()

@@ -14,6 +14,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
+from lightning_optim.groups.plan import Plan
 from tests.support.training import Net, fit
 
 FACTORY = OptimizerFactory("adamw", lr=0.01, groups={"head": {"params": "head", "lr_scale": 0.5}})
@@ -94,3 +95,18 @@ def test_a_second_fit_prints_the_table_of_its_new_optimizer(printed, tmp_path) -
     fit(module, tmp_path, epochs=1)
     fit(module, tmp_path, epochs=1)
     assert len(tables(printed)) == 2
+
+
+def test_the_groups_of_thawed_stages_have_their_rules(tmp_path) -> None:
+    """The name of a live group begins with its stage, which is no rule."""
+    module = Net(by_configure_optimizers)
+    fit(module, tmp_path, StagedUnfreeze(STAGES), epochs=2)
+    plan = Plan.from_optimizer(module.trainer.optimizers[0], module)
+    assert {group.name: group.made_by for group in plan.groups} == {"head": ("head",), "backbone": ()}
+
+
+def test_a_log_is_as_wide_as_stderr(printed, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    module = Net(by_configure_optimizers)
+    fit(module, tmp_path, epochs=1)
+    assert f"\n{FACTORY.explain(module).text(50)}" in printed

@@ -42,7 +42,7 @@ def test_numbers_as_tables_print_them(value, text):
     ("value", "text"),
     [
         ([0.1 * 0.3, 0.999], "[0.03, 0.999]"), ({"k": 5000, "alpha": 1 / 3}, "{k: 5000, alpha: 0.3333}"),
-        (1e6, "1000000"), (True, "true"), (None, "null"), ("decoupled", "decoupled"),
+        (1.0, "1.0"), (1e6, "1000000.0"), (1e20, "1e+20"), (True, "true"), (None, "null"), ("decoupled", "decoupled"),
     ],
     ids=str,
 )  # fmt: skip

@@ -142,6 +142,11 @@ def test_columns_that_are_the_same_for_all_groups_are_said_below():
     assert lines[-2:] == ["the same for all groups: algorithm adamw", "stepped by: torch, fused"]
 
 
+def test_the_only_group_keeps_its_columns():
+    text = OptimizerFactory("sgd", lr=0.1).explain(Net()).text(200)
+    assert "┃ algorithm ┃" in text and "the same for" not in text
+
+
 def test_values_that_are_printed_alike_and_differ_keep_their_column():
     groups = {"head": {"params": "head", "lr": 0.0200001}}
     text = OptimizerFactory("sgd", lr=0.02, groups=groups).explain(Net()).text(200)
