@@ -64,8 +64,8 @@ def print_steps(console: Console, steps: ResolvedSteps) -> None:
     events = [*_schedule_events(steps), *_stage_events(steps), ("the run ends", run.length.total("step"), "")]
     rows = []
     for event, step, note in sorted(events, key=lambda row: (row[1] is None, row[1] or 0)):
-        epoch = None if step is None or run.length.steps_per_epoch is None else step / run.length.steps_per_epoch
-        rows.append((event, format_number(step), format_number(epoch), note))
+        epoch = "" if step is None or run.length.steps_per_epoch is None else f"{step / run.length.steps_per_epoch:.4g}"
+        rows.append((event, format_number(step), epoch, note))
     console.print(TextTable(columns=_COLUMNS, rows=tuple(rows), title=str(run.length)), crop=False)
 
 
