@@ -21,6 +21,7 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.telemetry import group_runs
+from lightning_optim.telemetry.group_runs import group_curve
 from lightning_optim.telemetry.tags import scalar_layout
 from tests.support.tensorboard_events import Curves, fit_with_events, read_curves, read_runs
 from tests.support.training import BATCHES, Net, fit
@@ -129,6 +130,13 @@ def test_a_group_with_any_name_stays_below_the_loggers_folder(tmp_path, name) ->
         root.rglob("optim/all")
     )
     assert folder.parent == next(root.rglob("version_0")) / "optim"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("head.no_decay", "head.no_decay"), ("..", "__"), ("a/../b", "a_.._b"), ("a\\b:\0", "a_b__")]
+)
+def test_a_folder_has_no_character_that_means_something_to_a_file_system(name, folder) -> None:
+    assert group_curve("optim", "lr", name) == (f"optim/{folder}", "optim/lr")
 
 
 def test_charts_match_the_tags_of_both_kinds_of_runs() -> None:
