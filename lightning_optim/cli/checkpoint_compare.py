@@ -189,16 +189,16 @@ def _find_changes(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterat
             yield from ((f"{key}.{subkey}", old, new) for subkey, old, new in _find_changes(first_value, second_value))
             continue
         # As text, so that a tuple equals a list, and NaN equals NaN.
-        if format_value(first.get(key, MISSING)) != format_value(second.get(key, MISSING)):
+        if format_exactly(first.get(key, MISSING)) != format_exactly(second.get(key, MISSING)):
             yield str(key), first.get(key, MISSING), second.get(key, MISSING)
 
 
-def format_value(value: Any) -> str:
+def format_exactly(value: Any) -> str:
     """A hyperparameter in full precision; a tuple like a list, a tensor as its value, a dict by its keys."""
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, (list, tuple)):
-        return f"[{', '.join(map(format_value, value))}]"
+        return f"[{', '.join(map(format_exactly, value))}]"
     if isinstance(value, dict):
         return f"{{{', '.join(map(str, value))}}}"
     return str(value)

@@ -12,7 +12,7 @@ from ..core.column_widths import Column
 from ..core.errors import format_names
 from ..core.number_format import format_number
 from ..core.text_table import TextTable
-from .checkpoint_compare import Comparison, GroupDifference, compare, format_value, pair_optimizers
+from .checkpoint_compare import Comparison, GroupDifference, compare, format_exactly, pair_optimizers
 from .checkpoint_reader import read_checkpoint
 from .checkpoint_report import Report, Row, build_report
 
@@ -117,7 +117,7 @@ def _difference_lines(comparison: Comparison, path: Path, other: Path) -> Iterat
     for moved in comparison.moved:
         yield f"{moved.first} → {moved.second}: {moved.num_tensors} parameters"
     for change in comparison.hyperparameters:
-        yield f"{change.group}: {change.key}: {format_value(change.first)} → {format_value(change.second)}"
+        yield f"{change.group}: {change.key}: {format_exactly(change.first)} → {format_exactly(change.second)}"
     for mismatch in comparison.mismatches:
         yield f"{mismatch.buffer}: {mismatch.first} → {mismatch.second} in {format_names(mismatch.params, 3)}"
 
