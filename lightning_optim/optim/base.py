@@ -31,7 +31,8 @@ from .closures import has_new_gradients, no_gradients_error, read_gradient_versi
 from .eager import run_step_eagerly
 from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
-from .fused.execution import LANGUAGES, FusedExecution, can_compile, check_can_compile, pays_to_fuse, trace_for
+from .fused.available import LANGUAGES, can_compile, check_can_compile, pays_to_fuse
+from .fused.execution import FusedExecution, trace_for
 from .fused.program import Program
 from .fused.requested_sums import RequestedSums, argument_name
 from .half_precision import check_float16

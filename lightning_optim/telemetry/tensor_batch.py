@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..optim.fused.execution import MIN_ELEMENTS
+from ..optim.fused.available import MIN_ELEMENTS
 from ..optim.fused.tensor_sums import can_add_up
 from ..optim.real_view import real
 

@@ -74,7 +74,7 @@ def test_without_a_compiler_there_is_no_kernel(monkeypatch):
     def none():
         raise CompileError("there is no C compiler. Install gcc or clang, or set CC")
 
-    monkeypatch.setattr("lightning_optim.optim.fused.backends.find_compiler", none)
+    monkeypatch.setattr("lightning_optim.optim.fused.available.find_compiler", none)
     assert OptimizerFactory("lion").explain(LARGE).rows()[0]["execution"] == "ours, loop"
     with pytest.raises(
         ValueError, match="fused: there is no C compiler. Install gcc or clang, or set CC. Type fused: null"

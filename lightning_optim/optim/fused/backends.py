@@ -8,13 +8,13 @@ from array import array
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from ctypes import c_int, c_int64, c_void_p
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .compiler import CompileError, cache_folder, find_compiler, load_function
+from .available import check_compiler
+from .compiler import load_function
 from .cut import Cut
 from .emit_c import emit_c
 from .emit_triton import emit_triton
@@ -88,21 +88,6 @@ def _reductions(sums: Tensor, cut: Cut) -> Tensor:
     num_tensors, num_chunks = cut.sizes()
     num_reductions = len(sums) // (num_tensors + num_chunks)
     return sums[: num_reductions * num_tensors].view(num_reductions, num_tensors)
-
-
-def check_compiler(device: str) -> None:
-    """Check that kernels for a type of device can be compiled.
-
-    Raises:
-        CompileError: they cannot.
-    """
-    if device == "cpu":
-        find_compiler()
-        cache_folder()
-    elif device != "cuda":
-        raise CompileError(f"there are no kernels for {device}")
-    elif find_spec("triton") is None:
-        raise CompileError("Triton is not installed. Install triton")
 
 
 def _run_source(source: str) -> dict[str, Any]:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
 from .arguments import split_numbers
-from .backends import check_compiler
-from .compiler import CompileError
 from .kernels import BUILDERS, Kernels, Rule, trace_rule
 from .program import Program
 from .requested_sums import KernelSums, RequestedSums
@@ -22,13 +18,6 @@ from .tables import DTYPES, Plan, find_usable, kind_of
 from .trace import TraceError
 
 _MAX_PLANS = 256
-MIN_ELEMENTS = 1 << 20
-"""From this many on a kernel is worth its compilation: fewer are stepped in about a millisecond by the loop as well."""
-
-
-def pays_to_fuse(params: Iterable[Tensor], device: torch.device) -> bool:
-    """Whether kernels on a device are worth their compilation for these parameters."""
-    return device.type == "cpu" and any(total >= MIN_ELEMENTS for total in accumulate(map(Tensor.numel, params)))
 
 
 def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Program:
@@ -46,31 +35,6 @@ def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Progr
         split_numbers(rule, numbers)
         return trace_rule(rule, kind_of(("p", "g", *buffers), (param, param, *buffers.values())), numbers)
     except TraceError as error:
-        raise ConfigError(f"fused: {error}. Type fused: null") from error
-
-
-LANGUAGES = {"cpu": "C", "cuda": "Triton"}
-"""What kernels are written in, by the type of the device."""
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether there is what compiles kernels for a device."""
-    try:
-        check_can_compile(device)
-    except ConfigError:
-        return False
-    return True
-
-
-def check_can_compile(device: torch.device) -> None:
-    """Check that there is what compiles kernels for a device.
-
-    Raises:
-        ConfigError: there is not; the message begins with `fused`.
-    """
-    try:
-        check_compiler(device.type)
-    except CompileError as error:
         raise ConfigError(f"fused: {error}. Type fused: null") from error
 
 

@@ -30,16 +30,16 @@ INLINE int is_last(int64_t *done, int64_t num_chunks) {
 // The larger number, or NaN if there is one.
 INLINE double larger(double x, double y) { return (x > y) | (x != x) ? x : y; }
 
-// Of what the chunks of a tensor of this shape have.
-INLINE double sum_of(const double *parts, const int64_t *shape) {
+// Of what the chunks of a tensor have.
+INLINE double sum_of(const double *parts, int64_t count) {
   double sum = 0;
-  for (int64_t i = 0; i < shape[3]; i++) sum += parts[shape[2] + i];
+  for (int64_t i = 0; i < count; i++) sum += parts[i];
   return sum;
 }
 
-INLINE double amax_of(const double *parts, const int64_t *shape) {
+INLINE double amax_of(const double *parts, int64_t count) {
   double largest = -INFINITY;
-  for (int64_t i = 0; i < shape[3]; i++) largest = larger(largest, parts[shape[2] + i]);
+  for (int64_t i = 0; i < count; i++) largest = larger(largest, parts[i]);
   return largest;
 }
 
