@@ -32,6 +32,8 @@ class SignalBatch:
         sizes = iter(self.tensors.sizes)
         self.sizes = [list(islice(sizes, len(signal.tensors))) for signal in signals]
         """For each of the signals, the number of elements of each of its tensors."""
+        self.places: tuple[Any, Any] | None = None
+        """Of what `FoundSums` has found last, where it belongs."""
 
     @cached_property
     def parameters(self) -> SignalParameters:
@@ -55,6 +57,16 @@ class Contents(NamedTuple):
     """What has no norm, in sentences: integer parameters, and state in an unknown format."""
 
 
+class _Summed(NamedTuple):
+    """What kernels have summed in a step."""
+
+    tables: object
+    contents: Contents
+    gradients: SignalBatch
+    counters: list[Any]
+    num_keys: list[int]
+
+
 class Inventory:
     """The contents of an optimizer, cached for as long as its parameters and state are the same tensors.
 
@@ -70,6 +82,7 @@ class Inventory:
         self._objects: list[Any] = []
         self._tensors: list[Tensor] = []
         self._addresses: list[int] = []
+        self._summed: _Summed | None = None
 
     def names(self) -> dict[int, str]:
         """The name of each parameter, by its `id`."""
@@ -84,6 +97,31 @@ class Inventory:
             self._contents = self._collect()
             self._set_valid_for(objects, self._contents)
         return self._contents
+
+    def summed_by(self, tables: object) -> tuple[Contents, SignalBatch] | None:
+        """The contents and the gradients, if these are what kernels have summed in the step: all of it, as before.
+
+        Kernels see themselves whether tensors are the same ones where they were. So only the rest of the state can
+        have changed: step counts, or keys that somebody has added.
+
+        Args:
+            tables: of `FoundSums`.
+        """
+        summed = self._summed
+        if summed is None or summed.tables != tables:
+            return None
+        counters, num_keys = self._read_rest_of_state()
+        is_same = all(map(is_, counters, summed.counters)) and num_keys == summed.num_keys
+        return (summed.contents, summed.gradients) if is_same else None
+
+    def set_summed_by(self, tables: object, contents: Contents, gradients: SignalBatch) -> None:
+        """Store that kernels have summed all of these tensors."""
+        self._summed = _Summed(tables, contents, gradients, *self._read_rest_of_state())
+
+    def _read_rest_of_state(self) -> tuple[list[Any], list[int]]:
+        """The step count of each state, and its number of keys."""
+        states = self.optimizer.state.values()
+        return [state.get("step") for state in states], list(map(len, states))
 
     def _current_objects(self) -> list[Any]:
         """Every parameter, every state and every value in a state."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from ..optim.real_view import real
-from .inventory import Contents, Inventory, SignalBatch, SignalParameters
+from .inventory import Contents, Inventory, SignalBatch
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import KnownSums, Reduce, Reductions
 from .state_leaves import is_float_tensor
@@ -67,7 +67,7 @@ class Snapshot:
     def before_step(self) -> None:
         """Copy what the step will change: parameters for the update norm, momentum for its cosine with the gradient."""
         if self._from_kernels:
-            self._sums = StepSums(self._optimizer, self._inventory.names(), update=self._update)
+            self._sums = StepSums(self._optimizer, self._inventory.names, update=self._update)
         if self._update:
             covered = self._sums.covered if self._sums else ()
             self._params_before = {p: p.detach().clone() for p in self._params() if p not in covered}
@@ -79,20 +79,24 @@ class Snapshot:
         """Measure the unclipped gradients; LBFGS clips several times in a step, and the first counts."""
         if not self._is_clipped:
             self._is_clipped = True
-            self._measure_gradients("norm/grad_unclipped")
+            self._measure(self._read_gradients("norm/grad_unclipped"), Reduce.SQUARES)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Measure everything else, and start to copy the numbers to the host."""
-        if self._sums:
-            self._found = self._sums.found()
-            self._params_before |= self._found.before
-        contents = self._inventory.contents()
+        found = self._found = self._sums.found() if self._sums else None
+        self._params_before |= found.before if found else {}
+        summed = self._inventory.summed_by(found.tables) if found else None
+        contents, gradients = summed or (self._inventory.contents(), self._read_gradients("norm/grad"))
         self.unmeasured = contents.unmeasured
         self._measure_settings(contents)
-        gradients = self._measure_gradients("norm/grad")
-        self._measure(contents.params_and_buffers, Reduce.SQUARES)
-        self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM)
+        is_read = [
+            self._measure(gradients, Reduce.SQUARES),
+            self._measure(contents.params_and_buffers, Reduce.SQUARES),
+            self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM),
+        ]
+        if found and not any(is_read) and not summed:
+            self._inventory.set_summed_by(found.tables, contents, gradients)
         updates = self._measure_updates(contents.params)
         if self._momentum_before:
             self._measure_cosine(contents.params)
@@ -101,7 +105,7 @@ class Snapshot:
         self._host_values += [(("state_mib", group), size) for group, size in mib.items()]
         if self._histograms:
             signals = [
-                *(*gradients, *contents.params_and_buffers.signals),
+                *(*gradients.signals, *contents.params_and_buffers.signals),
                 *(*contents.second_moments.signals, *updates),
             ]
             self.histograms = [
@@ -126,11 +130,11 @@ class Snapshot:
     def _params(self) -> list[Tensor]:
         return [p for group in self._optimizer.param_groups for p in group["params"] if is_float_tensor(p)]
 
-    def _measure(self, batch: SignalBatch, *kinds: Reduce) -> None:
-        self._add(batch, *kinds, known=self._find(batch.parameters))
-
-    def _find(self, parameters: SignalParameters) -> list[KnownSums]:
-        return self._found.find(parameters) if self._found else []
+    def _measure(self, batch: SignalBatch, *kinds: Reduce) -> bool:
+        """Whether some of the tensors had to be read, because nobody has summed them."""
+        known = self._found.find(batch) if self._found else []
+        self._add(batch, *kinds, known=known)
+        return sum(len(sums.indices) for sums in known) < len(batch.tensors.sizes) * len(kinds)
 
     def _add(self, batch: SignalBatch, *kinds: Reduce, known: Sequence[KnownSums]) -> None:
         for kind in kinds:
@@ -139,10 +143,8 @@ class Snapshot:
                 self._measured.append(SignalNumbers(name, group, names, sizes, []))
         self._reductions.add(batch.tensors, *kinds, known=known)
 
-    def _measure_gradients(self, signal: str) -> list[SignalTensors]:
-        gradients = read_gradients(self._optimizer, self._plan, signal)
-        self._measure(SignalBatch(gradients), Reduce.SQUARES)
-        return gradients
+    def _read_gradients(self, signal: str) -> SignalBatch:
+        return SignalBatch(read_gradients(self._optimizer, self._plan, signal))
 
     def _measure_settings(self, contents: Contents) -> None:
         on_device = []
@@ -153,17 +155,19 @@ class Snapshot:
                 self._host_values.append(((signal, group), float(value)))
         if on_device:
             self._measure(SignalBatch(on_device), Reduce.VALUE)
-        self._measure(contents.steps, Reduce.VALUE)
-        if on_host := contents.steps_on_host:
-            counts = iter(torch.stack([tensor for steps in on_host for tensor in steps.tensors]).tolist())
-            self._host_values += [(("step", steps.group), max(islice(counts, len(steps.tensors)))) for steps in on_host]
+        if contents.steps.signals:
+            self._measure(contents.steps, Reduce.VALUE)
+        for steps in contents.steps_on_host:
+            # One by one: to stack them takes three times as long.
+            self._host_values.append((("step", steps.group), max(map(Tensor.item, steps.tensors))))
         self._host_values += [(("step", group), count) for group, count in contents.state.step_counts.items()]
 
     def _measure_updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:
         if not self._update:
             return []
         before, indices = self._params_before, count()
-        known = self._find(tuple([("norm/update", tuple(signal.parameters)) for signal in params]))
+        parameters = tuple([("norm/update", tuple(signal.parameters)) for signal in params])
+        known = self._found.find_updates(parameters) if self._found else []
         # Of these very sums, so that nothing reads what is in the place of an update.
         summed = {index for sums in known for index in sums.indices.tolist()}
         updates = [

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 from itertools import count, takewhile
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from ..optim.base import AdaptiveOptimizer
 from ..optim.composite import Composite
 from ..optim.fused.requested_sums import SQUARES, UPDATE, KernelSums, RequestedSums
 from ..optim.state_keys import MASTER
-from .inventory import SignalParameters
+from .inventory import SignalBatch, SignalParameters
 from .reading import SECOND_MOMENTS, buffer_signal
 from .reductions import KnownSums, Reduce
 from .tensor_batch import Indices
@@ -37,11 +37,11 @@ class StepSums:
 
     Args:
         optimizer: about to step.
-        names: of its parameters, by their `id`.
+        names: gives those of its parameters, by their `id`.
         update: whether to ask for the updates of parameters.
     """
 
-    def __init__(self, optimizer: Optimizer, names: Mapping[int, str], *, update: bool) -> None:
+    def __init__(self, optimizer: Optimizer, names: Callable[[], Mapping[int, str]], *, update: bool) -> None:
         self._names = names
         self._requested = RequestedSums(update=update, summed_buffers=SECOND_MOMENTS)
         self.covered: set[Tensor] = set()
@@ -60,44 +60,56 @@ class FoundSums:
 
     Args:
         requested: from the optimizer, after the step.
-        names: of its parameters, by their `id`.
+        names: gives those of its parameters, by their `id`.
     """
 
-    def __init__(self, requested: RequestedSums, names: Mapping[int, str]) -> None:
+    def __init__(self, requested: RequestedSums, names: Callable[[], Mapping[int, str]]) -> None:
         self.before = requested.before
         """Copies of covered parameters from before the step."""
-        self._rows = [row for sums in requested.found for row in _rows(sums, names)]
+        self.tables = tuple([(sums.table, sums.kinds) for sums in requested.found])
+        """What has been summed; as long as it is equal, of the same tensors."""
+        self._found, self._names = requested.found, names
+        self._values = [row for sums in requested.found for row in sums.values]
 
-    def find(self, parameters: SignalParameters) -> list[KnownSums]:
-        """What is known of the tensors of a batch: gradients, parameters, buffers, or updates.
+    def find(self, batch: SignalBatch) -> list[KnownSums]:
+        """What is known of the tensors of a batch: gradients, parameters, or buffers."""
+        if batch.places is None or batch.places[0] != self.tables:
+            batch.places = self.tables, _find_places(tuple(self._rows), batch.parameters)
+        return self._select(batch.places[1])
 
-        Args:
-            parameters: of the batch, by signal.
-        """
-        keys = tuple([(row.signal, row.kind, row.names, row.values.device) for row in self._rows])
+    def find_updates(self, parameters: SignalParameters) -> list[KnownSums]:
+        """What is known of the updates of these parameters."""
+        return self._select(_find_places(tuple(self._rows), parameters))
+
+    @cached_property
+    def _rows(self) -> list[_Row]:
+        names = self._names()
+        return [row for sums in self._found for row in _rows(sums, names)]
+
+    def _select(self, places: Sequence[_Place]) -> list[KnownSums]:
         return [
-            KnownSums(place.kind, place.indices, torch.cat([place.select(self._rows[i].values, i) for i in place.rows]))
-            for place in _find_places(keys, parameters)
+            KnownSums(place.kind, place.indices, torch.cat([place.select(self._values[i], i) for i in place.rows]))
+            for place in places
         ]
 
 
 class _Row(NamedTuple):
-    """One sum for each of several parameters."""
+    """What one sum for each of several parameters is of."""
 
     signal: str
     kind: Reduce
     names: tuple[str, ...]
     """Of the parameters."""
-    values: Tensor
+    device: torch.device
 
 
 def _rows(sums: KernelSums, names: Mapping[int, str]) -> list[_Row]:
     """What a kernel has added up, by signal."""
-    params = tuple([names[id(param)] for param in sums.params])
+    params, device = tuple([names[id(param)] for param in sums.params]), sums.values.device
     has_master = (SQUARES, "rounded") in sums.kinds
     return [
-        _Row(_signal(of, has_master), Reduce.SQUARES if kind == SQUARES else Reduce.NON_NEGATIVE_SUM, params, values)
-        for (kind, of), values in zip(sums.kinds, sums.values, strict=True)
+        _Row(_signal(of, has_master), Reduce.SQUARES if kind == SQUARES else Reduce.NON_NEGATIVE_SUM, params, device)
+        for kind, of in sums.kinds
     ]
 
 
@@ -124,13 +136,11 @@ class _Place(NamedTuple):
 
 
 @lru_cache(maxsize=32)
-def _find_places(
-    keys: tuple[tuple[str, Reduce, tuple[str, ...], torch.device], ...], parameters: SignalParameters
-) -> list[_Place]:
+def _find_places(rows: tuple[_Row, ...], parameters: SignalParameters) -> list[_Place]:
     """Where rows belong. Cached: nearly all steps have the same ones.
 
     Args:
-        keys: of each row, what it is of, its kind, the names of its parameters, and the device of its sums.
+        rows: what has been summed.
         parameters: the tensors of the batch.
     """
     positions: dict[str, dict[str, int]] = {}
@@ -138,13 +148,13 @@ def _find_places(
     for signal, names in parameters:
         positions.setdefault(signal, {}).update(zip(names, number, strict=False))
     places: dict[Any, tuple[list[int], list[int], dict[int, list[int]]]] = {}
-    for row, (signal, kind, names, device) in enumerate(keys):
+    for row, (signal, kind, names, device) in enumerate(rows):
         of_signal = positions.get(signal, {})
         kept = [i for i, name in enumerate(names) if name in of_signal]
         if kept:
-            indices, rows, partial = places.setdefault((kind, device), ([], [], {}))
+            indices, of_place, partial = places.setdefault((kind, device), ([], [], {}))
             indices += [of_signal[names[i]] for i in kept]
-            rows.append(row)
+            of_place.append(row)
             if len(kept) < len(names):
                 partial[row] = kept
-    return [_Place(kind, np.array(indices), rows, kept) for (kind, _), (indices, rows, kept) in places.items()]
+    return [_Place(kind, np.array(indices), of_place, kept) for (kind, _), (indices, of_place, kept) in places.items()]

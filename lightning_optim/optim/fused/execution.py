@@ -99,7 +99,8 @@ class FusedExecution:
                 stepped += table.positions
                 if requested:
                     known = [owners[i] for i in table.positions]
-                    requested.found.append(KernelSums(tuple(kernel.program.sums), known, reductions[list(kernel.sums)]))
+                    values = reductions[list(kernel.sums)]
+                    requested.found.append(KernelSums(table, tuple(kernel.program.sums), known, values))
         for changed in [params] if owners is params else [params, owners]:
             increment_version([changed[i] for i in stepped])  # autograd refuses what was changed after it was saved
         return sorted({*range(len(params))}.difference(stepped)) if len(stepped) < len(params) else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,7 +17,9 @@ UPDATE = "update"
 class KernelSums(NamedTuple):
     """What one launch has added up."""
 
-    kinds: Sequence[tuple[str, str]]
+    table: object
+    """The same one in each step, as long as the parameters and their buffers are the same tensors where they were."""
+    kinds: tuple[tuple[str, str], ...]
     """`SQUARES` or `SUM`, and what of: an argument of the kernel (`p`, `g`, `state.exp_avg`), or `UPDATE`."""
     params: list[Tensor]
     values: Tensor
