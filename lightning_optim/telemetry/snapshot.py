@@ -96,7 +96,8 @@ class Snapshot:
             self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM),
         ]
         if found and not any(is_read) and not summed:
-            self._inventory.set_summed_by(found.tables, contents, gradients)
+            few = contents._replace(steps_on_host=found.one_of_each_launch(contents.steps_on_host))
+            self._inventory.set_summed_by(found.tables, few, gradients)
         updates = self._measure_updates(contents.params)
         if self._momentum_before:
             self._measure_cosine(contents.params)
@@ -157,9 +158,9 @@ class Snapshot:
             self._measure(SignalBatch(on_device), Reduce.VALUE)
         if contents.steps.signals:
             self._measure(contents.steps, Reduce.VALUE)
-        for steps in contents.steps_on_host:
-            # One by one: to stack them takes three times as long.
-            self._host_values.append((("step", steps.group), max(map(Tensor.item, steps.tensors))))
+        if on_host := contents.steps_on_host:
+            counts = iter(torch.stack([tensor for steps in on_host for tensor in steps.tensors]).tolist())
+            self._host_values += [(("step", steps.group), max(islice(counts, len(steps.tensors)))) for steps in on_host]
         self._host_values += [(("step", group), count) for group, count in contents.state.step_counts.items()]
 
     def _measure_updates(self, params: Sequence[SignalTensors]) -> list[SignalTensors]:

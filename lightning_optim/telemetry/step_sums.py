@@ -18,7 +18,7 @@ from ..optim.composite import Composite
 from ..optim.fused.requested_sums import SQUARES, UPDATE, KernelSums, RequestedSums
 from ..optim.state_keys import MASTER
 from .inventory import SignalBatch, SignalParameters
-from .reading import SECOND_MOMENTS, buffer_signal
+from .reading import SECOND_MOMENTS, SignalTensors, buffer_signal
 from .reductions import KnownSums, Reduce
 from .tensor_batch import Indices
 
@@ -80,6 +80,14 @@ class FoundSums:
     def find_updates(self, parameters: SignalParameters) -> list[KnownSums]:
         """What is known of the updates of these parameters."""
         return self._select(_find_places(tuple(self._rows), parameters))
+
+    def one_of_each_launch(self, step_counts: Sequence[SignalTensors]) -> list[SignalTensors]:
+        """One step count for the parameters that are stepped together, which have the same."""
+        chosen = {row.names[0] for row in self._rows}
+        return [
+            counts._replace(tensors=[tensor for name, tensor in zip(*counts[2:], strict=True) if name in chosen])
+            for counts in step_counts
+        ]
 
     @cached_property
     def _rows(self) -> list[_Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,11 @@ CASES: dict[str, dict[str, Any]] = {
     "lookahead": {"name": "adamw", "fused": True, "lookahead": {"k": 2, "alpha": 0.5}},
     "skipped": {"name": "adamw", "fused": True, "skip_nonfinite": True},
     "several algorithms": {"name": "adamw", "fused": True, "groups": {"lion": {"params": "2.*", "optimizer": "lion"}}},
+    "several kernels": {
+        "name": "adamw",
+        "fused": True,
+        "groups": {"lion": {"params": "2.*", "optimizer": "lion", "fused": True}},
+    },
     "with torch's": {
         "name": "lion",
         "implementation": "auto",
@@ -121,11 +127,14 @@ def test_nothing_is_read_again(sizes_read):
 )
 def test_a_change_between_two_steps_is_measured(change, monkeypatch):
     """Once kernels have summed everything, the tensors are not looked at again as long as they are the same."""
-    module, optimizer = build("adamw")
+    module, optimizer = build("several kernels")
     inventory = Inventory(optimizer, Plan.from_optimizer(optimizer, module))
+    for param in module[0].parameters():
+        param.grad = torch.ones_like(param)
+    optimizer.step()  # so the groups have different step counts
 
     def take_step(inventory: Inventory, **options: Any) -> dict[tuple[str, str], float]:
-        for param in optimizer.param_groups[0]["params"]:
+        for param in chain.from_iterable(group["params"] for group in optimizer.param_groups):
             param.grad = torch.ones_like(param)
         snapshot = Snapshot(inventory, 0, **options)
         snapshot.before_step()
