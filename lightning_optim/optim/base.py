@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from functools import partial, reduce
-from inspect import getattr_static
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -18,7 +16,7 @@ from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.origin import is_ours
 from ..core.param_names import joining
-from .bucket import Bucket, build_buckets, prefers_lists, scalar
+from .bucket import Bucket, build_buckets, scalar
 from .checks import (
     KNOWN_GROUP_KEYS,
     RESERVED_GROUP_KEYS,
@@ -29,17 +27,14 @@ from .checks import (
 )
 from .closures import has_new_gradients, no_gradients_error, read_gradient_versions
 from .eager import run_step_eagerly
+from .execution import RuleExecution, common_dtype
 from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
-from .fused.available import LANGUAGES, can_compile, check_can_compile, pays_to_fuse
-from .fused.execution import FusedExecution, trace_for
-from .fused.program import Program
-from .fused.requested_sums import RequestedSums, argument_name
+from .fused.requested_sums import RequestedSums
 from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
-from .real_view import real
-from .rule import ParamGroup, UpdateRule
+from .rule import ParamGroup
 from .state_keys import MASTER, MODIFIER_KEYS, SKIPPED, SLOW
 from .step_context import StepContext
 from .torch_state_dict import TorchStateDictAdapter
@@ -48,7 +43,7 @@ ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, A
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
 
 
-class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
+class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
     """An optimizer of which a subclass writes only the rule.
 
     Either with two hooks, tensor by tensor:
@@ -100,8 +95,6 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer that some hyperparameters give."""
 
-    _fused: FusedExecution | None = None
-    """Created when first needed; not part of the state."""
     _requested: RequestedSums | None = None
     """What telemetry asks for in the next step."""
     _skip_decision: bool | None = None
@@ -159,7 +152,7 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             # A schedule may have put a tensor there; rules compute with Python's numbers.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             with_numbers = {**group, **numbers}
-            work.append((with_numbers, StepContext.from_group(with_numbers, _common_dtype(self.buffer_dtypes(group)))))
+            work.append((with_numbers, StepContext.from_group(with_numbers, common_dtype(self.buffer_dtypes(group)))))
         if self._skip_if_nonfinite([group for group, _ in work if skips_nonfinite(group)]):
             work = [(group, context) for group, context in work if not skips_nonfinite(group)]
         with self.step_scope([group for group, _ in work]):
@@ -218,21 +211,16 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             prefix,
             needs_peak_lr=self.needs_peak_lr,
             supports_foreach=self._is_declared(),
-            supports_fused=self._is_traceable(),
+            supports_fused=self.is_traceable(),
         )
         if conflict := self._conflict(group):
             raise ConfigError(f"{prefix}{conflict}")
         check_shared_values(group, self.param_groups[:1], self.hyperparameters, prefix)
         params = [param[1] if isinstance(param, tuple) else param for param in group["params"]]
-        if self._is_declared() and _common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
+        if self._is_declared() and common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
             check_float16(group, params, self.denominator_floor, prefix)
         if group["fused"] and params:
-            try:
-                for param in {self._kind_of(group, param): param for param in params}.values():
-                    self.trace_group(group, param)
-                    check_can_compile(param.device)
-            except ConfigError as error:
-                raise ConfigError(f"{prefix}{error}") from None
+            self.check_kernels(group, params, prefix)
         return group
 
     def state_dict(self) -> dict[str, Any]:
@@ -296,84 +284,6 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
             self._init_state(state, group, param)
         return state
 
-    def run_on(
-        self,
-        bucket: Bucket,
-        rule: Callable[..., None],
-        buffers: Sequence[str],
-        group: ParamGroup,
-        requested: RequestedSums | None = None,
-    ) -> None:
-        """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
-        if self.prefers_kernel(group, bucket.params[0].device):
-            self._fused = self._fused or FusedExecution()
-            run = partial(self._fused.run, required=bool(group["fused"]), requested=requested, owners=bucket.owners)
-            bucket = bucket.run_fused(run, rule, buffers)
-        if requested:
-            requested.copy(bucket.owners)
-        if bucket.params:
-            bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
-
-    def prefers_kernel(self, group: ParamGroup, device: torch.device) -> bool:
-        """Whether kernels step those parameters of a group that are on a device, as far as there are any for them."""
-        if group["fused"] is None:
-            return group["foreach"] is None and self._is_traceable() and pays_to_fuse(group["params"], device)
-        return bool(group["fused"])
-
-    @classmethod
-    def execution_of(cls, params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> str:
-        """The execution that parameters of one device and dtype get: `kernel (C)`, `kernel (Triton)`, `lists`, `loop`.
-
-        Args:
-            params: of a group.
-            fused, foreach: the group's flags.
-        """
-        device = params[0].device
-        wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params, device))
-        if wants_kernel and cls._is_traceable() and can_compile(device):
-            return f"kernel ({LANGUAGES[device.type]})"
-        return "lists" if cls._is_declared() and (prefers_lists(params[0]) if foreach is None else foreach) else "loop"
-
-    def name_execution(self, group: ParamGroup) -> str:
-        """The execution that a group gets, as `execution_of`; a rule that has no kernel is traced to find out."""
-        flags = {"fused": group["fused"], "foreach": group["foreach"]}
-        name = self.execution_of(group["params"], **flags)
-        if not name.startswith("kernel"):
-            return name
-        try:
-            self.trace_group(group, group["params"][0])
-        except ConfigError:
-            return self.execution_of(group["params"], **flags | {"fused": False})
-        return name
-
-    @classmethod
-    def _is_traceable(cls) -> bool:
-        """Whether the rule depends on its arguments only, so that what it does once it does always."""
-        return cls._is_declared() and isinstance(getattr_static(cls, "update"), staticmethod)
-
-    def trace_group(self, group: ParamGroup, param: Tensor, *, t: float = 1.0) -> Program:
-        """The program of a kernel: what step number `t` does with a parameter of a group.
-
-        Raises:
-            ConfigError: there can be no kernel.
-        """
-        group = {**group, "lr": float(group["lr"])}
-        param = real(param)
-        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
-        context = StepContext.from_group(group, _common_dtype(self.buffer_dtypes(group)))
-        shapes = self.shapes(group, param)
-        buffers = {
-            argument_name(name): torch.empty(shapes.get(name, param.shape), dtype=dtype or param.dtype, device="meta")
-            for name, dtype in self.buffer_dtypes(group).items()
-        }
-        return trace_for(partial(self._run_rule, context, coefficients), param, buffers)
-
-    def _kind_of(self, group: ParamGroup, param: Tensor) -> Hashable:
-        """What parameters must share so that one of them shows whether there is a kernel for all."""
-        shapes = [tuple(shape) for shape in self.shapes(group, real(param)).values()]
-        reduced = tuple([(shape == real(param).shape, math.prod(shape) == 1) for shape in shapes])
-        return param.dtype, param.device, min(param.ndim, 2), reduced
-
     def _init_state(self, state: dict[str, Any], group: ParamGroup, param: Tensor) -> None:
         modifier_keys = set(state)
         counter = state["step"] = scalar(0.0)
@@ -411,10 +321,6 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
                 self.run_on(bucket, sync, (SLOW,), group)
             bucket.write_back()
 
-    def _run_rule(self, context: StepContext, coefficients: ParamGroup, p: Any, g: Any, buffers: Sequence[Any]) -> None:
-        g = context.transform_gradient(p, g)
-        context.apply(p, g, self._compute_updates(p, g, buffers, coefficients))
-
     def _run_hook(self, context: StepContext, group: ParamGroup, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = context.transform_gradient(p, g), float(state["step"])
         context.apply_hook(lambda: self.step_param(state, group, g, p), p, g)
@@ -435,9 +341,3 @@ class AdaptiveOptimizer(UpdateRule, Optimizer, SharedOptionsMixin):
 def _sync_lookahead(alpha: float, p: Any, g: Any, buffers: Sequence[Any]) -> None:
     del g
     sync_lookahead(p, buffers[0], alpha)
-
-
-def _common_dtype(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None:
-    """The dtype that the buffers with a fixed dtype promote to; None if there are none."""
-    fixed = [dtype for dtype in dtypes.values() if dtype is not None]
-    return reduce(torch.promote_types, fixed) if fixed else None

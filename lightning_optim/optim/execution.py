@@ -1,0 +1,130 @@
+"""How a rule runs over the parameters of a group: one after the other, over lists, or as kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from functools import partial, reduce
+from inspect import getattr_static
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.errors import ConfigError
+from .bucket import Bucket, prefers_lists
+from .fused.available import LANGUAGES, can_compile, check_can_compile, pays_to_fuse
+from .fused.execution import FusedExecution, trace_for
+from .fused.program import Program
+from .fused.requested_sums import RequestedSums, argument_name
+from .real_view import real
+from .rule import ParamGroup, UpdateRule
+from .step_context import StepContext
+
+
+class RuleExecution(UpdateRule):
+    """A rule that runs in the execution that a group asks for by `foreach` and `fused`."""
+
+    _fused: FusedExecution | None = None
+    """Created when first needed; not part of the state."""
+
+    def run_on(
+        self,
+        bucket: Bucket,
+        rule: Callable[..., None],
+        buffers: Sequence[str],
+        group: ParamGroup,
+        requested: RequestedSums | None = None,
+    ) -> None:
+        """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
+        if self.prefers_kernel(group, bucket.params[0].device):
+            self._fused = self._fused or FusedExecution()
+            run = partial(self._fused.run, required=bool(group["fused"]), requested=requested, owners=bucket.owners)
+            bucket = bucket.run_fused(run, rule, buffers)
+        if requested:
+            requested.copy(bucket.owners)
+        if bucket.params:
+            bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+
+    def prefers_kernel(self, group: ParamGroup, device: torch.device) -> bool:
+        """Whether kernels step those parameters of a group that are on a device, as far as there are any for them."""
+        if group["fused"] is None:
+            return group["foreach"] is None and self.is_traceable() and pays_to_fuse(group["params"], device)
+        return bool(group["fused"])
+
+    @classmethod
+    def execution_of(cls, params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> str:
+        """The execution that parameters of one device and dtype get: `kernel (C)`, `kernel (Triton)`, `lists`, `loop`.
+
+        Args:
+            params: of a group.
+            fused, foreach: the group's flags.
+        """
+        device = params[0].device
+        wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params, device))
+        if wants_kernel and cls.is_traceable() and can_compile(device):
+            return f"kernel ({LANGUAGES[device.type]})"
+        return "lists" if cls._is_declared() and (prefers_lists(params[0]) if foreach is None else foreach) else "loop"
+
+    def name_execution(self, group: ParamGroup) -> str:
+        """The execution that a group gets, as `execution_of`; a rule that has no kernel is traced to find out."""
+        flags = {"fused": group["fused"], "foreach": group["foreach"]}
+        name = self.execution_of(group["params"], **flags)
+        if not name.startswith("kernel"):
+            return name
+        try:
+            self.trace_group(group, group["params"][0])
+        except ConfigError:
+            return self.execution_of(group["params"], **flags | {"fused": False})
+        return name
+
+    @classmethod
+    def is_traceable(cls) -> bool:
+        """Whether the rule depends on its arguments only, so that what it does once it does always."""
+        return cls._is_declared() and isinstance(getattr_static(cls, "update"), staticmethod)
+
+    def trace_group(self, group: ParamGroup, param: Tensor, *, t: float = 1.0) -> Program:
+        """The program of a kernel: what step number `t` does with a parameter of a group.
+
+        Raises:
+            ConfigError: there can be no kernel.
+        """
+        group = {**group, "lr": float(group["lr"])}
+        param = real(param)
+        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
+        context = StepContext.from_group(group, common_dtype(self.buffer_dtypes(group)))
+        shapes = self.shapes(group, param)
+        buffers = {
+            argument_name(name): torch.empty(shapes.get(name, param.shape), dtype=dtype or param.dtype, device="meta")
+            for name, dtype in self.buffer_dtypes(group).items()
+        }
+        return trace_for(partial(self._run_rule, context, coefficients), param, buffers)
+
+    def check_kernels(self, group: ParamGroup, params: Iterable[Tensor], prefix: str) -> None:
+        """Check that there are kernels for parameters of a group.
+
+        Raises:
+            ConfigError: there are not.
+        """
+        try:
+            for param in {self._kind_of(group, param): param for param in params}.values():
+                self.trace_group(group, param)
+                check_can_compile(param.device)
+        except ConfigError as error:
+            raise ConfigError(f"{prefix}{error}") from None
+
+    def _run_rule(self, context: StepContext, coefficients: ParamGroup, p: Any, g: Any, buffers: Sequence[Any]) -> None:
+        g = context.transform_gradient(p, g)
+        context.apply(p, g, self._compute_updates(p, g, buffers, coefficients))
+
+    def _kind_of(self, group: ParamGroup, param: Tensor) -> Hashable:
+        """What parameters must share so that one of them shows whether there is a kernel for all."""
+        shapes = [tuple(shape) for shape in self.shapes(group, real(param)).values()]
+        reduced = tuple([(shape == real(param).shape, math.prod(shape) == 1) for shape in shapes])
+        return param.dtype, param.device, min(param.ndim, 2), reduced
+
+
+def common_dtype(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None:
+    """The dtype that the buffers with a fixed dtype promote to; None if there are none."""
+    fixed = [dtype for dtype in dtypes.values() if dtype is not None]
+    return reduce(torch.promote_types, fixed) if fixed else None
