@@ -14,8 +14,9 @@ from .arguments import split_numbers
 from .kernels import BUILDERS, Kernels, Rule, trace_rule
 from .program import Program
 from .requested_sums import KernelSums, RequestedSums
-from .tables import DTYPES, Plan, find_usable, kind_of
+from .tables import Plan, kind_of
 from .trace import TraceError
+from .usable import DTYPES, find_usable
 
 _MAX_PLANS = 256
 

@@ -9,63 +9,17 @@ from itertools import compress
 from operator import attrgetter, is_
 from weakref import ref
 
-import torch
 from torch import Tensor
 
 from ..real_view import real
 from .cut import Cut
-from .kernels import BUILDERS, Kernel, Kind
+from .kernels import Kernel, Kind
 from .program import Argument, Rank
+from .usable import DTYPES, PLAIN_TYPES
 
 CHUNK = 16384
 """Elements that a thread takes at a time. Sums are added up by chunks, so in one order for any number of threads."""
-DTYPES = {getattr(torch, name): name for name in ("float32", "float64", "bfloat16", "float16")}
-_PLAIN = frozenset({Tensor, torch.nn.Parameter})
 _shape = attrgetter("shape")
-
-
-def find_usable(columns: Sequence[list[Tensor]]) -> list[int]:
-    """The positions of the parameters whose tensors a kernel can take: dense, in one layout, of their own memory.
-
-    Args:
-        columns: the parameters, the gradients, and each buffer.
-    """
-    overlapping = _find_overlapping(columns[0])
-    rows = enumerate(zip(*columns, strict=True))
-    return [i for i, tensors in rows if i not in overlapping and _have_one_layout(*tensors)]
-
-
-def _find_overlapping(params: Sequence[Tensor]) -> set[int]:
-    """The positions of parameters that share memory; a kernel would step both at the same time."""
-    ends = {}
-    for i, p in enumerate(params):
-        last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
-        ends[i] = p.data_ptr() + (last + 1) * p.element_size()
-    found: set[int] = set()
-    before = None
-    for i in sorted(ends, key=lambda i: params[i].data_ptr()):
-        if before is not None and params[i].data_ptr() < ends[before]:
-            found |= {before, i}
-        if before is None or ends[i] > ends[before]:
-            before = i
-    return found
-
-
-def _have_one_layout(param: Tensor, grad: Tensor, *buffers: Tensor) -> bool:
-    if param.device.type not in BUILDERS or grad.shape != param.shape:
-        return False
-    others = grad, *buffers
-    for tensor in (param, *others):
-        plain = type(tensor) in _PLAIN and tensor.device == param.device and tensor.layout == torch.strided
-        if not plain or tensor.is_conj() or tensor.is_neg() or real(tensor).dtype not in DTYPES:
-            return False
-    is_contiguous = param.is_contiguous()
-    if not is_contiguous and torch.empty_like(param, device="meta").stride() != param.stride():
-        return False  # it has gaps, or elements that share memory
-    return all(
-        tensor.is_contiguous() if is_contiguous or tensor.shape != param.shape else tensor.stride() == param.stride()
-        for tensor in others
-    )
 
 
 class Plan:
@@ -96,7 +50,7 @@ class Plan:
             all(map(_are, stable, self._references))
             and [list(map(Tensor.data_ptr, column)) for column in stable] == self._addresses
             and list(map(_shape, params)) == self._shapes  # and gradients have those of their parameters
-            and _PLAIN.issuperset(map(type, grads))
+            and PLAIN_TYPES.issuperset(map(type, grads))
             and list(map(Tensor.is_contiguous, grads)) == self._is_contiguous
             and all(grads[i].stride() == stride for i, stride in self._strides.items())
             and not any(map(Tensor.is_neg, grads))

@@ -13,7 +13,8 @@ from .compiler import CompileError
 from .cut import Cut
 from .kernels import Kernel, build_kernel
 from .program import BLOCK_SUMS, Argument, Program, Rank
-from .tables import CHUNK, DTYPES
+from .tables import CHUNK
+from .usable import DTYPES
 
 
 def can_add_up(dtype: torch.dtype, *, absolute: bool = False) -> bool:
