@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from typing import Any, ClassVar
 
 import torch
@@ -264,10 +265,16 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
 
     def buckets(self, group: ParamGroup) -> list[Bucket]:
         """A group's parameters that have a gradient, each with its state."""
-        for param in group["params"]:
-            if param.grad is not None:
+        params = [param for param in group["params"] if param.grad is not None]
+        states = [self.state[param] for param in params]
+        is_slow, has_masters = bool(group["lookahead"]), group["master_weights"]
+        for param, state in zip(params, states, strict=True):
+            if "step" not in state or (SLOW in state) != is_slow or has_masters or MASTER in state:
                 self.ensure_state(group, param)
-        return build_buckets(group["params"], self.state, tuple(self.scalars(group)))
+        if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
+            filled = [bool(param.numel()) for param in params]
+            params, states = list(compress(params, filled)), list(compress(states, filled))
+        return build_buckets(params, states, tuple(self.scalars(group)))
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""

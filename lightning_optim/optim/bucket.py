@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from .tensor_list import TensorList
 # many small tensors.
 _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
+_device, _dtype = attrgetter("device"), attrgetter("dtype")
 
 
 @dataclass(slots=True)
@@ -121,38 +123,45 @@ def prefers_lists(param: Tensor) -> bool:
     return param.device.type in _LIST_DEVICES and type(param) in _PLAIN
 
 
-def build_buckets(
-    params: Iterable[Tensor], states: Mapping[Tensor, dict[str, Any]], scalars: Sequence[str]
-) -> list[Bucket]:
-    """The parameters that have a gradient, in buckets, each in the order of `params`.
+def build_buckets(params: Sequence[Tensor], states: Sequence[dict[str, Any]], scalars: Sequence[str]) -> list[Bucket]:
+    """Parameters of one group in buckets, each in the order of `params`.
 
     Args:
-        params: the parameters of one group.
-        states: the optimizer's state, initialized for each parameter with a gradient.
+        params: with a gradient, and at least one element: the mean of an empty tensor is NaN.
+        states: theirs, initialized.
         scalars: names of the numbers in a state.
     """
-    buckets: dict[Any, Bucket] = {}
-    last_key, bucket = None, Bucket(0.0, {})
-    for param in params:
-        grad = param.grad
-        if grad is None or not param.numel():  # the mean of an empty tensor is NaN
-            continue
-        state = states[param]
-        master = state.get(MASTER)
-        t = float(state["step"]) + 1
-        values = tuple([state[name] for name in scalars]) if scalars else ()
-        key = (type(param), param.device, param.dtype, grad.dtype, t, values, master is None)
-        if key != last_key:  # to hash it costs more than all the rest, and most parameters have that of the one before
-            last_key = key
-            bucket = buckets.setdefault(key, Bucket(t, dict(zip(scalars, values, strict=True))))
-        if master is None:
-            bucket.params.append(param)
-        else:
-            bucket.params.append(master)
-            bucket.params_of_masters.append(param)
-        bucket.grads.append(grad)
-        bucket.states.append(state)
-    return list(buckets.values())
+    grads: list[Any] = [param.grad for param in params]
+    # Column by column, which for many parameters takes a third of the time of a loop over them.
+    counts = [step.item() if type(step := state["step"]) is Tensor else float(step) for state in states]
+    numbers = [[state[name] for state in states] for name in scalars]
+    kinds = (
+        map(type, params),
+        map(_device, params),
+        map(_dtype, params),
+        map(_dtype, grads),
+        [MASTER in state for state in states],
+    )
+    keys = list(zip(counts, *numbers, *kinds, strict=True))
+    buckets = []
+    for chosen in _positions_by_key(keys):
+        first = chosen[0]
+        bucket = Bucket(counts[first] + 1, {name: column[first] for name, column in zip(scalars, numbers, strict=True)})
+        bucket.params = [params[i] for i in chosen]
+        if MASTER in states[first]:
+            bucket.params, bucket.params_of_masters = [states[i][MASTER] for i in chosen], bucket.params
+        bucket.grads, bucket.states = [grads[i] for i in chosen], [states[i] for i in chosen]
+        buckets.append(bucket)
+    return buckets
+
+
+def _positions_by_key(keys: Sequence[Any]) -> Iterable[Sequence[int]]:
+    if not keys or keys.count(keys[0]) == len(keys):  # nearly always; to hash them takes longer
+        return [range(len(keys))] if keys else []
+    positions: dict[Any, list[int]] = {}
+    for i, key in enumerate(keys):
+        positions.setdefault(key, []).append(i)
+    return positions.values()
 
 
 def _round_after(function: Callable[..., None], p: Any, g: Any, buffers: Sequence[Any]) -> None:

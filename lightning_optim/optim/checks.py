@@ -150,6 +150,9 @@ def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *
         ConfigError: one is sparse, or complex where the rule is written for real numbers.
     """
     by_row = [key for key in ("centralize_gradients", "adaptive_clip") if group[key]]
+    layouts = {param.grad.layout for param in group["params"] if param.grad is not None}
+    if layouts <= {torch.strided} and not any(map(Tensor.is_complex, group["params"])):
+        return  # nearly always, and there may be very many parameters
     for index, param in enumerate(group["params"]):
         grad = param.grad
         if grad is None:

@@ -57,7 +57,7 @@ def test_a_bucket_has_one_type_dtype_step_count_and_scalar_state():
     def gathered(*scalars):
         return [
             (b.t, dict(b.scalars), [indices[id(p)] for p in b.params])
-            for b in bucket.build_buckets(params, states, scalars)
+            for b in bucket.build_buckets(params[:-1], [states[param] for param in params[:-1]], scalars)
         ]
 
     assert gathered() == [(1, {}, [0, 2]), (2, {}, [1]), (1, {}, [3]), (1, {}, [4])]

@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from types import MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
+Rule = Callable[[Any, Any, Sequence[Any]], None]
+"""Called as `rule(p, g, buffers)`; a partial call, whose floats may change from step to step."""
 _NUMBER = "number"
+
+
+class Call(NamedTuple):
+    """What a step does with tensors: a rule with all its arguments but those."""
+
+    rule: Rule
+    constants: Hashable
+    """What identifies the call apart from its numbers."""
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+    """Its numbers, which may change from step to step."""
+
+    @classmethod
+    def of(cls, rule: Rule) -> Call:
+        """The call that a partial one stands for."""
+        numbers: dict[str, float] = {}
+        constants = split_numbers(rule, numbers)
+        return cls(rule, constants, tuple(name.rsplit(".", 1)[-1] for name in numbers), tuple(numbers.values()))
+
+    def with_numbers(self, numbers: Sequence[Any]) -> Rule:
+        """The rule with others in place of its numbers."""
+        rule: Rule = with_numbers(self.rule, iter(numbers))
+        return rule
 
 
 def split_numbers(value: Any, numbers: dict[str, float], name: str = "") -> Hashable:

@@ -10,8 +10,8 @@ from torch.autograd.graph import increment_version
 from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
-from .arguments import split_numbers
-from .kernels import BUILDERS, Kernels, Rule, trace_rule
+from .arguments import Call, Rule
+from .kernels import BUILDERS, Kernels, trace_call
 from .program import Program
 from .requested_sums import KernelSums, RequestedSums
 from .tables import Plan, kind_of
@@ -32,9 +32,7 @@ def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Progr
             raise TraceError(f"there are no kernels for {param.device.type}")
         if not all(tensor.dtype in DTYPES for tensor in (param, *buffers.values())):
             raise TraceError(f"there are no kernels for {param.dtype}")
-        numbers: dict[str, float] = {}
-        split_numbers(rule, numbers)
-        return trace_rule(rule, kind_of(("p", "g", *buffers), (param, param, *buffers.values())), numbers)
+        return trace_call(Call.of(rule), kind_of(("p", "g", *buffers), (param, param, *buffers.values())))
     except TraceError as error:
         raise ConfigError(f"fused: {error}. Type fused: null") from error
 
@@ -92,8 +90,9 @@ class FusedExecution:
         addresses = list(map(Tensor.data_ptr, grads))
         sums = requested.kinds(tensors) if requested else ()
         stepped: list[int] = []
+        call = Call.of(rule)
         # All kernels are there before the first one is launched.
-        for table, found in [(t, self.kernels.find(rule, t.kind, sums, required=required)) for t in plan.tables]:
+        for table, found in [(t, self.kernels.find(call, t.kind, sums, required=required)) for t in plan.tables]:
             if found and table.can_launch(found[0], elementwise=elementwise):
                 kernel, numbers = found
                 reductions = table.launch(kernel, numbers, addresses)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable
+from typing import NamedTuple
 
 import torch
 
 from ...core.errors import ConfigError
-from .arguments import split_numbers, with_numbers
+from .arguments import Call
 from .backends import Launch, build_c, build_triton
 from .compiler import CompileError
 from .program import Argument, Program, Rank
 from .requested_sums import add_sums
 from .trace import TracedNumber, TraceError, trace
-
-Rule = Callable[[Any, Any, Sequence[Any]], None]
-"""Called as `rule(p, g, buffers)`; a partial call, whose floats may change from step to step."""
 
 BUILDERS = {"cpu": build_c, "cuda": build_triton}
 """By the type of the device."""
@@ -58,12 +55,12 @@ class Kernels:
         self._errors: dict[Hashable, str] = {}
 
     def find(
-        self, rule: Rule, kind: Kind, sums: tuple[tuple[str, str], ...] = (), *, required: bool
+        self, call: Call, kind: Kind, sums: tuple[tuple[str, str], ...] = (), *, required: bool
     ) -> tuple[Kernel, list[float]] | None:
         """The kernel, and the numbers that it takes; None where there can be no kernel.
 
         Args:
-            rule: what it does.
+            call: what it does.
             kind: of the tensors.
             sums: what it adds up besides, as `add_sums` takes it.
             required: whether to raise where there can be none.
@@ -71,19 +68,18 @@ class Kernels:
         Raises:
             ConfigError: there can be none, and it is required.
         """
-        numbers: dict[str, float] = {}
-        key = split_numbers(rule, numbers), kind, sums
+        key = call.constants, kind, sums
         for kernel in self._found[key]:
             try:
-                values = kernel.program.evaluate(tuple(numbers.values()))
+                values = kernel.program.evaluate(call.values)
             except ArithmeticError:  # it has branched before a division by what is 0 now
                 continue
             if all(values[line] == answer for line, answer in kernel.program.guards):
                 return kernel, [values[line] for line in kernel.scalars]
         if key not in self._errors:
             try:
-                self._found[key].append(self._build(rule, kind, sums, numbers))
-                return self.find(rule, kind, sums, required=required)
+                self._found[key].append(self._build(call, kind, sums))
+                return self.find(call, kind, sums, required=required)
             except (TraceError, CompileError) as error:
                 self._errors[key] = str(error)
                 _LOG.info("no fused kernel: %s", error)
@@ -91,11 +87,11 @@ class Kernels:
             raise ConfigError(f"fused: {self._errors[key]}. Type fused: null")
         return None
 
-    def _build(self, rule: Rule, kind: Kind, sums: tuple[tuple[str, str], ...], numbers: Mapping[str, float]) -> Kernel:
+    def _build(self, call: Call, kind: Kind, sums: tuple[tuple[str, str], ...]) -> Kernel:
         self._counts[kind, sums] += 1
         if self._counts[kind, sums] > _MAX_KERNELS:
             raise TraceError(f"the rule has needed {_MAX_KERNELS} kernels: one of its constants changes all the time")
-        program = trace_rule(rule, kind, numbers)
+        program = trace_call(call, kind)
         add_sums(program, sums)
         return build_kernel(program, kind.device)
 
@@ -111,19 +107,19 @@ def build_kernel(program: Program, device: str) -> Kernel:
     return Kernel(program, BUILDERS[device](program), tuple(program.scalars()), sums)
 
 
-def trace_rule(rule: Rule, kind: Kind, numbers: Mapping[str, float]) -> Program:
-    """The program of a rule for tensors of a kind, while the numbers have these values.
+def trace_call(call: Call, kind: Kind) -> Program:
+    """The program of a rule for tensors of a kind, while its numbers have these values.
 
     Raises:
         TraceError: the rule uses something that cannot be written down.
     """
-    program = Program(kind.arguments, [name.rsplit(".", 1)[-1] for name in numbers], kind.ndim)
+    program = Program(kind.arguments, call.names, kind.ndim)
     stand_ins = [
         TracedNumber(program, program.add("number", rank=Rank.NUMBER, value=i), value)
-        for i, value in enumerate(numbers.values())
+        for i, value in enumerate(call.values)
     ]
     try:
-        return trace(with_numbers(rule, iter(stand_ins)), program, getattr(torch, kind.arguments[0].dtype))
+        return trace(call.with_numbers(stand_ins), program, getattr(torch, kind.arguments[0].dtype))
     except TraceError:
         raise
     except Exception as error:  # whatever a rule does that a stand-in is not made for

@@ -11,7 +11,8 @@ import torch
 
 from lightning_optim import ConfigError, optim
 from lightning_optim.optim.fused import kernels
-from lightning_optim.optim.fused.kernels import Kind, trace_rule
+from lightning_optim.optim.fused.arguments import Call
+from lightning_optim.optim.fused.kernels import Kind, trace_call
 from lightning_optim.optim.fused.program import Argument, Rank
 from tests.support.example_rules import DeclaredMomentum, Momentum
 
@@ -25,7 +26,9 @@ def program_of(update, ndim=2, **numbers):
         *numbers, p, g, buffers = arguments
         update(p, g, *buffers, *numbers)
 
-    return trace_rule(partial(rule, *numbers.values()), Kind(ARGUMENTS, ndim, "cpu"), numbers)
+    return trace_call(
+        Call.of(partial(rule, *numbers.values()))._replace(names=tuple(numbers)), Kind(ARGUMENTS, ndim, "cpu")
+    )
 
 
 def test_a_program_can_be_printed():
@@ -83,7 +86,7 @@ def test_a_sum_that_nothing_waits_for_takes_no_further_pass():
         buffers[0].add_((p * g).sum())
         p.sub_(g)
 
-    program = trace_rule(rule, Kind(arguments, 2, "cpu"), {})
+    program = trace_call(Call.of(partial(rule)), Kind(arguments, 2, "cpu"))
     assert len(program.passes()) == 1
     assert program.tensor_stores()[1]
 
@@ -145,10 +148,10 @@ def built(monkeypatch):
     programs = []
 
     def record(*args):
-        programs.append(trace_rule(*args))
+        programs.append(trace_call(*args))
         return programs[-1]
 
-    monkeypatch.setattr(kernels, "trace_rule", record)
+    monkeypatch.setattr(kernels, "trace_call", record)
     return programs
 
 
