@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 import re
+import time
+import warnings
 from collections.abc import Callable
+
+import regex
 
 from ..core.errors import ConfigError
 
 MAX_REGEX_LENGTH = 200
+MAX_REGEX_TIME_S = 1.0
+"""For all names of a model together: one that backtracks may take years for a name of 40 characters."""
 LAYER_NUMBER, BLOCK_NUMBER = "{i}", "{j}"
 
 _REGEX_PREFIX = "re:"
@@ -16,17 +22,40 @@ _WILDCARD = re.compile(r"[*?\[]")
 
 
 def compile_pattern(pattern: str) -> Callable[[str], object]:
-    """A predicate on one clean name.
+    """A predicate on one clean name; for a regex that takes too long, it raises `ConfigError`.
 
     A glob must match the whole name or the name of a module above it; `*` crosses dots. So `head` means `head.*`, and
     never `decode_head.weight` or `head2.weight`. After `re:`, a regex must match the whole name.
     """
     if pattern.startswith(_REGEX_PREFIX):
-        return re.compile(pattern.removeprefix(_REGEX_PREFIX)).fullmatch
+        return _RegexMatcher(pattern)
     if not _WILDCARD.search(pattern):
         module_prefix = f"{pattern}."
         return lambda name: name == pattern or name.startswith(module_prefix)
     return re.compile(rf"(?:{_translate_glob(pattern)})(?:\..*)?", re.DOTALL).fullmatch
+
+
+class _RegexMatcher:
+    """The full match of a regex, within a limit of time for all names together."""
+
+    def __init__(self, pattern: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", FutureWarning)  # of what the two libraries read in different ways
+            re.compile(pattern.removeprefix(_REGEX_PREFIX))  # the patterns of Python's re, no others
+        self._pattern, self._left_s = pattern, MAX_REGEX_TIME_S
+        self._regex = regex.compile(pattern.removeprefix(_REGEX_PREFIX), regex.VERSION0)
+
+    def __call__(self, name: str) -> object:
+        start = time.perf_counter()
+        try:
+            return self._regex.fullmatch(name, timeout=self._left_s)
+        except TimeoutError:
+            raise ConfigError(
+                f"the regex {self._pattern!r} takes more than {MAX_REGEX_TIME_S:g} s: it tries very many ways to match "
+                f"{name!r}. Write it without a repetition inside a repetition, such as (a+)*, or as a glob"
+            ) from None
+        finally:
+            self._left_s = max(1e-3, self._left_s - (time.perf_counter() - start))
 
 
 def longest_literal(pattern: str) -> str:
@@ -51,7 +80,7 @@ def check_pattern(pattern: str, key: str) -> None:
         raise ConfigError(f"{key}: the pattern has {len(pattern)} characters; at most {MAX_REGEX_LENGTH} are allowed")
     try:
         compile_pattern(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
+    except (re.error, regex.error, FutureWarning, OverflowError, RecursionError) as error:
         raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from None
 
 

@@ -59,7 +59,7 @@ def check_matched(rule: Rule, matched: Sequence[Parameter], index: ParameterInde
 
 
 def _check_stem(rule: Rule, patterns: Sequence[str], index: ParameterIndex) -> None:
-    stem = match_names(patterns, index)
+    stem = match_names(patterns, index, f"{rule.key}.stem")
     if not stem:
         raise ConfigError(f"{rule.key}.stem: {format_no_match(patterns, index.names)}")
     if stem <= rule.selector.find_layers(index).layer_of.keys():

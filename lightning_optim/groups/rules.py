@@ -88,7 +88,7 @@ class Rule:
                 found.setdefault(index.parameter_of[occurrence], layer)
         if "layer_decay" in self.effects and found:
             if self.stem is not None:
-                layers = layers.with_stem(match_names(self.stem, index))
+                layers = layers.with_stem(match_names(self.stem, index, f"{self.key}.stem"))
             for occurrence in occurrences:
                 if stem := layers.stem_of.get(occurrence):
                     found.setdefault(index.parameter_of[occurrence], stem)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core.errors import ConfigError, did_you_mean, find_nearest, format_choices, format_names
+from ..core.errors import ConfigError, did_you_mean, find_nearest, format_choices, format_names, prefix_errors
 from .auto_layers import find_auto_layers
 from .index import ParameterIndex
 from .kinds import KINDS, KINDS_BY_NAME
@@ -135,17 +135,22 @@ class Selector:
     def _select_names(self, index: ParameterIndex) -> set[int]:
         if not self.params:
             return set(range(len(index.names)))
-        return match_names(self.params, index)
+        return match_names(self.params, index, f"{self.key}.params")
 
 
-def match_names(patterns: Iterable[str], index: ParameterIndex) -> set[int]:
-    """The occurrences whose name, or effective name in a parametrization, any of the patterns matches."""
+def match_names(patterns: Iterable[str], index: ParameterIndex, key: str) -> set[int]:
+    """The occurrences whose name, or effective name in a parametrization, any of the patterns matches.
+
+    Raises:
+        ConfigError: a regex takes too long; `key` is that of the patterns.
+    """
     found: set[int] = set()
     for pattern in patterns:
         matches, part = compile_pattern(pattern), longest_literal(pattern)
-        # To search a name for a part of the pattern is ten times faster than to match the whole pattern.
-        found.update([position for position, name in enumerate(index.names) if part in name and matches(name)])
-        found.update(position for position, name in index.effective_names.items() if matches(name))
+        with prefix_errors(key):
+            # To search a name for a part of the pattern is ten times faster than to match the whole pattern.
+            found.update([position for position, name in enumerate(index.names) if part in name and matches(name)])
+            found.update(position for position, name in index.effective_names.items() if matches(name))
     return found
 
 
