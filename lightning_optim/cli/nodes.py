@@ -84,7 +84,7 @@ def instantiate_node(config: DictConfig, key: str) -> Any:
     """
     try:
         node = OmegaConf.select(config, key)
-        _check_resolvable(node, key)
+        check_resolvable(node, key)
         return instantiate(node)
     except InstantiationException as error:
         raise ConfigError(describe_instantiation_error(error, key)) from error
@@ -102,7 +102,7 @@ def join_keys(path: str, key: object) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def _check_resolvable(value: Any, path: str) -> None:
+def check_resolvable(value: Any, path: str) -> None:
     """Resolve each value below a path: where one fails, Hydra's error has the key of the node, and this its own.
 
     Raises:
@@ -117,4 +117,4 @@ def _check_resolvable(value: Any, path: str) -> None:
         except OmegaConfBaseException as error:
             raise ConfigError(describe_config_error(error, child_path)) from error
         if not OmegaConf.is_interpolation(value, key):
-            _check_resolvable(child, child_path)
+            check_resolvable(child, child_path)

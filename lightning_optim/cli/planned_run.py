@@ -14,12 +14,12 @@ from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
 from ..core.hyperparameters import Number
 from ..schedule.factory import SchedulerFactory
 from ..stages.stages import Stage, claim
-from .nodes import container_keys, find_nodes, get_value, instantiate_node, is_node, join_keys
-from .plans import FACTORY, UNFREEZE, instantiate_factory, outermost
+from .nodes import container_keys, find_nodes, get_value, is_node, join_keys
+from .own_nodes import FACTORY, SCHEDULER, UNFREEZE, read_own_node
+from .plans import outermost
 from .run_length import RunLength
 from .stepping import check_stepping
 
-_SCHEDULER = "lightning_optim.SchedulerFactory"
 _TORCH_SCHEDULERS = "torch.optim.lr_scheduler."
 _COUNT = Number(default=100, low=1, integer=True, optional=True)
 # Lightning's -1 means: no limit.
@@ -99,17 +99,18 @@ def find_run(config: DictConfig, module: nn.Module, options: RunOptions, asked_b
     key = _choose_factory(factory_keys, options.node, asked_by)
     scheduler_key = _find_scheduler(config, key, factory_keys, targets, asked_by)
     unfreeze_key = _find_unfreeze(key, factory_keys, targets, asked_by)
-    scheduler = None if scheduler_key is None else _instantiate_scheduler(config, scheduler_key)
+    scheduler = None if scheduler_key is None else _read_scheduler(config, scheduler_key)
     stages: tuple[Stage, ...] = ()
     if unfreeze_key is not None:
+        unfreeze = read_own_node(config, unfreeze_key)
         with prefix_errors(unfreeze_key):
-            stages = claim(instantiate_node(config, unfreeze_key).stages, module)
+            stages = claim(unfreeze.stages, module)
     stepping = check_stepping(config, module, targets, scheduler_key, scheduler)
     length = _read_length(config, options)
     length.check(scheduler, stages)
     return PlannedRun(
         key=key,
-        factory=instantiate_factory(config, key),
+        factory=read_own_node(config, key),
         scheduler_key=scheduler_key,
         scheduler=scheduler,
         unfreeze_key=unfreeze_key,
@@ -170,20 +171,18 @@ def _child_schedulers(config: DictConfig, parent: str) -> Iterator[str]:
 
 
 def _is_scheduler(target: str) -> bool:
-    return target == _SCHEDULER or target.startswith(_TORCH_SCHEDULERS)
+    return target == SCHEDULER or target.startswith(_TORCH_SCHEDULERS)
 
 
 def _parent(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def _instantiate_scheduler(config: DictConfig, key: str) -> SchedulerFactory:
-    scheduler = instantiate_node(config, key)
-    if isinstance(scheduler, SchedulerFactory):
-        return scheduler
+def _read_scheduler(config: DictConfig, key: str) -> SchedulerFactory:
     target = get_value(config, key)["_target_"]
-    if target == _SCHEDULER:
-        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type {key}._partial_=false")
+    if target == SCHEDULER:
+        scheduler: SchedulerFactory = read_own_node(config, key)
+        return scheduler
     raise ConfigError(
         f"{key}: {target} cannot be predicted, as only your code knows when it steps. Type "
         f"+scheduler@{key}=cosine_annealing"

@@ -14,10 +14,7 @@ from ..build.factory import OptimizerFactory
 from ..core.errors import ConfigError, prefix_errors
 from ..groups.parameter_settings import ParameterSettings
 from ..groups.table import Table
-from .nodes import instantiate_node
-
-FACTORY = "lightning_optim.OptimizerFactory"
-UNFREEZE = "lightning_optim.StagedUnfreeze"
+from .own_nodes import FACTORY, UNFREEZE, read_own_node
 
 _Nodes = Sequence[tuple[str, DictConfig]]
 
@@ -56,7 +53,7 @@ def explain_optimizers(
         )
     unfreeze_keys = [key for key, node in nodes if node["_target_"] == UNFREEZE]
     for key in factory_keys:
-        factory = instantiate_factory(config, key)
+        factory = read_own_node(config, key)
         stage_keys = unfreeze_keys if key in outermost(factory_keys) else []
         yield ExplainedOptimizer(
             key=key,
@@ -80,7 +77,7 @@ def _explain(
 def _explain_stages(
     config: DictConfig, key: str, factory: OptimizerFactory, module: nn.Module, parameter: str | None
 ) -> Table | ParameterSettings:
-    unfreeze = instantiate_node(config, key)
+    unfreeze = read_own_node(config, key)
     with prefix_errors(key):
         explained: Table | ParameterSettings = (
             unfreeze.explain(module, factory) if parameter is None else unfreeze.settings_of(parameter, module, factory)
@@ -92,18 +89,6 @@ def outermost(factory_keys: Sequence[str]) -> list[str]:
     """The optimizers nearest the top level, to which stages belong; deeper ones are of other phases (`pretrain`)."""
     depth = min(key.count(".") for key in factory_keys)
     return [key for key in factory_keys if key.count(".") == depth]
-
-
-def instantiate_factory(config: DictConfig, key: str) -> OptimizerFactory:
-    """The optimizer factory that the node at `key` describes.
-
-    Raises:
-        ConfigError: it cannot be instantiated, or is a partial.
-    """
-    factory = instantiate_node(config, key)
-    if not isinstance(factory, OptimizerFactory):
-        raise ConfigError(f"{key}: a _partial_: true is left over in the config. Type {key}._partial_=false")
-    return factory
 
 
 def _how_to_add_factory(nodes: _Nodes) -> str:

@@ -160,7 +160,7 @@ def test_an_unknown_name_is_refused_with_the_nearest(cli_error, arguments, messa
 
 @pytest.mark.parametrize(
     ("language", "line"),
-    [("c", "const real t13 = op_sign(t12);"), ("triton", "t13 = op_sign(t12)")],
+    [("c", "const real t13 = op_sign(t12);"), ("triton", "t13 = (op_sign(t12))")],
 )
 def test_show_prints_the_kernel_of_a_rule(cli_output, language, line) -> None:
     assert line in cli_output("show", "lion", "--kernel", language)
