@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from ..groups.optimizer_table import format_optimizer
 from ..groups.rules_by_group import mark_rules_by_group
 from .blueprint import Blueprint
+from .first_step import attach_checks
 from .fused_layouts import FusedLayouts
 from .joining import join
 from .load_by_name import remap_before_load
@@ -54,6 +55,7 @@ def attach(optimizer: Optimizer, blueprint: Blueprint, names: Mapping[Tensor, st
     optimizer.add_param_group = add_param_group  # type: ignore[method-assign]
     optimizer.__reduce_ex__ = reduce  # type: ignore[method-assign]
     optimizer.register_load_state_dict_pre_hook(partial(remap_before_load, blueprint))
+    attach_checks(optimizer)
     if blueprint.may_fuse:
         layouts = FusedLayouts()
         optimizer.register_step_pre_hook(layouts.before_step)

@@ -66,6 +66,7 @@ class OptimizerFactory:
     @requires_name(example="adamw", argument="module")
     def __init__(
         self,
+        /,
         name: str,
         *,
         groups: Mapping[str, Any] | None = None,
@@ -73,7 +74,7 @@ class OptimizerFactory:
         **hyperparameters: Any,
     ) -> None:
         groups, hyperparameters = merge_dotted_keys(groups, hyperparameters)
-        self.name = name
+        self.name = to_plain(name, "name")
         self.groups: dict[str, Any] = _expand_weight_decay(to_plain(groups, "groups")) if groups is not None else {}
         self.implementation = implementation
         self.hyperparameters: dict[str, Any] = _expand_weight_decay(to_plain(hyperparameters))

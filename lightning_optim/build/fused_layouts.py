@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from ..core.errors import ConfigError
-from ..core.param_group_keys import ALGORITHM
+from .first_step import class_of
 from .layout_snapshot import FUSED_BUFFERS, LayoutSnapshot
 
 _LOG = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ def _find_unfit(optimizer: Optimizer, group: Mapping[str, Any]) -> list[Tensor]:
     Raises:
         ConfigError: a gradient, or a state that is about to be used, has another shape than its parameter.
     """
-    cls = type(getattr(optimizer, "children", {}).get(group.get(ALGORITHM), optimizer))
+    cls = class_of(optimizer, group)
     names = group.get("param_names") or [f"params[{index}] of a param group" for index in range(len(group["params"]))]
     unfit, is_mixed = [], _are_mixed(group["params"])
     for name, param in zip(names, group["params"], strict=True):

@@ -85,7 +85,7 @@ class StagedUnfreeze(Callback):
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
                 raise ConfigError(f"{key}: there is no mode {mode!r}.{format_choices(str(mode), _MODES)}")
-        self._config = to_plain(stages)
+        self._config = to_plain(stages, "stages")
         self._parsed_stages = parse_stages(self._config)
         self.stages = self._parsed_stages
         """With the parameters they claim, once a fit has started."""

@@ -8,6 +8,10 @@ from typing import Any
 
 from .errors import ConfigError
 
+_MAX_DEPTH = 50
+_MAX_BITS = 14_000
+"""Of an integer: Python prints none of more than 4300 digits, in no message either."""
+
 
 def to_yaml(value: Any) -> str:
     """The value as it would be written in a YAML config."""
@@ -26,7 +30,7 @@ def to_yaml(value: Any) -> str:
     return str(value)
 
 
-def to_plain(value: Any, key: str = "") -> Any:
+def to_plain(value: Any, key: str = "", depth: int = 0) -> Any:
     """A copy of a config value made of str, number, bool, list and dict only.
 
     OmegaConf containers, numpy arrays, tuples and other mappings are converted; and so is every other kind of real
@@ -35,16 +39,24 @@ def to_plain(value: Any, key: str = "") -> Any:
     Args:
         value: the config value.
         key: its config key, for error messages.
+        depth: in how many containers it is.
 
     Raises:
-        ConfigError: a value in it is missing (`???`), or an interpolation cannot be resolved.
+        ConfigError: a value in it is missing (`???`), an interpolation cannot be resolved, containers are in one
+            another without an end, or an integer is larger than any number that a computer calculates with.
     """
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"{key[:80]}...: more than {_MAX_DEPTH} mappings and lists in one another. Remove some")
     if type(value).__module__.startswith("omegaconf"):
         return _from_omegaconf(value, key)
     if isinstance(value, Mapping):
-        return {str(name): to_plain(item, f"{key}.{name}" if key else str(name)) for name, item in value.items()}
+        keyed = [(str(to_plain(name, key)), item) for name, item in value.items()]
+        return {name: to_plain(item, f"{key}.{name}" if key else name, depth + 1) for name, item in keyed}
     if isinstance(value, (list, tuple)):
-        return [to_plain(item, f"{key}[{index}]") for index, item in enumerate(value)]
+        return [to_plain(item, f"{key}[{index}]", depth + 1) for index, item in enumerate(value)]
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        digits = int(value.bit_length() * 0.30103)
+        raise ConfigError(f"{key or 'value'}: got an integer of {digits:,} digits. Type a number that fits a float")
     return _to_plain_scalar(value)
 
 
@@ -55,7 +67,7 @@ def _to_plain_scalar(value: Any) -> Any:
         return int(value)
     if isinstance(value, numbers.Real):
         return float(value)
-    if type(value).__module__ == "numpy":  # arrays, numpy.bool, numpy.str_
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):  # arrays, numpy.bool, numpy.str_
         return value.tolist()
     return value
 
@@ -72,3 +84,5 @@ def _from_omegaconf(value: Any, key: str) -> Any:
         subkey = str(error.full_key).removeprefix(value._get_full_key(None) or "").removeprefix(".")
         full_key = f"{key}{'' if subkey.startswith('[') or not key else '.'}{subkey}"
         raise ConfigError(f"{full_key}: {first_line}. Give it a value") from None
+    except RecursionError:
+        raise ConfigError(f"{key or 'config'}: too many mappings and lists in one another. Remove some") from None

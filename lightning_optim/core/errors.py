@@ -70,7 +70,7 @@ def requires_name(example: str, argument: str) -> Callable[[Callable[..., None]]
 
     def decorate(init: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(init)
-        def checked_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        def checked_init(self: Any, /, *args: Any, **kwargs: Any) -> None:
             cls = type(self).__name__
             if args and "name" in kwargs:
                 if isinstance(args[0], str):

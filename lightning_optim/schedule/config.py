@@ -32,6 +32,7 @@ class ScheduleConfig:
     @requires_name(example="warmup_cosine", argument="optimizer")
     def __init__(
         self,
+        /,
         name: str,
         *,
         interval: str = "step",
@@ -42,14 +43,14 @@ class ScheduleConfig:
         on_resume: str = "continue",
         **hyperparameters: Any,
     ) -> None:
-        self.name = name
+        self.name = to_plain(name, "name")
         self.interval = interval
         self.warmup_steps = warmup_steps
         self.warmup_fraction = warmup_fraction
         self.warmup_epochs = warmup_epochs
         self.total_steps = total_steps
         self.on_resume = on_resume
-        self.hyperparameters: dict[str, Any] = {key: to_plain(value) for key, value in hyperparameters.items()}
+        self.hyperparameters: dict[str, Any] = to_plain(hyperparameters)
         self._check()
 
     @property

@@ -1,0 +1,92 @@
+"""What torch's classes refuse in their first step, refused before it with the key and the parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch.optim import Optimizer, SparseAdam
+
+from ..core.errors import ConfigError
+from ..core.param_group_keys import ALGORITHM
+
+
+def attach_checks(optimizer: Optimizer) -> None:
+    """Check before each step what depends on the device and on the gradients, where a group needs it."""
+    if any(group.get("capturable") for group in optimizer.param_groups):
+        optimizer.register_step_pre_hook(_check_capturable)
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        optimizer.register_step_pre_hook(_check_differentiable)
+    if any(issubclass(class_of(optimizer, group), SparseAdam) for group in optimizer.param_groups):
+        optimizer.register_step_pre_hook(_check_sparse_after_closure)
+
+
+def _check_differentiable(optimizer: Optimizer, *_: Any) -> None:
+    """torch's hook before a step: torch writes into no leaf of a graph, as the parameters of a module are."""
+    for group in optimizer.param_groups:
+        if group.get("differentiable") and any(param.is_leaf and param.requires_grad for param in group["params"]):
+            raise ConfigError(
+                "differentiable: torch steps no parameters of a module with it, only tensors that were computed from "
+                "others. Type differentiable: false"
+            )
+
+
+def _check_capturable(optimizer: Optimizer, *_: Any) -> None:
+    """torch's hook before a step."""
+    for group in optimizer.param_groups:
+        if not group.get("capturable"):
+            continue
+        for device in {param.device for param in group["params"]}:
+            cls: Any = class_of(optimizer, group)
+            if problem := _try_step(cls, device, group.get("foreach"), group.get("fused")):
+                raise ConfigError(
+                    f"capturable: torch does not step param group {group.get('name')!r} with it on {device}: "
+                    f"{problem}. Type capturable: false"
+                )
+
+
+@lru_cache(maxsize=64)
+def _try_step(
+    cls: Callable[..., Optimizer], device: torch.device, foreach: bool | None, fused: bool | None
+) -> str | None:
+    """Why a class cannot take a capturable step on a device; None if it can."""
+    param = torch.zeros(1, device=device, requires_grad=True)
+    param.grad = torch.zeros_like(param)
+    flags: dict[str, Any] = {"foreach": foreach, "capturable": True} | ({} if fused is None else {"fused": fused})
+    try:
+        cls([param], lr=0.1, **flags).step()
+    except (AssertionError, RuntimeError) as error:
+        return str(error).rstrip(".")
+    return None
+
+
+def _check_sparse_after_closure(optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """torch's hook before a step; the closure computes the gradients, so they are checked when it is done."""
+    closure = args[1] if len(args) > 1 else kwargs.get("closure")
+
+    def checked_closure() -> Any:
+        loss = None if closure is None else closure()
+        _check_sparse(optimizer)
+        return loss
+
+    return args[:1], {**kwargs, "closure": checked_closure}
+
+
+def _check_sparse(optimizer: Optimizer) -> None:
+    for group in optimizer.param_groups:
+        if not issubclass(class_of(optimizer, group), SparseAdam):
+            continue
+        for index, param in enumerate(group["params"]):
+            if param.grad is not None and not param.grad.is_sparse:
+                name = group["param_names"][index] if "param_names" in group else f"parameter {index}"
+                raise ConfigError(
+                    f"{name}: its gradient is dense, and sparse_adam takes sparse ones only. Build its embedding with "
+                    "sparse=True, or give it another optimizer by a rule, such as optimizer: adamw"
+                )
+
+
+def class_of(optimizer: Optimizer, group: Mapping[str, Any]) -> type[Optimizer]:
+    """The class that steps a group: the optimizer's own, or that of a composite's child."""
+    return type(getattr(optimizer, "children", {}).get(group.get(ALGORITHM), optimizer))
