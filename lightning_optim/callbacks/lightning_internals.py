@@ -63,6 +63,15 @@ def has_optimizers(trainer: Trainer) -> bool:
     return not any(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers)
 
 
+def purge_step(logger: Any) -> int | None:
+    """The step from which a TensorBoardLogger lets TensorBoard hide what its folder has of an earlier run, if any.
+
+    Its writer forgets it once it has written it.
+    """
+    step = getattr(logger, "_kwargs", {}).get("purge_step")
+    return step if isinstance(step, int) else None
+
+
 # The position of the training loop.
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning.pytorch import LightningModule
 from torch.optim import Optimizer
@@ -16,13 +16,31 @@ from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_text
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.step_sums import sees_what_step_left
-from ..telemetry.tags import parameter_tag, tag
+from ..telemetry.tags import EPS, is_setting, parameter_tag, tag
 from .lightning_internals import logger_step
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 _LOG = logging.getLogger(__name__)
+
+
+class RecordedStep(NamedTuple):
+    """A step that is logged."""
+
+    snapshot: Snapshot
+    eps: dict[str, float]
+    """By group, where the optimizer has one number of that name."""
+
+    @property
+    def step(self) -> int:
+        """The logger's."""
+        return self.snapshot.step
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its values have arrived on the host."""
+        return self.snapshot.is_ready
 
 
 class StepRecorder:
@@ -34,6 +52,7 @@ class StepRecorder:
         optimizer: the torch optimizer, not Lightning's wrapper.
         root: the first segment of its tags.
         is_logged: whether the current step is logged.
+        on_new_groups: called with the plan, at the first logged step and at the first one after groups have changed.
         update_norm, cosine, per_parameter, histograms: see `OptimizerMonitor`.
     """
 
@@ -45,6 +64,7 @@ class StepRecorder:
         root: str,
         *,
         is_logged: Callable[[], bool],
+        on_new_groups: Callable[[Plan], None],
         update_norm: bool,
         cosine: bool,
         per_parameter: bool,
@@ -55,13 +75,18 @@ class StepRecorder:
         """All signals that there have been, in order."""
         self.curves: dict[str, Curve] = {}
         """By tag, where the value of a group stands if groups are runs of their own."""
-        self._trainer, self._module, self._is_logged = trainer, module, is_logged
+        self.settings: set[str] = set()
+        """The tags of hyperparameters, which are logged when they change."""
+        self._tags: dict[tuple[str, str], str] = {}
+        """By signal and group."""
+        self._trainer, self._module = trainer, module
+        self._is_logged, self._on_new_groups = is_logged, on_new_groups
         self._update_norm, self._cosine = update_norm, cosine
         self._per_parameter, self._histograms = per_parameter, histograms
         overridden = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
         self._clips_gradients = overridden or bool(trainer.gradient_clip_val)
         self._current: Snapshot | None = None
-        self._finished: Snapshot | None = None
+        self._finished: RecordedStep | None = None
         self._inventory: Inventory | None = None
         self._nonfinite: set[str] = set()
         """The parameters that were not finite in the last snapshot."""
@@ -81,19 +106,17 @@ class StepRecorder:
         if self._clips_gradients and (snapshot := self._get_snapshot()):
             snapshot.before_clipping()
 
-    def pop_finished(self) -> Snapshot | None:
-        """The snapshot of the batch's last step; None if no step was logged, or a GradScaler has skipped it."""
+    def pop_finished(self) -> RecordedStep | None:
+        """The record of the batch's last step; None if no step was logged, or a GradScaler has skipped it."""
         finished, self._finished, self._current = self._finished, None, None
         return finished
 
-    def read_values(self, snapshot: Snapshot) -> dict[str, float]:
-        """A snapshot's values by tag, waiting for them if need be; also writes its histograms and warnings."""
-        summary, loggers = snapshot.read(), self._trainer.loggers
-        self.signals.update(dict.fromkeys(signal for signal, _ in summary.values))
-        for signal, group in summary.values:
-            if (name := tag(self.root, signal, group)) not in self.curves:
-                self.curves[name] = group_curve(self.root, signal, group)
-        values = {tag(self.root, signal, group): value for (signal, group), value in summary.values.items()}
+    def read_values(self, recorded: RecordedStep) -> dict[str, float]:
+        """A step's values by tag, waiting for them if need be; also writes its histograms and warnings."""
+        snapshot, loggers = recorded.snapshot, self._trainer.loggers
+        summary = snapshot.read()
+        found = {**summary.values, **{(EPS, group): eps for group, eps in recorded.eps.items()}}
+        values = {self._tags.get(key) or self._new_tag(*key): value for key, value in found.items()}
         if self._per_parameter:
             values |= {parameter_tag(self.root, signal, name): value for signal, name, value in summary.by_parameter()}
         for signal, _, names, tensors in snapshot.histograms:
@@ -103,6 +126,14 @@ class StepRecorder:
         self._warn_unmeasured(snapshot.unmeasured)
         return values
 
+    def _new_tag(self, signal: str, group: str) -> str:
+        name = self._tags[signal, group] = tag(self.root, signal, group)
+        self.signals[signal] = None
+        self.curves[name] = group_curve(self.root, signal, group)
+        if is_setting(signal):
+            self.settings.add(name)
+        return name
+
     def _before_step(self, *_: Any) -> None:
         if snapshot := self._get_snapshot():
             snapshot.before_step()
@@ -110,7 +141,7 @@ class StepRecorder:
     def _after_step(self, *_: Any) -> None:
         if snapshot := self._get_snapshot():
             snapshot.after_step()
-            self._finished, self._current = snapshot, None
+            self._finished, self._current = RecordedStep(snapshot, self._read_eps()), None
 
     def _get_snapshot(self) -> Snapshot | None:
         """The snapshot of the current step, None if it is not logged; created before clipping or before the step."""
@@ -132,8 +163,16 @@ class StepRecorder:
         if self._inventory is None or known != [len(group["params"]) for group in self.optimizer.param_groups]:
             plan = Plan.from_optimizer(self.optimizer, self._module)
             write_text(self._trainer.loggers, f"{self.root}/groups", plan.table().markdown(), step)
+            self._on_new_groups(plan)
             self._inventory = Inventory(self.optimizer, plan)
         return self._inventory
+
+    def _read_eps(self) -> dict[str, float]:
+        """What the RMS of second moments is compared to."""
+        assert self._inventory is not None
+        groups = zip(self._inventory.plan.groups, self.optimizer.param_groups, strict=True)
+        found = ((group.name, values.get(EPS)) for group, values in groups)
+        return {name: float(eps) for name, eps in found if isinstance(eps, (int, float))}
 
     def _warn_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
         """Name the parameters that were finite until now; first those that were not before clipping spread it."""

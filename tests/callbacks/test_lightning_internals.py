@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.fabric.loggers import TensorBoardLogger as FabricTensorBoardLogger
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import model_parallel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -129,6 +130,14 @@ def test_initial_hyperparameters_are_those_that_lightning_logs(tmp_path) -> None
         found = internals.initial_hyperparameters(trainer)
         assert found == {"size": 5, **({} if unlogged else {"width": 3, "unlogged": False})}
         assert found == {key: logger.hyperparameters[key] for key in found} and logger.hyperparameters == found
+
+
+@pytest.mark.parametrize("step", [None, 0, 3])
+def test_purge_step_is_that_of_a_tensorboard_logger(tmp_path, step) -> None:
+    for logger in (TensorBoardLogger(tmp_path, purge_step=step), FabricTensorBoardLogger(tmp_path, purge_step=step)):
+        assert logger.experiment.purge_step is None, "the writer forgets it"
+        assert internals.purge_step(logger) == step
+    assert internals.purge_step(CSVLogger(tmp_path)) is None
 
 
 # The position of the training loop

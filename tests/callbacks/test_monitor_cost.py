@@ -164,7 +164,7 @@ def test_a_logged_step_is_one_event_for_all_optimizers(tmp_path, monkeypatch) ->
         add_summary(writer, summary, *args)
 
     monkeypatch.setattr(FileWriter, "add_summary", count)
-    fit_with_events(tmp_path, TwoOptimizers(lambda module: None), OptimizerMonitor(), epochs=1)
+    fit_with_events(tmp_path, TwoOptimizers(lambda module: None), OptimizerMonitor(overlay=False), epochs=1)
     assert events == [{"optim_adam", "optim_sgd"}] * BATCHES
 
 
