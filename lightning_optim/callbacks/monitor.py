@@ -162,7 +162,8 @@ class OptimizerMonitor(Callback):
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps are recorded from here to the end of the batch."""
         self._in_batch = True
-        self._write(trainer)
+        if self._pending:
+            self._write(trainer)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure the accumulated gradients before they are clipped."""
@@ -173,8 +174,11 @@ class OptimizerMonitor(Callback):
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps outside a batch do not count: loading a checkpoint may take one."""
         self._in_batch = False
-        self._pending += [(recorder, found) for recorder in self._recorders if (found := recorder.pop_finished())]
-        self._write(trainer, wait=self.to_callback_metrics)
+        for recorder in self._recorders:
+            if recorded := recorder.pop_finished():
+                self._pending.append((recorder, recorded))
+        if self._pending:
+            self._write(trainer, wait=self.to_callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are outside a batch from here on, even if `on_train_batch_start` has ended the epoch with -1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lightning.pytorch import LightningModule
@@ -82,6 +83,8 @@ class StepRecorder:
         self._trainer, self._module = trainer, module
         self._is_logged, self._on_new_groups = is_logged, on_new_groups
         self._update_norm, self._cosine = update_norm, cosine
+        self._compares_steps = update_norm or cosine
+        """Whether a step is compared with what was before it."""
         self._per_parameter, self._histograms = per_parameter, histograms
         overridden = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
         self._clips_gradients = overridden or bool(trainer.gradient_clip_val)
@@ -139,7 +142,10 @@ class StepRecorder:
             snapshot.before_step()
 
     def _after_step(self, *_: Any) -> None:
-        if snapshot := self._get_snapshot():
+        snapshot = self._current
+        if snapshot is None and self._trainer.should_stop and not self._compares_steps:
+            snapshot = self._get_snapshot()  # asked to stop within the step: Lightning logs it, the last one
+        if snapshot:
             snapshot.after_step()
             self._finished, self._current = RecordedStep(snapshot, self._read_eps()), None
 
@@ -172,7 +178,7 @@ class StepRecorder:
         assert self._inventory is not None
         groups = zip(self._inventory.plan.groups, self.optimizer.param_groups, strict=True)
         found = ((group.name, values.get(EPS)) for group, values in groups)
-        return {name: float(eps) for name, eps in found if isinstance(eps, (int, float))}
+        return {name: float(eps) for name, eps in found if isinstance(eps, Real)}
 
     def _warn_nonfinite(self, nonfinite: Mapping[str, list[str]], step: int) -> None:
         """Name the parameters that were finite until now; first those that were not before clipping spread it."""

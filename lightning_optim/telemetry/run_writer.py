@@ -113,9 +113,10 @@ class _RunFile:
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         tf.io.gfile.makedirs(folder)
-        # As tensorboard.summary.writer.event_file_writer names them; no other writer has files in these folders.
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_FILE_NUMBERS)}"
-        self._file = tf.io.gfile.GFile(os.path.join(folder, name + suffix), "wb")
+        # As tensorboard.summary.writer.event_file_writer names them, but so that names of one second sort by number.
+        created, number = int(time.time()), next(_FILE_NUMBERS)
+        name = f"events.out.tfevents.{created:010d}.{socket.gethostname()}.{os.getpid()}.{number:06d}{suffix}"
+        self._file = tf.io.gfile.GFile(os.path.join(folder, name), "wb")
         self._records = RecordWriter(self)
         self._pending: list[bytes] = []
         self._events: dict[tuple[str, ...], Any] = {}

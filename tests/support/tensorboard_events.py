@@ -55,7 +55,7 @@ def read_runs(folder: Path) -> dict[str, Curves]:
 
 def _read(files: Iterable[Path]) -> Curves:
     curves = defaultdict(list)
-    for file in sorted(files):
+    for file in sorted(files, key=lambda file: [int(number) for number in re.findall(r"\d+", file.name)]):
         events = EventAccumulator(str(file), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
             curves[tag] += [(event.step, event.value) for event in events.Scalars(tag)]
