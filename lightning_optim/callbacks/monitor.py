@@ -189,8 +189,10 @@ class OptimizerMonitor(Callback):
         self._write(trainer, wait=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write everything pending: a run that resumes from here continues with the next point."""
+        """Write everything pending to disk: a run that resumes from here continues with the next point."""
         self._write(trainer, wait=True)
+        if self._runs:
+            self._runs.flush()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write everything pending."""

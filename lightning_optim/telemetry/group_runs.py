@@ -81,6 +81,15 @@ class GroupRuns:
             self._writer_below(writer).write(split.runs, list(values.values()), step)
         return {tag: values[tag] for tag in split.rest}
 
+    def flush(self) -> None:
+        """Wait until everything is on disk.
+
+        Raises:
+            OSError: the files could not be written.
+        """
+        for writer in self._writers.values():
+            writer.flush()
+
     def close(self) -> None:
         """Write what is left, and close all files.
 

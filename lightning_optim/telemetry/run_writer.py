@@ -42,13 +42,13 @@ class RunWriter:
         purge_step: TensorBoard hides what earlier files of the same folders have from this step on; None: nothing.
 
     Raises:
-        OSError: in `write` and `close`, if a file could not be written.
+        OSError: if a file could not be written.
     """
 
     def __init__(self, flush_s: float = _FLUSH_S, suffix: str = "", purge_step: int | None = None) -> None:
         self._flush_s, self._suffix, self._purge_step = min(flush_s, _FLUSH_S), suffix, purge_step
         self._files: dict[str, _RunFile] = {}
-        self._queue: queue.Queue[_Step | None] = queue.Queue(_MAX_WAITING)
+        self._queue: queue.Queue[_Step | threading.Event | None] = queue.Queue(_MAX_WAITING)
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="OptimizerMonitor", daemon=True)
         self._thread.start()
@@ -57,6 +57,13 @@ class RunWriter:
         """Add a step to some runs; returns before it is on disk."""
         self._raise_error()
         self._queue.put((runs, values, step, time.time()))
+
+    def flush(self) -> None:
+        """Wait until everything is on disk."""
+        done = threading.Event()
+        self._queue.put(done)
+        done.wait()
+        self._raise_error()
 
     def close(self) -> None:
         """Wait until everything is on disk, and end the thread."""
@@ -78,10 +85,13 @@ class RunWriter:
             except queue.Empty:
                 pass
             else:
-                if item is None:
+                if item is None or isinstance(item, threading.Event):
                     self._attempt(self._flush)
-                    return
-                self._attempt(self._add, *item)
+                    if item is None:
+                        return
+                    item.set()
+                else:
+                    self._attempt(self._add, *item)
             if time.monotonic() >= flush_at:
                 self._attempt(self._flush)
                 flush_at = time.monotonic() + self._flush_s

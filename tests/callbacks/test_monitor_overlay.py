@@ -80,22 +80,18 @@ def test_other_loggers_have_the_flat_tags(tmp_path) -> None:
 
 
 def test_all_files_are_closed_after_the_fit(tmp_path) -> None:
-    def count_threads() -> int:
-        names = ("_AsyncWriterThread", "OptimizerMonitor")
-        return sum(any(name in (type(t).__name__, t.name) for name in names) for t in threading.enumerate())
-
-    before, counts = count_threads(), []
+    before, counts = threading.active_count(), []
 
     class Count(OptimizerMonitor):
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             super().on_train_end(trainer, pl_module)
-            counts.append(count_threads() - before)
+            counts.append(threading.active_count() - before)
 
     fit_with_events(tmp_path, Net(configured(groups=GROUPS)), Count(), epochs=1)
     num_groups = len({path.parent for path in tmp_path.rglob("events.*")}) - 1
     assert num_groups == 4 + 1  # and `all`
     assert counts == [1 + 1], "one thread for all groups, beside that of the logger's own writer"
-    assert count_threads() == before
+    assert threading.active_count() == before
 
 
 def test_a_resumed_run_goes_on_with_the_next_point(tmp_path) -> None:
@@ -184,12 +180,10 @@ def test_files_are_closed_after_an_exception_which_a_full_disk_does_not_hide(tmp
             if trainer.global_step == 3:
                 raise ZeroDivisionError
 
-    def is_open() -> bool:
-        return any(thread.name == "OptimizerMonitor" for thread in threading.enumerate())
-
+    before = threading.active_count()
     with pytest.raises(ZeroDivisionError):
         fit_with_events(tmp_path / "failed", Net(configured()), OptimizerMonitor(), Fail())
-    assert not is_open()
+    assert threading.active_count() == before
     assert [step for step, _ in read_curves(tmp_path / "failed")["optim/lr/default"]] == [0, 1, 2]
 
     def write(*_: Any) -> None:
@@ -200,7 +194,19 @@ def test_files_are_closed_after_an_exception_which_a_full_disk_does_not_hide(tmp
         fit_with_events(tmp_path / "full", Net(configured()), Fail(), OptimizerMonitor(every_n_steps=3))
     with pytest.raises(OSError, match="could not be written: no space left"):
         fit_with_events(tmp_path / "disk", Net(configured()), OptimizerMonitor())
-    assert not is_open()
+    assert threading.active_count() == before
+
+
+def test_a_checkpoint_has_all_points_before_it_on_disk(tmp_path) -> None:
+    counts = []
+
+    class Killed(OptimizerMonitor):
+        def on_save_checkpoint(self, *args: Any) -> None:
+            super().on_save_checkpoint(*args)
+            counts.append(len(read_curves(tmp_path)["optim/lr/default"]))
+
+    fit_with_events(tmp_path, Net(configured()), Killed(), epochs=1, save=True)
+    assert counts == list(range(1, BATCHES + 1))
 
 
 def test_groups_after_the_last_run_stay_in_the_loggers_own(tmp_path, monkeypatch) -> None:

@@ -47,6 +47,15 @@ def test_a_step_is_on_disk_without_a_close(tmp_path) -> None:
     writer.close()
 
 
+def test_a_flush_waits_until_everything_is_on_disk(tmp_path) -> None:
+    writer, runs = RunWriter(), runs_of(tmp_path)
+    for step in range(3):
+        writer.write(runs, [1.0, 2.0, 3.0, 4.0], step)
+    writer.flush()
+    assert len(read(tmp_path / "one")["a"]) == len(read(tmp_path / "two")["b"]) == 3
+    writer.close()
+
+
 def test_earlier_files_are_purged_from_a_step_on(tmp_path) -> None:
     for start, purge in ((0, None), (3, 3)):
         writer = RunWriter(purge_step=purge)
@@ -67,6 +76,7 @@ def test_an_error_is_raised_and_blocks_nobody(tmp_path) -> None:
 
     with pytest.raises(OSError, match="the curves of the param groups could not be written"):
         write_more_than_the_queue_holds()
-    with pytest.raises(OSError, match="could not be written"):
-        writer.close()
+    for wait in (writer.flush, writer.close):
+        with pytest.raises(OSError, match="could not be written"):
+            wait()
     assert threading.active_count() == before
