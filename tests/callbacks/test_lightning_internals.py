@@ -143,6 +143,20 @@ def test_purge_step_is_that_of_a_tensorboard_logger(tmp_path, step) -> None:
 # The position of the training loop
 
 
+@pytest.mark.parametrize("every_n_steps", [0, 1, 3, 50])
+def test_logs_this_step_is_what_lightning_finds(tmp_path, every_n_steps) -> None:
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 5
+
+    found = AtBatches(internals.logs_this_step)
+    expected = AtBatches(lambda trainer: trainer._logger_connector.should_update_logs)
+    callbacks = (Stop(), found, expected)
+    fit(ValidatedNet(), tmp_path, *callbacks, epochs=3, min_epochs=2, log_every_n_steps=every_n_steps)
+    assert (found.starts, found.ends) == (expected.starts, expected.ends)
+    assert len(set(found.starts)) == (2 if every_n_steps in (3, 50) else 1)
+
+
 def test_logger_step_and_logs_this_step_are_those_of_the_logged_metrics(tmp_path) -> None:
     logger, at = MemoryLogger(), AtBatches(lambda trainer: (internals.logger_step(trainer), trainer.global_step))
     logs = AtBatches(internals.logs_this_step)
