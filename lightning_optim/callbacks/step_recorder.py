@@ -53,8 +53,8 @@ class StepRecorder:
         optimizer: the torch optimizer, not Lightning's wrapper.
         root: the first segment of its tags.
         is_logged: whether the current step is logged.
-        on_new_groups: called with the plan, at the first logged step and at the first one after groups have changed.
         update_norm, cosine, per_parameter, histograms: see `OptimizerMonitor`.
+        on_new_groups: called with the plan, at the first logged step and at the first one after groups have changed.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class StepRecorder:
         root: str,
         *,
         is_logged: Callable[[], bool],
-        on_new_groups: Callable[[Plan], None],
         update_norm: bool,
         cosine: bool,
         per_parameter: bool,
         histograms: bool,
+        on_new_groups: Callable[[Plan], None] = lambda plan: None,
     ) -> None:
         self.optimizer, self.root = optimizer, root
         self.signals: dict[str, None] = {}
