@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=options.epochs,
-        logger=TensorBoardLogger(str(options.folder), name="flat" if options.flat else "blocks"),
+        logger=TensorBoardLogger(str(options.folder), name=""),
         log_every_n_steps=1,
         callbacks=[StagedUnfreeze(STAGES), OptimizerMonitor(update_norm=True, overlay=not options.flat)],
         enable_checkpointing=False,

@@ -76,7 +76,7 @@ class RunWriter:
             raise OSError(f"the curves of the param groups could not be written: {self._error}") from self._error
 
     def _run(self) -> None:
-        """The thread: after an error it only empties the queue, so that nobody waits for it."""
+        """The thread: it outlives an error, so that nobody waits for it; the next call of a method raises it."""
         flush_at = 0.0  # the first step is on disk at once
         while True:
             is_pending = any(file.is_pending for file in self._files.values())
@@ -97,11 +97,10 @@ class RunWriter:
                 flush_at = time.monotonic() + self._flush_s
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> None:
-        if not self._error:
-            try:
-                action(*args)
-            except Exception as error:
-                self._error = error
+        try:
+            action(*args)
+        except Exception as error:
+            self._error = error
 
     def _add(self, runs: Sequence[RunTags], values: Sequence[float], step: int, wall_time: float) -> None:
         for folder, tags, indices in runs:

@@ -87,7 +87,8 @@ class Record(CSVLogger):
         super().log_hyperparams(params)
 
 
-def test_a_group_that_the_user_adds_is_logged_at_its_first_step(tmp_path) -> None:
+@pytest.mark.parametrize("hparams", [True, False])
+def test_a_group_that_the_user_adds_is_logged_at_its_first_step(tmp_path, hparams) -> None:
     class AddGroup(Callback):
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             if trainer.current_epoch == 1:
@@ -96,9 +97,10 @@ def test_a_group_that_the_user_adds_is_logged_at_its_first_step(tmp_path) -> Non
 
     module = Net(lambda module: torch.optim.AdamW(module.backbone.parameters(), lr=0.01))
     loggers = [Record(tmp_path, module), TensorBoardLogger(tmp_path / "events")]
-    fit(module, tmp_path, AddGroup(), OptimizerMonitor(1), epochs=3, logger=loggers)
-    assert loggers[0].groups == [(0, "default"), (BATCHES, "added")]
-    assert read_yaml(tmp_path / "lightning_logs")["optim/added/weight_decay"] == 0.25
+    fit(module, tmp_path, AddGroup(), OptimizerMonitor(1, hparams=hparams), epochs=3, logger=loggers)
+    assert loggers[0].groups == ([(0, "default"), (BATCHES, "added")] if hparams else [])
+    if hparams:
+        assert read_yaml(tmp_path / "lightning_logs")["optim/added/weight_decay"] == 0.25
     assert read_curves(tmp_path / "events")["optim/weight_decay/added"] == [(BATCHES, 0.25)]
 
 

@@ -136,6 +136,8 @@ def test_a_run_resumed_in_the_same_folder_hides_the_points_after_its_checkpoint(
     trainer.fit(trainer.lightning_module, Loader())
     points = as_tensorboard_reads(tmp_path)["head"]["optim/lr"]
     assert [step for step, _ in points] == list(range(5 * BATCHES))
+    decay = read_curves(tmp_path)["optim/weight_decay/head"]
+    assert [step for step, _ in decay] == [0, done, 4 * BATCHES], "each fit has the first value"
 
 
 def test_each_of_two_loggers_has_all_runs_and_a_closed_writer_is_opened_again(tmp_path) -> None:
@@ -192,6 +194,12 @@ def test_files_are_closed_after_an_exception_which_a_full_disk_does_not_hide(tmp
     monkeypatch.setattr("lightning_optim.telemetry.run_writer._RunFile.flush", write)
     with pytest.raises(ZeroDivisionError):
         fit_with_events(tmp_path / "full", Net(configured()), Fail(), OptimizerMonitor(every_n_steps=3))
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(
+            "lightning_optim.telemetry.snapshot.Snapshot.is_ready", False
+        )  # so that it is still to be written
+        patch.setattr("lightning_optim.telemetry.run_writer.RunWriter.write", write)
+        fit_with_events(tmp_path / "pending", Net(configured()), OptimizerMonitor(), Fail())
     with pytest.raises(OSError, match="could not be written: no space left"):
         fit_with_events(tmp_path / "disk", Net(configured()), OptimizerMonitor())
     assert threading.active_count() == before

@@ -21,7 +21,7 @@ def test_sixteen_groups_thaw_block_by_block() -> None:
 def test_command_logs_each_group_and_prints_where(tmp_path, capsys, flat) -> None:
     main(["--folder", str(tmp_path), "--epochs", "2", *(["--flat"] if flat else [])])
     assert capsys.readouterr().out.rstrip().endswith(f"tensorboard --logdir {tmp_path}")
-    version = tmp_path / ("flat" if flat else "blocks") / "version_0"
+    version = tmp_path / "version_0"
     groups = ["all", "head", "head.no_decay", "blocks.5.layers.5", "blocks.5.layers.5.no_decay"]
     assert set(read_runs(version)) == {".", *(() if flat else (f"optim/{group}" for group in groups))}
     steps = [step for step, _ in read_curves(tmp_path)["optim/ratio/update_param/head"]]

@@ -24,7 +24,7 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_each_run_has_its_values(tmp_path) -> None:
-    writer, runs = RunWriter(), runs_of(tmp_path)
+    begun, writer, runs = time.time(), RunWriter(), runs_of(tmp_path)
     for step in range(5):
         writer.write(runs, [step, step + 0.25, step + 0.5, step + 0.75], step)
     writer.write(runs[:1], [7, 0, 8], 9)
@@ -34,6 +34,8 @@ def test_each_run_has_its_values(tmp_path) -> None:
         "b": [*((step, step + 0.5) for step in range(5)), (9, 8)],
     }
     assert read(tmp_path / "two")["b"] == [(step, step + 0.75) for step in range(5)]
+    times = [event.wall_time for event in EventAccumulator(str(tmp_path / "two")).Reload().Scalars("a")]
+    assert begun <= times[0] <= times[-1] <= time.time()
 
 
 def test_a_step_is_on_disk_without_a_close(tmp_path) -> None:
