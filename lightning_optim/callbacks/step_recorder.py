@@ -80,6 +80,8 @@ class StepRecorder:
         """The tags of hyperparameters, which are logged when they change."""
         self._tags: dict[tuple[str, str], str] = {}
         """By signal and group."""
+        self._groups: dict[str, str] = {}
+        """By the folder of its run, in lower case."""
         self._trainer, self._module = trainer, module
         self._is_logged, self._on_new_groups = is_logged, on_new_groups
         self._update_norm, self._cosine = update_norm, cosine
@@ -132,7 +134,11 @@ class StepRecorder:
     def _new_tag(self, signal: str, group: str) -> str:
         name = self._tags[signal, group] = tag(self.root, signal, group)
         self.signals[signal] = None
-        self.curves[name] = group_curve(self.root, signal, group)
+        curve = group_curve(self.root, signal, group)
+        # Names may differ only in what a folder's name cannot have, or not tell apart.
+        while self._groups.setdefault(curve.folder.lower(), group) != group:
+            curve = curve._replace(folder=f"{curve.folder}-2")
+        self.curves[name] = curve
         if is_setting(signal):
             self.settings.add(name)
         return name

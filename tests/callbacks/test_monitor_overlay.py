@@ -194,12 +194,11 @@ def test_files_are_closed_after_an_exception_which_a_full_disk_does_not_hide(tmp
     monkeypatch.setattr("lightning_optim.telemetry.run_writer._RunFile.flush", write)
     with pytest.raises(ZeroDivisionError):
         fit_with_events(tmp_path / "full", Net(configured()), Fail(), OptimizerMonitor(every_n_steps=3))
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr(
-            "lightning_optim.telemetry.snapshot.Snapshot.is_ready", False
-        )  # so that it is still to be written
+    with monkeypatch.context() as patch:
+        patch.setattr("lightning_optim.telemetry.snapshot.Snapshot.is_ready", False)  # it is still to be written
         patch.setattr("lightning_optim.telemetry.run_writer.RunWriter.write", write)
-        fit_with_events(tmp_path / "pending", Net(configured()), OptimizerMonitor(), Fail())
+        with pytest.raises(ZeroDivisionError):
+            fit_with_events(tmp_path / "pending", Net(configured()), OptimizerMonitor(), Fail())
     with pytest.raises(OSError, match="could not be written: no space left"):
         fit_with_events(tmp_path / "disk", Net(configured()), OptimizerMonitor())
     assert threading.active_count() == before
@@ -224,6 +223,20 @@ def test_groups_after_the_last_run_stay_in_the_loggers_own(tmp_path, monkeypatch
     assert len(runs) == 3
     in_own = {tag.rpartition("/")[2] for tag in runs["."] if tag.startswith("optim/lr/")}
     assert len(in_own) == 4 - 2 and not in_own & {run.rpartition("/")[2] for run in runs}
+
+
+def test_groups_whose_names_would_be_the_same_folder_have_runs_of_their_own(tmp_path) -> None:
+    names = ["a:b", "a_b", "A_B"]  # some file systems do not tell the last two apart
+
+    def configure(module: nn.Module) -> torch.optim.Optimizer:
+        parameters = list(module.parameters())
+        groups = [{"params": [parameters[i]], "name": name, "lr": i + 1.0} for i, name in enumerate(names)]
+        return torch.optim.SGD(groups)
+
+    fit_with_events(tmp_path, Net(configure), OptimizerMonitor(), epochs=1)
+    runs = by_run(tmp_path)
+    assert set(runs) == {".", "optim/all", "optim/a_b", "optim/a_b-2", "optim/A_B-2-2"}
+    assert [runs[run]["optim/lr"][0][1] for run in ("optim/a_b", "optim/a_b-2", "optim/A_B-2-2")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["../../elsewhere", "..", "/tmp", "a/b", "ä ö"])
