@@ -13,9 +13,10 @@ from ..core.errors import format_names
 from ..groups.plan import Plan
 from ..telemetry.group_runs import Curve, group_curve
 from ..telemetry.inventory import Inventory
-from ..telemetry.loggers import write_histogram, write_text
+from ..telemetry.loggers import write_histogram, write_table
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.step_sums import sees_what_step_left
+from ..telemetry.stores.table import LoggedTable
 from ..telemetry.tags import parameter_tag, tag
 from .lightning_internals import logger_step
 
@@ -131,7 +132,7 @@ class StepRecorder:
         known = self._inventory and [len(group.params) for group in self._inventory.plan.groups]
         if self._inventory is None or known != [len(group["params"]) for group in self.optimizer.param_groups]:
             plan = Plan.from_optimizer(self.optimizer, self._module)
-            write_text(self._trainer.loggers, f"{self.root}/groups", plan.table().markdown(), step)
+            write_table(self._trainer.loggers, f"{self.root}/groups", LoggedTable.from_groups(plan.table()), step)
             self._inventory = Inventory(self.optimizer, plan)
         return self._inventory
 
@@ -145,7 +146,9 @@ class StepRecorder:
         ordered = origins + [name for name in new if name not in origins]
         lines = [f"{name} ({', '.join(nonfinite[name])})" for name in ordered]
         _LOG.warning("%s, step %d: not finite: %s", self.root, step, format_names(lines))
-        write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in lines), step)
+        rows = [{"parameter": name, "signals": ", ".join(nonfinite[name])} for name in ordered]
+        table = LoggedTable.from_rows(rows, markdown="\n".join(f"- {line}" for line in lines))
+        write_table(self._trainer.loggers, f"{self.root}/nonfinite", table, step)
 
     def _warn_unmeasured(self, unmeasured: Sequence[str]) -> None:
         """Name what cannot be measured, once."""

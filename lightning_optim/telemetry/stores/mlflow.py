@@ -1,0 +1,52 @@
+"""MLflow: tables as JSON artifacts that grow, pictures as image artifacts that are replaced."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from .table import LoggedTable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_STEP = "step"
+
+
+class MlflowStore:
+    """Writes to the artifacts of an MLflow logger's run.
+
+    Args:
+        client: `mlflow.MlflowClient`.
+        run_id: of the run.
+    """
+
+    def __init__(self, client: Any, run_id: str) -> None:
+        self._client, self._run_id = client, run_id
+
+    def write_table(self, tag: str, table: LoggedTable, step: int) -> None:
+        """Append the new rows to `<tag>.json`, each with its step.
+
+        MLflow needs pandas for tables, and `mlflow-skinny` brings none; without it, Markdown in `<tag>/<step>.md`.
+        """
+        if find_spec("pandas") is None:
+            self._client.log_text(self._run_id, table.markdown, f"{tag}/{step}.md")
+            return
+        rows = table.rows[table.num_logged :]
+        data: dict[str, list[Any]] = {} if _STEP in table.columns else {_STEP: [step] * len(rows)}
+        data |= {name: [row[index] for row in rows] for index, name in enumerate(table.columns)}
+        self._client.log_table(self._run_id, data, f"{tag}.json")
+
+    def write_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
+        """Replace `<tag>.png` by a picture of shape (height, width, 3)."""
+        self._client.log_image(self._run_id, picture, f"{tag}.png")
+
+
+def find_mlflow_store(logger: Any) -> MlflowStore | None:
+    """The store of a logger with an MLflow client."""
+    tracking = sys.modules.get("mlflow.tracking")
+    experiment = getattr(logger, "experiment", None)
+    is_client = tracking is not None and isinstance(experiment, tracking.MlflowClient)
+    return MlflowStore(experiment, logger.run_id) if is_client else None
