@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from .group_runs import Curve, GroupRuns
+from .stores.mlflow import find_mlflow_store
 from .stores.store import find_stores
 from .stores.table import LoggedTable
 from .stores.tensorboard import find_writer
@@ -60,7 +61,9 @@ def write_hyperparameters(loggers: Sequence[Any], initial: Mapping[str, Any], ad
         added: the hyperparameters to log.
     """
     for logger in loggers:
-        logger.log_hyperparams(dict(added) if find_writer(logger) is None else {**initial, **added})
+        values = dict(added) if find_writer(logger) is None else {**initial, **added}
+        mlflow = find_mlflow_store(logger)
+        logger.log_hyperparams(mlflow.drop_changed(values) if mlflow else values)
 
 
 def write_table(loggers: Sequence[Any], tag: str, table: LoggedTable, step: int) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ...core.errors import format_names
 from .table import LoggedTable
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_LOG = logging.getLogger(__name__)
 _STEP = "step"
+_MAX_LENGTH = 250
+"""Of a hyperparameter's value: Lightning cuts it there."""
 
 
 class MlflowStore:
@@ -42,6 +48,18 @@ class MlflowStore:
     def write_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
         """Replace `<tag>.png` by a picture of shape (height, width, 3)."""
         self._client.log_image(self._run_id, picture, f"{tag}.png")
+
+    def drop_changed(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Without those that the run has with another value: MLflow raises an error where one changes, as in a resume.
+
+        The tables of groups have the values that are in force.
+        """
+        logged = self._client.get_run(self._run_id).data.params
+        values = {key: str(value)[:_MAX_LENGTH] for key, value in hyperparameters.items()}
+        changed = [key for key, value in values.items() if logged.get(key, value) != value]
+        if changed:
+            _LOG.info("MLflow keeps the values that the run has begun with: %s", format_names(changed))
+        return {key: value for key, value in hyperparameters.items() if key not in changed}
 
 
 def find_mlflow_store(logger: Any) -> MlflowStore | None:
