@@ -16,6 +16,7 @@ from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
 from ..core.short_repr import format_call
 from ..groups.plan import Plan
+from ..telemetry.depth_pictures import DepthPictures
 from ..telemetry.group_runs import GroupRuns
 from ..telemetry.hparams import collect_hyperparameters
 from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
@@ -29,7 +30,7 @@ from .unfreeze import StagedUnfreeze
 
 _DEFAULTS = {
     "every_n_steps": None, "update_norm": False, "cosine": False, "per_parameter": False, "histograms": False,
-    "layout": True, "to_callback_metrics": False,
+    "layout": True, "depth_every": 100, "to_callback_metrics": False,
 }  # fmt: skip
 """Of the monitor's arguments: its repr shows the others."""
 
@@ -59,6 +60,9 @@ class OptimizerMonitor(Callback):
         overlay: in TensorBoard, each group is a run of its own, `<logger's folder>/optim/<group>`, and its tags have no
             group: `optim/lr`, `optim/norm/grad`. So one chart has the curves of all groups, each in its colour. Norms
             by parameter, and the groups after the 64th, stay in the logger's own run; other loggers stay as they are.
+        depth_every: where each layer has groups of its own, draw their update ratio (with `update_norm`), gradient norm
+            and lr over the steps, as the picture `optim/depth/layers`: after every n-th logged step at most, and at the
+            end; None: never. Needs matplotlib. A resumed run's pictures begin where it has been resumed.
         to_callback_metrics: also write the values to `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint;
             logged steps then wait for the device.
 
@@ -81,6 +85,7 @@ class OptimizerMonitor(Callback):
         histograms: bool = False,
         layout: bool = True,
         overlay: bool = False,
+        depth_every: int | None = 100,
         to_callback_metrics: bool = False,
     ) -> None:
         steps = Number(default=50, low=1, integer=True, optional=True)
@@ -92,6 +97,7 @@ class OptimizerMonitor(Callback):
         self.histograms: bool = flag.check(histograms, "histograms")
         self.layout: bool = flag.check(layout, "layout")
         self.overlay: bool = flag.check(overlay, "overlay")
+        self.depth_every: int | None = steps.check(depth_every, "depth_every")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._recorders: list[StepRecorder] = []
         self._pending: list[tuple[StepRecorder, Snapshot]] = []
@@ -134,7 +140,7 @@ class OptimizerMonitor(Callback):
             StepRecorder(
                 trainer, pl_module, optimizer, root, is_logged=partial(self._is_logged, trainer),
                 update_norm=self.update_norm, cosine=self.cosine, per_parameter=self.per_parameter,
-                histograms=self.histograms,
+                histograms=self.histograms, depth=self._find_depth(trainer, pl_module, optimizer, root),
             )
             for optimizer, root in zip(optimizers, tag_roots(optimizers), strict=True)
         ]  # fmt: skip
@@ -170,8 +176,10 @@ class OptimizerMonitor(Callback):
         self._write(trainer, wait=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write everything pending."""
+        """Write everything pending, and the pictures of the whole run."""
         self._write(trainer, wait=True)
+        for recorder in self._recorders:
+            recorder.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write everything pending and release the optimizers: Lightning calls no teardown here."""
@@ -182,6 +190,12 @@ class OptimizerMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the optimizers."""
         self._close()
+
+    def _find_depth(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
+    ) -> DepthPictures | None:
+        plan = _full_plan(trainer, optimizer, module)
+        return DepthPictures.find(trainer.loggers, plan, module, root, self.depth_every)
 
     def _is_logged(self, trainer: Trainer) -> bool:
         """Whether the current step is logged."""

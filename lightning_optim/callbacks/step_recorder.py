@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from ..core.errors import format_names
 from ..groups.plan import Plan
+from ..telemetry.depth_pictures import DepthPictures
 from ..telemetry.group_runs import Curve, group_curve
 from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_table
@@ -36,6 +37,7 @@ class StepRecorder:
         root: the first segment of its tags.
         is_logged: whether the current step is logged.
         update_norm, cosine, per_parameter, histograms: see `OptimizerMonitor`.
+        depth: collects the values by layer.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class StepRecorder:
         cosine: bool,
         per_parameter: bool,
         histograms: bool,
+        depth: DepthPictures | None = None,
     ) -> None:
         self.optimizer, self.root = optimizer, root
         self.signals: dict[str, None] = {}
@@ -58,7 +61,7 @@ class StepRecorder:
         """By tag, where the value of a group stands if groups are runs of their own."""
         self._trainer, self._module, self._is_logged = trainer, module, is_logged
         self._update_norm, self._cosine = update_norm, cosine
-        self._per_parameter, self._histograms = per_parameter, histograms
+        self._per_parameter, self._histograms, self._depth = per_parameter, histograms, depth
         overridden = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
         self._clips_gradients = overridden or bool(trainer.gradient_clip_val)
         self._current: Snapshot | None = None
@@ -71,6 +74,11 @@ class StepRecorder:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+
+    def finish(self) -> None:
+        """Write what is about the whole run."""
+        if self._depth:
+            self._depth.finish(self._trainer.loggers)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -100,6 +108,8 @@ class StepRecorder:
         for signal, _, names, tensors in snapshot.histograms:
             for name, tensor in zip(names, tensors, strict=True):
                 write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
+        if self._depth:
+            self._depth.add(loggers, summary.values, snapshot.step)
         self._warn_nonfinite(summary.nonfinite, snapshot.step)
         self._warn_unmeasured(snapshot.unmeasured)
         return values

@@ -73,14 +73,14 @@ def test_wandb_gets_all_rows_as_a_table_and_pictures_as_images(wandb_logger) -> 
     ]
 
 
-def test_mlflow_appends_new_rows_with_their_step_and_replaces_pictures(mlflow_logger, monkeypatch) -> None:
+def test_mlflow_appends_new_rows_with_their_step_and_has_pictures_by_step(mlflow_logger, monkeypatch) -> None:
     monkeypatch.setattr(mlflow_store, "find_spec", lambda name: name == "pandas")
     write_table([mlflow_logger], "optim/thaw", TABLE, 7)
     (store,) = find_stores([mlflow_logger])
     store.write_picture("optim/depth/lr", PICTURE, 8)
     assert mlflow_logger.experiment.calls == [
         ("log_table", "r1", {"step": [7], "group": ["top"], "lr": [None]}, "optim/thaw.json"),
-        ("log_image", "r1", PICTURE, "optim/depth/lr.png"),
+        ("log_image", "r1", PICTURE, "optim/depth/lr", 8),
     ]
 
 

@@ -1,4 +1,4 @@
-"""MLflow: tables as JSON artifacts that grow, pictures as image artifacts that are replaced."""
+"""MLflow: tables as JSON artifacts that grow, pictures as images by step."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class MlflowStore:
         self._client.log_table(self._run_id, data, f"{tag}.json")
 
     def write_picture(self, tag: str, picture: NDArray[np.uint8], step: int) -> None:
-        """Replace `<tag>.png` by a picture of shape (height, width, 3)."""
-        self._client.log_image(self._run_id, picture, f"{tag}.png")
+        """Log a picture of shape (height, width, 3), as that of its step."""
+        self._client.log_image(self._run_id, picture, key=tag, step=step)
 
     def drop_changed(self, hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
         """Without those that the run has with another value: MLflow raises an error where one changes, as in a resume.
