@@ -77,11 +77,11 @@ class DepthHistory:
                 gradients[row] = _finite_or_inf(math.sqrt(gradient[row]))
             if (value := get(keys[1])) is not None:
                 update[row] += value * value
-                param[row] += get(keys[2], 0.0) ** 2
+                param[row] += get(keys[2], 0.0) * get(keys[2], 0.0)
                 ratio = math.sqrt(update[row]) / math.sqrt(param[row]) if param[row] else 0.0
                 ratios[row] = _finite_or_inf(ratio)
             if (value := get(keys[3])) is not None:
-                lrs[row] = value if math.isnan(lrs[row]) else max(lrs[row], value)
+                lrs[row] = _finite_or_inf(value if math.isnan(lrs[row]) else max(lrs[row], value))
         return [ratios, gradients, lrs]
 
     def _halve(self) -> None:

@@ -72,9 +72,7 @@ def _draw_panel(panel: Axes, history: DepthHistory, signal: str) -> None:
     colors = matplotlib.colormaps[_COLOR_MAP].with_extremes(
         bad=_FROZEN, over=_NOT_FINITE, under=matplotlib.colormaps[_COLOR_MAP](0.0)
     )
-    drawn = np.ma.masked_invalid(
-        np.where(np.isinf(values), np.finfo(np.float64).max, np.maximum(values, norm.vmin / 2))
-    )
+    drawn = np.ma.masked_invalid(np.where(np.isinf(values), 2 * norm.vmax, np.maximum(values, norm.vmin / 2)))
     edges = [*history.steps, history.last_step + max(1, (history.last_step - history.steps[0]) // len(history.steps))]
     mesh = panel.pcolormesh(edges, np.arange(len(values) + 1), drawn, cmap=colors, norm=norm, rasterized=True)
     panel.set_facecolor(_FROZEN)

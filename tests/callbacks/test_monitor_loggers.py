@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from PIL import Image
 
 from lightning_optim import (
     OptimizerFactory,
@@ -17,6 +20,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
+from lightning_optim.telemetry.stores.store import find_stores
 from tests.support.logger_stores import assert_same_curves, read_csv, read_mlflow, read_mlflow_table, read_wandb
 from tests.support.tensorboard_events import Curves, read_curves, read_runs, read_texts
 from tests.support.training import BATCHES, Net, fit
@@ -170,3 +174,23 @@ def test_mlflow_keeps_the_hyperparameters_that_a_run_began_with(offline, tmp_pat
     assert [(row["step"], row["lr"]) for row in rows if row["group"] == "head"] == [
         (0, 0.01), (4, 0.01), (8, 0.01), (5, 0.02), (8, 0.02),
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_picture_reaches_wandb_and_mlflow_as_an_image(offline, tmp_path) -> None:
+    import wandb
+
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    loggers = [WandbLogger(save_dir=tmp_path, offline=True), MLFlowLogger(tracking_uri=f"file:{tmp_path / 'mlflow'}")]
+    try:
+        stores = list(find_stores(loggers))
+        assert len(stores) == len(loggers)
+        for store in stores:
+            store.write_picture("optim/depth/layers", picture, 7)
+    finally:
+        wandb.finish()
+    files = [file for folder in ("wandb", "mlflow") for file in (tmp_path / folder).rglob("*layers*.png")]
+    assert len(files) == 2
+    for file in files:
+        assert np.array_equal(np.asarray(Image.open(file)), picture)
+    assert re.search("step[%+]7[%+]", files[1].name)  # how MLflow names a step
