@@ -26,7 +26,7 @@ _MAX_LABELS = 28
 """Of a panel: more would overlap."""
 _FROZEN, _NOT_FINITE, _DARK = "#d4d4d4", "#e8302a", "#303030"
 _COLOR_MAP = "viridis"
-_DARKEST_PERCENT, _DARKEST_SHARE = 1.0, 1e-6
+_DARKEST_PERCENT, _DARKEST_SHARE = 2.0, 1e-6
 """Of all values, and of the largest: what is below both has the darkest colour, as the end of a schedule may be 0."""
 _LOG_RATIO = 5.0
 """Of the largest to the smallest peak of a layer's lr: from here on only a log scale tells the layers apart."""

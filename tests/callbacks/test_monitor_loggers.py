@@ -21,7 +21,14 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.telemetry.stores.store import find_stores
-from tests.support.logger_stores import assert_same_curves, read_csv, read_mlflow, read_mlflow_table, read_wandb
+from tests.support.logger_stores import (
+    assert_same_curves,
+    fill_settings,
+    read_csv,
+    read_mlflow,
+    read_mlflow_table,
+    read_wandb,
+)
 from tests.support.tensorboard_events import Curves, read_curves, read_runs, read_texts
 from tests.support.training import BATCHES, Net, fit
 
@@ -129,14 +136,15 @@ def test_the_overlay_holds_the_values_of_the_other_loggers(offline, tmp_path) ->
 @pytest.mark.slow
 def test_the_curves_of_a_resumed_run_are_those_of_the_uninterrupted_one(offline, tmp_path) -> None:
     full = Run(tmp_path / "full")
-    expected = full.curves()
+    expected = {name: fill_settings(of_logger) for name, of_logger in full.curves().items()}
     curves = Run(tmp_path / "resumed", resumes=full).curves()
     # Both are one run of MLflow: the points after the stop are there twice.
     assert len(curves["mlflow"]["optim/lr/top"]) == 3 * BATCHES + (4 * BATCHES - STOP)
-    curves["mlflow"] = {tag: sorted(set(points)) for tag, points in curves["mlflow"].items()}
-    assert_same_curves(curves["mlflow"], expected["mlflow"])
+    once = {tag: sorted(set(points)) for tag, points in curves["mlflow"].items()}
+    assert_same_curves(fill_settings(once), expected["mlflow"])
     for name in ("tensorboard", "wandb", "csv"):
-        assert_same_curves(curves[name], {tag: after_stop(points) for tag, points in expected[name].items()})
+        after = {tag: after_stop(points) for tag, points in expected[name].items()}
+        assert_same_curves(fill_settings(curves[name]), after)
     # The panel of a table shows the last one: the thaw before the stop is in it.
     assert read_wandb(tmp_path / "resumed")[1]["optim/thaw"] == [(2 * BATCHES, THAWS)]
 

@@ -19,6 +19,8 @@ Rows = list[dict[str, Any]]
 _BLOCK, _HEADER = 32768, 7
 _ENDS_RECORD = (1, 4)  # FULL and LAST
 
+_SETTINGS = ("weight_decay", "momentum", "beta1", "beta2", "eps")
+
 
 def _read_wandb_records(file: Path) -> Iterator[Any]:
     from wandb.proto.wandb_internal_pb2 import Record
@@ -99,6 +101,18 @@ def assert_same_curves(found: Curves, expected: Curves) -> None:
         assert [step for step, _ in found[tag]] == [step for step, _ in points], tag
         for (step, value), (_, other) in zip(found[tag], points, strict=True):
             assert math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-30), (tag, step, value, other)
+
+
+def fill_settings(curves: Curves) -> Curves:
+    """The curves with the values of hyperparameters at each step: some have a point only where they change."""
+    filled = dict(curves)
+    for tag, points in curves.items():
+        root, _, rest = tag.partition("/")
+        setting, _, group = rest.partition("/")
+        if root.startswith("optim") and setting in _SETTINGS:
+            steps = [step for step, _ in curves[f"{root}/lr/{group}"]]
+            filled[tag] = [(step, [value for at, value in points if at <= step][-1]) for step in steps]
+    return filled
 
 
 def _of_optimizer(curves: Curves) -> Curves:

@@ -147,9 +147,9 @@ def test_a_frozen_layer_is_grey_and_a_broken_one_red(history) -> None:
     assert pixels(picture, RED) < 60  # in the words below
     history.add({(GRADIENT, "depth.0"): math.nan, (LR, "depth.0"): 1.0}, 20)
     assert pixels(draw_depth(history), RED) > 300
-    # The input is at the top: there the gap is.
+    # The input is at the top: in the upper half of each panel the gap is, of the first one down to 0.22.
     ys, _ = np.where((picture == GREY).all(axis=2))
-    assert ys.min() < 0.15 * height
+    assert (ys < 0.22 * height).mean() > 0.4
 
 
 def test_the_ratio_has_a_panel_where_it_is_known(history) -> None:
