@@ -202,3 +202,21 @@ def test_a_picture_reaches_wandb_and_mlflow_as_an_image(offline, tmp_path) -> No
     for file in files:
         assert np.array_equal(np.asarray(Image.open(file)), picture)
     assert re.search("step[%+]7[%+]", files[1].name)  # how MLflow names a step
+
+
+@pytest.mark.slow
+def test_a_factory_among_the_hyperparameters_shows_its_call(offline, tmp_path) -> None:
+    """WandbLogger calls what is callable: https://github.com/Lightning-AI/pytorch-lightning/issues/4380"""
+    import wandb
+    from mlflow.tracking import MlflowClient
+
+    uri = f"file:{tmp_path / 'mlflow'}"
+    watched, tracked = WandbLogger(save_dir=tmp_path, offline=True), MLFlowLogger(tracking_uri=uri)
+    try:
+        for logger in (watched, tracked):
+            logger.log_hyperparams({"optimizer": OptimizerFactory("adamw", lr=3e-4), "width": 8})
+        assert watched.experiment.config["optimizer"] == "OptimizerFactory('adamw', lr=0.0003)"
+    finally:
+        wandb.finish()
+    params = MlflowClient(uri).get_run(tracked.run_id).data.params
+    assert params == {"optimizer": "OptimizerFactory('adamw', lr=0.0003)", "width": "8"}
