@@ -18,6 +18,7 @@ from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
 from ..core.short_repr import format_call
 from ..groups.plan import Plan
+from ..telemetry.depth_pictures import DepthPictures
 from ..telemetry.group_runs import Curve, GroupRuns
 from ..telemetry.hparams import collect_hyperparameters
 from ..telemetry.loggers import add_hyperparameters, write_hyperparameters, write_layout, write_scalars
@@ -31,7 +32,7 @@ from .unfreeze import StagedUnfreeze
 
 _DEFAULTS = {
     "every_n_steps": None, "overlay": True, "update_norm": False, "cosine": False, "per_parameter": False,
-    "histograms": False, "layout": True, "hparams": True, "to_callback_metrics": False,
+    "histograms": False, "layout": True, "hparams": True, "depth_every": 100, "to_callback_metrics": False,
 }  # fmt: skip
 """Of the monitor's arguments: its repr shows the others."""
 
@@ -67,6 +68,9 @@ class OptimizerMonitor(Callback):
         hparams: log each group's hyperparameters at the start of a fit. False: leaves alone what the loggers know of
             them, among that `hparams.yaml`, which `load_from_checkpoint(hparams_file=...)` passes to the module, and
             the curve `hp_metric`.
+        depth_every: where each layer has groups of its own, draw their update ratio (with `update_norm`), gradient norm
+            and lr over the steps, as the picture `optim/depth/layers`: after every n-th logged step at most, and at the
+            end; None: never. Needs matplotlib. A resumed run's pictures begin where it has been resumed.
         to_callback_metrics: also write the values to `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint;
             logged steps then wait for the device.
 
@@ -90,6 +94,7 @@ class OptimizerMonitor(Callback):
         histograms: bool = False,
         layout: bool = True,
         hparams: bool = True,
+        depth_every: int | None = 100,
         to_callback_metrics: bool = False,
     ) -> None:
         steps = Number(default=50, low=1, integer=True, optional=True)
@@ -102,6 +107,7 @@ class OptimizerMonitor(Callback):
         self.histograms: bool = flag.check(histograms, "histograms")
         self.layout: bool = flag.check(layout, "layout")
         self.hparams: bool = flag.check(hparams, "hparams")
+        self.depth_every: int | None = steps.check(depth_every, "depth_every")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._recorders: list[StepRecorder] = []
         self._pending: list[tuple[StepRecorder, RecordedStep]] = []
@@ -150,6 +156,7 @@ class OptimizerMonitor(Callback):
                 trainer, pl_module, optimizer, root, is_logged=partial(self._is_logged, trainer),
                 update_norm=self.update_norm, cosine=self.cosine, per_parameter=self.per_parameter,
                 histograms=self.histograms, on_new_groups=partial(self._add_hyperparameters, trainer, root),
+                depth=self._find_depth(trainer, pl_module, optimizer, root),
             )
             for optimizer, root in zip(optimizers, tag_roots(optimizers), strict=True)
         ]  # fmt: skip
@@ -195,8 +202,10 @@ class OptimizerMonitor(Callback):
             self._runs.flush()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write everything pending."""
+        """Write everything pending, and the pictures of the whole run."""
         self._write(trainer, wait=True)
+        for recorder in self._recorders:
+            recorder.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write everything pending and release the optimizers: Lightning calls no teardown here."""
@@ -208,6 +217,12 @@ class OptimizerMonitor(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the optimizers."""
         self._close()
+
+    def _find_depth(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
+    ) -> DepthPictures | None:
+        plan = _full_plan(trainer, optimizer, module)
+        return DepthPictures.find(trainer.loggers, plan, module, root, self.depth_every)
 
     def _is_logged(self, trainer: Trainer) -> bool:
         """Whether the current step is logged."""

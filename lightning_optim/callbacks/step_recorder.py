@@ -12,11 +12,13 @@ from torch.optim import Optimizer
 
 from ..core.errors import format_names
 from ..groups.plan import Plan
+from ..telemetry.depth_pictures import DepthPictures
 from ..telemetry.group_runs import Curve, group_curve
 from ..telemetry.inventory import Inventory
-from ..telemetry.loggers import write_histogram, write_text
+from ..telemetry.loggers import write_histogram, write_table
 from ..telemetry.snapshot import Snapshot
 from ..telemetry.step_sums import sees_what_step_left
+from ..telemetry.stores.table import LoggedTable
 from ..telemetry.tags import EPS, is_setting, parameter_tag, tag
 from .lightning_internals import logger_step
 
@@ -55,6 +57,7 @@ class StepRecorder:
         is_logged: whether the current step is logged.
         update_norm, cosine, per_parameter, histograms: see `OptimizerMonitor`.
         on_new_groups: called with the plan, at the first logged step and at the first one after groups have changed.
+        depth: collects the values by layer.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class StepRecorder:
         per_parameter: bool,
         histograms: bool,
         on_new_groups: Callable[[Plan], None] = lambda plan: None,
+        depth: DepthPictures | None = None,
     ) -> None:
         self.optimizer, self.root = optimizer, root
         self.signals: dict[str, None] = {}
@@ -87,7 +91,7 @@ class StepRecorder:
         self._update_norm, self._cosine = update_norm, cosine
         self._compares_steps = update_norm or cosine
         """Whether a step is compared with what was before it."""
-        self._per_parameter, self._histograms = per_parameter, histograms
+        self._per_parameter, self._histograms, self._depth = per_parameter, histograms, depth
         overridden = type(module).configure_gradient_clipping is not LightningModule.configure_gradient_clipping
         self._clips_gradients = overridden or bool(trainer.gradient_clip_val)
         self._current: Snapshot | None = None
@@ -100,6 +104,11 @@ class StepRecorder:
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
         ]
+
+    def finish(self) -> None:
+        """Write what is about the whole run."""
+        if self._depth:
+            self._depth.finish(self._trainer.loggers)
 
     def close(self) -> None:
         """Remove the hooks."""
@@ -127,6 +136,8 @@ class StepRecorder:
         for signal, _, names, tensors in snapshot.histograms:
             for name, tensor in zip(names, tensors, strict=True):
                 write_histogram(loggers, parameter_tag(self.root, signal, name), tensor, snapshot.step)
+        if self._depth:
+            self._depth.add(loggers, summary.values, snapshot.step)
         self._warn_nonfinite(summary.nonfinite, snapshot.step)
         self._warn_unmeasured(snapshot.unmeasured)
         return values
@@ -174,7 +185,7 @@ class StepRecorder:
         known = self._inventory and [len(group.params) for group in self._inventory.plan.groups]
         if self._inventory is None or known != [len(group["params"]) for group in self.optimizer.param_groups]:
             plan = Plan.from_optimizer(self.optimizer, self._module)
-            write_text(self._trainer.loggers, f"{self.root}/groups", plan.table().markdown(), step)
+            write_table(self._trainer.loggers, f"{self.root}/groups", LoggedTable.from_groups(plan.table()), step)
             self._on_new_groups(plan)
             self._inventory = Inventory(self.optimizer, plan)
         return self._inventory
@@ -196,7 +207,9 @@ class StepRecorder:
         ordered = origins + [name for name in new if name not in origins]
         lines = [f"{name} ({', '.join(nonfinite[name])})" for name in ordered]
         _LOG.warning("%s, step %d: not finite: %s", self.root, step, format_names(lines))
-        write_text(self._trainer.loggers, f"{self.root}/nonfinite", "\n".join(f"- {line}" for line in lines), step)
+        rows = [{"parameter": name, "signals": ", ".join(nonfinite[name])} for name in ordered]
+        table = LoggedTable.from_rows(rows, markdown="\n".join(f"- {line}" for line in lines))
+        write_table(self._trainer.loggers, f"{self.root}/nonfinite", table, step)
 
     def _warn_unmeasured(self, unmeasured: Sequence[str]) -> None:
         """Name what cannot be measured, once."""
