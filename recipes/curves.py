@@ -49,6 +49,7 @@ _SHARED_OVERRIDES = [
 
 _SIGNALS = ("ratio/update_param", "norm/param", "rms/exp_avg_sq")
 _NUM_STEPS_SHOWN = 10
+_EVENT_FILES = "events.out.tfevents.*"
 
 
 class SmallLossNet(DigitsNet):
@@ -97,9 +98,14 @@ def train(name: str, folder: Path, steps: int, overrides: Sequence[str] = ()) ->
 
 
 def read_curves(run: Path) -> dict[str, list[float]]:
-    """The curves in a run's folder, by tag."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    return {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    """The curves in a run's folder, by tag; each group's, from a run of its own below it, by the tag with its name."""
+    curves = {}
+    for folder in {events.parent for events in run.rglob(_EVENT_FILES)}:
+        suffix = "" if folder == run else f"/{folder.name}"
+        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            curves[tag + suffix] = [event.value for event in events.Scalars(tag)]
+    return curves
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -109,7 +115,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 def _delete_event_files(run: Path) -> None:
     # TensorBoard joins all event files of a folder into one curve.
-    for events in run.glob("events.out.tfevents.*"):
+    for events in run.rglob(_EVENT_FILES):
         events.unlink()
 
 

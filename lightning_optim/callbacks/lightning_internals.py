@@ -63,6 +63,15 @@ def has_optimizers(trainer: Trainer) -> bool:
     return not any(isinstance(optimizer, _MockOptimizer) for optimizer in trainer.optimizers)
 
 
+def purge_step(logger: Any) -> int | None:
+    """The step from which a TensorBoardLogger lets TensorBoard hide what its folder has of an earlier run, if any.
+
+    Its writer forgets it once it has written it.
+    """
+    step = getattr(logger, "_kwargs", {}).get("purge_step")
+    return step if isinstance(step, int) else None
+
+
 # The position of the training loop.
 
 
@@ -72,8 +81,12 @@ def logger_step(trainer: Trainer) -> int:
 
 
 def logs_this_step(trainer: Trainer) -> bool:
-    """Whether Lightning logs in the current batch, by `log_every_n_steps`."""
-    return bool(trainer._logger_connector.should_update_logs)
+    """Whether Lightning logs in the current training batch, by `log_every_n_steps`.
+
+    As `trainer._logger_connector.should_update_logs`, which takes three times as long to find that training is on.
+    """
+    every_n_steps: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every_n_steps > 0 and ((logger_step(trainer) + 1) % every_n_steps == 0 or trainer.should_stop)
 
 
 def is_accumulating(trainer: Trainer) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,20 +18,21 @@ from ..core.errors import ConfigError
 from ..core.hyperparameters import Flag, Number
 from ..core.short_repr import format_call
 from ..groups.plan import Plan
-from ..telemetry.group_runs import GroupRuns
+from ..telemetry.depth_pictures import DepthPictures
+from ..telemetry.group_runs import Curve, GroupRuns
 from ..telemetry.hparams import collect_hyperparameters
-from ..telemetry.loggers import write_hyperparameters, write_layout, write_scalars
-from ..telemetry.snapshot import Snapshot
+from ..telemetry.loggers import add_hyperparameters, write_hyperparameters, write_layout, write_scalars
+from ..telemetry.setting_changes import SettingChanges
 from ..telemetry.tags import scalar_layout, tag_roots
-from .lightning_internals import has_optimizers, initial_hyperparameters, logger_step, logs_this_step
+from .lightning_internals import has_optimizers, initial_hyperparameters, logger_step, logs_this_step, purge_step
 from .print_table import print_table
-from .step_recorder import StepRecorder
+from .step_recorder import RecordedStep, StepRecorder
 from .strategies import check_strategy_for_monitor
 from .unfreeze import StagedUnfreeze
 
 _DEFAULTS = {
-    "every_n_steps": None, "update_norm": False, "cosine": False, "per_parameter": False, "histograms": False,
-    "layout": True, "to_callback_metrics": False,
+    "every_n_steps": None, "overlay": True, "update_norm": False, "cosine": False, "per_parameter": False,
+    "histograms": False, "layout": True, "hparams": True, "depth_every": 100, "to_callback_metrics": False,
 }  # fmt: skip
 """Of the monitor's arguments: its repr shows the others."""
 
@@ -37,11 +40,15 @@ _DEFAULTS = {
 class OptimizerMonitor(Callback):
     """Logs every optimizer step by param group: its hyperparameters, and the norms before and after it.
 
-    `optim/lr/<group>`, `optim/weight_decay/<group>`, `optim/momentum|beta1|beta2/<group>`, `optim/step/<group>`;
+    `optim/lr/<group>`, `optim/weight_decay/<group>`, `optim/momentum|beta1|beta2|eps/<group>`, `optim/step/<group>`;
     `optim/norm/grad|param|<state buffer>/<group>`, `optim/norm/grad_unclipped/<group>` if gradients are clipped,
     `optim/rms/<second moment>/<group>`, `optim/nonfinite/<group>` (the number of parameters that are NaN or infinite,
     or whose gradient or state is; they are named in the log and as text), `optim/state_mib/<group>`; and `.../all` over
-    all groups.
+    all groups. Weight decay, momentum, betas and eps have a point at their first step and where they change.
+
+    TensorBoard shows each group as a run of its own, `<logger's folder>/optim/<group>`, whose tags have no group:
+    `optim/lr`, `optim/norm/grad`. So one chart has the curves of all groups, each in its colour. Norms by parameter,
+    and the groups after the 64th, stay in the logger's own run; all other loggers have the tags above.
 
     Gradients are those the optimizer used (unscaled, clipped), lr is the one that was used, the state is that after the
     step. There is one point per optimizer step, at the step under which Lightning logs its own metrics. Several
@@ -50,15 +57,20 @@ class OptimizerMonitor(Callback):
 
     Args:
         every_n_steps: log every n-th batch; None: the trainer's `log_every_n_steps`.
+        overlay: False: TensorBoard too has all groups in the logger's own run, under the tags above: a chart for each
+            signal of each group.
         update_norm: also log `optim/norm/update/<group>`, exact, and `optim/ratio/update_param/<group>`, at the cost of
             a copy of the parameters in logged steps.
         cosine: also log `optim/cos/grad_momentum/<group>`, between the gradient and the momentum before the step.
         per_parameter: also log each norm by parameter, as `optim_param/norm/<signal>/<parameter>`.
         histograms: also log a histogram of each measured tensor, under the same tags; waits for the device.
         layout: arrange the curves on TensorBoard's custom scalars page.
-        overlay: in TensorBoard, each group is a run of its own, `<logger's folder>/optim/<group>`, and its tags have no
-            group: `optim/lr`, `optim/norm/grad`. So one chart has the curves of all groups, each in its colour. Norms
-            by parameter, and the groups after the 64th, stay in the logger's own run; other loggers stay as they are.
+        hparams: log each group's hyperparameters at the start of a fit. False: leaves alone what the loggers know of
+            them, among that `hparams.yaml`, which `load_from_checkpoint(hparams_file=...)` passes to the module, and
+            the curve `hp_metric`.
+        depth_every: where each layer has groups of its own, draw their update ratio (with `update_norm`), gradient norm
+            and lr over the steps, as the picture `optim/depth/layers`: after every n-th logged step at most, and at the
+            end; None: never. Needs matplotlib. A resumed run's pictures begin where it has been resumed.
         to_callback_metrics: also write the values to `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint;
             logged steps then wait for the device.
 
@@ -75,28 +87,36 @@ class OptimizerMonitor(Callback):
         self,
         every_n_steps: int | None = None,
         *,
+        overlay: bool = True,
         update_norm: bool = False,
         cosine: bool = False,
         per_parameter: bool = False,
         histograms: bool = False,
         layout: bool = True,
-        overlay: bool = False,
+        hparams: bool = True,
+        depth_every: int | None = 100,
         to_callback_metrics: bool = False,
     ) -> None:
         steps = Number(default=50, low=1, integer=True, optional=True)
         self.every_n_steps: int | None = steps.check(every_n_steps, "every_n_steps")
         flag = Flag(default=True)
+        self.overlay: bool = flag.check(overlay, "overlay")
         self.update_norm: bool = flag.check(update_norm, "update_norm")
         self.cosine: bool = flag.check(cosine, "cosine")
         self.per_parameter: bool = flag.check(per_parameter, "per_parameter")
         self.histograms: bool = flag.check(histograms, "histograms")
         self.layout: bool = flag.check(layout, "layout")
-        self.overlay: bool = flag.check(overlay, "overlay")
+        self.hparams: bool = flag.check(hparams, "hparams")
+        self.depth_every: int | None = steps.check(depth_every, "depth_every")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
         self._recorders: list[StepRecorder] = []
-        self._pending: list[tuple[StepRecorder, Snapshot]] = []
+        self._pending: list[tuple[StepRecorder, RecordedStep]] = []
         self._in_batch = False
         self._runs = GroupRuns() if self.overlay else None
+        self._curves: Mapping[str, Curve] = {}
+        self._settings = SettingChanges()
+        self._hyperparameters: dict[str, Any] = {}
+        """Those that have been logged."""
         self._laid_out: dict[str, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
@@ -119,10 +139,11 @@ class OptimizerMonitor(Callback):
         if not has_optimizers(trainer):
             rank_zero_info("OptimizerMonitor: configure_optimizers has returned None, so there is nothing to log")
             return
-        found: dict[str, Any] = {}
+        self._hyperparameters = {}
         for optimizer, root in zip(trainer.optimizers, tag_roots(trainer.optimizers), strict=True):
-            found |= collect_hyperparameters(root, _full_plan(trainer, optimizer, pl_module))
-        write_hyperparameters(trainer.loggers, initial_hyperparameters(trainer), found)
+            self._hyperparameters |= collect_hyperparameters(root, _full_plan(trainer, optimizer, pl_module))
+        if self.hparams:
+            write_hyperparameters(trainer.loggers, initial_hyperparameters(trainer), self._hyperparameters)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start recording every optimizer's steps; print the groups of optimizers whose table was not printed yet."""
@@ -134,16 +155,22 @@ class OptimizerMonitor(Callback):
             StepRecorder(
                 trainer, pl_module, optimizer, root, is_logged=partial(self._is_logged, trainer),
                 update_norm=self.update_norm, cosine=self.cosine, per_parameter=self.per_parameter,
-                histograms=self.histograms,
+                histograms=self.histograms, on_new_groups=partial(self._add_hyperparameters, trainer, root),
+                depth=self._find_depth(trainer, pl_module, optimizer, root),
             )
             for optimizer, root in zip(optimizers, tag_roots(optimizers), strict=True)
         ]  # fmt: skip
-        self._laid_out = {}
+        self._laid_out, self._settings = {}, SettingChanges()
+        self._curves = ChainMap(*(recorder.curves for recorder in self._recorders))
+        for logger in trainer.loggers:
+            if self._runs and (step := purge_step(logger)) is not None and logger.log_dir is not None:
+                self._runs.purge(logger.log_dir, step)
 
     def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps are recorded from here to the end of the batch."""
         self._in_batch = True
-        self._write(trainer)
+        if self._pending:
+            self._write(trainer)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Measure the accumulated gradients before they are clipped."""
@@ -154,8 +181,11 @@ class OptimizerMonitor(Callback):
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         """Write what has arrived; steps outside a batch do not count: loading a checkpoint may take one."""
         self._in_batch = False
-        self._pending += [(recorder, found) for recorder in self._recorders if (found := recorder.pop_finished())]
-        self._write(trainer, wait=self.to_callback_metrics)
+        for recorder in self._recorders:
+            if recorded := recorder.pop_finished():
+                self._pending.append((recorder, recorded))
+        if self._pending:
+            self._write(trainer, wait=self.to_callback_metrics)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Steps are outside a batch from here on, even if `on_train_batch_start` has ended the epoch with -1."""
@@ -166,22 +196,33 @@ class OptimizerMonitor(Callback):
         self._write(trainer, wait=True)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Write everything pending: a run that resumes from here continues with the next point."""
+        """Write everything pending to disk: a run that resumes from here continues with the next point."""
         self._write(trainer, wait=True)
+        if self._runs:
+            self._runs.flush()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write everything pending."""
+        """Write everything pending, and the pictures of the whole run."""
         self._write(trainer, wait=True)
+        for recorder in self._recorders:
+            recorder.finish()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write everything pending and release the optimizers: Lightning calls no teardown here."""
-        with suppress(RuntimeError):  # from a lost device: it must not hide the exception
+        with suppress(RuntimeError, OSError):  # from a lost device, a full disk: it must not hide the exception
             self._write(trainer, wait=True)
-        self._close()
+        with suppress(OSError):
+            self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the optimizers."""
         self._close()
+
+    def _find_depth(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer, root: str
+    ) -> DepthPictures | None:
+        plan = _full_plan(trainer, optimizer, module)
+        return DepthPictures.find(trainer.loggers, plan, module, root, self.depth_every)
 
     def _is_logged(self, trainer: Trainer) -> bool:
         """Whether the current step is logged."""
@@ -199,8 +240,9 @@ class OptimizerMonitor(Callback):
             while self._pending and self._pending[0][1].step == step:
                 recorder, snapshot = self._pending.pop(0)
                 values |= recorder.read_values(snapshot)
-            curves = {name: curve for recorder in self._recorders for name, curve in recorder.curves.items()}
-            write_scalars(trainer.loggers, values, step, runs=self._runs, curves=curves)
+            settings = set().union(*(recorder.settings for recorder in self._recorders))
+            for of_step, selected in self._settings.select(values, step, settings).items():
+                write_scalars(trainer.loggers, selected, of_step, runs=self._runs, curves=self._curves)
             if self.to_callback_metrics:
                 trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
             if self.layout:
@@ -212,6 +254,14 @@ class OptimizerMonitor(Callback):
         if signals != self._laid_out:
             self._laid_out = signals
             write_layout(trainer.loggers, scalar_layout(signals, overlay=self.overlay))
+
+    def _add_hyperparameters(self, trainer: Trainer, root: str, plan: Plan) -> None:
+        """Log the hyperparameters of groups that nobody knew of when the fit began."""
+        found = collect_hyperparameters(root, plan)
+        new = {name: value for name, value in found.items() if name not in self._hyperparameters}
+        self._hyperparameters |= new
+        if self.hparams and new:
+            add_hyperparameters(trainer.loggers, new)
 
     def _close(self) -> None:
         for recorder in self._recorders:

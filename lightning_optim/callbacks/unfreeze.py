@@ -27,10 +27,9 @@ from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
-from ..telemetry.loggers import write_text
 from .configure_hook import ConfigureOptimizersHook
 from .first_stage import first_stages_only
-from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_learning_rate_monitors, logger_step
+from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_learning_rate_monitors
 from .load_checkpoint_hook import LoadCheckpointHook
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
@@ -40,6 +39,7 @@ from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
+from .thaw_log import ThawLog
 from .tuner_hook import hook_tuners
 
 if TYPE_CHECKING:
@@ -102,6 +102,7 @@ class StagedUnfreeze(Callback):
         self._last_check: tuple[int, int] | None = None
         """Epoch and batch at which triggers were last checked."""
         self._loaded_state: dict[str, Any] | None = None
+        self._thaw_log = ThawLog()
         self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
         self._load_hook: LoadCheckpointHook | None = None
@@ -188,7 +189,7 @@ class StagedUnfreeze(Callback):
     def _start_fit(self, trainer: Trainer, module: nn.Module) -> None:
         """Continue where the last fit of this module ended; start over with another module."""
         self._trainer, self._loaded_state, self._last_check = trainer, None, None
-        self._plateaus = PlateauTracker()
+        self._plateaus, self._thaw_log = PlateauTracker(), ThawLog()
         if self._module is module:
             self._timetable.reset_thaw_times()
         else:
@@ -255,12 +256,13 @@ class StagedUnfreeze(Callback):
     # During training: step pending plateau schedulers, follow the schedulers, thaw.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put frozen layers into their mode; take scheduler steps that were pending in the checkpoint."""
+        """Put frozen layers into their mode; take scheduler steps that were pending in the checkpoint; log the plan."""
         self._plateaus.on_train_start(trainer)
         self._lock_frozen_layers(pl_module)
         self._plateaus.step_schedulers("epoch")
         for staged in self._staged:
             staged.sync(reset=True)  # the optimizers' states have been loaded since `on_fit_start`
+        self._thaw_log.write_plan(trainer, self._staged, _thaw_times(self.stages))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the scheduler steps and observe the metrics of the last epoch."""
@@ -335,16 +337,10 @@ class StagedUnfreeze(Callback):
         for stage in due:
             self._set_trainable(stage, True)
             groups = [group for staged in self._staged for group in staged.thaw(stage.name)]
-            self._log_thaw(trainer, stage, [group.name for group in groups])
+            self._thaw_log.write_thaw(trainer, stage.name, [group.name for group in groups])
         if due:
             self._lock_frozen_layers(module)
             rebuild_ddp_reducer(trainer)
-
-    def _log_thaw(self, trainer: Trainer, stage: Stage, groups: Sequence[str]) -> None:
-        position = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
-        text = f"{position}: '{stage.name}' thaws ({format_names(groups)})"
-        rank_zero_info(f"StagedUnfreeze: {text}")
-        write_text(trainer.loggers, "optim/thaw", text, logger_step(trainer))
 
     def _lock_frozen_layers(self, module: LightningModule) -> None:
         waiting = self._timetable.waiting
@@ -365,6 +361,7 @@ class StagedUnfreeze(Callback):
         return {
             "plateaus": self._plateaus.state_dict(self._trainer),  # first, since it may mark plateaus of stages
             **self._timetable.state_dict(),
+            "thaw_log": list(self._thaw_log.rows),
             "optimizers": [staged.state_dict() for staged in self._staged],
         }
 
@@ -416,6 +413,7 @@ class StagedUnfreeze(Callback):
         state, self._loaded_state = self._loaded_state, None
         if state is not None:
             self._timetable.load_state_dict(state)
+            self._thaw_log = ThawLog(state.get("thaw_log", ()))
             self._plateaus.load_state_dict(state["plateaus"])
         for staged in self._staged:
             staged.activate_stages(self._timetable.thawed)

@@ -24,6 +24,11 @@ def collect_hyperparameters(root: str, plan: Plan) -> dict[str, Any]:
 
 
 def _to_plain(value: Any) -> Any:
+    """A value that YAML stores without naming a Python type: a NumPy float would be one, and is a float."""
     if isinstance(value, (list, tuple)):  # adafactor's eps is a pair
-        return str(list(value))
-    return value if value is None or isinstance(value, (str, bool, int, float)) else float(value)
+        return str([_to_plain(item) for item in value])
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return str.__str__(value)
+    return int(value) if isinstance(value, int) else float(value)

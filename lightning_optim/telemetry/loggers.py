@@ -1,16 +1,16 @@
-"""Writing to loggers: TensorBoard gets one event per step, text and layouts; other loggers get the plain dict."""
+"""Writing to loggers: TensorBoard gets one event per step and layouts; other loggers get the plain dict."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .group_runs import Curve, GroupRuns
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from .stores.mlflow import find_mlflow_store
+from .stores.store import find_stores
+from .stores.table import LoggedTable
+from .stores.tensorboard import find_writer
 
 
 def write_scalars(
@@ -31,17 +31,17 @@ def write_scalars(
         curves: by tag, where a value stands in them.
     """
     for logger in loggers:
-        writer = _find_writer(logger)
+        writer = find_writer(logger)
         if writer is None:
             logger.log_metrics(dict(values), step=step)
             continue
-        split = runs.split(writer, values, curves or {}) if runs else {writer: values}
-        for run, of_run in split.items():
+        own = runs.write(writer, values, curves or {}, step) if runs else values
+        if own:
             # One event for all of them costs a fifth of one add_scalar each.
-            summary = _summary(tuple(of_run))
-            for item, value in zip(summary.value, of_run.values(), strict=True):
+            summary = _summary(tuple(own))
+            for item, value in zip(summary.value, own.values(), strict=True):
                 item.simple_value = value
-            run._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
+            writer._get_file_writer().add_summary(summary, step)  # type: ignore[no-untyped-call]
 
 
 @lru_cache(maxsize=128)
@@ -61,30 +61,34 @@ def write_hyperparameters(loggers: Sequence[Any], initial: Mapping[str, Any], ad
         added: the hyperparameters to log.
     """
     for logger in loggers:
-        logger.log_hyperparams(dict(added) if _find_writer(logger) is None else {**initial, **added})
+        _log_hyperparameters(logger, added if find_writer(logger) is None else {**initial, **added})
 
 
-def write_text(loggers: Sequence[Any], tag: str, text: str, step: int) -> None:
-    """Log Markdown, where the logger shows text."""
-    for writer in filter(None, map(_find_writer, loggers)):
-        writer.add_text(tag, text, step)
+def add_hyperparameters(loggers: Sequence[Any], added: Mapping[str, Any]) -> None:
+    """Log further hyperparameters in the course of a run; TensorBoard, which shows only its first ones, gets none."""
+    for logger in loggers:
+        if find_writer(logger) is None:
+            _log_hyperparameters(logger, added)
+
+
+def _log_hyperparameters(logger: Any, values: Mapping[str, Any]) -> None:
+    mlflow = find_mlflow_store(logger)
+    logger.log_hyperparams(mlflow.drop_changed(values) if mlflow else dict(values))
+
+
+def write_table(loggers: Sequence[Any], tag: str, table: LoggedTable, step: int) -> None:
+    """Log a table as what each logger has for it; a logger of curves only gets nothing."""
+    for store in find_stores(loggers):
+        store.write_table(tag, table, step)
 
 
 def write_layout(loggers: Sequence[Any], layout: Mapping[str, Any]) -> None:
     """Log the layout of TensorBoard's page of custom scalars."""
-    for writer in filter(None, map(_find_writer, loggers)):
+    for writer in filter(None, map(find_writer, loggers)):
         writer.add_custom_scalars(dict(layout))
 
 
 def write_histogram(loggers: Sequence[Any], tag: str, values: Any, step: int) -> None:
     """Log the distribution of a tensor's values."""
-    for writer in filter(None, map(_find_writer, loggers)):
+    for writer in filter(None, map(find_writer, loggers)):
         writer.add_histogram(tag, values, step)
-
-
-def _find_writer(logger: Any) -> SummaryWriter | None:
-    """A TensorBoard logger's writer; on ranks other than zero Lightning returns a dummy, which is none."""
-    experiment = getattr(logger, "experiment", None)
-    # Not imported for this check: it loads 200 modules. Where there is a writer, they are loaded.
-    tensorboard = sys.modules.get("torch.utils.tensorboard")
-    return experiment if tensorboard is not None and isinstance(experiment, tensorboard.SummaryWriter) else None

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+EPS = "eps"
+_SETTING = re.compile(rf"weight_decay|momentum|beta\d+|{EPS}")
+_READING_ORDER = (
+    *("lr", "ratio/update_param", "norm/grad", "norm/grad_unclipped", "rms/*", "norm/update", "cos/grad_momentum"),
+    *("norm/param", "norm/*", "weight_decay", "momentum", "beta*", EPS, "step", "state_mib", "nonfinite"),
+)
+"""What tells most comes first; `*` stands for names of state buffers, or a number."""
 
 
 def tag_roots(optimizers: Sequence[Any]) -> list[str]:
@@ -30,16 +39,36 @@ def parameter_tag(root: str, signal: str, parameter: str) -> str:
     return tag(root.replace("optim", "optim_param", 1), signal, parameter)
 
 
+def is_setting(signal: str) -> bool:
+    """Whether a signal is a hyperparameter that most runs leave as it is; lr is none."""
+    return _SETTING.fullmatch(signal) is not None
+
+
+def in_reading_order(signals: Iterable[str]) -> list[str]:
+    """Signals as a reader wants them: lr, update ratio, gradient, RMS, then the rest; unknown ones come last."""
+    signals = list(signals)
+    return sorted(signals, key=lambda signal: (_rank(signal), signals.index(signal)))
+
+
 def scalar_layout(signals: Mapping[str, Iterable[str]], *, overlay: bool) -> dict[str, dict[str, list[Any]]]:
     """TensorBoard's custom scalars: a chart for each signal of each root, with an anchored regex for all its groups.
+
+    The charts stand in reading order. That of the RMS of a second moment also has the `eps` that it is compared to.
 
     Args:
         signals: of each root.
         overlay: whether groups are runs, and not part of the tags, as far as there are not too many.
     """
-    group = "(/[^/]+)?" if overlay else "/[^/]+"
-    return {
-        root: {signal: ["Multiline", [f"^{root}/{signal}{group}$"]] for signal in names}
-        for root, names in signals.items()
-        if names
-    }
+    layout: dict[str, dict[str, list[Any]]] = {}
+    for root, names in signals.items():
+        ordered = in_reading_order(names)
+        for signal in ordered:
+            shown = [signal, EPS] if signal.startswith("rms/") and EPS in ordered else [signal]
+            patterns = [f"^{root}/{name}{'(/[^/]+)?' if overlay else '/[^/]+'}$" for name in shown]
+            layout.setdefault(root, {})[", ".join(shown)] = ["Multiline", patterns]
+    return layout
+
+
+def _rank(signal: str) -> int:
+    patterns = [signal, f"{signal.partition('/')[0]}/*", "beta*" if signal.startswith("beta") else signal]
+    return next((_READING_ORDER.index(name) for name in patterns if name in _READING_ORDER), len(_READING_ORDER))

@@ -11,6 +11,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,18 +53,23 @@ class Size:
 LARGE = Size(12, 768, 12, 3072)
 """The trunk of a BERT-base."""
 SMALL = Size(9, 320, 8, 1280)
+MANY_GROUPS = Size(8, 320, 8, 1280)
+"""With two groups for each layer."""
 NUM_STEPS = 1000
+NUM_LOGGED = 20
 _NEVER = 10**9
 _UNLOGGED_CASE = f"OptimizerMonitor, {NUM_STEPS:,} steps that are not logged"
 _NO_DECAY = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0}}
+_BY_LAYER = {"layers": {"layers": "trunk.{i}", "layer_decay": 0.8}, **_NO_DECAY}
+_LAYOUTS = {False: "all groups in one run of TensorBoard", True: "each group a run of TensorBoard"}
 
 
 class _Encoder(LightningModule):
     """Logs the norms of its gradients as Lightning's documentation recommends."""
 
-    def __init__(self, size: Size, implementation: str) -> None:
+    def __init__(self, size: Size, implementation: str, groups: Mapping[str, Any]) -> None:
         super().__init__()
-        self.implementation = implementation
+        self.implementation, self.groups = implementation, groups
         layers = (nn.TransformerEncoderLayer(size.width, size.heads, size.hidden) for _ in range(size.layers))
         self.trunk = nn.Sequential(*layers)
         self.width = size.width
@@ -76,7 +82,7 @@ class _Encoder(LightningModule):
         self.log_dict(grad_norm(self.trunk, norm_type=2))
 
     def configure_optimizers(self) -> Any:
-        return OptimizerFactory("adamw", groups=_NO_DECAY, fused=True, implementation=self.implementation)(self)
+        return OptimizerFactory("adamw", groups=self.groups, fused=True, implementation=self.implementation)(self)
 
     def train_dataloader(self) -> Any:
         return DataLoader(torch.ones(2, 2, self.width), batch_size=1)  # type: ignore[arg-type]
@@ -126,13 +132,23 @@ class Fit:
         size: of the encoder.
         device: of the encoder and the optimizer's state.
         implementation: of the optimizer: `torch` or `own`.
+        groups: its rules.
+        overlay: of the monitor.
     """
 
-    def __init__(self, size: Size, device: torch.device, implementation: str = "torch") -> None:
+    def __init__(
+        self,
+        size: Size,
+        device: torch.device,
+        implementation: str = "torch",
+        *,
+        groups: Mapping[str, Any] = _NO_DECAY,
+        overlay: bool = True,
+    ) -> None:
         for name in ("lightning.pytorch", "lightning.fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self.monitor, self.lr_monitor = _NoTeardown(), LearningRateMonitor()
-        self.module = _Encoder(size, implementation)
+        self.monitor, self.lr_monitor = _NoTeardown(overlay=overlay), LearningRateMonitor()
+        self.module = _Encoder(size, implementation, groups)
         folder = tempfile.mkdtemp()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -192,6 +208,12 @@ class Fit:
 
         return run
 
+    def flush(self) -> None:
+        """Wait for the threads that write for TensorBoard."""
+        self.trainer.logger.experiment.flush()  # type: ignore[union-attr]
+        if self.monitor._runs:
+            self.monitor._runs.flush()
+
     def _move_to(self, device: torch.device) -> None:
         """Move model and state: Lightning leaves both on the CPU when a fit is over."""
         self.module.to(device)
@@ -200,7 +222,7 @@ class Fit:
             parameter.grad = torch.randn_like(parameter)
 
 
-def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -> list[Case]:
+def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL, many: Size = MANY_GROUPS) -> list[Case]:
     """All cases on a large encoder, and those that the findings need on a small one.
 
     The time of a logged step includes computing and writing the numbers, and on a GPU waiting for them in between. A
@@ -222,10 +244,15 @@ def make_cases(device: torch.device, large: Size = LARGE, small: Size = SMALL) -
         runs[_own_step_case(size)] = fit.optimizer.step
         runs[_logged_own_step_case(size)] = fit.hook_calls(fit.monitor, takes_steps=True)
 
+    layouts = {overlay: Fit(many, device, groups=_BY_LAYER, overlay=overlay) for overlay in _LAYOUTS}
+    for overlay, fit in layouts.items():
+        runs[_layout_case(overlay)] = fit.hook_calls(fit.monitor)
+        runs[_on_disk_case(overlay)] = partial(_log_to_disk, fit, fit.hook_calls(fit.monitor, num_steps=NUM_LOGGED))
+
     def prepare() -> None:
-        """Wait for the threads of TensorBoard's writers."""
-        for fit in (large_fit, small_fit, *own_fits.values()):
-            fit.trainer.logger.experiment.flush()  # type: ignore[union-attr]
+        """Wait for the threads that write for TensorBoard."""
+        for fit in (large_fit, small_fit, *own_fits.values(), *layouts.values()):
+            fit.flush()
 
     return [Case(name=name, run=run, prepare=prepare) for name, run in runs.items()]
 
@@ -246,6 +273,19 @@ def _telemetry_case(size: Size) -> str:
     return f"OptimizerMonitor, a logged step, {size}"
 
 
+def _layout_case(overlay: bool) -> str:
+    return f"OptimizerMonitor, a logged step, {2 * MANY_GROUPS.layers} groups, {_LAYOUTS[overlay]}"
+
+
+def _on_disk_case(overlay: bool) -> str:
+    return f"the same, {NUM_LOGGED} steps until they are on disk, {_LAYOUTS[overlay]}"
+
+
+def _log_to_disk(fit: Fit, log: Callable[[], None]) -> None:
+    log()
+    fit.flush()
+
+
 def _derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
     """The telemetry of a logged step relative to the step, and the microseconds of a step that is not logged."""
     relative = {}
@@ -254,6 +294,9 @@ def _derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
         relative[f"a logged step's telemetry / a step of torch's fused AdamW, {size}"] = telemetry / step
         step, logged = timings[_own_step_case(size)].median_ms, timings[_logged_own_step_case(size)].median_ms
         relative[f"a logged step's telemetry / a step of our AdamW as a kernel, {size}"] = (logged - step) / step
+    for name, case in {"a logged step": _layout_case, "logged steps until they are on disk": _on_disk_case}.items():
+        of_runs, of_one = (timings[case(overlay)].median_ms for overlay in (True, False))
+        relative[f"{name}, {2 * MANY_GROUPS.layers} groups: a run for each / all in one run"] = of_runs / of_one
     return {**relative, "a step that is not logged, µs": 1e3 / NUM_STEPS * timings[_UNLOGGED_CASE].median_ms}
 
 

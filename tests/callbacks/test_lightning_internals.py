@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning.fabric.loggers import TensorBoardLogger as FabricTensorBoardLogger
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import model_parallel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -131,7 +132,29 @@ def test_initial_hyperparameters_are_those_that_lightning_logs(tmp_path) -> None
         assert found == {key: logger.hyperparameters[key] for key in found} and logger.hyperparameters == found
 
 
+@pytest.mark.parametrize("step", [None, 0, 3])
+def test_purge_step_is_that_of_a_tensorboard_logger(tmp_path, step) -> None:
+    for logger in (TensorBoardLogger(tmp_path, purge_step=step), FabricTensorBoardLogger(tmp_path, purge_step=step)):
+        assert logger.experiment.purge_step is None, "the writer forgets it"
+        assert internals.purge_step(logger) == step
+    assert internals.purge_step(CSVLogger(tmp_path)) is None
+
+
 # The position of the training loop
+
+
+@pytest.mark.parametrize("every_n_steps", [0, 1, 3, 50])
+def test_logs_this_step_is_what_lightning_finds(tmp_path, every_n_steps) -> None:
+    class Stop(Callback):
+        def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step == 5
+
+    found = AtBatches(internals.logs_this_step)
+    expected = AtBatches(lambda trainer: trainer._logger_connector.should_update_logs)
+    callbacks = (Stop(), found, expected)
+    fit(ValidatedNet(), tmp_path, *callbacks, epochs=3, min_epochs=2, log_every_n_steps=every_n_steps)
+    assert (found.starts, found.ends) == (expected.starts, expected.ends)
+    assert len(set(found.starts)) == (2 if every_n_steps in (3, 50) else 1)
 
 
 def test_logger_step_and_logs_this_step_are_those_of_the_logged_metrics(tmp_path) -> None:

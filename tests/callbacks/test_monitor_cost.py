@@ -164,7 +164,7 @@ def test_a_logged_step_is_one_event_for_all_optimizers(tmp_path, monkeypatch) ->
         add_summary(writer, summary, *args)
 
     monkeypatch.setattr(FileWriter, "add_summary", count)
-    fit_with_events(tmp_path, TwoOptimizers(lambda module: None), OptimizerMonitor(), epochs=1)
+    fit_with_events(tmp_path, TwoOptimizers(lambda module: None), OptimizerMonitor(overlay=False), epochs=1)
     assert events == [{"optim_adam", "optim_sgd"}] * BATCHES
 
 
@@ -192,3 +192,29 @@ def test_memory_does_not_grow_over_five_thousand_logs(tmp_path) -> None:
     assert max(counts) == min(counts)
     assert blocks[-1] - blocks[0] < 1_000  # memory blocks: one number stored per log would be 5,000
     assert len(read_curves(tmp_path)["optim/lr/default"]) == 5_501
+
+
+def test_a_step_asks_lightning_once_whether_it_is_logged(tmp_path, monkeypatch) -> None:
+    asked: list[int] = []
+
+    def count(trainer: Trainer) -> bool:
+        asked.append(trainer.global_step)
+        return False
+
+    monkeypatch.setattr("lightning_optim.callbacks.monitor.logs_this_step", count)
+    fit_with_events(tmp_path, Net(lambda module: torch.optim.SGD(module.parameters(), 0.1)), OptimizerMonitor())
+    assert asked == list(range(4 * BATCHES))
+
+
+@pytest.mark.parametrize("update_norm", [False, True])
+def test_a_step_that_stops_the_fit_is_logged_unless_something_before_it_would_be_missing(tmp_path, update_norm) -> None:
+    class Stopping(Net):
+        def training_step(self, *args: Any) -> Tensor:
+            self.trainer.should_stop = self.global_step == 2
+            return super().training_step(*args)
+
+    module = Stopping(lambda module: torch.optim.SGD(module.parameters(), 0.1))
+    monitor = OptimizerMonitor(update_norm=update_norm)
+    curves = fit_with_events(tmp_path, module, monitor, log_every_n_steps=50, min_epochs=0)
+    assert [step for step, _ in curves["loss"]] == [2], "Lightning's own"
+    assert [step for step, _ in curves.get("optim/norm/grad/default", [])] == ([] if update_norm else [2])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_optim import OptimizerFactory, OptimizerMonitor, SchedulerFactory, StagedUnfreeze, configure_optimizers
 from tests.support.cases import every
 from tests.support.schedules import SCHEDULE_CONFIGS
-from tests.support.tensorboard_events import fit_with_events, read_events, read_texts
+from tests.support.tensorboard_events import at_steps, fit_with_events, read_events, read_texts
 from tests.support.training import BATCHES, Net, StepTrace, fit
 
 GROUPS = {"no_decay": {"kinds": ["bias", "norm"], "weight_decay": 0.0}, "head": {"params": "head", "lr_scale": 2}}
@@ -51,9 +51,8 @@ def test_lr_and_momentum_are_those_of_the_step_under_every_scheduler(tmp_path, n
     )
     for number, group in enumerate(("default", "no_decay", "head", "head.no_decay")):
         for signal in ("lr", "momentum", "weight_decay"):
-            assert points_equal(
-                curves[f"optim/{signal}/{group}"], [groups[number][signal] for groups in trace.steps]
-            ), signal
+            points = at_steps(curves[f"optim/{signal}/{group}"], range(STEPS))
+            assert points_equal(points, [groups[number][signal] for groups in trace.steps]), signal
 
 
 @pytest.mark.parametrize(
@@ -347,7 +346,7 @@ def test_all_options_together_log_every_signal(tmp_path) -> None:
         tag.removeprefix("optim/").rpartition("/")[0] for tag in trainer.callback_metrics if tag.startswith("optim/")
     }
     assert signals == {
-        *("lr", "weight_decay", "beta1", "beta2", "step", "nonfinite", "state_mib", "ratio/update_param"),
+        *("lr", "weight_decay", "beta1", "beta2", "eps", "step", "nonfinite", "state_mib", "ratio/update_param"),
         *("norm/grad", "norm/grad_unclipped", "norm/param", "norm/update", "norm/exp_avg", "norm/exp_avg_sq"),
         *("rms/exp_avg_sq", "cos/grad_momentum"),
     }

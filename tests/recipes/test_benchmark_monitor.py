@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gc
-from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recipes import benchmark
 from recipes.benchmarks import monitor as arm
 from recipes.benchmarks.measure import Case, Timing
 from recipes.benchmarks.monitor import LARGE, MONITOR, NUM_STEPS, SMALL, Fit, Size, make_cases
+from tests.support.tensorboard_events import read_curves
 
 CPU = torch.device("cpu")
 TINY, TINIER = Size(2, 16, 2, 32), Size(1, 8, 2, 16)
@@ -28,12 +27,10 @@ def fit() -> Fit:
 def written_curves(fit: Fit) -> dict[str, list[tuple[int, float]]]:
     """The points that each curve got after the fit, from all event files of its folder."""
     logger = fit.trainer.loggers[0]
-    logger.experiment.flush()
-    found = defaultdict(list)
-    for file in sorted(Path(logger.log_dir).glob("events.*")):
-        events = EventAccumulator(str(file)).Reload()
-        for tag in events.Tags()["scalars"]:
-            found[tag] += [(event.step, event.value) for event in events.Scalars(tag) if event.step > 0]
+    fit.flush()
+    found = {
+        tag: [point for point in points if point[0] > 0] for tag, points in read_curves(Path(logger.log_dir)).items()
+    }
     return {tag: points for tag, points in found.items() if points}
 
 
@@ -117,20 +114,23 @@ def test_folder_is_deleted_with_the_last_case() -> None:
 def test_all_cases_run_and_the_findings_are_ratios_of_their_medians(monkeypatch) -> None:
     monkeypatch.setattr(arm, "LARGE", TINY)
     monkeypatch.setattr(arm, "SMALL", TINIER)
-    cases = make_cases(CPU, TINY, TINIER)
+    monkeypatch.setattr(arm, "MANY_GROUPS", TINY)
+    cases = make_cases(CPU, TINY, TINIER, TINY)
     for case in cases:
         case.run()
-    medians = [4, 5, 2, 1, 6, 3, 10, 20, 4, 5, 2, 6]
+    medians = [4, 5, 2, 1, 6, 3, 10, 20, 4, 5, 2, 6, 8, 9, 4, 3]
     timings = {
         case.name: Timing(median_ms=median, low_ms=0, high_ms=0) for case, median in zip(cases, medians, strict=True)
     }
-    assert list(MONITOR.findings(timings).values()) == [5 / 4, (5 - 4) / 4, 20 / 10, (6 - 2) / 2, 1e3 * 2 / NUM_STEPS]
+    of_steps, of_layouts = [5 / 4, (5 - 4) / 4, 20 / 10, (6 - 2) / 2], [4 / 8, 3 / 9]
+    assert list(MONITOR.findings(timings).values()) == [*of_steps, *of_layouts, 1e3 * 2 / NUM_STEPS]
 
 
 def test_benchmark_runs_the_arm(monkeypatch, capsys) -> None:
     assert benchmark.ARMS["monitor"] is MONITOR and MONITOR.uses_device
     of_size = (arm._step_case, arm._telemetry_case, arm._own_step_case, arm._logged_own_step_case)
     names = [arm._UNLOGGED_CASE, *(name(size) for size in (LARGE, SMALL) for name in of_size)]
+    names += [name(overlay) for overlay in (False, True) for name in (arm._layout_case, arm._on_disk_case)]
     devices = []
 
     def make_tiny_cases(device: torch.device) -> list[Case]:

@@ -15,8 +15,9 @@ from lightning_optim.telemetry.loggers import (
     write_hyperparameters,
     write_layout,
     write_scalars,
-    write_text,
+    write_table,
 )
+from lightning_optim.telemetry.stores.table import LoggedTable
 
 
 @pytest.fixture
@@ -52,9 +53,9 @@ def test_tensorboard_gets_the_initial_hyperparameters_too(tensorboard, other) ->
     other.log_hyperparams.assert_called_once_with({"optim/default/lr": 0.1})
 
 
-def test_text_layout_and_histograms_are_written_to_tensorboard_only(tensorboard, other) -> None:
+def test_tables_layout_and_histograms_are_written_to_tensorboard_only(tensorboard, other) -> None:
     values = torch.ones(3)
-    write_text([other, tensorboard], "groups", "| table |", 7)
+    write_table([other, tensorboard], "groups", LoggedTable(columns=(), rows=(), markdown="| table |"), 7)
     write_layout([other, tensorboard], {"optim": {}})
     write_histogram([other, tensorboard], "norm/grad/w", values, 8)
     tensorboard.experiment.add_text.assert_called_once_with("groups", "| table |", 7)

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_optim import OptimizerFactory
 from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.hparams import collect_hyperparameters
-from lightning_optim.telemetry.tags import parameter_tag, scalar_layout, tag, tag_roots
+from lightning_optim.telemetry.tags import is_setting, parameter_tag, scalar_layout, tag, tag_roots
 
 
 def test_a_single_optimizer_has_the_plain_root_and_several_are_told_apart() -> None:
@@ -29,6 +29,27 @@ def test_a_chart_has_the_tags_of_one_signal_for_every_group() -> None:
     assert re.search(pattern, tag("optim", "norm/grad", "head.no_decay"))
     assert not re.search(pattern, tag("optim", "norm/grad_unclipped", "head"))
     assert not re.search(pattern, tag("optim_sgd", "norm/grad", "head"))
+
+
+def test_charts_stand_in_reading_order_and_eps_beside_rms() -> None:
+    signals = [
+        *("beta2", "eps", "norm/exp_avg", "norm/exp_avg_sq", "rms/exp_avg_sq", "nonfinite", "state_mib", "step"),
+        *("weight_decay", "momentum", "beta1", "norm/grad_unclipped", "norm/grad", "norm/param", "norm/update", "lr"),
+        *("cos/grad_momentum", "ratio/update_param", "unknown"),
+    ]
+    layout = scalar_layout({"optim": signals}, overlay=True)["optim"]
+    assert list(layout) == [
+        *("lr", "ratio/update_param", "norm/grad", "norm/grad_unclipped", "rms/exp_avg_sq, eps", "norm/update"),
+        *("cos/grad_momentum", "norm/param", "norm/exp_avg", "norm/exp_avg_sq", "weight_decay", "momentum"),
+        *("beta2", "beta1", "eps", "step", "state_mib", "nonfinite", "unknown"),
+    ]
+    assert layout["rms/exp_avg_sq, eps"] == ["Multiline", ["^optim/rms/exp_avg_sq(/[^/]+)?$", "^optim/eps(/[^/]+)?$"]]
+    assert list(scalar_layout({"optim": ["rms/sum"]}, overlay=False)["optim"]) == ["rms/sum"]
+
+
+def test_settings_are_the_hyperparameters_except_lr() -> None:
+    assert all(map(is_setting, ("weight_decay", "momentum", "beta1", "beta3", "eps")))
+    assert not any(map(is_setting, ("lr", "step", "norm/momentum", "norm/eps", "state_mib", "cos/grad_momentum")))
 
 
 def test_tags_of_parameters_are_in_a_section_of_their_own() -> None:

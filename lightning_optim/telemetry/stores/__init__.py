@@ -1,0 +1,1 @@
+"""What each kind of logger has for tables and pictures; curves are `telemetry/loggers.py`'s."""
