@@ -68,7 +68,9 @@ def purge_step(logger: Any) -> int | None:
 
     Its writer forgets it once it has written it.
     """
-    step = getattr(logger, "_kwargs", {}).get("purge_step")
+    options = getattr(logger, "_kwargs", None)
+    # A DummyLogger, which stands in while lr and batch size are tuned, has every attribute.
+    step = options.get("purge_step") if isinstance(options, dict) else None
     return step if isinstance(step, int) else None
 
 

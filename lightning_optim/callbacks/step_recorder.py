@@ -148,7 +148,7 @@ class StepRecorder:
         curve = group_curve(self.root, signal, group)
         # Names may differ only in what a folder's name cannot have, or not tell apart.
         while self._groups.setdefault(curve.folder.lower(), group) != group:
-            curve = curve._replace(folder=f"{curve.folder}-2")
+            curve = Curve(f"{curve.folder}-2", curve.tag)
         self.curves[name] = curve
         if is_setting(signal):
             self.settings.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import threading
 from pathlib import Path
 from re import search
@@ -72,11 +73,22 @@ def test_each_group_is_a_run_with_the_values_of_the_flat_tags(written) -> None:
     assert {tag for tag in runs["."] if tag.startswith("optim")} == of_parameters
 
 
-def test_other_loggers_have_the_flat_tags(tmp_path) -> None:
-    loggers = [TensorBoardLogger(tmp_path), CSVLogger(tmp_path / "csv")]
-    fit(Net(configured()), tmp_path, OptimizerMonitor(), epochs=1, logger=loggers, log_every_n_steps=1)
-    (table,) = tmp_path.rglob("metrics.csv")
-    assert "optim/lr/default" in table.read_text(encoding="utf-8").splitlines()[0].split(",")
+def test_other_loggers_have_the_flat_tags_and_the_same_points(tmp_path) -> None:
+    loggers = [TensorBoardLogger(tmp_path / "events"), CSVLogger(tmp_path / "csv")]
+    factory = OptimizerFactory("sgd", lr=0.01, momentum=0.9)
+    net = Net(lambda module: configure_optimizers(module, factory, SchedulerFactory("one_cycle")))
+    fit(net, tmp_path, OptimizerMonitor(**OPTIONS), epochs=2, logger=loggers, log_every_n_steps=1)
+    found: Curves = {}
+    with next(tmp_path.rglob("metrics.csv")).open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for tag, value in row.items():
+                if value and tag.startswith("optim"):
+                    found.setdefault(tag, []).append((int(row["step"]), float(value)))
+    curves = read_curves(tmp_path / "events")
+    assert set(found) == {tag for tag in curves if tag.startswith("optim")}
+    for tag, points in found.items():  # event files hold float32
+        assert points == [(step, pytest.approx(value, rel=1e-6)) for step, value in curves[tag]], tag
+    assert len(found["optim/momentum/default"]) > len(found["optim/weight_decay/default"]) == 1
 
 
 def test_all_files_are_closed_after_the_fit(tmp_path) -> None:
