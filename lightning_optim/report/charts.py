@@ -200,5 +200,5 @@ def _embed(svg: str, title: str) -> str:
     svg = _GROUP_COLOR.sub(lambda found: f"var(--g{int(found[1], 16)})", svg)
     # The ids of groups are the same in all charts; nothing refers to those of other parts, whose names are numbered.
     svg = re.sub(r'<g id="(g\d+)">', r'<g class="line \1">', svg)
-    svg = re.sub(r' id="[a-z0-9]+_\d+"', "", svg)
+    svg = re.sub(r' id="[a-z0-9.]+_\d+"', "", svg)
     return re.sub(r'(?<= d=")[^"]*', lambda path: re.sub(r"(\.\d)\d+", r"\1", " ".join(path[0].split())), svg)

@@ -125,7 +125,7 @@ def _collect(folder: Path, given: Path, folders: dict[Path, list[str]]) -> RunFi
     events = _event_files(folder, folders[folder])
     groups = {
         (other.parent.name, other.name): _event_files(other, names)
-        for other, names in sorted(folders.items())
+        for other, names in sorted(folders.items(), key=lambda item: _natural_key(item[0]))
         if other.parent.parent == folder and _is_group_folder(other)
     }
     return RunFiles(
@@ -144,7 +144,7 @@ def _event_files(folder: Path, names: Sequence[str]) -> list[Path]:
 
 
 def _natural_key(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", str(path))]
 
 
 def _example(path: Path) -> str:

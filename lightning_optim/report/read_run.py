@@ -25,6 +25,10 @@ _SEPARATOR = re.compile(r":?-+:?")
 
 # By root, signal and group.
 _Curves = dict[str, dict[str, dict[str, Curve]]]
+# By root and the name of the group's folder.
+_GroupLogs = dict[tuple[str, str], Log]
+# By root, group and key.
+_Hyperparameters = dict[str, dict[str, dict[str, Any]]]
 
 
 def read_run(files: RunFiles) -> Run:
@@ -36,13 +40,8 @@ def read_run(files: RunFiles) -> Run:
     Raises:
         ConfigError: a file cannot be read, or has no curves of an optimizer.
     """
-    log = read_csv(files.csv) if files.csv is not None else read_event_files(list(files.events))
-    group_logs = {key: read_event_files(paths) for key, paths in files.group_events.items()}
-    hyperparameters = _sort_hyperparameters({**_read_yaml(files.hparams, log), **log.hyperparameters})
-    curves = _sort_flat(log)
-    for (root, folder), group_log in group_logs.items():
-        _add_group(curves, root, _name_of(folder, root, hyperparameters.get(root, ())), group_log)
-    curves = {root: signals for root, signals in curves.items() if any(signals.values())}
+    log, group_logs, hyperparameters = _read_logs(files)
+    curves = _sort(log, group_logs, hyperparameters)
     if not curves:
         raise ConfigError(_explain_missing(files, log))
     logs = [log, *group_logs.values()]
@@ -55,11 +54,39 @@ def read_run(files: RunFiles) -> Run:
     )
 
 
+def read_curves_by_tag(files: RunFiles) -> dict[str, Curve]:
+    """All curves of a run by tag, those of groups as `optim/<signal>/<group>` even where the groups are runs.
+
+    Args:
+        files: from `find_runs`.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    log, group_logs, hyperparameters = _read_logs(files)
+    found = {tag: points.curve() for tag, points in log.points.items()}
+    for root, signals in _sort(log, group_logs, hyperparameters).items():
+        found |= {f"{root}/{signal}/{group}": it for signal, groups in signals.items() for group, it in groups.items()}
+    return found
+
+
+def _read_logs(files: RunFiles) -> tuple[Log, _GroupLogs, _Hyperparameters]:
+    log = read_csv(files.csv) if files.csv is not None else read_event_files(list(files.events))
+    group_logs = {key: read_event_files(paths) for key, paths in files.group_events.items()}
+    return log, group_logs, _sort_hyperparameters({**_read_yaml(files.hparams, log), **log.hyperparameters})
+
+
+def _sort(log: Log, group_logs: _GroupLogs, hyperparameters: _Hyperparameters) -> _Curves:
+    curves = _sort_flat(log)
+    for (root, folder), group_log in group_logs.items():
+        _add_group(curves, root, _name_of(folder, root, hyperparameters.get(root, ())), group_log)
+    return {root: signals for root, signals in curves.items() if any(signals.values())}
+
+
 def _explain_missing(files: RunFiles, log: Log) -> str:
-    where = files.csv or (files.events[0] if len(files.events) == 1 and not files.events[0].is_dir() else files.folder)
     found = f"it has {format_names(map(to_printable, log.points), 4)}" if log.points else "it has no scalars"
     return (
-        f"report: {to_printable(str(where))} has no curves of an optimizer (optim/...): {found}. Type "
+        f"report: {files.name} has no curves of an optimizer (optim/...): {found}. Type "
         "OptimizerMonitor(update_norm=True) in the trainer's callbacks, or +monitor@callbacks.optim=default, and train"
     )
 
@@ -95,9 +122,9 @@ def _name_of(folder: str, root: str, known: Iterable[str]) -> str:
     return next((name for name in known if group_curve(root, "lr", name).folder == f"{root}/{folder}"), folder)
 
 
-def _sort_hyperparameters(logged: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+def _sort_hyperparameters(logged: Mapping[str, Any]) -> _Hyperparameters:
     """`optim/<group>/<key>` by root, group and key."""
-    result: dict[str, dict[str, dict[str, Any]]] = {}
+    result: _Hyperparameters = {}
     for name, value in logged.items():
         root, _, rest = name.partition("/")
         group, _, key = rest.rpartition("/")
@@ -128,22 +155,19 @@ def _build(
     root: str, signals: dict[str, dict[str, Curve]], hyperparameters: dict[str, dict[str, Any]], log: Log
 ) -> OptimizerCurves:
     found = dict.fromkeys(group for by_group in signals.values() for group in by_group if group != ALL)
-    known = [group for group in hyperparameters if group in found]
-    groups = (*known, *sorted((group for group in found if group not in hyperparameters), key=_natural_key))
-    tables = log.texts.get(f"{root}/groups", [])
+    tables = [tuple(_parse_table(text.text)) for text in log.texts.get(f"{root}/groups", [])]
+    # That of the plan; otherwise that in which the curves were logged. Hyperparameters have no order in an event.
+    listed = dict.fromkeys(row[0] for table in reversed(tables) for row in table if row[0] in found)
+    groups = tuple({**listed, **found})
     return OptimizerCurves(
         root=to_printable(root),
         groups=groups,
         signals=signals,
         hyperparameters=hyperparameters,
         thaws=tuple(_find_thaws(groups, signals, log.texts.get("optim/thaw", []))),
-        table=tuple(_parse_table(tables[-1].text)) if tables else (),
+        table=tables[-1] if tables else (),
         nonfinite=tuple(log.texts.get(f"{root}/nonfinite", [])),
     )
-
-
-def _natural_key(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def _find_thaws(

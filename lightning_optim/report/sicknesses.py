@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..core.errors import format_names
 from ..core.number_format import format_number
 from .curves import ALL, Curve, OptimizerCurves
+from .printable import to_printable
 from .rules import Finding, Rule, Verdict
 
 # Measured: healthy runs reach 0.03 in their first steps; runs that no longer learn (lr 10 to 1000 times too high) stay
@@ -67,18 +69,25 @@ def _find_nonfinite(curves: OptimizerCurves) -> Verdict:
         if not firsts:
             continue
         step, signal, value = min(firsts)
-        named = [text for text in curves.nonfinite if text.step >= step]
-        names = [line.removeprefix("- ") for line in named[0].text.splitlines()[:2]] if named else []
-        what = f"{value:.0f} parameters are not finite" if signal == "nonfinite" else f"{signal} is {value}"
+        what = f"nonfinite is {value:.0f}" if signal == "nonfinite" else f"{signal} is {value}"
         verdict.findings.append(
             Finding(
                 rule="nonfinite", root=curves.root, group=group, step=step, value=value, threshold=0.0,
-                text=what + (f", first {'; '.join(names)}" if names else ""),
+                text=what + _name_parameters(curves, step),
                 advice="Look at the batch of this step and at the loss. Divide the lr by ten, clip gradients "
                 "(trainer.gradient_clip_val=1), and find the operation with trainer.detect_anomaly=true",
             )
         )  # fmt: skip
+    # Where it began comes first; from there it spreads within a step or two.
+    verdict.findings.sort(key=lambda found: found.step)
     return verdict
+
+
+def _name_parameters(curves: OptimizerCurves, step: int) -> str:
+    """The parameters that the monitor has named at this step."""
+    lines = [line for text in curves.nonfinite if text.step == step for line in text.text.splitlines()]
+    names = [to_printable(line.removeprefix("- ").partition(" (")[0]) for line in lines]
+    return f": {format_names(names, 3)}" if names else ""
 
 
 def _is_bad(signal: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -284,8 +293,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="nonfinite",
         title="Values that are not finite",
-        statement="A parameter, its gradient or its state is NaN or infinite (nonfinite above 0), or a norm is, in any "
-        "logged step.",
+        statement="A parameter, its gradient or its state is NaN or infinite in any logged step: nonfinite, the number "
+        "of such parameters, is above 0, or a norm is not finite.",
         find=_find_nonfinite,
     ),
     Rule(
