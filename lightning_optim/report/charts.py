@@ -57,6 +57,8 @@ class Chart:
     """Levels that are drawn across, each with its label."""
     band: tuple[float, float] | None = None
     """From where to where values are usual."""
+    is_held: bool = False
+    """Whether a value holds until the next point, and the last one to the end: it may be logged where it changes."""
 
 
 def check_matplotlib() -> None:
@@ -97,7 +99,7 @@ def draw_svg(
         _scale(axes, chart, low, high)
         index_of = {group: index for index, group in enumerate(looks)}
         for group, curve in chart.curves.items():
-            _draw_curve(axes, curve, looks[group], index_of[group])
+            _draw_curve(axes, _hold(curve, last) if chart.is_held else curve, looks[group], index_of[group])
         _draw_levels(axes, chart)
         _mark_thaws(axes, thaws, first, last)
         text = io.StringIO()
@@ -140,6 +142,12 @@ def _scale(axes: Axes, chart: Chart, low: float, high: float) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
+def _hold(curve: Curve, last: int) -> Curve:
+    """The curve with two points for each change, and one at the end."""
+    steps = np.append(np.repeat(curve.steps, 2)[1:], last)
+    return Curve(steps, np.repeat(curve.values, 2))
+
+
 def _draw_curve(axes: Axes, curve: Curve, look: Look, index: int) -> None:
     drawn = thin(curve)
     dashes: Any = (0, tuple(map(float, look.dashes.split()))) if look.dashes else "solid"
@@ -149,12 +157,14 @@ def _draw_curve(axes: Axes, curve: Curve, look: Look, index: int) -> None:
     axes.plot(
         drawn.steps, values, color=color, linewidth=1.2, linestyle=dashes, marker=marker, markersize=3, gid=f"g{index}"
     )
-    bad = drawn.steps[~np.isfinite(drawn.values)]
-    if len(bad):
-        heights = np.full(len(bad), 0.985)
+    is_bad = ~np.isfinite(curve.values)
+    starts = curve.steps[is_bad & ~np.concatenate([[False], is_bad[:-1]])]
+    if len(starts):
+        # Groups that are no longer finite at the same step have marks below each other.
+        heights = np.full(len(starts), 0.98 - 0.04 * (index % 20))
         axes.plot(
-            bad, heights, transform=axes.get_xaxis_transform(), color=color, linestyle="none", marker="x", markersize=4,
-            gid=f"g{index}",
+            starts, heights, transform=axes.get_xaxis_transform(), color=color, linestyle="none", marker="X",
+            markersize=6, gid=f"g{index}",
         )  # fmt: skip
 
 

@@ -7,23 +7,23 @@ from collections.abc import Iterator, Mapping
 from ..core.number_format import format_number
 from .charts import Chart
 from .curves import Curve, OptimizerCurves
-from .sicknesses import HIGH_RATIO, USUAL_RATIOS, compared_with_eps, eps_of
+from .sicknesses import HIGH_RATIO, RATIO, USUAL_RATIOS, compared_with_eps, eps_of
 
 _CAPTIONS = {
     "lr": "as the optimizer used it",
-    "ratio/update_param": "norm of a step's update relative to that of the weights; in the band all is well",
+    RATIO: "norm of a step's update relative to that of the weights; in the band all is well",
     "norm/grad": "as the optimizer saw it, after clipping",
     "norm/grad_unclipped": "before clipping",
     "norm/param": "of the weights after the step",
     "norm/update": "of what the step has added to the weights",
     "nonfinite": "parameters that are NaN or infinite, or whose gradient or state is",
     "cos/grad_momentum": "between the gradient and the momentum before it",
-    "weight_decay": "",
 }
-_FIRST = ("lr", "ratio/update_param", "norm/grad", "norm/grad_unclipped")
+_FIRST = ("lr", RATIO, "norm/grad", "norm/grad_unclipped")
 _THEN = ("norm/param", "norm/update")
-# Constants, counts, and what is drawn elsewhere.
-_LEFT_OUT = ("beta1", "beta2", "beta3", "momentum", "step", "state_mib")
+# Counts, and what the tables have.
+_LEFT_OUT = ("step", "state_mib")
+_SETTINGS = ("weight_decay", "momentum", "beta1", "beta2", "beta3")
 _LINEAR = ("cos/grad_momentum", "nonfinite")
 
 
@@ -35,20 +35,23 @@ def charts_of(curves: OptimizerCurves) -> Iterator[tuple[Chart, str]]:
     rest = [signal for signal in curves.signals if signal not in {*_FIRST, *_THEN, *seconds, *hidden}]
     for signal in (*_FIRST, *seconds, *_THEN, *rest):
         by_group = dict(curves.of_groups(signal))
-        if not by_group or (signal in ("nonfinite", "weight_decay") and _is_constant(by_group)):
+        if not by_group or (signal in ("nonfinite", *_SETTINGS) and _is_constant(by_group)):
             continue
         lines, caption = [], _CAPTIONS.get(signal, "")
-        if signal == "ratio/update_param":
+        if signal == RATIO:
             lines = [(HIGH_RATIO, "lr too high")] if _reaches(by_group, HIGH_RATIO) else []
         elif signal in compared_with_eps(curves):
             values = dict.fromkeys(eps for group in by_group if (eps := eps_of(curves, group)) is not None)
             lines = [(eps, f"eps {format_number(eps)}") for eps in values]
-            caption = "root of the mean second moment, before bias correction; " + (
+            caption = "root of the mean second moment; " + (
                 "far above eps in a healthy run" if lines else "eps was not logged, so there is no line for it"
             )
-        is_log = False if signal in _LINEAR else True if lines else None
-        band = USUAL_RATIOS if signal == "ratio/update_param" else None
-        yield Chart(title=signal, curves=by_group, is_log=is_log, lines=lines, band=band), caption
+        is_log = False if signal in (*_LINEAR, *_SETTINGS) else True if lines or signal == RATIO else None
+        band = USUAL_RATIOS if signal == RATIO else None
+        yield (
+            Chart(title=signal, curves=by_group, is_log=is_log, lines=lines, band=band, is_held=signal in _SETTINGS),
+            caption,
+        )
 
 
 def _reaches(curves: Mapping[str, Curve], level: float) -> bool:

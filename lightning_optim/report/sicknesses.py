@@ -18,6 +18,7 @@ from .curves import ALL, Curve, OptimizerCurves
 from .printable import to_printable
 from .rules import Finding, Rule, Verdict
 
+RATIO = "ratio/update_param"
 # Measured: healthy runs reach 0.03 in their first steps; runs that no longer learn (lr 10 to 1000 times too high) stay
 # above 0.1 for 3 to 10 steps and sink below it then, since their weights have grown.
 HIGH_RATIO, _NUM_HIGH = 0.1, 3
@@ -95,10 +96,10 @@ def _is_bad(signal: str, values: NDArray[np.float64]) -> NDArray[np.bool_]:
 
 
 def _find_lr_too_high(curves: OptimizerCurves) -> Verdict:
-    if not curves.signals.get("ratio/update_param"):
+    if not curves.signals.get(RATIO):
         return Verdict(unchecked=_NO_RATIO)
     verdict = Verdict()
-    for group, ratio in curves.of_groups("ratio/update_param"):
+    for group, ratio in curves.of_groups(RATIO):
         counts = (ratio.values >= HIGH_RATIO) & (_share(curves, group, ratio) >= _MIN_SHARE)
         if (start := _start_from_zero(curves, group, ratio)) is not None:
             counts &= ratio.steps >= start + _STEPS_FROM_ZERO
@@ -216,9 +217,9 @@ def _find_no_gradient(curves: OptimizerCurves) -> Verdict:
 
 
 def _find_still(curves: OptimizerCurves) -> Verdict:
-    if not curves.signals.get("ratio/update_param"):
+    if not curves.signals.get(RATIO):
         return Verdict(unchecked=_NO_RATIO)
-    ratios = {group: _ratio_near_peak(curves, group, curve) for group, curve in curves.of_groups("ratio/update_param")}
+    ratios = {group: _ratio_near_peak(curves, group, curve) for group, curve in curves.of_groups(RATIO)}
     medians = {group: float(np.median(it.values)) for group, it in ratios.items() if len(it.steps) >= _MIN_POINTS}
     verdict, fastest = Verdict(), max(medians.values(), default=0.0)
     for group, median in medians.items():
@@ -250,7 +251,7 @@ def _ratio_near_peak(curves: OptimizerCurves, group: str, ratio: Curve) -> Curve
     lr = curves.get("lr", group)
     used = np.isfinite(ratio.values)
     if lr is not None:
-        used &= np.interp(ratio.steps, lr.steps, lr.values) >= 0.5 * np.nanmax(lr.values)
+        used &= _hold(lr, ratio.steps) >= 0.5 * np.nanmax(lr.values)
     return Curve(ratio.steps[used], ratio.values[used])
 
 
@@ -268,15 +269,17 @@ def _first(mask: NDArray[np.bool_]) -> int | None:
 
 
 def _value_at(curve: Curve | None, step: int) -> float | None:
-    """The last value until a step."""
-    if curve is None:
-        return None
-    return float(curve.values[max(int(np.searchsorted(curve.steps, step, "right")) - 1, 0)])
+    return None if curve is None else float(_hold(curve, np.array([step]))[0])
+
+
+def _hold(curve: Curve, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The last value until each step, also where values are logged only when they change."""
+    return curve.values[np.maximum(np.searchsorted(curve.steps, steps, "right") - 1, 0)]
 
 
 def _gap(curves: OptimizerCurves) -> int:
     """The usual distance of two logged steps."""
-    gaps = [int(np.median(np.diff(it.steps))) for _, it in curves.of_groups("ratio/update_param") if len(it.steps) > 1]
+    gaps = [int(np.median(np.diff(it.steps))) for _, it in curves.of_groups(RATIO) if len(it.steps) > 1]
     return min(gaps, default=1)
 
 

@@ -84,13 +84,14 @@ def test_the_report_is_the_same_where_groups_are_runs_of_their_own(tmp_path) -> 
 HEALTHY_RUNS = {
     "in stages": ["optimizer=adamw", "optimizer.lr=3e-3", "scheduler=warmup_cosine", "scheduler.warmup_steps=10"],
     "layer by layer": [
-        "optimizer=adamw",
+        "optimizer=adamw_llrd",
         "optimizer.lr=1e-2",
-        "+optimizer.groups.all={layers: auto, layer_decay: 0.5}",
+        "unfreeze=none",
+        "optimizer.groups.depth.layers='backbone.{i}'",
     ],
     "sgd": ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9", "unfreeze=none"],
     "lion": ["optimizer=lion", "optimizer.lr=1e-3", "unfreeze=none"],
-    "muon_adamw": ["optimizer=muon_adamw", "unfreeze=none"],
+    "adafactor": ["optimizer=adafactor", "optimizer.lr=1e-2", "unfreeze=none"],
     "rmsprop": ["optimizer=rmsprop", "optimizer.lr=1e-3", "unfreeze=none"],
     "clipped": ["optimizer=adamw", "optimizer.lr=3e-3", "+trainer.gradient_clip_val=0.1", "unfreeze=none"],
 }
@@ -108,66 +109,6 @@ def test_the_report_is_silent_on_other_healthy_runs(tmp_path, name) -> None:
     loss = read_run(run).losses["train/loss"].values
     assert median(loss[-20:]) < 0.8 * median(loss[:5])
     assert check(tmp_path).findings == [] and check(tmp_path).unchecked == {}
-
-
-def ratios(curves: Curves, group: str) -> list[float]:
-    return curves[f"optim/ratio/update_param/{group}"]
-
-
-def test_every_run_has_a_point_for_each_step(curves) -> None:
-    for run in curves.values():
-        assert {len(run[f"optim/{signal}/{group}"]) for signal in ("lr", "norm/param") for group in GROUPS} == {STEPS}
-        assert len(run["optim/rms/exp_avg_sq/head"]) == STEPS
-
-
-def test_the_report_names_the_mistake_of_each_run_and_is_silent_on_the_healthy_one(curves, folder) -> None:
-    found = {}
-    for name in curves:
-        checked = check(folder / name)
-        found[name] = {one.rule: one.step for one in reversed(checked.findings)}
-        assert checked.unchecked == {}
-    assert found == {
-        "healthy": {},
-        "lr_too_high": {"lr_too_high": 0},
-        "second_moment_near_eps": {"second_moment_near_eps": 0},
-        "no_gradient": {"no_gradient": 0},
-        "group_that_does_not_move": {"does_not_move": 0},
-        "nonfinite": {"nonfinite": FIRST_NAN_STEP},
-    }
-    (first, *_) = check(folder / "nonfinite").findings
-    assert first.text == "nonfinite is 1: head.1.bias"
-
-
-@pytest.mark.slow
-def test_the_report_is_the_same_where_groups_are_runs_of_their_own(tmp_path) -> None:
-    silence_warnings()
-    curves = {}
-    for overlay in ("false", "true"):
-        name = "group_that_does_not_move"
-        curves[overlay] = train(name, tmp_path / overlay, STEPS, [f"monitor.overlay={overlay}"])
-        (found,) = check(tmp_path / overlay / name).findings
-        assert (found.rule, found.group) == ("does_not_move", "backbone")
-    assert (tmp_path / "true" / name / "optim" / "backbone").is_dir()
-    assert curves["false"] == curves["true"]
-
-
-HEALTHY_RUNS = {
-    "in stages, warmed up": ["unfreeze=head_then_backbone", "scheduler=warmup_cosine", "scheduler.warmup_steps=10"],
-    "AdamW at another lr": ["optimizer.lr=3e-3"],
-    "SGD": ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9"],
-    "Lion": ["optimizer=lion", "optimizer.lr=1e-4"],
-    "RMSprop": ["optimizer=rmsprop", "optimizer.lr=1e-3"],
-    "clipped": ["+trainer.gradient_clip_val=0.1"],
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", HEALTHY_RUNS)
-def test_the_report_is_silent_on_other_healthy_runs(tmp_path, name) -> None:
-    silence_warnings()
-    curves = train("healthy", tmp_path, 120, HEALTHY_RUNS[name])
-    assert curves["train/loss"][-1] < 0.8 * curves["train/loss"][0]
-    assert check(tmp_path / "healthy").findings == []
 
 
 @pytest.mark.parametrize("group", GROUPS)

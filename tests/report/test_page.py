@@ -133,6 +133,17 @@ def test_a_loss_of_nan_and_a_single_point_are_drawn() -> None:
     assert page.count("<figure") == 3
 
 
+def test_settings_hold_until_they_change_and_to_the_end() -> None:
+    values = {"lr": {"a": curve([1.0] * 101)}, "beta1": {"a": curve([0.9, 0.8], [0, 50])}}
+    page = build(OptimizerCurves(root="optim", groups=("a",), signals=values))
+    line = re.findall(r'<g class="line g0">\s*<path d="([^"]+)"', page)[1]
+    points = [tuple(map(float, it)) for it in re.findall(r"[ML] ([\d.]+) ([\d.]+)", line)]
+    (left, top), (middle, _), (_, bottom), (right, _) = points
+    assert [point[1] for point in points] == [top, top, bottom, bottom] and middle - left == pytest.approx(
+        right - middle, abs=0.3
+    )
+
+
 def test_constants_have_no_chart() -> None:
     values = {
         "lr": {"a": [1.0, 1.0]},

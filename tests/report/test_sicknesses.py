@@ -12,7 +12,7 @@ import pytest
 from lightning_optim.report.curves import OptimizerCurves, Text
 from lightning_optim.report.rules import Finding, Rule, Verdict, check
 from lightning_optim.report.sicknesses import RULES
-from tests.support.report_runs import optimizer_curves
+from tests.support.report_runs import curve, optimizer_curves
 
 RECORDED = json.loads((Path(__file__).parent / "recorded_curves.json").read_text(encoding="utf-8"))
 """The first 25 steps of the runs of `recipes.curves`, by run and tag."""
@@ -212,6 +212,14 @@ def test_warm_up_and_the_end_of_a_schedule_do_not_count() -> None:
     body = [1e-12] * 30 + [1e-3] * 10 + [1e-12] * 30
     values = {"ratio/update_param": {"body": body, "head": [1e-2] * 70}, "lr": {"body": lr, "head": [1.0] * 70}}
     assert findings(optimizer_curves(values), "does_not_move") == []
+
+
+def test_an_lr_that_is_logged_where_it_changes_holds_until_then() -> None:
+    signals = {
+        "ratio/update_param": {"body": curve([1e-3] * 30 + [1e-12] * 70), "head": curve([1e-2] * 100)},
+        "lr": {"body": curve([1.0, 1e-9], [0, 30]), "head": curve([1.0], [0])},
+    }
+    assert findings(OptimizerCurves(root="optim", groups=("body", "head"), signals=signals), "does_not_move") == []
 
 
 def test_what_another_rule_explains_is_left_out() -> None:
