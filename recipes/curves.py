@@ -81,7 +81,8 @@ class RootOfZeroNet(DigitsNet):
         loss = super().training_step(batch, batch_idx)
         if self.global_step < FIRST_NAN_STEP:
             return loss
-        return loss + (self.head[1].bias - self.head[1].bias).square().sum().sqrt()
+        bias = self.get_parameter("head.1.bias")
+        return loss + (bias - bias).square().sum().sqrt()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
