@@ -20,6 +20,11 @@ class Curve(NamedTuple):
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
 
+    def highest(self) -> float | None:
+        """The highest finite value; None if there is none."""
+        finite = self.values[np.isfinite(self.values)]
+        return float(finite.max()) if len(finite) else None
+
 
 class Points:
     """Collects the points of a curve in the order in which they were written.

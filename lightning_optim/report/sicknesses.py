@@ -146,7 +146,7 @@ def _share(curves: OptimizerCurves, group: str, at: Curve) -> NDArray[np.float64
     if own is None or total is None:
         return np.ones(len(at.steps))
     norms = [np.interp(at.steps, curve.steps, curve.values) for curve in (own, total)]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.nan_to_num(norms[0] / norms[1], nan=1.0, posinf=1.0)
 
 
@@ -227,7 +227,7 @@ def _find_still(curves: OptimizerCurves) -> Verdict:
         if not (is_slower or median < _FLOAT32_RATIO):
             continue
         grad, lr = curves.get("norm/grad", group), curves.get("lr", group)
-        peak = float(np.nanmax(lr.values)) if lr is not None else None
+        peak = lr and lr.highest()
         cause = f" (at most {format_number(peak)})" if peak is not None else ""
         arrives = (
             f"The gradient arrives (norm/grad {format_number(float(np.median(grad.values)))}), so" if grad else "If"
@@ -250,8 +250,8 @@ def _ratio_near_peak(curves: OptimizerCurves, group: str, ratio: Curve) -> Curve
     """The finite ratios at the steps whose lr is at least half the group's highest: no warm-up, no end of a decay."""
     lr = curves.get("lr", group)
     used = np.isfinite(ratio.values)
-    if lr is not None:
-        used &= _hold(lr, ratio.steps) >= 0.5 * np.nanmax(lr.values)
+    if lr is not None and (peak := lr.highest()) is not None:
+        used &= _hold(lr, ratio.steps) >= 0.5 * peak
     return Curve(ratio.steps[used], ratio.values[used])
 
 

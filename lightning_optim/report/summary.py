@@ -30,8 +30,8 @@ def run_row(run: Run) -> tuple[list[str], list[str]]:
     """The names of the columns, and the cells of a run, over all its groups."""
     first, last = run.steps
     cells = [f"{first:,} to {last:,}", f"{sum(len(curves.groups) for curves in run.optimizers):,}"]
-    lr = [curve.values for curves in run.optimizers for _, curve in curves.of_groups("lr")]
-    cells.append(format_number(float(max(np.nanmax(values) for values in lr))) if lr else "")
+    peaks = [curve.highest() for curves in run.optimizers for _, curve in curves.of_groups("lr")]
+    cells.append(format_number(max((peak for peak in peaks if peak is not None), default=None)))
     cells += [
         _join(begin_and_end(curves.get(signal, ALL)) for curves in run.optimizers) for signal in _COLUMNS.values()
     ]
@@ -51,7 +51,7 @@ def begin_and_end(curve: Curve | None) -> str:
 def _start_and_lr(curves: OptimizerCurves, group: str) -> Iterator[str]:
     starts = [int(curve.steps[0]) for signal in curves.signals if (curve := curves.get(signal, group)) is not None]
     lr = curves.get("lr", group)
-    yield from (group, format_number(min(starts, default=None)), format_number(lr and float(np.nanmax(lr.values))))
+    yield from (group, format_number(min(starts, default=None)), format_number(lr and lr.highest()))
 
 
 def _ends(curves: OptimizerCurves, group: str, signals: Iterable[str]) -> list[str]:

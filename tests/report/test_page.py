@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 
@@ -131,6 +132,36 @@ def test_a_loss_of_nan_and_a_single_point_are_drawn() -> None:
     curves = optimizer_curves({"lr": {"head": [0.0]}, "norm/grad": {"head": [np.nan, np.inf, 1.0]}})
     page = build(curves, losses={"loss": curve([np.nan, 1.0])})
     assert page.count("<figure") == 3
+
+
+SIGNALS = (
+    *("lr", "ratio/update_param", "norm/grad", "norm/param", "rms/exp_avg_sq", "rms/variance", "nonfinite"),
+    *("weight_decay", "beta2", "step", "state_mib", "cos/grad_momentum"),
+)
+EXTREMES = (0.0, 1.0, -1.0, 1e300, 1e-310, math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize("value", EXTREMES)
+def test_any_value_is_drawn_without_a_warning(value) -> None:
+    values = {signal: {"head": [value] * 12, "all": [value] * 12} for signal in SIGNALS}
+    assert "</html>" in build(optimizer_curves(values, hyperparameters={"head": {"eps": 1e-8, "beta2": 0.999}}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(30))
+def test_random_curves_are_drawn_without_a_warning(seed) -> None:
+    rng = np.random.default_rng(seed)
+    settings = ({}, {"eps": 1e-8, "beta2": 0.999}, {"eps": "[1, 2]"}, {"eps": 0.0, "beta2": "x"}, {"eps": math.nan})
+    signals: dict[str, dict[str, Curve]] = {"lr": {"g0": curve([1.0])}}
+    for signal in SIGNALS:
+        for group in ("g0", "g1", "all"):
+            size = int(rng.choice([0, 1, 2, 12, 50]))
+            steps = np.sort(rng.choice(1000, size, replace=False))
+            values = np.where(rng.random(size) < 0.5, rng.random(size), rng.choice(EXTREMES, size))
+            signals.setdefault(signal, {})[group] = Curve(steps, values)
+    known = {group: settings[rng.integers(len(settings))] for group in ("g0", "g1")}
+    curves = OptimizerCurves(root="optim", groups=("g0", "g1"), signals=signals, hyperparameters=known)
+    assert "</html>" in build(curves, losses={"loss": curve(rng.choice(EXTREMES, 5))}, num_runs=2)
 
 
 def test_settings_hold_until_they_change_and_to_the_end() -> None:
