@@ -26,7 +26,8 @@ def read_csv(path: Path) -> Log:
     try:
         # A killed run may leave bytes that are no text in the last line.
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = csv.reader(line.replace("\0", "") for line in file)
+            # Where a machine has stopped, a file may end in zeros, at which the csv module of Python 3.10 stops too.
+            rows = csv.reader(line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in file)
             header = next(rows, [])
             if _STEP not in header:
                 raise ConfigError(

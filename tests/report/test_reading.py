@@ -186,12 +186,12 @@ def test_what_is_readable_of_a_damaged_file_is_read(tmp_path: Path) -> None:
 
 
 def test_damaged_lines_of_a_csv_are_left_out(tmp_path: Path) -> None:
-    text = "step,optim/lr/head,optim/norm/grad/head\n0,1.0,nan\n1,x,\n2\n3,2.0,inf\n4,3.0,1.0\n5,4.\0"
+    text = "step,optim/lr/head,optim/norm/grad/head\n0,1.0,nan\n1,x,\n2\n2,9.0\0,9.0\n3,2.0,inf\n4,3.0,1.0\n5,4.\0"
     (tmp_path / "metrics.csv").write_text(text, encoding="utf-8")
     run = read(tmp_path / "metrics.csv")
     assert points(run)["lr", "head"] == [(0, 1.0), (3, 2.0), (4, 3.0)]
     assert np.isnan(run.optimizers[0].signals["norm/grad"]["head"].values[0])
-    assert run.notes == ("metrics.csv: 3 damaged lines are left out",)
+    assert run.notes == ("metrics.csv: 4 damaged lines are left out",)
 
 
 def test_control_characters_never_leave_the_reader(tmp_path: Path) -> None:
