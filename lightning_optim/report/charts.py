@@ -103,7 +103,7 @@ def draw_svg(
         _draw_levels(axes, chart)
         _mark_thaws(axes, thaws, first, last)
         text = io.StringIO()
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        figure.savefig(text, format="svg", transparent=True)
     return _embed(text.getvalue(), chart.title)
 
 
