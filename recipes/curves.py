@@ -1,7 +1,7 @@
-"""Curves of a healthy run and of three with one mistake each: `python -m recipes.curves`.
+"""Curves of a healthy run and of five with one mistake each: `python -m recipes.curves`.
 
-Four runs of the same network on the same clean digits from the same seed. Each run writes its curves to its own folder
-and has one row per param group in the printed table.
+Six runs of the same network on the same clean digits from the same seed. Each run writes its curves to its own folder
+and has one row per param group in the printed table. `lightning-optim report` names each mistake from the curves alone.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+
+from lightning_optim.report.find_runs import find_runs
+from lightning_optim.report.read_run import read_curves_by_tag
 
 from .finetune import FINETUNE, PRETRAIN, build_data, build_module, silence_warnings
 from .model import DigitsNet
@@ -28,10 +30,13 @@ RUNS: dict[str, list[str]] = {
     "healthy": [],
     "lr_too_high": ["optimizer.lr=3"],
     "second_moment_near_eps": ["model._target_=recipes.curves.SmallLossNet"],
+    "no_gradient": ["model._target_=recipes.curves.DetachedNet"],
     "group_that_does_not_move": ["optimizer.groups.backbone.lr_scale=1e-4"],
+    "nonfinite": ["model._target_=recipes.curves.RootOfZeroNet"],
 }
 
 GROUPS = ("backbone", "head")
+FIRST_NAN_STEP = 20
 
 # No schedule and no decay, so that only the gradients move the curves.
 _SHARED_OVERRIDES = [
@@ -60,8 +65,29 @@ class SmallLossNet(DigitsNet):
         return super().training_step(batch, batch_idx) * 1e-8
 
 
+class DetachedNet(DigitsNet):
+    """Detaches what its head gets, so that no gradient arrives at its backbone."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As of the base class."""
+        logits: Tensor = self.head(self.backbone(images).detach())
+        return logits
+
+
+class RootOfZeroNet(DigitsNet):
+    """From step 20 on, adds a penalty that is 0 and has the gradient NaN: 0 times the infinite slope of a root."""
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The cross-entropy, and the penalty."""
+        loss = super().training_step(batch, batch_idx)
+        if self.global_step < FIRST_NAN_STEP:
+            return loss
+        bias = self.get_parameter("head.1.bias")
+        return loss + (bias - bias).square().sum().sqrt()
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train all four and print the table."""
+    """Train all six and print the table."""
     parser = argparse.ArgumentParser(prog="python -m recipes.curves", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/curves"), help="where each run gets a folder")
     parser.add_argument("--steps", type=int, default=200, help="optimizer steps of each run")
@@ -76,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{name}: {' '.join(run_overrides) or 'nothing is wrong'}")
         curves[name] = train(name, options.folder, options.steps, options.overrides)
     print(_format_table(curves))
+    print(f"See what is wrong: lightning-optim report {options.folder} --out report.html")
     print(f"See the runs: tensorboard --logdir {options.folder}")
 
 
@@ -98,14 +125,9 @@ def train(name: str, folder: Path, steps: int, overrides: Sequence[str] = ()) ->
 
 
 def read_curves(run: Path) -> dict[str, list[float]]:
-    """The curves in a run's folder, by tag; each group's, from a run of its own below it, by the tag with its name."""
-    curves = {}
-    for folder in {events.parent for events in run.rglob(_EVENT_FILES)}:
-        suffix = "" if folder == run else f"/{folder.name}"
-        events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            curves[tag + suffix] = [event.value for event in events.Scalars(tag)]
-    return curves
+    """The curves in a run's folder, by tag; those of groups as `optim/<signal>/<group>`, however they are laid out."""
+    (files,) = find_runs([run])
+    return {tag: curve.values.tolist() for tag, curve in read_curves_by_tag(files).items()}
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
@@ -114,8 +136,8 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
 
 
 def _delete_event_files(run: Path) -> None:
-    # TensorBoard joins all event files of a folder into one curve.
-    for events in run.rglob(_EVENT_FILES):
+    # TensorBoard joins all event files of a folder into one curve; groups may have folders below the run's.
+    for events in run.rglob("events.out.tfevents.*"):
         events.unlink()
 
 
@@ -125,12 +147,15 @@ def _format_table(curves: Mapping[str, Mapping[str, list[float]]]) -> str:
     for name, by_tag in curves.items():
         loss, accuracy = _format_first_and_last(by_tag["train/loss"]), by_tag.get("val/accuracy", [float("nan")])[-1]
         for group in GROUPS:
-            cells = [_format_first_and_last(by_tag[f"optim/{signal}/{group}"]) for signal in _SIGNALS]
+            # Where no gradient has ever arrived, there is no second moment.
+            cells = [_format_first_and_last(by_tag.get(f"optim/{signal}/{group}", [])) for signal in _SIGNALS]
             lines.append(f"| {name} | {group} | {' | '.join(cells)} | {loss} | {accuracy:.2f} |")
     return "\n".join([*lines, f"Medians of the first {_NUM_STEPS_SHOWN} steps → of the last {_NUM_STEPS_SHOWN}."])
 
 
 def _format_first_and_last(values: Sequence[float]) -> str:
+    if not values:
+        return ""
     return " → ".join(
         f"{statistics.median(part):.2g}" for part in (values[:_NUM_STEPS_SHOWN], values[-_NUM_STEPS_SHOWN:])
     )

@@ -1,4 +1,4 @@
-"""`lightning-optim`: what there is to choose from, what a config does to a model, and what a checkpoint holds."""
+"""`lightning-optim`: what there is to choose from, what a config does to a model, what a checkpoint and a run hold."""
 
 from __future__ import annotations
 
@@ -91,6 +91,16 @@ def _build_parser() -> argparse.ArgumentParser:
     command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="a checkpoint to compare it with")
     _add_json(command)
     command.set_defaults(run=_inspect)
+
+    command = commands.add_parser(
+        "report", help="one page about runs: each group's curves, and what is suspicious in them"
+    )
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a logger's folder, an event file, or a metrics.csv"
+    )
+    command.add_argument("--out", type=Path, metavar="FILE", help="the page to write, such as report.html")
+    _add_json(command)
+    command.set_defaults(run=_report)
     return parser
 
 
@@ -151,3 +161,9 @@ def _inspect(options: argparse.Namespace, console: Console) -> None:
         print_report(console, options.checkpoint)
     else:
         print_comparison(console, options.checkpoint, options.other)
+
+
+def _report(options: argparse.Namespace, console: Console) -> None:
+    from .report_command import run_report
+
+    run_report(console, options.runs, options.out, as_json=options.json)

@@ -13,6 +13,7 @@ import pytest
 import lightning_optim
 from lightning_optim.cli import main
 from tests.support.checkpoints import save, state_dict
+from tests.support.report_runs import write_events
 
 
 @pytest.fixture
@@ -65,12 +66,13 @@ def print_loaded(after):
 print_loaded("import")
 from lightning_optim.cli import main
 
-checkpoint, config_dir = sys.argv[1:]
+checkpoint, config_dir, run = sys.argv[1:]
 for arguments in (
     ["list"],
     ["show", "adamw"],
     ["list", "--kind", "scheduler", "--json"],
     ["show", "gradual", "--json"],
+    ["report", run],
     ["inspect", checkpoint],
     ["explain", "--config-dir", config_dir, "--config-name", "train", "--module", "model"],
 ):
@@ -83,7 +85,9 @@ def test_each_command_imports_only_what_it_needs(run_python, tmp_path: Path) -> 
     model = "{_target_: torch.nn.Linear, in_features: 3, out_features: 2}"
     adamw = "{_target_: lightning_optim.OptimizerFactory, name: adamw}"
     (tmp_path / "train.yaml").write_text(f"{{model: {model}, optimizer: {adamw}}}", encoding="utf-8")
-    out = run_python(LOADED_AFTER_EACH_COMMAND, str(save(tmp_path, state_dict())), str(tmp_path))
+    run = tmp_path / "run"
+    write_events(run, {"optim/lr/head": [(0, 0.1)]})
+    out = run_python(LOADED_AFTER_EACH_COMMAND, str(save(tmp_path, state_dict())), str(tmp_path), str(run))
     lines = [line.removeprefix("loaded: ") for line in out.splitlines() if line.startswith("loaded: ")]
     assert list(map(json.loads, lines)) == [
         ["import", []],
@@ -91,6 +95,7 @@ def test_each_command_imports_only_what_it_needs(run_python, tmp_path: Path) -> 
         ["show", ["importlib.metadata"]],
         ["list", ["importlib.metadata"]],
         ["show", ["importlib.metadata"]],
+        ["report", ["importlib.metadata"]],
         ["inspect", ["importlib.metadata", "torch"]],
         ["explain", ["importlib.metadata", "torch", "hydra", "omegaconf"]],
     ]

@@ -1,15 +1,22 @@
-"""The four runs of `recipes.curves`: the event file of each shows what the README tells the reader to look for."""
+"""The six runs of `recipes.curves`: the event file of each shows what the README tells the reader to look for."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from torch.utils.tensorboard import SummaryWriter
 
-from recipes.curves import GROUPS, RUNS, main, read_curves, train
-from recipes.finetune import silence_warnings
+import recipes
+from lightning_optim.report.find_runs import find_runs
+from lightning_optim.report.page import Checked, check_run
+from lightning_optim.report.read_run import read_run
+from lightning_optim.report.sicknesses import RULES
+from recipes.curves import FIRST_NAN_STEP, GROUPS, RUNS, main, read_curves, train
+from recipes.finetune import finetune, pretrain, silence_warnings
 
 STEPS = 40
 EPS = 1e-8
@@ -18,10 +25,19 @@ Curves = dict[str, list[float]]
 
 
 @pytest.fixture(scope="module")
-def curves(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Curves]:
-    folder = tmp_path_factory.mktemp("curves")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("curves")
+
+
+@pytest.fixture(scope="module")
+def curves(folder: Path) -> dict[str, Curves]:
     silence_warnings()
     return {name: train(name, folder, STEPS) for name in RUNS}
+
+
+def check(run: Path) -> Checked:
+    (files,) = find_runs([run])
+    return check_run(read_run(files), RULES)
 
 
 def ratios(curves: Curves, group: str) -> list[float]:
@@ -30,9 +46,69 @@ def ratios(curves: Curves, group: str) -> list[float]:
 
 def test_every_run_has_a_point_for_each_step(curves) -> None:
     for run in curves.values():
-        assert {
-            len(run[f"optim/{signal}/{group}"]) for signal in ("lr", "norm/param", "rms/exp_avg_sq") for group in GROUPS
-        } == {STEPS}
+        assert {len(run[f"optim/{signal}/{group}"]) for signal in ("lr", "norm/param") for group in GROUPS} == {STEPS}
+        assert len(run["optim/rms/exp_avg_sq/head"]) == STEPS
+
+
+def test_the_report_names_the_mistake_of_each_run_and_is_silent_on_the_healthy_one(curves, folder) -> None:
+    found = {}
+    for name in curves:
+        checked = check(folder / name)
+        found[name] = {one.rule: one.step for one in reversed(checked.findings)}
+        assert checked.unchecked == {}
+    assert found == {
+        "healthy": {},
+        "lr_too_high": {"lr_too_high": 0},
+        "second_moment_near_eps": {"second_moment_near_eps": 0},
+        "no_gradient": {"no_gradient": 0},
+        "group_that_does_not_move": {"does_not_move": 0},
+        "nonfinite": {"nonfinite": FIRST_NAN_STEP},
+    }
+    (first, *_) = check(folder / "nonfinite").findings
+    assert first.text == "nonfinite is 1: head.1.bias"
+
+
+@pytest.mark.slow
+def test_the_report_is_the_same_where_groups_are_runs_of_their_own(tmp_path) -> None:
+    silence_warnings()
+    curves = {}
+    for overlay in ("false", "true"):
+        name = "group_that_does_not_move"
+        curves[overlay] = train(name, tmp_path / overlay, STEPS, [f"monitor.overlay={overlay}"])
+        (found,) = check(tmp_path / overlay / name).findings
+        assert (found.rule, found.group) == ("does_not_move", "backbone")
+    assert (tmp_path / "true" / name / "optim" / "backbone").is_dir()
+    assert curves["false"] == curves["true"]
+
+
+HEALTHY_RUNS = {
+    "in stages": ["optimizer=adamw", "optimizer.lr=3e-3", "scheduler=warmup_cosine", "scheduler.warmup_steps=10"],
+    "layer by layer": [
+        "optimizer=adamw_llrd",
+        "optimizer.lr=1e-2",
+        "unfreeze=none",
+        "optimizer.groups.depth.layers='backbone.{i}'",
+    ],
+    "sgd": ["optimizer=sgd", "optimizer.lr=0.1", "optimizer.momentum=0.9", "unfreeze=none"],
+    "lion": ["optimizer=lion", "optimizer.lr=1e-3", "unfreeze=none"],
+    "adafactor": ["optimizer=adafactor", "optimizer.lr=1e-2", "unfreeze=none"],
+    "rmsprop": ["optimizer=rmsprop", "optimizer.lr=1e-3", "unfreeze=none"],
+    "clipped": ["optimizer=adamw", "optimizer.lr=3e-3", "+trainer.gradient_clip_val=0.1", "unfreeze=none"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEALTHY_RUNS)
+def test_the_report_is_silent_on_other_healthy_runs(tmp_path, name) -> None:
+    silence_warnings()
+    overrides = ["monitor.update_norm=true", "trainer.enable_progress_bar=false", *HEALTHY_RUNS[name]]
+    with initialize_config_dir(str(Path(recipes.__file__).parent / "conf"), version_base="1.3"):
+        config = compose("finetune", overrides)
+    finetune(config, tmp_path, pretrain(config, None))
+    (run,) = find_runs([tmp_path])
+    loss = read_run(run).losses["train/loss"].values
+    assert median(loss[-20:]) < 0.8 * median(loss[:5])
+    assert check(tmp_path).findings == [] and check(tmp_path).unchecked == {}
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -71,6 +147,20 @@ def test_group_that_does_not_move_has_a_far_smaller_ratio_than_the_other(curves)
     assert sick["optim/lr/backbone"][-1] == pytest.approx(1e-4 * sick["optim/lr/head"][-1])
 
 
+def test_a_detached_backbone_gets_no_gradient_and_has_no_state(curves) -> None:
+    sick = curves["no_gradient"]
+    assert set(sick["optim/norm/grad/backbone"]) == set(sick["optim/state_mib/backbone"]) == {0.0}
+    assert "optim/rms/exp_avg_sq/backbone" not in sick
+    assert min(sick["optim/norm/grad/head"]) > 0.1 and sick["train/loss"][-1] < sick["train/loss"][0]
+
+
+def test_a_nan_shows_first_in_the_group_where_it_begins(curves) -> None:
+    sick = curves["nonfinite"]
+    assert [sick[f"optim/nonfinite/{group}"][FIRST_NAN_STEP] for group in GROUPS] == [0, 1]
+    assert [sick[f"optim/nonfinite/{group}"][FIRST_NAN_STEP + 1] for group in GROUPS] == [9, 2]
+    assert max(sick["optim/nonfinite/all"][:FIRST_NAN_STEP]) == 0
+
+
 def test_command_prints_a_table_and_deletes_the_curves_of_an_earlier_run(tmp_path, capsys: Any) -> None:
     for name in RUNS:
         with SummaryWriter(tmp_path / name) as writer:
@@ -83,4 +173,5 @@ def test_command_prints_a_table_and_deletes_the_curves_of_an_earlier_run(tmp_pat
         assert len(curves["optim/lr/head"]) == 3
         for group in GROUPS:
             assert f"| {name} | {group} |" in out
+    assert f"lightning-optim report {tmp_path} --out report.html" in out
     assert out.rstrip().endswith(f"tensorboard --logdir {tmp_path}")
