@@ -81,6 +81,8 @@ def kinds_of_number(value):
 
 def describe(built):
     """What an object holds, as text."""
+    if isinstance(built, OptimizerMonitor):
+        return repr(built)  # the rest is what it has logged
     held = {"_config": built._config} if isinstance(built, StagedUnfreeze) else vars(built)
     return str({key: str(value) for key, value in held.items()})
 

@@ -294,7 +294,7 @@ def test_the_last_accumulation_of_an_epoch_may_be_shorter(tmp_path) -> None:
 
 def test_the_stages_that_a_run_cannot_reach_are_named(tmp_path, monkeypatch) -> None:
     printed: list[str] = []
-    for file in ("run_clock", "unfreeze"):
+    for file in ("run_clock", "thaw_log", "unfreeze"):
         monkeypatch.setattr(f"lightning_optim.callbacks.{file}.rank_zero_info", printed.append)
     top = layers(at={"epoch": 1}, each={"epochs": 1})
     late = {"stem": {"params": "backbone.stem", "at": {"step": 8}}, "never": {"params": "dropout", "at": {"epoch": 2}}}
