@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from ..optim.real_view import real
 from .inventory import Contents, Inventory, SignalBatch
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
-from .reductions import KnownSums, Reduce, Reductions
+from .reductions import Reduce, Reductions, Request
 from .state_leaves import is_float_tensor
 from .step_sums import FoundSums, StepSums
 from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
@@ -90,12 +90,14 @@ class Snapshot:
         contents, gradients = summed or (self._inventory.contents(), self._read_gradients("norm/grad"))
         self.unmeasured = contents.unmeasured
         self._measure_settings(contents)
-        is_read = [
-            self._measure(gradients, Reduce.SQUARES),
-            self._measure(contents.params_and_buffers, Reduce.SQUARES),
-            self._measure(contents.second_moments, Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM),
-        ]
-        if found and not any(is_read) and not summed:
+        is_read = self._measure_all(
+            {
+                gradients: (Reduce.SQUARES,),
+                contents.params_and_buffers: (Reduce.SQUARES,),
+                contents.second_moments: (Reduce.SQUARES, Reduce.NON_NEGATIVE_SUM),
+            }
+        )
+        if found and not is_read and not summed:
             few = contents._replace(steps_on_host=found.one_of_each_launch(contents.steps_on_host))
             self._inventory.set_summed_by(found.tables, few, gradients)
         updates = self._measure_updates(contents.params)
@@ -131,18 +133,29 @@ class Snapshot:
     def _params(self) -> list[Tensor]:
         return [p for group in self._optimizer.param_groups for p in group["params"] if is_float_tensor(p)]
 
-    def _measure(self, batch: SignalBatch, *kinds: Reduce) -> bool:
-        """Whether some of the tensors had to be read, because nobody has summed them."""
-        known = self._found.find(batch) if self._found else []
-        self._add(batch, *kinds, known=known)
-        return sum(len(sums.indices) for sums in known) < len(batch.tensors.sizes) * len(kinds)
+    def _measure(self, batch: SignalBatch, *kinds: Reduce) -> None:
+        self._measure_all({batch: kinds})
 
-    def _add(self, batch: SignalBatch, *kinds: Reduce, known: Sequence[KnownSums]) -> None:
+    def _measure_all(self, batches: Mapping[SignalBatch, tuple[Reduce, ...]]) -> bool:
+        """Whether some of the tensors have to be read, because nobody has summed them."""
+        known = [self._found.find(batch) if self._found else [] for batch in batches]
+        requests = [
+            Request(batch.tensors, kinds, sums) for (batch, kinds), sums in zip(batches.items(), known, strict=True)
+        ]
+        for batch, kinds in batches.items():
+            self._name(batch, *kinds)
+        self._reductions.add_all(requests)
+        return any(
+            sum(len(sums.indices) for sums in request.known) < len(request.batch.sizes) * len(request.kinds)
+            for request in requests
+        )
+
+    def _name(self, batch: SignalBatch, *kinds: Reduce) -> None:
+        """Say what the numbers are that are reduced next."""
         for kind in kinds:
             for (signal, group, names, _), sizes in zip(batch.signals, batch.sizes, strict=True):
                 name = signal.replace("norm/", "rms/") if kind is Reduce.NON_NEGATIVE_SUM else signal
                 self._measured.append(SignalNumbers(name, group, names, sizes, []))
-        self._reductions.add(batch.tensors, *kinds, known=known)
 
     def _read_gradients(self, signal: str) -> SignalBatch:
         return SignalBatch(read_gradients(self._optimizer, self._plan, signal))
@@ -177,7 +190,9 @@ class Snapshot:
             )
             for _, group, names, tensors in params
         ]
-        self._add(SignalBatch(updates), Reduce.SQUARES, known=known)
+        batch = SignalBatch(updates)
+        self._name(batch, Reduce.SQUARES)
+        self._reductions.add(batch.tensors, Reduce.SQUARES, known=known)
         return updates
 
     def _measure_cosine(self, params: Sequence[SignalTensors]) -> None:

@@ -97,16 +97,17 @@ def test_they_are_what_reading_the_tensors_gives(case, monkeypatch):
 
 @pytest.fixture
 def sizes_read(monkeypatch) -> list[int]:
-    """How many elements each call of `Reductions.add` reads."""
+    """How many elements of each batch are read."""
     sizes = []
-    add = Reductions.add
+    add_all = Reductions.add_all
 
-    def counting(self, tensors, *kinds, known=()):
-        left = tensors.without([sums.indices for sums in known])[0] if known else tensors
-        sizes.append(sum(left.sizes))
-        add(self, tensors, *kinds, known=known)
+    def counting(self, requests):
+        for batch, _, known in requests:
+            left = batch.without([sums.indices for sums in known])[0] if known else batch
+            sizes.append(sum(left.sizes))
+        add_all(self, requests)
 
-    monkeypatch.setattr(Reductions, "add", counting)
+    monkeypatch.setattr(Reductions, "add_all", counting)
     return sizes
 
 

@@ -31,7 +31,9 @@ def add_up(tensors: Sequence[Tensor], *, absolute: bool = False) -> tuple[Tensor
     """
     kernel = _find_kernel(DTYPES[tensors[0].dtype], absolute)
     assert kernel is not None
-    dense = [tensor if _is_dense(tensor) else tensor.resolve_neg().contiguous() for tensor in tensors]
+    dense = tensors
+    if any(map(Tensor.is_neg, tensors)) or not all(map(Tensor.is_contiguous, tensors)):
+        dense = [tensor if _is_dense(tensor) else tensor.resolve_neg().contiguous() for tensor in tensors]
     addresses = array("q", map(Tensor.data_ptr, dense))
     values, squares = kernel.launch(addresses, _cut(tuple(map(Tensor.numel, dense))), (), torch.device("cpu"))
     return values, squares
