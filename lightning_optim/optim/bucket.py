@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from .fused.requested_sums import argument_name
-from .fused.step_counts import count_step
 from .real_view import real
 from .state_keys import MASTER
 from .tensor_list import TensorList
@@ -42,8 +41,6 @@ class Bucket:
     """The parameters of which `params` holds the masters; empty if it holds none."""
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
-    is_on_cpu_kernel: bool = False
-    """Whether a kernel in C has stepped some of the parameters."""
     is_rounded: bool = False
     """Whether a kernel has rounded the masters into their parameters."""
 
@@ -54,8 +51,7 @@ class Bucket:
 
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, unless a hook counts by itself, and store the next scalar state."""
-        counters = [step for state in self.states if isinstance(step := state["step"], Tensor)]
-        if counters and not (self.is_on_cpu_kernel and count_step(counters)):
+        if counters := [state["step"] for state in self.states if isinstance(state["step"], Tensor)]:
             # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
             torch._foreach_add_(counters, scalar(1.0), alpha=1.0)
         if scalars:
@@ -85,7 +81,6 @@ class Bucket:
         if self.params_of_masters:
             function, columns["rounded"] = partial(_round_after, function), self.params_of_masters
         skipped = execution(function, columns)
-        self.is_on_cpu_kernel = len(skipped) < len(self.params) and self.params[0].is_cpu
         self.is_rounded = not skipped
         rest = Bucket(self.t, self.scalars)
         for i in skipped:
