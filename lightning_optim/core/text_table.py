@@ -127,9 +127,11 @@ class TextTable:
             ]
             if pieces:
                 pieces[-1] = pieces[-1].removesuffix("; ")
-            narrow = width - len(_INDENT)
+            longest = max((cell_len(word) for piece in pieces for word in piece.split()), default=0)
+            indent = _INDENT if longest <= width - len(_INDENT) else ""  # a console would cut a number in two
+            narrow = width - len(indent)
             parts = (part for piece in pieces for part in _split_piece(piece, narrow))
-            yield from (f"{_INDENT}{line}" for line in wrap(parts, narrow).splitlines())
+            yield from (f"{indent}{line}" for line in wrap(parts, narrow).splitlines())
 
 
 def _split_piece(piece: str, width: int) -> list[str]:

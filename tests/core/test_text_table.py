@@ -115,3 +115,10 @@ def test_a_shortened_name_has_both_its_ends(name, width):
 def test_wrapped_text_has_its_numbers(values, width):
     text = ", ".join(map(str, values))
     assert wrap_text(text, width).split() == text.split()
+
+
+def test_a_number_that_fits_only_without_the_indent_is_not_cut_by_the_console():
+    table = TextTable(columns=(Column("group", "name"), Column("parameters")), rows=(("all", "10,000,000,000"),))
+    text = io.StringIO()
+    Console(file=text, width=15, color_system=None).print(table)
+    assert "\n10,000,000,000\n" in text.getvalue()
