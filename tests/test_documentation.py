@@ -131,8 +131,10 @@ def test_every_test_that_holds_a_promise_exists() -> None:
         line for line in table.splitlines() if line.startswith("| ") and "---" not in line and "held by" not in line
     ]
     assert len(rows) > 100
+    security = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    rows += [line for line in security.splitlines() if re.match(r"\| (?!promise|---)", line)]
     for row in rows:
         assert re.search(r"`(tests/|python )", row), f"nothing holds: {row}"
-    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", table):
+    for path, name in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", table + security):
         text = (ROOT / path).read_text(encoding="utf-8")
         assert re.search(rf"^ *def {name}\(", text, re.MULTILINE), f"{path}::{name}"
