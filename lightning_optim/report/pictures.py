@@ -42,7 +42,7 @@ def charts_of(curves: OptimizerCurves) -> Iterator[tuple[Chart, str]]:
             levels = sorted({float(eps) for values in found if values is not None for eps in values})
             lines = [(eps, f"eps {format_number(eps)}") for eps in levels]
             caption = "root of the mean second moment; " + (
-                "far above eps in a healthy run" if lines else "eps was not logged, so there is no line for it"
+                "far above eps in a healthy run" if lines else "eps is unknown or 0, so there is no line for it"
             )
         is_log = (
             False

@@ -239,3 +239,6 @@ def test_charts_stand_in_reading_order_without_settings_that_never_change() -> N
     charts = [chart for chart, _ in charts_of(optimizer_curves(values))]
     assert charts[2].lines == [(1e-8, "eps 1e-08"), (1e-6, "eps 1e-06")]
     assert charts[-1].title == "eps" and charts[-1].is_held
+    values["eps"] = {"head": [0.0] * 20}
+    charts = [chart for chart, _ in charts_of(optimizer_curves(values))]
+    assert charts[2].lines == [], "a log scale has no 0"
