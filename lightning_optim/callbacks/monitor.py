@@ -75,7 +75,8 @@ class OptimizerMonitor(Callback):
             logged steps then wait for the device.
 
     Raises:
-        ConfigError: an argument is wrong, or the strategy flattens parameters so that their norms are unknown.
+        ConfigError: an argument is wrong, the trainer has two monitors, or the strategy flattens parameters so that
+            their norms are unknown.
 
     Example:
         >>> callback = OptimizerMonitor(every_n_steps=10, update_norm=True)
@@ -124,10 +125,16 @@ class OptimizerMonitor(Callback):
         return format_call(self, **given)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a strategy under which norms would be wrong, or a trainer without a logger."""
+        """Refuse a strategy under which norms would be wrong, a second monitor, or a trainer without a logger."""
         if stage != "fit":
             return
         check_strategy_for_monitor(trainer)
+        callbacks: list[Any] = getattr(trainer, "callbacks", [])
+        if sum(isinstance(callback, OptimizerMonitor) for callback in callbacks) > 1:
+            raise ConfigError(
+                "monitor: the trainer has two OptimizerMonitors, which would write each curve twice. Remove one from "
+                "trainer.callbacks"
+            )
         if not trainer.loggers and not self.to_callback_metrics:
             raise ConfigError(
                 "monitor: the trainer has no logger to write to. Type trainer.logger=true, or your app's own "

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ..core.errors import format_names
 from ..groups.plan import Plan
 from ..telemetry.depth_pictures import DepthPictures
-from ..telemetry.group_runs import Curve, group_curve
+from ..telemetry.group_runs import Curve, group_curve, number_folder
 from ..telemetry.inventory import Inventory
 from ..telemetry.loggers import write_histogram, write_table
 from ..telemetry.snapshot import Snapshot
@@ -148,7 +148,7 @@ class StepRecorder:
         curve = group_curve(self.root, signal, group)
         # Names may differ only in what a folder's name cannot have, or not tell apart.
         while self._groups.setdefault(curve.folder.lower(), group) != group:
-            curve = Curve(f"{curve.folder}-2", curve.tag)
+            curve = Curve(number_folder(curve.folder), curve.tag)
         self.curves[name] = curve
         if is_setting(signal):
             self.settings.add(name)

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..groups.group import ALL
 from ..telemetry.state_leaves import is_float_tensor, state_leaves
 from .checkpoint_measure import STEP, norm, num_bytes, num_nonfinite
 from .checkpoint_reader import SavedOptimizer
-
-ALL = "all"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ from typing import Any
 
 from .layers import Layer
 
+ALL = "all"
+"""The name of what is over all groups, so that no group has it."""
 DEFAULT = "default"
 """The name of the group whose parameters no rule matches."""
 

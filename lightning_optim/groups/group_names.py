@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .compose import MatchedRules
-from .group import DEFAULT, Group
+from .group import ALL, DEFAULT, Group
 
 
 def join_segments(matched: MatchedRules) -> str:
@@ -30,9 +30,12 @@ def name_by_stage(parts: Sequence[Group]) -> list[Group]:
 
 
 def deduplicate_names(groups: Sequence[Group]) -> tuple[Group, ...]:
-    """The groups under unique names: `x`, `x-2`, `x-3`. Hand-made optimizers may repeat a name."""
-    seen: Counter[str] = Counter()
-    taken = {group.name for group in groups}
+    """The groups under unique names: `x`, `x-2`, `x-3`. Hand-made optimizers may repeat a name.
+
+    The first group named `all` is `all-2`: curves and tables over all groups have that name.
+    """
+    seen: Counter[str] = Counter({ALL: 1})
+    taken = {ALL, *(group.name for group in groups)}
     renamed = []
     for group in groups:
         seen[group.name] += 1

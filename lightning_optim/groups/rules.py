@@ -10,6 +10,7 @@ from typing import Any
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import optimizer_info
 from ..core.errors import ConfigError
+from .group import ALL, DEFAULT
 from .index import ParameterIndex
 from .layers import Layer
 from .selectors import SELECTORS, Selector, match_names
@@ -23,7 +24,7 @@ RULE_ONLY_KEYS = (*SELECTORS, *EFFECTS, *OPTIONS)
 """The keys that are allowed in a rule and not at the top level."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-_RESERVED_NAMES = ("all", "default")
+_RESERVED_NAMES = (ALL, DEFAULT)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ..core.column_widths import Column
 from ..core.number_format import format_number, format_value
 from ..core.text_table import TextTable
 from ..schedule.override import format_override
-from .group import Group
+from .group import ALL, Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
 _KINDS: dict[str, Literal["name", "text"]] = {
@@ -62,7 +62,7 @@ class Table:
             rows.append({"group": "(frozen)", **self._sizes(self.frozen), "rules": ", ".join(self.frozen_by)})
         if self.fixed:
             rows.append({"group": "(frozen by the model)", **self._sizes(self.fixed)})
-        rows.append({"group": "all", **self._sizes((*trained, *self.frozen, *self.fixed))})
+        rows.append({"group": ALL, **self._sizes((*trained, *self.frozen, *self.fixed))})
         return rows
 
     def columns(self) -> list[str]:

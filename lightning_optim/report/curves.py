@@ -10,9 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-ALL = "all"
-"""The name under which the monitor logs what is over all groups; it is not a group."""
-
 
 class Curve(NamedTuple):
     """Points in the order of their steps, each step once."""
@@ -24,6 +21,20 @@ class Curve(NamedTuple):
         """The highest finite value; None if there is none."""
         finite = self.values[np.isfinite(self.values)]
         return float(finite.max()) if len(finite) else None
+
+    def at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The last value until each step, as of what is logged where it changes; before the first step, the first."""
+        return self.values[np.maximum(np.searchsorted(self.steps, steps, "right") - 1, 0)]
+
+    def join(self, other: Curve) -> Curve:
+        """This curve and another one of the same signal; the one that starts later replaces the rest of the other."""
+        if not len(self.steps) or not len(other.steps):
+            return self if len(self.steps) else other
+        first, last = (self, other) if self.steps[0] <= other.steps[0] else (other, self)
+        count = bisect_left(first.steps, last.steps[0])
+        return Curve(
+            np.concatenate([first.steps[:count], last.steps]), np.concatenate([first.values[:count], last.values])
+        )
 
 
 class Points:

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import ConfigError, format_names
+from ..telemetry.tags import ROOT
 from .printable import to_printable
 from .read_csv import CSV_FILE
 from .read_events import EVENT_FILES, sort_event_files
 
 MAX_RUNS = 16
 """In one page."""
-ROOT = re.compile(r"optim(?!_param)(_[^/]+)?")
-"""The first segment of the monitor's tags; norms by parameter have another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +77,7 @@ def _find_below(path: Path) -> list[RunFiles]:
             f"report: no event files ({EVENT_FILES}) and no {CSV_FILE} below {to_printable(str(path))}. Type the "
             "folder of TensorBoardLogger or CSVLogger: save_dir, or its name and version below it"
         )
-    if set(folders) == {path} and _is_group_folder(path):
+    if set(folders) == {path} and _is_group_folder(path) and _has_files(path.parent.parent):
         raise ConfigError(
             f"report: {to_printable(str(path))} has the curves of one group. Type the folder of the run: "
             f"{to_printable(str(path.parent.parent))}"
@@ -114,6 +113,10 @@ def _walk(path: Path) -> dict[Path, list[str]]:
         if wanted:
             folders[Path(folder)] = wanted
     return folders
+
+
+def _has_files(path: Path) -> bool:
+    return any(path.glob(EVENT_FILES))
 
 
 def _is_group_folder(folder: Path) -> bool:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError, format_names
-from ..telemetry.group_runs import group_curve
-from .curves import ALL, Curve, Log, OptimizerCurves, Run, Text, Thaw
-from .find_runs import ROOT, RunFiles
+from ..groups.group import ALL
+from ..telemetry.group_runs import is_folder_of
+from ..telemetry.tags import ROOT, split_tag
+from .curves import Curve, Log, OptimizerCurves, Points, Run, Text, Thaw
+from .find_runs import RunFiles
 from .printable import to_printable
 from .read_csv import read_csv
 from .read_events import read_event_files
 
-# Signals whose name has two segments, such as `norm/grad`; those of all others have one.
-_TWO_SEGMENTS = ("norm", "rms", "ratio", "cos")
 _LOSS = re.compile(r"(^|[/_.-])loss($|[/_.-])", re.IGNORECASE)
 _MAX_LOSSES = 4
 _SEPARATOR = re.compile(r":?-+:?")
@@ -95,31 +95,33 @@ def _sort_flat(log: Log) -> _Curves:
     """The curves whose tags name their group; those of parameters are left out."""
     curves: _Curves = {}
     for tag, points in log.points.items():
-        root, signal, group = _split_tag(tag)
+        root, signal, group = split_tag(tag) or ("", "", "")
         if group:
-            curves.setdefault(root, {}).setdefault(signal, {})[to_printable(group)] = points.curve()
+            _add(curves, root, signal, group, points)
     return curves
 
 
 def _add_group(curves: _Curves, root: str, group: str, log: Log) -> None:
     for tag, points in log.points.items():
-        tag_root, signal, rest = _split_tag(tag)
+        tag_root, signal, rest = split_tag(tag) or ("", "", "")
         if tag_root == root and not rest:
-            curves.setdefault(root, {}).setdefault(signal, {})[to_printable(group)] = points.curve()
+            _add(curves, root, signal, group, points)
 
 
-def _split_tag(tag: str) -> tuple[str, str, str]:
-    """Root, signal and group of a tag of the monitor; the group is '' where the run itself is one group's."""
-    root, *segments = tag.split("/")
-    if not segments or not ROOT.fullmatch(root):
-        return "", "", ""
-    num_segments = 2 if segments[0] in _TWO_SEGMENTS else 1
-    return root, to_printable("/".join(segments[:num_segments])), "/".join(segments[num_segments:])
+def _add(curves: _Curves, root: str, signal: str, group: str, points: Points) -> None:
+    by_group = curves.setdefault(root, {}).setdefault(to_printable(signal), {})
+    curve, known = points.curve(), by_group.get(to_printable(group))
+    # A run that was resumed with the other `overlay` has one part of a curve in each place.
+    by_group[to_printable(group)] = curve if known is None else known.join(curve)
 
 
 def _name_of(folder: str, root: str, known: Iterable[str]) -> str:
-    """The group whose run is in a folder, whose name cannot have all characters that the group's can."""
-    return next((name for name in known if group_curve(root, "lr", name).folder == f"{root}/{folder}"), folder)
+    """The group whose run is in a folder, whose name cannot have all characters that the group's can.
+
+    Where several groups may have it, it is named by the folder.
+    """
+    names = [name for name in known if is_folder_of(name, root, f"{root}/{folder}")]
+    return names[0] if len(names) == 1 else folder
 
 
 def _sort_hyperparameters(logged: Mapping[str, Any]) -> _Hyperparameters:

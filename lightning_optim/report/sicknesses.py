@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from ..core.errors import format_names
 from ..core.number_format import format_number
-from .curves import ALL, Curve, OptimizerCurves
+from ..groups.group import ALL
+from ..telemetry.tags import EPS
+from .curves import Curve, OptimizerCurves
 from .printable import to_printable
 from .rules import Finding, Rule, Verdict
 
@@ -47,10 +49,14 @@ _NO_RATIO = (
 )
 
 
-def eps_of(curves: OptimizerCurves, group: str) -> float | None:
-    """A group's eps, as logged with its hyperparameters; None where it is unknown, or not one number."""
-    eps = curves.hyperparameters.get(group, {}).get("eps")
-    return float(eps) if isinstance(eps, (int, float)) and eps > 0 else None
+def eps_of(curves: OptimizerCurves, group: str, steps: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    """A group's eps at some steps, by its curve or else its hyperparameters; None where it is unknown, 0 or a pair."""
+    if (logged := curves.get(EPS, group)) is not None:
+        # Event files hold float32, as which 1e-8 is 9.99999994e-9.
+        shortest = np.array([float(str(np.float32(value))) for value in logged.values])
+        return Curve(logged.steps, shortest).at(steps) if (shortest > 0).all() else None
+    eps = curves.hyperparameters.get(group, {}).get(EPS)
+    return np.full(len(steps), float(eps)) if isinstance(eps, (int, float)) and eps > 0 else None
 
 
 def compared_with_eps(curves: OptimizerCurves) -> list[str]:
@@ -154,15 +160,17 @@ def _find_near_eps(curves: OptimizerCurves) -> Verdict:
     verdict, unknown = Verdict(), False
     for signal in compared_with_eps(curves):
         for group, rms in curves.of_groups(signal):
-            eps = eps_of(curves, group)
-            if eps is None:
-                unknown = unknown or "eps" not in curves.hyperparameters.get(group, {})
+            used = eps_of(curves, group, rms.steps)
+            if used is None:
+                is_known = EPS in curves.hyperparameters.get(group, {}) or curves.get(EPS, group) is not None
+                unknown = unknown or not is_known
                 continue
             values = _correct_bias(curves, group, signal, rms)
             # 0: no gradient has arrived, which is another rule's.
-            index = _start_of_row((values < _NEAR_EPS * eps) & (rms.values > 0))
+            index = _start_of_row((values < _NEAR_EPS * used) & (rms.values > 0))
             if index is None:
                 continue
+            eps = float(used[index])
             verdict.findings.append(
                 Finding(
                     rule="second_moment_near_eps", root=curves.root, group=group, step=int(rms.steps[index]),
@@ -175,7 +183,8 @@ def _find_near_eps(curves: OptimizerCurves) -> Verdict:
             )  # fmt: skip
     if unknown:
         verdict.unchecked = (
-            "eps is not among the logged hyperparameters of all groups (optim/<group>/eps), so no line is drawn for it"
+            "eps of some groups is neither a curve (optim/eps/<group>) nor a logged hyperparameter "
+            "(optim/<group>/eps), so no line is drawn for it"
         )
     return verdict
 
@@ -251,7 +260,7 @@ def _ratio_near_peak(curves: OptimizerCurves, group: str, ratio: Curve) -> Curve
     lr = curves.get("lr", group)
     used = np.isfinite(ratio.values)
     if lr is not None and (peak := lr.highest()) is not None:
-        used &= _hold(lr, ratio.steps) >= 0.5 * peak
+        used &= lr.at(ratio.steps) >= 0.5 * peak
     return Curve(ratio.steps[used], ratio.values[used])
 
 
@@ -269,12 +278,7 @@ def _first(mask: NDArray[np.bool_]) -> int | None:
 
 
 def _value_at(curve: Curve | None, step: int) -> float | None:
-    return None if curve is None else float(_hold(curve, np.array([step]))[0])
-
-
-def _hold(curve: Curve, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The last value until each step, also where values are logged only when they change."""
-    return curve.values[np.maximum(np.searchsorted(curve.steps, steps, "right") - 1, 0)]
+    return None if curve is None else float(curve.at(np.array([step]))[0])
 
 
 def _gap(curves: OptimizerCurves) -> int:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ..core.number_format import format_number
-from .curves import ALL, Curve, OptimizerCurves, Run
+from ..groups.group import ALL
+from .curves import Curve, OptimizerCurves, Run
 
 _NUM_POINTS = 10
 _COLUMNS = {

@@ -70,7 +70,7 @@ def _rows_by_name(plan: Plan) -> DepthRows | None:
     first: dict[str, int] = {}
     labels: dict[str, str] = {}
     for group in plan.groups:
-        if label := _find_label(group):
+        if group.params and (label := _find_label(group)):
             labels[group.name] = label
             position = min(order_of[name] for name in group.params)
             first[label] = min(position, first.get(label, position))

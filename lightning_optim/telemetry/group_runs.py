@@ -16,6 +16,10 @@ MAX_RUNS = 64
 """Of one logger: each has a file. The curves of further groups stay in the logger's own run, with the flat tags."""
 _MAX_SPLITS = 128
 _NOT_IN_FOLDERS = re.compile(r"[^\w.-]")
+_MAX_BYTES = 140
+"""Of a folder's name: file systems have at most 255, encrypted ones 143."""
+_NUMBER = "-2"
+"""Appended to a folder's name, once or more, where another group has that folder."""
 
 
 class Curve(NamedTuple):
@@ -36,8 +40,19 @@ class _Split(NamedTuple):
 
 def group_curve(root: str, signal: str, group: str) -> Curve:
     """Where a signal of a group stands, such as `optim/lr` in the run `optim/head`."""
-    name = _NOT_IN_FOLDERS.sub("_", group)
+    name = _NOT_IN_FOLDERS.sub("_", group).encode()[:_MAX_BYTES].decode(errors="ignore")
     return Curve(f"{root}/{name if name.strip('.') else '_' * len(name)}", f"{root}/{signal}")
+
+
+def number_folder(folder: str) -> str:
+    """The next folder to try where another group has this one."""
+    return f"{folder}{_NUMBER}"
+
+
+def is_folder_of(group: str, root: str, folder: str) -> bool:
+    """Whether the runs of a group may be in a folder, numbered or not."""
+    own = group_curve(root, "", group).folder
+    return folder.startswith(own) and not folder.removeprefix(own).replace(_NUMBER, "")
 
 
 class GroupRuns:

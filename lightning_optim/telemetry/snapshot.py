@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..groups.group import ALL
 from ..optim.real_view import real
 from .inventory import Contents, Inventory, SignalBatch
 from .reading import SignalTensors, find_momentum, read_gradients, read_settings
 from .reductions import Reduce, Reductions, Request
 from .state_leaves import is_float_tensor
 from .step_sums import FoundSums, StepSums
-from .summary import ALL, DOT, MOMENTUM, SignalNumbers, Summary, summarize
+from .summary import DOT, MOMENTUM, SignalNumbers, Summary, summarize
 
 
 class Snapshot:

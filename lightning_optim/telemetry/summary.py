@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-ALL = "all"
+from ..groups.group import ALL
+
 # Sums that have no curve of their own: the cosine is made from them.
 DOT, MOMENTUM = "dot", "momentum"
 

@@ -8,12 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 EPS = "eps"
+ROOT = re.compile(r"optim(?!_param)(_[^/]+)?")
+"""The first segment of the tags; that of norms by parameter is another one."""
 _SETTING = re.compile(rf"weight_decay|momentum|beta\d+|{EPS}")
 _READING_ORDER = (
     *("lr", "ratio/update_param", "norm/grad", "norm/grad_unclipped", "rms/*", "norm/update", "cos/grad_momentum"),
     *("norm/param", "norm/*", "weight_decay", "momentum", "beta*", EPS, "step", "state_mib", "nonfinite"),
 )
 """What tells most comes first; `*` stands for names of state buffers, or a number."""
+# Signals whose name has two segments, such as `norm/grad`; those of all others have one.
+_TWO_SEGMENTS = tuple(dict.fromkeys(name.partition("/")[0] for name in _READING_ORDER if "/" in name))
 
 
 def tag_roots(optimizers: Sequence[Any]) -> list[str]:
@@ -32,6 +36,18 @@ def tag_roots(optimizers: Sequence[Any]) -> list[str]:
 def tag(root: str, signal: str, group: str) -> str:
     """A group's tag, such as `optim/lr/head` or `optim/norm/exp_avg/head`."""
     return f"{root}/{signal}/{group}"
+
+
+def split_tag(name: str) -> tuple[str, str, str] | None:
+    """Root, signal and group of a tag of the monitor, None if it is another one.
+
+    The group is '' where the run itself is one group's.
+    """
+    root, *segments = name.split("/")
+    if not segments or not ROOT.fullmatch(root):
+        return None
+    num_segments = 2 if segments[0] in _TWO_SEGMENTS else 1
+    return root, "/".join(segments[:num_segments]), "/".join(segments[num_segments:])
 
 
 def parameter_tag(root: str, signal: str, parameter: str) -> str:

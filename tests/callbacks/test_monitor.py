@@ -250,6 +250,11 @@ def test_sparse_gradients_are_measured(tmp_path) -> None:
     assert curves["optim/norm/grad/default"][0][1] == pytest.approx(math.sqrt(2 * (4 + 1)))
 
 
+def test_a_second_monitor_is_refused_since_it_would_write_each_curve_twice(tmp_path) -> None:
+    with pytest.raises(ConfigError, match="two OptimizerMonitors.*Remove one"):
+        fit_with_events(tmp_path, Net(configured()), OptimizerMonitor(), OptimizerMonitor(every_n_steps=7))
+
+
 def test_a_trainer_without_logger_is_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"the trainer has no logger to write to\. Type trainer\.logger=true"):
         fit(Net(configured()), tmp_path, OptimizerMonitor())

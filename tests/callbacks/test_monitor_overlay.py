@@ -238,7 +238,8 @@ def test_groups_after_the_last_run_stay_in_the_loggers_own(tmp_path, monkeypatch
 
 
 def test_groups_whose_names_would_be_the_same_folder_have_runs_of_their_own(tmp_path) -> None:
-    names = ["a:b", "a_b", "A_B"]  # some file systems do not tell the last two apart
+    # Some file systems do not tell the last two apart.
+    names = ["a:b", "a_b", "A_B"]
 
     def configure(module: nn.Module) -> torch.optim.Optimizer:
         parameters = list(module.parameters())
@@ -251,7 +252,7 @@ def test_groups_whose_names_would_be_the_same_folder_have_runs_of_their_own(tmp_
     assert [runs[run]["optim/lr"][0][1] for run in ("optim/a_b", "optim/a_b-2", "optim/A_B-2-2")] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", ["../../elsewhere", "..", "/tmp", "a/b", "ä ö"])
+@pytest.mark.parametrize("name", ["../../elsewhere", "..", "/tmp", "a/b", "ä ö", "x" * 300])
 def test_a_group_with_any_name_stays_below_the_loggers_folder(tmp_path, name) -> None:
     def configure(module: nn.Module) -> torch.optim.Optimizer:
         return torch.optim.SGD([{"params": list(module.parameters()), "name": name}], lr=0.1)
@@ -265,7 +266,14 @@ def test_a_group_with_any_name_stays_below_the_loggers_folder(tmp_path, name) ->
 
 
 @pytest.mark.parametrize(
-    ("name", "folder"), [("head.no_decay", "head.no_decay"), ("..", "__"), ("a/../b", "a_.._b"), ("a\\b:\0", "a_b__")]
+    ("name", "folder"),
+    [
+        ("head.no_decay", "head.no_decay"),
+        ("..", "__"),
+        ("a/../b", "a_.._b"),
+        ("a\\b:\0", "a_b__"),
+        ("层" * 90, "层" * 46),
+    ],
 )
 def test_a_folder_has_no_character_that_means_something_to_a_file_system(name, folder) -> None:
     assert group_curve("optim", "lr", name) == (f"optim/{folder}", "optim/lr")

@@ -192,6 +192,7 @@ def test_hand_made_optimizers_have_a_plan_too():
         (["a", "a-2", "a"], ["a", "a-2", "a-3"]),
         (["a", "a", "a-2"], ["a", "a-3", "a-2"]),
         (["group1", None], ["group1", "group1-2"]),
+        (["all", "all"], ["all-2", "all-3"]),  # `all` is over all groups
     ],
     ids=str,
 )

@@ -13,6 +13,7 @@ from lightning_optim.report.charts import Chart, draw_svg
 from lightning_optim.report.colors import assign_looks
 from lightning_optim.report.curves import Curve, OptimizerCurves, Run, Thaw
 from lightning_optim.report.page import build_page, check_run
+from lightning_optim.report.pictures import charts_of
 from lightning_optim.report.sicknesses import RULES
 from lightning_optim.report.thin import thin
 from tests.support.report_runs import curve, optimizer_curves
@@ -226,3 +227,18 @@ def test_layers_have_one_scale_and_their_parts_one_color() -> None:
 def test_any_number_of_groups_has_colors(num_groups) -> None:
     looks = assign_looks(f"block.{index}" for index in range(num_groups))
     assert all(re.fullmatch("#[0-9a-f]{6}", color) for look in looks.values() for color in (look.light, look.dark))
+
+
+def test_charts_stand_in_reading_order_without_settings_that_never_change() -> None:
+    names = ("step", "norm/exp_avg", "eps", "weight_decay", "norm/param", "rms/exp_avg_sq", "norm/grad", "lr")
+    values = {name: {"head": [1e-8] * 20} for name in names}
+    charts = [chart for chart, _ in charts_of(optimizer_curves(values))]
+    assert [chart.title for chart in charts] == ["lr", "norm/grad", "rms/exp_avg_sq", "norm/param", "norm/exp_avg"]
+    assert charts[2].lines == [(1e-8, "eps 1e-08")], "the curve of eps stands there"
+    values["eps"] = {"head": [1e-8] * 10 + [1e-6] * 10}
+    charts = [chart for chart, _ in charts_of(optimizer_curves(values))]
+    assert charts[2].lines == [(1e-8, "eps 1e-08"), (1e-6, "eps 1e-06")]
+    assert charts[-1].title == "eps" and charts[-1].is_held
+    values["eps"] = {"head": [0.0] * 20}
+    charts = [chart for chart, _ in charts_of(optimizer_curves(values))]
+    assert charts[2].lines == [], "a log scale has no 0"

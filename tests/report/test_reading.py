@@ -122,7 +122,23 @@ def test_a_group_folder_has_the_name_of_its_group(tmp_path: Path) -> None:
     assert read(tmp_path).optimizers[0].groups == ("a (b)",)
 
 
+def test_a_group_folder_with_a_number_is_that_of_its_group_unless_several_may_have_it(tmp_path: Path) -> None:
+    names = ("a_b", "A_B", "c d", "c:d", "x" * 300)
+    write_events(tmp_path, {}, hyperparameters={f"optim/{name}/lr": 1.0 for name in names})
+    for folder in ("a_b", "A_B-2", "c_d", "c_d-2", "x" * 140):
+        write_events(tmp_path / "optim" / folder, {"optim/lr": [(0, 1.0)]})
+    assert set(read(tmp_path).optimizers[0].groups) == {"a_b", "A_B", "c_d", "c_d-2", "x" * 300}
+
+
 # Resumed runs
+
+
+@pytest.mark.parametrize("folders", [(".", "optim/head"), ("optim/head", ".")], ids=["then overlay", "then flat"])
+def test_a_run_resumed_with_the_other_overlay_is_read_from_both_places(tmp_path, folders) -> None:
+    values = [[(step, 1.0) for step in range(5)], [(3, 2.0), (4, 2.0)]]
+    for folder, points_of_part in zip(folders, values, strict=True):
+        write_events(tmp_path / folder, {"optim/lr" if folder != "." else "optim/lr/head": points_of_part})
+    assert points(read(tmp_path))["lr", "head"] == [(0, 1.0), (1, 1.0), (2, 1.0), (3, 2.0), (4, 2.0)]
 
 
 @pytest.mark.parametrize("options", [{}, {"purge_step": 2}], ids=["steps go back", "purged"])
@@ -214,6 +230,7 @@ def test_a_run_named_like_the_monitors_folder_is_a_run(tmp_path: Path) -> None:
     write_events(tmp_path / "optim" / "version_0", FLAT)
     assert read(tmp_path).optimizers[0].groups == ("body", "head")
     assert read(tmp_path / "optim").optimizers[0].groups == ("body", "head")
+    assert read(tmp_path / "optim" / "version_0").optimizers[0].groups == ("body", "head")
 
 
 def test_a_file_is_read_alone(tmp_path: Path) -> None:

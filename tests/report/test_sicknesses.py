@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lightning_optim.report.curves import OptimizerCurves, Text
@@ -174,6 +175,16 @@ def test_an_unknown_eps_is_said_and_one_of_another_meaning_is_not_used() -> None
     assert "optim/<group>/eps" in unchecked(second_moments([1e-20] * 20))["second_moment_near_eps"]
     assert check(second_moments([1e-20] * 20, eps="[1e-30, 0.001]"), RULES)["second_moment_near_eps"] == Verdict()
     assert check(second_moments([1e-20] * 20, "variance", eps=1e-8), RULES)["second_moment_near_eps"] == Verdict()
+
+
+def test_eps_is_the_one_that_was_used_in_each_step() -> None:
+    eps = {"eps": {"head": [np.float32(1e-8)] * 10 + [np.float32(1e-6)] * 20}}
+    values = {"rms/exp_avg_sq": {"head": [2e-7] * 30}, **eps}
+    (found,) = findings(optimizer_curves(values, hyperparameters={"head": {"eps": 1e-8}}), "second_moment_near_eps")
+    assert (found.step, found.threshold) == (10, 3e-6), "it is changed there; what was configured is another one"
+    assert unchecked(optimizer_curves(values)).get("second_moment_near_eps") is None, "without hyperparameters too"
+    values["eps"] = {"head": [0.0] * 30}
+    assert check(optimizer_curves(values), RULES)["second_moment_near_eps"] == Verdict()
 
 
 # No gradient arrives

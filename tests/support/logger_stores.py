@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lightning_optim.telemetry.tags import is_setting, split_tag
 from tests.support.tensorboard_events import Curves
 
 Rows = list[dict[str, Any]]
@@ -18,8 +19,6 @@ Rows = list[dict[str, Any]]
 # header of the file. https://github.com/google/leveldb/blob/main/doc/log_format.md
 _BLOCK, _HEADER = 32768, 7
 _ENDS_RECORD = (1, 4)  # FULL and LAST
-
-_SETTINGS = ("weight_decay", "momentum", "beta1", "beta2", "eps")
 
 
 def _read_wandb_records(file: Path) -> Iterator[Any]:
@@ -107,9 +106,8 @@ def fill_settings(curves: Curves) -> Curves:
     """The curves with the values of hyperparameters at each step: some have a point only where they change."""
     filled = dict(curves)
     for tag, points in curves.items():
-        root, _, rest = tag.partition("/")
-        setting, _, group = rest.partition("/")
-        if root.startswith("optim") and setting in _SETTINGS:
+        root, signal, group = split_tag(tag) or ("", "", "")
+        if is_setting(signal):
             steps = [step for step, _ in curves[f"{root}/lr/{group}"]]
             filled[tag] = [(step, [value for at, value in points if at <= step][-1]) for step in steps]
     return filled

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from lightning_optim import OptimizerFactory, StagedUnfreeze
@@ -69,6 +70,14 @@ def test_where_groups_are_several_of_the_models_layers_their_names_tell() -> Non
     assert rows is not None
     assert rows.labels == ("depth.0", "depth.1")
     assert rows.row_of["depth.1"] == rows.row_of["depth.1.no_decay"] == 1 and "default" not in rows.row_of
+
+
+def test_a_group_without_parameters_is_in_no_row() -> None:
+    module = nn.ParameterList(torch.ones(1) for _ in range(6))
+    parameters = list(module.parameters())
+    groups = [{"params": parameters[i : i + i % 2], "name": f"b.{i}"} for i in range(1, 6)]
+    rows = find_depth_rows(Plan.from_optimizer(torch.optim.SGD(groups, lr=0.1)), module)
+    assert rows is not None and rows.labels == ("b.1", "b.3", "b.5")
 
 
 def test_towers_follow_each_other() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_optim import OptimizerFactory
 from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.hparams import collect_hyperparameters
-from lightning_optim.telemetry.tags import is_setting, parameter_tag, scalar_layout, tag, tag_roots
+from lightning_optim.telemetry.tags import is_setting, parameter_tag, scalar_layout, split_tag, tag, tag_roots
 
 
 def test_a_single_optimizer_has_the_plain_root_and_several_are_told_apart() -> None:
@@ -80,3 +80,12 @@ def test_hyperparameters_are_of_types_that_loggers_can_store() -> None:
     optimizer = torch.optim.Adafactor(model.parameters(), lr=torch.tensor(0.5))
     found = collect_hyperparameters("optim", Plan.from_optimizer(optimizer, model))
     assert (found["optim/default/lr"], found["optim/default/eps"]) == (0.5, "[None, 0.001]")
+
+
+def test_a_tag_is_split_into_what_it_was_made_of() -> None:
+    for root in ("optim", "optim_adamw", "optim_sgd-2"):
+        for signal in ("lr", "norm/grad", "rms/exp_avg_sq", "ratio/update_param", "cos/grad_momentum", "state_mib"):
+            assert split_tag(tag(root, signal, "head.no_decay")) == (root, signal, "head.no_decay")
+            assert split_tag(f"{root}/{signal}") == (root, signal, ""), "of a run that is one group's"
+    assert split_tag(parameter_tag("optim", "norm/grad", "w")) is None
+    assert split_tag("train/loss") is None and split_tag("optim") is None
