@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import ConfigError, format_names
-from .printable import to_printable
+from ..core.printable import to_printable
 from .read_csv import CSV_FILE
 from .read_events import EVENT_FILES, sort_event_files
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..core.errors import ConfigError
 from .curves import Log
-from .printable import to_printable
+from ..core.printable import to_printable
 
 CSV_FILE = "metrics.csv"
 _STEP = "step"

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..core.errors import ConfigError
 from .curves import Log, Text
-from .printable import to_printable
+from ..core.printable import to_printable
 
 EVENT_FILES = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")

@@ -13,7 +13,7 @@ from ..core.errors import ConfigError, format_names
 from ..telemetry.group_runs import group_curve
 from .curves import ALL, Curve, Log, OptimizerCurves, Run, Text, Thaw
 from .find_runs import ROOT, RunFiles
-from .printable import to_printable
+from ..core.printable import to_printable
 from .read_csv import read_csv
 from .read_events import read_event_files
 

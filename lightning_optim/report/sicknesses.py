@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..core.errors import format_names
 from ..core.number_format import format_number
 from .curves import ALL, Curve, OptimizerCurves
-from .printable import to_printable
+from ..core.printable import to_printable
 from .rules import Finding, Rule, Verdict
 
 RATIO = "ratio/update_param"
