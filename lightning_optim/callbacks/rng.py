@@ -10,7 +10,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from ..core.hyperparameters import Flag
 from .lightning_internals import create_epoch_iterator, is_between_epochs
+from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 
 class RNGState(Callback):
@@ -20,18 +22,31 @@ class RNGState(Callback):
     a loader without `state_dict` back into the middle of an epoch, or restore worker processes. The checkpoint, which
     rank zero writes, holds the generators of every rank.
 
+    Args:
+        verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
+
     Example:
         >>> callback = RNGState()
     """
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
-    def __init__(self) -> None:
+    def __init__(self, *, verify_checkpoints: bool = True) -> None:
+        self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
         self._loaded_state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Drop what an earlier `validate` or `test` has loaded."""
+        """Drop what an earlier `validate` or `test` has loaded; check what this run will load."""
+        VerifyCheckpointHook.install(trainer)
         self._loaded_state = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop checking."""
+        VerifyCheckpointHook.remove(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop checking after an error too: Lightning calls no teardown then."""
+        VerifyCheckpointHook.remove(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Every rank's generators, in types that `torch.load(weights_only=True)` accepts; all ranks must call it."""

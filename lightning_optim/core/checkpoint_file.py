@@ -25,31 +25,32 @@ _DIRECTORY = 0x10
 _NOT_COPIED_WHOLE = "Copy or download it again, or use another checkpoint"
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, *, how_to_skip: str) -> None:
     """Check that a file is what `torch.save` has written: reads it once, in chunks.
 
     Entries are stored as they are, one after the other, so no more is read than the file is long.
 
     Args:
         path: a local file.
+        how_to_skip: what to type to load a file that has no checksums.
 
     Raises:
         ConfigError: it is no regular file, no zip archive (among these are files from torch before 1.6, which have no
             checksums), truncated, or an entry is damaged, compressed or shares its bytes with another one.
     """
     name = to_printable(str(path))
-    size = _check_regular(path, name)
+    size = check_regular(path)
     with open(path, "rb") as file:
         start = file.read(len(_LEGACY_START))
     if start == _LEGACY_START:
         raise ConfigError(
             f"{name}: the file is in the format of torch before 1.6, which has no checksums. Save it again with "
-            "torch.save, or turn the check off"
+            f"torch.save; or to load it unchecked, {how_to_skip}"
         )
     try:
         with zipfile.ZipFile(path) as archive:
             _check_layout(archive, size)
-            _check_checksums(archive)
+            _check_checksums(archive, how_to_skip)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     except Exception as error:  # zipfile raises anything from struct.error to NotImplementedError for damaged headers
@@ -60,8 +61,13 @@ def check_file(path: Path) -> None:
         raise ConfigError(f"{name}: this is no checkpoint: torch.save writes a zip archive") from None
 
 
-def _check_regular(path: Path, name: str) -> int:
-    """The size of a regular file that is not empty; the others are refused before they are opened: a FIFO may block."""
+def check_regular(path: Path) -> int:
+    """The size in bytes of a regular file; anything else is refused before it is opened, as a FIFO may block.
+
+    Raises:
+        ConfigError: there is no such file, or it is a folder, a pipe, a device or empty.
+    """
+    name = to_printable(str(path))
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -97,7 +103,7 @@ def _check_layout(archive: zipfile.ZipFile, size: int) -> None:
         raise ConfigError(f"the entries do not fit into the archive. {_NOT_COPIED_WHOLE}")
 
 
-def _check_checksums(archive: zipfile.ZipFile) -> None:
+def _check_checksums(archive: zipfile.ZipFile, how_to_skip: str) -> None:
     for entry in archive.infolist():
         try:
             with archive.open(entry) as content:
@@ -108,5 +114,6 @@ def _check_checksums(archive: zipfile.ZipFile) -> None:
                 raise
             raise ConfigError(
                 f"the file is damaged: {to_printable(entry.filename)} does not have the checksum that it was saved "
-                f"with. {_NOT_COPIED_WHOLE}"
+                f"with. {_NOT_COPIED_WHOLE}. If it was saved under torch.serialization.set_crc32_options(False), "
+                f"{how_to_skip}"
             ) from None

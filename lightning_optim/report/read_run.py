@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError, format_names
+from ..core.printable import to_printable
 from ..telemetry.group_runs import group_curve
 from .curves import ALL, Curve, Log, OptimizerCurves, Run, Text, Thaw
 from .find_runs import ROOT, RunFiles
-from ..core.printable import to_printable
 from .read_csv import read_csv
 from .read_events import read_event_files
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..core.errors import format_names
 from ..core.number_format import format_number
-from .curves import ALL, Curve, OptimizerCurves
 from ..core.printable import to_printable
+from .curves import ALL, Curve, OptimizerCurves
 from .rules import Finding, Rule, Verdict
 
 RATIO = "ratio/update_param"

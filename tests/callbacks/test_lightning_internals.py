@@ -589,7 +589,7 @@ def test_callback_state_is_read_from_a_file_and_from_a_distributed_checkpoint(tm
     state = internals.callback_state(file, stateful.state_key, True)
     assert equal(state, {"value": torch.arange(3)})
     assert internals.callback_state(file, "Other", True) is None
-    assert internals._METADATA_FILE == model_parallel._METADATA_FILENAME
+    assert internals.METADATA_FILE == model_parallel._METADATA_FILENAME
     (tmp_path / "distributed").mkdir()
     checkpoint = torch.load(file, weights_only=False)
     torch.save(checkpoint, tmp_path / "distributed" / model_parallel._METADATA_FILENAME)
