@@ -15,7 +15,7 @@ from ..core.printable import to_printable
 # Of values within values. LBFGS has lists of tensors in its state; nothing is nested deeper than a few levels.
 _MAX_DEPTH = 20
 # Of values in the state of one parameter, or in one param group.
-_MAX_VALUES = 1_000_000
+_MAX_VALUES = 100_000
 _MAX_INTEGER = 1 << 64
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     "lr": (int, float, Tensor),

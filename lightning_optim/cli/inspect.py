@@ -11,6 +11,7 @@ from rich.console import Console
 from ..core.column_widths import Column
 from ..core.errors import format_names
 from ..core.number_format import format_number
+from ..core.printable import to_printable
 from ..core.text_table import TextTable
 from .checkpoint_compare import Comparison, GroupDifference, compare, format_exactly, pair_optimizers
 from .checkpoint_reader import read_checkpoint
@@ -136,7 +137,7 @@ def _build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 def _print_lines(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(to_printable(line), markup=False, soft_wrap=True)
 
 
 def _truncate(lines: list[str]) -> list[str]:
