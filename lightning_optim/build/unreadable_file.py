@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle
 import re
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
+from ..core.checkpoint_file import is_archive
 from ..core.errors import ConfigError, format_names
 from ..core.printable import to_printable
 
@@ -48,7 +48,7 @@ def refuse_unreadable(path: Path) -> Iterator[None]:
 def _unsafe_names(path: Path, message: str) -> list[str]:
     """The classes and functions in the file that torch does not consider safe."""
     names: list[str] = []
-    if zipfile.is_zipfile(path):
+    if is_archive(path):
         try:
             names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
         except Exception:  # reads the pickle once more, which a hostile one may make impossible

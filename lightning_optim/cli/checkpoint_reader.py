@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import lightning_optim.schedule.factory  # noqa: F401
 
 from ..build.saved_state import check_state_dict
 from ..build.unreadable_file import refuse_unreadable
-from ..core.checkpoint_file import check_file, check_regular
+from ..core.checkpoint_file import check_file, check_regular, is_archive
 from ..core.errors import ConfigError, format_names, prefix_errors
 from ..core.printable import to_printable
 
@@ -121,9 +120,8 @@ def _load(path: Path, *, verify: bool) -> Any:
     else:
         check_regular(path)
     # Only zip archives can be memory-mapped; files from torch before 1.6 are read in full.
-    is_archive = zipfile.is_zipfile(path)
     with refuse_unreadable(path):
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
 
 
 def _find_state_dicts(content: Any) -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,8 @@ from .printable import to_printable
 _CHUNK = 1 << 20
 # What a file begins with that torch wrote before 1.6: its magic number, pickled.
 _LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# What torch takes a file for an archive by; else it reads the format of before 1.6.
+_ARCHIVE_START = b"PK\x03\x04"
 _ENTRY_HEADER = struct.Struct("<4s5H3I2H")
 _ENCRYPTED = 0x1
 _DIRECTORY = 0x10
@@ -47,6 +49,8 @@ def check_file(path: Path, *, how_to_skip: str) -> None:
             f"{name}: the file is in the format of torch before 1.6, which has no checksums. Save it again with "
             f"torch.save; or to load it unchecked, {how_to_skip}"
         )
+    if not start.startswith(_ARCHIVE_START):
+        raise ConfigError(f"{name}: this is no checkpoint: torch.save writes a zip archive")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_layout(archive, size)
@@ -54,11 +58,15 @@ def check_file(path: Path, *, how_to_skip: str) -> None:
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
     except Exception as error:  # zipfile raises anything from struct.error to NotImplementedError for damaged headers
-        if start[:4] == b"PK\x03\x04":
-            raise ConfigError(
-                f"{name}: the file is truncated or damaged: {to_printable(str(error))}. {_NOT_COPIED_WHOLE}"
-            ) from None
-        raise ConfigError(f"{name}: this is no checkpoint: torch.save writes a zip archive") from None
+        raise ConfigError(
+            f"{name}: the file is truncated or damaged: {to_printable(str(error))}. {_NOT_COPIED_WHOLE}"
+        ) from None
+
+
+def is_archive(path: Path) -> bool:
+    """Whether torch reads a file as a zip archive; the format of before 1.6 is another one."""
+    with open(path, "rb") as file:
+        return file.read(len(_ARCHIVE_START)) == _ARCHIVE_START
 
 
 def check_regular(path: Path) -> int:
@@ -88,6 +96,9 @@ def _check_layout(archive: zipfile.ZipFile, size: int) -> None:
     entries = sorted(archive.infolist(), key=lambda entry: entry.header_offset)
     if len({entry.filename for entry in entries}) < len(entries):
         raise ConfigError("two entries of the archive have one name")
+    # zipfile finds an archive after other bytes too, where torch would read the other bytes.
+    if not entries or entries[0].header_offset != 0:
+        raise ConfigError(f"the file does not begin with the first entry of the archive. {_NOT_COPIED_WHOLE}")
     end = 0
     for entry in entries:
         name = to_printable(entry.filename)

@@ -41,6 +41,7 @@ def write_wrong_files(folder: Path, checkpoint: Path) -> dict[str, Path]:
         "a zip file's end alone": b"PK\x05\x06" + bytes(18),
         "a pickle": pickle.dumps({"epoch": 1}),
         "an image": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "bytes before the archive": b"PK\x03\x04" + bytes(60) + content,
         "two checkpoints in one file": content + content,
     }
     paths = {}
