@@ -20,6 +20,7 @@ from ..schedule.optimizer_marks import is_scheduled_elsewhere, mark_moved_groups
 from .blueprint import Blueprint
 from .implementation import check_torch_can_resume
 from .saved_state import check_state_dict
+from .saved_values import check_saved_values
 
 
 def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -50,6 +51,8 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
         if "configured" not in group and not uses_own_class.get(name, True):
             check_torch_can_resume(optimizer_info(name), group)
     matches = match_groups(optimizer.param_groups, state_dict)
+    for match in matches:
+        check_saved_values(match.current, match.sources)
     schedule_removed = was_schedule_removed(optimizer.param_groups, saved)
     if schedule_removed:
         log_removed_schedule()

@@ -27,6 +27,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     SCHEDULE: Mapping,
 }
 """Of keys in a param group that this package reads."""
+_MAY_BE_NONE = ("weight_decay", "name")
 _NAMES = {Mapping: "a dict", str: "text", (int, float, Tensor): "a number"}
 
 
@@ -51,9 +52,13 @@ def check_state_dict(state_dict: Any) -> None:
     seen: set[Any] = set()
     for index, group in enumerate(groups):
         _check_group(group, f"param_groups[{index}]", seen)
-    for key, state in states.items():
-        if key in seen:  # torch takes others as they are: a state of the optimizer as a whole
-            _check_state(state, f"state[{_show(key)}]")
+    own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
+    for key, state in own.items():
+        _check_state(state, f"state[{_show(key)}]")
+    has_step = any("step" in state for state in own.values())
+    for key, state in own.items():
+        if has_step and state and "step" not in state:
+            raise ConfigError(f"state[{_show(key)}]: step is missing")
 
 
 def _check_group(group: Any, path: str, seen: set[Any]) -> None:
@@ -77,16 +82,20 @@ def _check_group(group: Any, path: str, seen: set[Any]) -> None:
             raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
     for key, kind in _KINDS.items():
         value = group.get(key)
-        if value is not None:
+        if key in group and not (value is None and key in _MAY_BE_NONE):
             _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
-            if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex()):
-                raise ConfigError(f"{path}.{key}: must be a number, got {_describe(value)}")
+            _check_number(value, f"{path}.{key}")
+    if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
+        raise ConfigError(f"{path}: {missing[0]} is missing")
     _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
 
 
 def _check_state(state: Any, path: str) -> None:
     _check_kind(state, Mapping, path, "a dict")
     _check_values(state, path)
+    if "step" in state:
+        _check_kind(state["step"], (int, float, Tensor), f"{path}.step", "a number")
+        _check_number(state["step"], f"{path}.step")
 
 
 def _check_values(values: Mapping[Any, Any], path: str) -> None:
@@ -131,6 +140,11 @@ def _check_value(value: Any, path: str) -> None:
         num_bytes = value.numel() * value.element_size()
         if num_bytes > value.untyped_storage().nbytes():
             raise ConfigError(f"{path}: the tensor has {num_bytes:,} bytes, more than were saved of it")
+
+
+def _check_number(value: Any, path: str) -> None:
+    if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex()):
+        raise ConfigError(f"{path}: must be a number, got {_describe(value)}")
 
 
 def _check_keys(values: Mapping[Any, Any], path: str) -> None:

@@ -44,6 +44,9 @@ def check_training_checkpoint(content: Any) -> None:
             raise ConfigError(
                 f"state_dict.{to_printable(str(name))}: the tensor has no data, as it was saved on the meta device"
             )
+    for name, state in content.get("loops", {}).items():
+        with prefix_errors(f"loops.{to_printable(str(name))}"):
+            _check_loop(state)
     for index, state in enumerate(content.get("lr_schedulers", ())):
         if not isinstance(state, Mapping):
             raise ConfigError(f"lr_schedulers[{index}]: must be a dict, got a value of type {type(state).__name__}")
@@ -52,3 +55,19 @@ def check_training_checkpoint(content: Any) -> None:
         if not isinstance(state_dict, Mapping) or {"param_groups", "state"} & state_dict.keys():
             with prefix_errors(f"optimizer_states[{index}]"):
                 check_state_dict(state_dict)
+
+
+def _check_loop(state: Any) -> None:
+    """Check the counts of a loop: `{"epoch_progress": {"total": {"ready": 1, ...}, "current": {...}}, ...}`."""
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"must be a dict, got a value of type {type(state).__name__}")
+    for key, progress in state.items():
+        key = to_printable(str(key))
+        if not isinstance(progress, Mapping):
+            raise ConfigError(f"{key}: must be a dict, got a value of type {type(progress).__name__}")
+        if not key.endswith("_progress"):
+            continue
+        for part in ("total", "current"):
+            counts = progress.get(part, {} if "optim" in key else None)
+            if not isinstance(counts, Mapping) or not all(isinstance(count, int) for count in counts.values()):
+                raise ConfigError(f"{key}.{part}: must be a dict of integers")

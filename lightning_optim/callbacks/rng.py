@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ..core.hyperparameters import Flag
 from .lightning_internals import create_epoch_iterator, is_between_epochs
+from .saved_callback import refuse_wrong_state
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 
@@ -65,14 +66,16 @@ class RNGState(Callback):
         """Restore this rank's generators; between epochs, also draw what the next epoch's iterator had drawn."""
         if self._loaded_state is None:
             return
-        ranks, self._loaded_state = self._loaded_state["ranks"], None
+        with refuse_wrong_state("RNGState"):
+            ranks, self._loaded_state = list(self._loaded_state["ranks"]), None
         if len(ranks) != trainer.world_size:
             rank_zero_warn(
                 f"RNGState: the checkpoint holds the generators of {len(ranks)} ranks, and this run has "
                 f"{trainer.world_size}. It draws other random numbers than the saved run would have"
             )
             return
-        _restore_generators(ranks[trainer.global_rank])
+        with refuse_wrong_state("RNGState"):
+            _restore_generators(ranks[trainer.global_rank])
         # Lightning has created the epoch's iterator before this hook.
         if is_between_epochs(trainer):
             create_epoch_iterator(trainer)

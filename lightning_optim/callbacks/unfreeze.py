@@ -36,6 +36,7 @@ from .plateau_tracker import PlateauTracker
 from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
+from .saved_callback import refuse_wrong_state
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
@@ -384,7 +385,8 @@ class StagedUnfreeze(Callback):
         if self._is_tuning:
             return
         if state := checkpoint["callbacks"].get(self.state_key):
-            self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
         elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
@@ -426,22 +428,26 @@ class StagedUnfreeze(Callback):
         """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
         state, self._loaded_state = self._loaded_state, None
         if state is not None:
-            self._timetable.load_state_dict(state)
-            self._thaw_log = ThawLog(state.get("thaw_log", ()))
-            self._plateaus.load_state_dict(state["plateaus"])
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._timetable.load_state_dict(state)
+                self._thaw_log = ThawLog(state.get("thaw_log", ()))
+                self._plateaus.load_state_dict(state["plateaus"])
         for staged in self._staged:
             staged.activate_stages(self._timetable.thawed)
         for stage in self.stages:
             self._set_trainable(stage, stage.name in self._timetable.thawed)
         if state is not None:
-            saved = state["optimizers"]
-            if len(saved) != len(self._staged):
-                raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
-            for staged, own in zip(self._staged, saved, strict=True):
-                staged.load_state_dict(own)
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._load_optimizers(state["optimizers"])
         elif previous:
             for staged, last in zip(self._staged, previous, strict=True):
                 staged.resume_from(last)
+
+    def _load_optimizers(self, saved: Sequence[dict[str, Any]]) -> None:
+        if len(saved) != len(self._staged):
+            raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
+        for staged, own in zip(self._staged, saved, strict=True):
+            staged.load_state_dict(own)
 
     # Cleaning up.
 
