@@ -85,6 +85,8 @@ def _check_group(group: Any, path: str, seen: set[Any]) -> None:
         if key in group and not (value is None and key in _MAY_BE_NONE):
             _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
             _check_number(value, f"{path}.{key}")
+    for key, value in (group.get("configured") or {}).items():
+        _check_number(value, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
     _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)

@@ -61,13 +61,20 @@ def _check_loop(state: Any) -> None:
     """Check the counts of a loop: `{"epoch_progress": {"total": {"ready": 1, ...}, "current": {...}}, ...}`."""
     if not isinstance(state, Mapping):
         raise ConfigError(f"must be a dict, got a value of type {type(state).__name__}")
-    for key, progress in state.items():
-        key = to_printable(str(key))
-        if not isinstance(progress, Mapping):
-            raise ConfigError(f"{key}: must be a dict, got a value of type {type(progress).__name__}")
-        if not key.endswith("_progress"):
-            continue
-        for part in ("total", "current"):
-            counts = progress.get(part, {} if "optim" in key else None)
-            if not isinstance(counts, Mapping) or not all(isinstance(count, int) for count in counts.values()):
-                raise ConfigError(f"{key}.{part}: must be a dict of integers")
+    for key, value in state.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{to_printable(str(key))}: must be a dict, got a value of type {type(value).__name__}")
+        if str(key).endswith("_progress"):
+            _check_progress(value, to_printable(str(key)))
+
+
+def _check_progress(progress: Mapping[str, Any], path: str) -> None:
+    """Check the counts, which an optimizer's progress has a level below: `{"optimizer": {"step": {"total": ...}}}`."""
+    for key, value in progress.items():
+        if key in ("total", "current"):
+            if not isinstance(value, Mapping) or not all(isinstance(count, int) for count in value.values()):
+                raise ConfigError(f"{path}.{key}: must be a dict of integers")
+        elif key in ("optimizer", "step", "zero_grad"):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path}.{key}: must be a dict, got a value of type {type(value).__name__}")
+            _check_progress(value, f"{path}.{key}")

@@ -182,6 +182,51 @@ def test_wrong_types_beside_the_optimizers_are_refused(checkpoint, tmp_path, key
     assert f"{key}: must be" in refused(tmp_path / "wrong.ckpt", resume)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("betas", "x", "the checkpoint's betas of param group 'backbone' is a value of type str"),
+        ("eps", {}, "the checkpoint's eps of param group"),
+        ("amsgrad", 3, "the checkpoint's amsgrad of param group"),
+        ("exp_avg", 3, "the checkpoint's exp_avg of .* is a int, not a tensor"),
+        ("exp_avg_sq", None, "has no exp_avg_sq"),
+    ],
+)
+def test_a_value_that_would_fail_in_the_first_step_is_refused_before_it(
+    checkpoint, tmp_path, key, value, message
+) -> None:
+    content = torch.load(checkpoint)
+    optimizer = content["optimizer_states"][0]
+    (optimizer["state"][0] if key.startswith("exp") else optimizer["param_groups"][0])[key] = value
+    torch.save(content, tmp_path / "wrong.ckpt")
+    with pytest.raises(ConfigError, match=message.replace("'backbone'", ".*")):
+        resume(tmp_path / "wrong.ckpt")
+
+
+@pytest.mark.parametrize("name", ["StagedUnfreeze", "RNGState"])
+@pytest.mark.parametrize("value", [{"a": 1}, {"ranks": [3], "plateaus": 3}], ids=str)
+def test_wrong_states_of_our_callbacks_are_refused(checkpoint, tmp_path, name, value) -> None:
+    content = torch.load(checkpoint)
+    content["callbacks"][name] = value
+    torch.save(content, tmp_path / "wrong.ckpt")
+    with pytest.raises(ConfigError, match=f"callbacks.{name}: the checkpoint's state of this callback"):
+        resume(tmp_path / "wrong.ckpt")
+
+
+@pytest.mark.parametrize(
+    "path", [("epoch_progress", "total"), ("epoch_loop.batch_progress",), ("state_dict",)], ids=str
+)
+def test_wrong_counts_of_loops_are_refused(checkpoint, tmp_path, path) -> None:
+    content = torch.load(checkpoint)
+    *parents, last = path
+    loop = content["loops"]["fit_loop"]
+    for key in parents:
+        loop = loop[key]
+    loop[last] = "text"
+    torch.save(content, tmp_path / "wrong.ckpt")
+    assert f"loops.fit_loop: {'.'.join(path)}: must be a dict" in refused(tmp_path / "wrong.ckpt", resume)
+
+
 def test_a_weight_without_data_is_refused(checkpoint, tmp_path) -> None:
     content = torch.load(checkpoint)
     content["state_dict"]["head.weight"] = torch.zeros(3, 8, device="meta")

@@ -167,9 +167,14 @@ def wrong_contents(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for key in ("name", "configured"):
         case(f"{key}: 3", lambda c, o, key=key: put(o["param_groups"][0], key, 3))
     case("a key of bytes", lambda c, o: put(o["param_groups"][0], (1, 2), 3))
+    case("peak_lr missing", lambda c, o: o["param_groups"][0].pop("peak_lr"))
+    case("configured.lr: a vector", lambda c, o: put(o["param_groups"][0]["configured"], "lr", torch.zeros(2)))
     index = next(iter(checkpoint["optimizer_states"][0]["state"]))
     for value in (None, 3, [1.0], "text", torch.zeros(2)):
         case(f"state[0]: {type(value).__name__}", lambda c, o, value=value: put(o["state"], index, value))
+    for value in (None, "x", [1], torch.zeros(2)):
+        case(f"step: {type(value).__name__}", lambda c, o, value=value: put(o["state"][index], "step", value))
+    case("step missing", lambda c, o: o["state"][index].pop("step"))
     buffers = {
         "sparse": torch.zeros(3, 3).to_sparse(),
         "meta": torch.zeros(3, 3, device="meta"),
