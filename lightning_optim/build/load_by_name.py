@@ -8,7 +8,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 from ..catalog.registry import optimizer_info
-from ..core.errors import ConfigError, format_names
+from ..core.errors import ConfigError, format_names, prefix_errors
 from ..core.param_group_keys import ALGORITHM
 from ..groups.match_by_name import check_same_groups, match_groups
 from ..groups.match_unnamed import name_saved_groups
@@ -19,6 +19,8 @@ from ..schedule.optimizer_loads import log_removed_schedule, was_schedule_remove
 from ..schedule.optimizer_marks import is_scheduled_elsewhere, mark_moved_groups
 from .blueprint import Blueprint
 from .implementation import check_torch_can_resume
+from .saved_state import check_state_dict
+from .saved_values import check_saved_values
 
 
 def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -34,6 +36,8 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
     Raises:
         ConfigError: a parameter or its state does not fit; or a scheduler or class of this run cannot continue with it.
     """
+    with prefix_errors("the checkpoint's optimizer"):
+        check_state_dict(state_dict)
     main, uses_own_class = blueprint.main, blueprint.uses_own_class
     state_dict = name_saved_groups(optimizer.param_groups, state_dict, blueprint.order)
     saved, states = state_dict["param_groups"], state_dict["state"]
@@ -47,6 +51,8 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
         if "configured" not in group and not uses_own_class.get(name, True):
             check_torch_can_resume(optimizer_info(name), group)
     matches = match_groups(optimizer.param_groups, state_dict)
+    for match in matches:
+        check_saved_values(match.current, match.sources)
     schedule_removed = was_schedule_removed(optimizer.param_groups, saved)
     if schedule_removed:
         log_removed_schedule()

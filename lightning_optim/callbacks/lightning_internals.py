@@ -13,9 +13,11 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.core.optimizer import _MockOptimizer
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.trainer.connectors.data_connector import (
     _parse_num_batches,
     _process_dataloader,
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
 
 # The file in a distributed checkpoint's folder that holds everything but tensors
 # (lightning.fabric.strategies.model_parallel._METADATA_FILENAME).
-_METADATA_FILE = "meta.pt"
+METADATA_FILE = "meta.pt"
 
 # The attributes of a `_ResultMetric` that accumulate over an epoch; the second one exists only for a mean.
 _PARTIALS = ("value", "cumulated_batch_size")
@@ -355,6 +357,19 @@ class LearningRateMonitorHook:
 # Checkpoint files.
 
 
+def checkpoint_connector(trainer: Trainer) -> Any:
+    """What loads a checkpoint for a trainer: its `resume_start(path, ...)` is called first. None in a stand-in."""
+    return getattr(trainer, "_checkpoint_connector", None)
+
+
+def reads_torch_files(trainer: Trainer) -> bool:
+    """Whether the trainer's CheckpointIO is Lightning's own for files of `torch.save`, or wraps it."""
+    checkpoint_io: Any = trainer.strategy.checkpoint_io
+    while isinstance(checkpoint_io, _WrappingCheckpointIO):
+        checkpoint_io = checkpoint_io.checkpoint_io
+    return isinstance(checkpoint_io, TorchCheckpointIO)
+
+
 def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, Any] | None:
     """A callback's state in a checkpoint file or in a distributed checkpoint's folder; None if it has none.
 
@@ -364,7 +379,7 @@ def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, 
         weights_only: passed on to `torch.load`.
     """
     path = Path(path)
-    file = path / _METADATA_FILE if path.is_dir() else path
+    file = path / METADATA_FILE if path.is_dir() else path
     checkpoint = torch.load(file, map_location="cpu", mmap=file == path, weights_only=weights_only)
     state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(key)
     return state

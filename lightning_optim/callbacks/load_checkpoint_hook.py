@@ -37,4 +37,4 @@ class LoadCheckpointHook:
 
     def remove(self) -> None:
         """Restore the strategy's own method."""
-        del self._strategy.load_checkpoint
+        vars(self._strategy).pop("load_checkpoint", None)

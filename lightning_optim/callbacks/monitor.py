@@ -29,10 +29,12 @@ from .print_table import print_table
 from .step_recorder import RecordedStep, StepRecorder
 from .strategies import check_strategy_for_monitor
 from .unfreeze import StagedUnfreeze
+from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 _DEFAULTS = {
     "every_n_steps": None, "overlay": True, "update_norm": False, "cosine": False, "per_parameter": False,
     "histograms": False, "layout": True, "hparams": True, "depth_every": 100, "to_callback_metrics": False,
+    "verify_checkpoints": True,
 }  # fmt: skip
 """Of the monitor's arguments: its repr shows the others."""
 
@@ -73,6 +75,7 @@ class OptimizerMonitor(Callback):
             end; None: never. Needs matplotlib. A resumed run's pictures begin where it has been resumed.
         to_callback_metrics: also write the values to `trainer.callback_metrics`, for EarlyStopping and ModelCheckpoint;
             logged steps then wait for the device.
+        verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
     Raises:
         ConfigError: an argument is wrong, the trainer has two monitors, or the strategy flattens parameters so that
@@ -97,6 +100,7 @@ class OptimizerMonitor(Callback):
         hparams: bool = True,
         depth_every: int | None = 100,
         to_callback_metrics: bool = False,
+        verify_checkpoints: bool = True,
     ) -> None:
         steps = Number(default=50, low=1, integer=True, optional=True)
         self.every_n_steps: int | None = steps.check(every_n_steps, "every_n_steps")
@@ -110,6 +114,7 @@ class OptimizerMonitor(Callback):
         self.hparams: bool = flag.check(hparams, "hparams")
         self.depth_every: int | None = steps.check(depth_every, "depth_every")
         self.to_callback_metrics: bool = flag.check(to_callback_metrics, "to_callback_metrics")
+        self.verify_checkpoints: bool = flag.check(verify_checkpoints, OPTION)
         self._recorders: list[StepRecorder] = []
         self._pending: list[tuple[StepRecorder, RecordedStep]] = []
         self._in_batch = False
@@ -126,6 +131,7 @@ class OptimizerMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a strategy under which norms would be wrong, a second monitor, or a trainer without a logger."""
+        VerifyCheckpointHook.install(trainer)
         if stage != "fit":
             return
         check_strategy_for_monitor(trainer)
@@ -218,11 +224,13 @@ class OptimizerMonitor(Callback):
         """Write everything pending and release the optimizers: Lightning calls no teardown here."""
         with suppress(RuntimeError, OSError):  # from a lost device, a full disk: it must not hide the exception
             self._write(trainer, wait=True)
+        VerifyCheckpointHook.remove(trainer)
         with suppress(OSError):
             self._close()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the optimizers."""
+        VerifyCheckpointHook.remove(trainer)
         self._close()
 
     def _find_depth(

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..core.hyperparameters import Flag
 from ..core.short_repr import format_call
 from ..schedule.factory import SchedulerFactory
 from .configure import configure_optimizers
 from .configure_hook import ConfigureOptimizersHook
+from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 if TYPE_CHECKING:
     from ..build.factory import OptimizerFactory
@@ -24,6 +26,7 @@ class OptimizerOverride(Callback):
     Args:
         optimizer: builds the optimizer from the module.
         scheduler: builds the schedule; None for a constant lr.
+        verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
     Example:
         >>> callback = OptimizerOverride(OptimizerFactory("adamw", lr=3e-4))
@@ -31,15 +34,25 @@ class OptimizerOverride(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
-    def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None) -> None:
+    def __init__(
+        self,
+        optimizer: OptimizerFactory,
+        scheduler: SchedulerFactory | None = None,
+        *,
+        verify_checkpoints: bool = True,
+    ) -> None:
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
 
     def __repr__(self) -> str:
-        return format_call(self, *([self.optimizer] if self.scheduler is None else [self.optimizer, self.scheduler]))
+        options = {} if self.verify_checkpoints else {OPTION: False}
+        factories = [self.optimizer] if self.scheduler is None else [self.optimizer, self.scheduler]
+        return format_call(self, *factories, **options)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Install the override before the strategy calls `configure_optimizers`."""
+        VerifyCheckpointHook.install(trainer)
         if stage == "fit":
             ConfigureOptimizersHook.install(trainer, pl_module).replace(
                 lambda: configure_optimizers(pl_module, self.optimizer, self.scheduler)
@@ -47,8 +60,10 @@ class OptimizerOverride(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Restore the module's own `configure_optimizers`."""
+        VerifyCheckpointHook.remove(trainer)
         ConfigureOptimizersHook.remove(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restore it after an error too: Lightning calls no teardown then."""
+        VerifyCheckpointHook.remove(trainer)
         ConfigureOptimizersHook.remove(trainer)

@@ -10,7 +10,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from ..core.hyperparameters import Flag
 from .lightning_internals import create_epoch_iterator, is_between_epochs
+from .saved_callback import refuse_wrong_state
+from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 
 class RNGState(Callback):
@@ -20,18 +23,31 @@ class RNGState(Callback):
     a loader without `state_dict` back into the middle of an epoch, or restore worker processes. The checkpoint, which
     rank zero writes, holds the generators of every rank.
 
+    Args:
+        verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
+
     Example:
         >>> callback = RNGState()
     """
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
-    def __init__(self) -> None:
+    def __init__(self, *, verify_checkpoints: bool = True) -> None:
+        self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
         self._loaded_state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Drop what an earlier `validate` or `test` has loaded."""
+        """Drop what an earlier `validate` or `test` has loaded; check what this run will load."""
+        VerifyCheckpointHook.install(trainer)
         self._loaded_state = None
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop checking."""
+        VerifyCheckpointHook.remove(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop checking after an error too: Lightning calls no teardown then."""
+        VerifyCheckpointHook.remove(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """Every rank's generators, in types that `torch.load(weights_only=True)` accepts; all ranks must call it."""
@@ -50,14 +66,16 @@ class RNGState(Callback):
         """Restore this rank's generators; between epochs, also draw what the next epoch's iterator had drawn."""
         if self._loaded_state is None:
             return
-        ranks, self._loaded_state = self._loaded_state["ranks"], None
+        with refuse_wrong_state("RNGState"):
+            ranks, self._loaded_state = list(self._loaded_state["ranks"]), None
         if len(ranks) != trainer.world_size:
             rank_zero_warn(
                 f"RNGState: the checkpoint holds the generators of {len(ranks)} ranks, and this run has "
                 f"{trainer.world_size}. It draws other random numbers than the saved run would have"
             )
             return
-        _restore_generators(ranks[trainer.global_rank])
+        with refuse_wrong_state("RNGState"):
+            _restore_generators(ranks[trainer.global_rank])
         # Lightning has created the epoch's iterator before this hook.
         if is_between_epochs(trainer):
             create_epoch_iterator(trainer)

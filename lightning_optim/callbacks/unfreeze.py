@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from ..build.stage_optimizers import check_stage_optimizers
 from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices, format_names
+from ..core.hyperparameters import Flag
 from ..core.short_repr import format_call, settings_html
 from ..groups.parameter_settings import ParameterSettings
 from ..groups.plan import Plan
@@ -35,17 +36,20 @@ from .plateau_tracker import PlateauTracker
 from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
+from .saved_callback import refuse_wrong_state
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .thaw_log import ThawLog
 from .tuner_hook import hook_tuners
+from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 if TYPE_CHECKING:
     from ..build.factory import OptimizerFactory
 
 _MODES = ("eval", "train")
+_DEFAULTS = {"frozen_norm": "eval", "frozen_dropout": "train", OPTION: True}
 
 
 class StagedUnfreeze(Callback):
@@ -69,6 +73,7 @@ class StagedUnfreeze(Callback):
             `configure_optimizers` or `OptimizerOverride`.
         frozen_norm: `eval`: BatchNorm in a frozen part normalises with its running statistics and does not update them.
         frozen_dropout: `train`: dropout in a frozen part stays active.
+        verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
     Raises:
         ConfigError: the plan is wrong in itself. Errors that need the model are raised before the first step.
@@ -81,7 +86,14 @@ class StagedUnfreeze(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
-    def __init__(self, stages: Mapping[str, Any], *, frozen_norm: str = "eval", frozen_dropout: str = "train") -> None:
+    def __init__(
+        self,
+        stages: Mapping[str, Any],
+        *,
+        frozen_norm: str = "eval",
+        frozen_dropout: str = "train",
+        verify_checkpoints: bool = True,
+    ) -> None:
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
             if mode not in _MODES:
                 raise ConfigError(f"{key}: there is no mode {mode!r}.{format_choices(str(mode), _MODES)}")
@@ -91,6 +103,7 @@ class StagedUnfreeze(Callback):
         """With the parameters they claim, once a fit has started."""
         self.frozen_norm = frozen_norm
         self.frozen_dropout = frozen_dropout
+        self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
         self._timetable = Timetable(self.stages)
         self._staged: list[StagedOptimizer] = []
         self._plateaus = PlateauTracker()
@@ -111,14 +124,15 @@ class StagedUnfreeze(Callback):
         self._monitor_hooks: list[LearningRateMonitorHook] = []
 
     def __repr__(self) -> str:
-        modes = {"frozen_norm": self.frozen_norm, "frozen_dropout": self.frozen_dropout}
-        defaults = {"frozen_norm": "eval", "frozen_dropout": "train"}
-        return format_call(self, self._config, **{key: mode for key, mode in modes.items() if mode != defaults[key]})
+        modes = self._modes()
+        return format_call(self, self._config, **{key: mode for key, mode in modes.items() if mode != _DEFAULTS[key]})
 
     def _repr_html_(self) -> str:
-        modes = {"frozen_norm": self.frozen_norm, "frozen_dropout": self.frozen_dropout}
         stages = {f"stages.{name}": stage for name, stage in self._config.items()}
-        return settings_html(type(self).__name__, {**stages, **modes})
+        return settings_html(type(self).__name__, {**stages, **self._modes()})
+
+    def _modes(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in _DEFAULTS}
 
     def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
         """The plan for a model: what thaws when, and with which peak lr; changes nothing.
@@ -171,6 +185,7 @@ class StagedUnfreeze(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make all claimed parameters trainable, for the strategy's wrapper and for `configure_optimizers`."""
+        VerifyCheckpointHook.install(trainer)
         if stage != "fit":
             return
         check_strategy_for_stages(trainer)
@@ -370,7 +385,8 @@ class StagedUnfreeze(Callback):
         if self._is_tuning:
             return
         if state := checkpoint["callbacks"].get(self.state_key):
-            self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
         elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
@@ -412,29 +428,33 @@ class StagedUnfreeze(Callback):
         """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
         state, self._loaded_state = self._loaded_state, None
         if state is not None:
-            self._timetable.load_state_dict(state)
-            self._thaw_log = ThawLog(state.get("thaw_log", ()))
-            self._plateaus.load_state_dict(state["plateaus"])
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._timetable.load_state_dict(state)
+                self._thaw_log = ThawLog(state.get("thaw_log", ()))
+                self._plateaus.load_state_dict(state["plateaus"])
         for staged in self._staged:
             staged.activate_stages(self._timetable.thawed)
         for stage in self.stages:
             self._set_trainable(stage, stage.name in self._timetable.thawed)
         if state is not None:
-            saved = state["optimizers"]
-            if len(saved) != len(self._staged):
-                raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
-            for staged, own in zip(self._staged, saved, strict=True):
-                staged.load_state_dict(own)
+            with refuse_wrong_state("StagedUnfreeze"):
+                self._load_optimizers(state["optimizers"])
         elif previous:
             for staged, last in zip(self._staged, previous, strict=True):
                 staged.resume_from(last)
+
+    def _load_optimizers(self, saved: Sequence[dict[str, Any]]) -> None:
+        if len(saved) != len(self._staged):
+            raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
+        for staged, own in zip(self._staged, saved, strict=True):
+            staged.load_state_dict(own)
 
     # Cleaning up.
 
     def __getstate__(self) -> dict[str, Any]:
         """The callback as configured: a copy or a pickle has none of the optimizers and hooks of a fit."""
         unused = type(self).__new__(type(self))
-        StagedUnfreeze.__init__(unused, self._config, frozen_norm=self.frozen_norm, frozen_dropout=self.frozen_dropout)
+        StagedUnfreeze.__init__(unused, self._config, **self._modes())
         return {**vars(self), **vars(unused)}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -448,6 +468,7 @@ class StagedUnfreeze(Callback):
         self._close(trainer)
 
     def _close(self, trainer: Trainer) -> None:
+        VerifyCheckpointHook.remove(trainer)
         ConfigureOptimizersHook.remove(trainer)
         self._eval_mode_lock.release()
         self._plateaus.close()

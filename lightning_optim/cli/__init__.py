@@ -13,6 +13,7 @@ from ..core.output_width import output_width
 from ..core.version import read_version
 from .json_output import print_json
 from .presets import KINDS, OPTIMIZER
+from .printable_output import PrintableOutput
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,10 +21,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _build_parser().parse_args(arguments)
     # With a width and no height, rich asks the terminal, and with TERM=dumb it takes 80 columns.
     console = Console(width=output_width(), height=100, highlight=False)
+    console.push_render_hook(PrintableOutput())
     try:
         options.run(options, console)
     except ConfigError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"lightning-optim: {error}")
+        errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        errors.push_render_hook(PrintableOutput())
+        errors.print(f"lightning-optim: {error}")
         return 2
     return 0
 
@@ -89,6 +93,12 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     command.add_argument("checkpoint", type=Path, metavar="CKPT", help="a Lightning checkpoint or a torch.save file")
     command.add_argument("other", nargs="?", type=Path, metavar="OTHER", help="a checkpoint to compare it with")
+    command.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="also read files without checksums: from torch before 1.6, or saved under set_crc32_options(False)",
+    )
     _add_json(command)
     command.set_defaults(run=_inspect)
 
@@ -150,17 +160,17 @@ def _explain(options: argparse.Namespace, console: Console) -> None:
 def _inspect(options: argparse.Namespace, console: Console) -> None:
     from .inspect import print_comparison, print_report
 
+    path, other, verify = options.checkpoint, options.other, options.verify
     if options.json:
         from .inspect_json import describe_comparison, describe_report
 
-        other = options.other
         print_json(
-            describe_report(options.checkpoint) if other is None else describe_comparison(options.checkpoint, other)
+            describe_report(path, verify=verify) if other is None else describe_comparison(path, other, verify=verify)
         )
-    elif options.other is None:
-        print_report(console, options.checkpoint)
+    elif other is None:
+        print_report(console, path, verify=verify)
     else:
-        print_comparison(console, options.checkpoint, options.other)
+        print_comparison(console, path, other, verify=verify)
 
 
 def _report(options: argparse.Namespace, console: Console) -> None:

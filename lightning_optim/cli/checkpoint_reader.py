@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +14,11 @@ import torch
 import lightning_optim.build.factory
 import lightning_optim.schedule.factory  # noqa: F401
 
-from ..core.errors import ConfigError, format_names
+from ..build.saved_state import check_state_dict
+from ..build.unreadable_file import refuse_unreadable
+from ..core.checkpoint_file import check_file, check_regular, is_archive
+from ..core.errors import ConfigError, format_names, prefix_errors
+from ..core.printable import to_printable
 
 # `configured` repeats the hyperparameters, for loading by name.
 _NOT_HYPERPARAMETERS = ("params", "param_names", "name", "configured")
@@ -67,14 +68,17 @@ class SavedOptimizer:
         return SavedOptimizer(key=self.key, groups=groups, state=state, has_names=False)
 
 
-def read_checkpoint(path: Path) -> tuple[SavedOptimizer, ...]:
+def read_checkpoint(path: Path, *, verify: bool = True) -> tuple[SavedOptimizer, ...]:
     """The optimizers in a file, on the CPU; tensors are memory-mapped if the format permits it.
 
     Args:
         path: a Lightning checkpoint, `torch.save(optimizer.state_dict())`, or a dict or list with such in it.
+        verify: check the file's checksums first. False also reads files that have none: from torch before 1.6, or saved
+            after `torch.serialization.set_crc32_options(False)`.
 
     Raises:
-        ConfigError: the file does not exist, torch cannot load it safely, or it holds no optimizer state.
+        ConfigError: the file does not exist or is damaged, torch cannot load it safely, it holds no optimizer state, or
+            something else in its place.
 
     Example:
         >>> import tempfile, torch
@@ -84,77 +88,76 @@ def read_checkpoint(path: Path) -> tuple[SavedOptimizer, ...]:
         >>> [(saved.key, saved.params) for saved in read_checkpoint(path)]
         [('optimizer', ('weight',))]
     """
-    content = _load(path)
-    optimizers = tuple(_to_saved_optimizer(key, state_dict) for key, state_dict in _find_state_dicts(content, ""))
+    content = _load(path, verify=verify)
+    with prefix_errors(_show(path)):
+        optimizers = tuple(_to_saved_optimizer(key, found) for key, found in _find_state_dicts(content))
     if not optimizers:
         contains = (
-            f"Its keys are: {format_names(map(str, content))}"
+            f"Its keys are: {format_names(_show(key) for key in content)}"
             if isinstance(content, dict)
             else f"It is a {type(content).__name__}"
         )
         raise ConfigError(
-            f"{path}: the file has no optimizer state. {contains}. Save optimizer.state_dict(), or let Lightning save "
-            "with save_weights_only=False"
+            f"{_show(path)}: the file has no optimizer state. {contains}. Save optimizer.state_dict(), or let "
+            "Lightning save with save_weights_only=False"
         )
     return optimizers
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, *, verify: bool) -> Any:
     if path.is_dir():
         if (path / ".metadata").exists():
             raise ConfigError(
-                f"{path}: this is a sharded checkpoint, and inspect takes a single file. Type "
-                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} FILE"
+                f"{_show(path)}: this is a sharded checkpoint, and inspect takes a single file. Type "
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {_show(path)} FILE"
             )
-        files = sorted(file.name for file in path.iterdir() if file.suffix in (".ckpt", ".pt", ".pth"))
+        files = sorted(_show(file.name) for file in path.iterdir() if file.suffix in (".ckpt", ".pt", ".pth"))
         raise ConfigError(
-            f"{path}: this is a folder, and inspect takes a single file. In it: {format_names(files) or 'none'}"
+            f"{_show(path)}: this is a folder, and inspect takes a single file. In it: {format_names(files) or 'none'}"
         )
-    if not path.exists():
-        raise ConfigError(f"{path}: there is no such file")
+    if verify:
+        check_file(path, how_to_skip="add --no-verify")
+    else:
+        check_regular(path)
     # Only zip archives can be memory-mapped; files from torch before 1.6 are read in full.
-    is_archive = zipfile.is_zipfile(path)
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except pickle.UnpicklingError as error:
-        if names := _unsafe_names(path, str(error), is_archive):
-            raise ConfigError(
-                f"{path}: torch.load(weights_only=True) refuses {format_names(names)} in it, as loading that runs code "
-                'from the file. Only if you trust it, extract its optimizers: python -c "import torch; '
-                f"torch.save(torch.load('{path}', weights_only=False)['optimizer_states'], 'optimizers.pt')\""
-            ) from error
-        raise ConfigError(f"{path}: {_describe_load_error(error)}") from error
-    except Exception as error:  # for a file in another format, torch's unpickler may raise anything
-        raise ConfigError(f"{path}: {_describe_load_error(error)}") from error
+    with refuse_unreadable(path):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
 
 
-def _unsafe_names(path: Path, message: str, is_archive: bool) -> list[str]:
-    """The classes and functions in the file that torch does not consider safe."""
-    if is_archive and (names := torch.serialization.get_unsafe_globals_in_checkpoint(path)):
-        return sorted(names)
-    return re.findall(r"GLOBAL ([\w.]+)", message)[:1]
+def _find_state_dicts(content: Any) -> Iterator[tuple[str, Any]]:
+    """`(key, state dict)` of each optimizer in what was loaded; these are yet to be checked.
+
+    Each container is searched once: one may be in itself, or in many others.
+    """
+    if isinstance(content, dict) and "pytorch-lightning_version" in content:
+        saved = content.get("optimizer_states", [])
+        if not isinstance(saved, list):
+            raise ConfigError(f"optimizer_states: must be a list, got a value of type {type(saved).__name__}")
+        yield from ((f"optimizer_states[{index}]", state_dict) for index, state_dict in enumerate(saved))
+        return
+    seen: set[int] = set()
+    remaining: list[tuple[str, Any]] = [("", content)]
+    while remaining:
+        path, value = remaining.pop()
+        if isinstance(value, dict) and "param_groups" in value:
+            yield path or "optimizer", value
+        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            seen.add(id(value))
+            if isinstance(value, dict):
+                items = [(f"{path}.{_show(key)}" if path else _show(key), item) for key, item in value.items()]
+            else:
+                items = [(f"{path}[{index}]", item) for index, item in enumerate(value)]
+            remaining += reversed(items)
 
 
-def _describe_load_error(error: Exception) -> str:
-    # torch puts advice before the reason that does not apply here.
-    _, _, reason = str(error).rpartition("WeightsUnpickler error: ")
-    lines = reason.strip().splitlines() or [type(error).__name__]
-    return f"torch cannot load it: {lines[0].rstrip('.')}. inspect takes a Lightning checkpoint or a torch.save file"
+def _show(value: object) -> str:
+    """A key, name or path from outside as text of bounded length that a terminal shows as it is."""
+    return to_printable(str(value)[:4096])
 
 
-def _find_state_dicts(content: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """`(key, state dict)` of each optimizer in what was loaded."""
-    if isinstance(content, dict) and isinstance(content.get("param_groups"), list) and "state" in content:
-        yield path or "optimizer", content
-    elif isinstance(content, dict):
-        for key, value in content.items():
-            yield from _find_state_dicts(value, f"{path}.{key}" if path else str(key))
-    elif isinstance(content, (list, tuple)):
-        for index, value in enumerate(content):
-            yield from _find_state_dicts(value, f"{path}[{index}]")
-
-
-def _to_saved_optimizer(key: str, state_dict: Mapping[str, Any]) -> SavedOptimizer:
+def _to_saved_optimizer(key: str, state_dict: Any) -> SavedOptimizer:
+    with prefix_errors(key):
+        check_state_dict(state_dict)
     # A parameter's id is its key in the state: a number, or its name where FSDP has gathered the state.
     names: dict[Any, str] = {}
     counts: Counter[str] = Counter()
@@ -165,7 +168,7 @@ def _to_saved_optimizer(key: str, state_dict: Mapping[str, Any]) -> SavedOptimiz
         ]
         for param_id, name in zip(group["params"], given, strict=True):
             has_names &= name is not None
-            label = f"param {len(names)}" if name is None else str(name)
+            label = f"param {len(names)}" if name is None else _show(name)
             counts[label] += 1
             # Two models in one optimizer may have parameters of the same name.
             names[param_id] = label if counts[label] == 1 else f"{label} ({counts[label]})"
@@ -176,11 +179,17 @@ def _to_saved_optimizer(key: str, state_dict: Mapping[str, Any]) -> SavedOptimiz
             SavedGroup(
                 name=label,
                 params=tuple(names[param_id] for param_id in group["params"]),
-                hyperparameters={name: value for name, value in group.items() if name not in _NOT_HYPERPARAMETERS},
+                hyperparameters={
+                    _show(name): value for name, value in group.items() if name not in _NOT_HYPERPARAMETERS
+                },
             )
             for label, group in zip(_group_names(groups), groups, strict=True)
         ),
-        state={names[param_id]: values for param_id, values in state_dict["state"].items() if param_id in names},
+        state={
+            names[param_id]: {_show(key): value for key, value in values.items()}
+            for param_id, values in state_dict["state"].items()
+            if param_id in names
+        },
         has_names=has_names,
     )
 
@@ -189,6 +198,6 @@ def _group_names(groups: list[Mapping[str, Any]]) -> list[str]:
     """The groups' names as saved, else by position; the position is added to a repeated one."""
     labels: list[str] = []
     for index, group in enumerate(groups):
-        label = str(group.get("name") or ("default" if index == 0 else f"group{index}"))
+        label = _show(group.get("name") or ("default" if index == 0 else f"group{index}"))
         labels.append(f"{label} ({index})" if label in labels else label)
     return labels

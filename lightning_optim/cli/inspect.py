@@ -11,6 +11,7 @@ from rich.console import Console
 from ..core.column_widths import Column
 from ..core.errors import format_names
 from ..core.number_format import format_number
+from ..core.printable import to_printable
 from ..core.text_table import TextTable
 from .checkpoint_compare import Comparison, GroupDifference, compare, format_exactly, pair_optimizers
 from .checkpoint_reader import read_checkpoint
@@ -22,17 +23,18 @@ _MAX_LINES = 50
 _DIFFERENCE_COLUMNS = ("group", "equal", "differing", "step", "relative", "largest", "in")
 
 
-def print_report(console: Console, path: Path) -> None:
+def print_report(console: Console, path: Path, *, verify: bool = True) -> None:
     """Print the groups of each optimizer with the norms of their state, and the values that are not finite.
 
     Args:
         console: to print to.
         path: the checkpoint.
+        verify: as of `read_checkpoint`.
 
     Raises:
         ConfigError: as `read_checkpoint`.
     """
-    for saved in read_checkpoint(path):
+    for saved in read_checkpoint(path, verify=verify):
         report = build_report(saved)
         rows = [_report_cells(report, row) for row in report.rows]
         table = _build_table(report.key, _report_columns(report), rows, has_total=True)
@@ -41,18 +43,19 @@ def print_report(console: Console, path: Path) -> None:
         _print_lines(console, _truncate(lines) or ["no non-finite values"])
 
 
-def print_comparison(console: Console, path: Path, other: Path) -> None:
+def print_comparison(console: Console, path: Path, other: Path, *, verify: bool = True) -> None:
     """Print the difference of two checkpoints, optimizer by optimizer.
 
     Args:
         console: to print to.
         path: its groups are the rows.
         other: the checkpoint to compare it with.
+        verify: as of `read_checkpoint`.
 
     Raises:
         ConfigError: as `read_checkpoint`.
     """
-    for first, second in pair_optimizers(read_checkpoint(path), read_checkpoint(other)):
+    for first, second in pair_optimizers(read_checkpoint(path, verify=verify), read_checkpoint(other, verify=verify)):
         if first is None or second is None:
             saved, where = (first, path) if first is not None else (second, other)
             assert saved is not None
@@ -134,7 +137,7 @@ def _build_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str
 
 def _print_lines(console: Console, lines: Sequence[str]) -> None:
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(to_printable(line), markup=False, soft_wrap=True)
 
 
 def _truncate(lines: list[str]) -> list[str]:

@@ -11,29 +11,34 @@ from .checkpoint_reader import SavedOptimizer, read_checkpoint
 from .checkpoint_report import Report, Row, build_report
 
 
-def describe_report(path: Path) -> dict[str, Any]:
+def describe_report(path: Path, *, verify: bool = True) -> dict[str, Any]:
     """The groups of each optimizer with the norms of their state, and all values that are not finite.
 
     Args:
         path: the checkpoint.
+        verify: as of `read_checkpoint`.
 
     Raises:
         ConfigError: as `read_checkpoint`.
     """
-    return {"path": str(path), "optimizers": [_describe(build_report(saved)) for saved in read_checkpoint(path)]}
+    return {
+        "path": str(path),
+        "optimizers": [_describe(build_report(saved)) for saved in read_checkpoint(path, verify=verify)],
+    }
 
 
-def describe_comparison(path: Path, other: Path) -> dict[str, Any]:
+def describe_comparison(path: Path, other: Path, *, verify: bool = True) -> dict[str, Any]:
     """The difference of two checkpoints, optimizer by optimizer; in each pair the first is of the first file.
 
     Args:
         path: its groups are listed.
         other: the checkpoint to compare it with.
+        verify: as of `read_checkpoint`.
 
     Raises:
         ConfigError: as `read_checkpoint`.
     """
-    pairs = pair_optimizers(read_checkpoint(path), read_checkpoint(other))
+    pairs = pair_optimizers(read_checkpoint(path, verify=verify), read_checkpoint(other, verify=verify))
     return {"paths": [str(path), str(other)], "optimizers": [_describe_pair(first, second) for first, second in pairs]}
 
 

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from .column_widths import Column, fit_columns
 from .output_width import output_width
+from .printable import to_printable
 from .table_cells import narrowest_names, shorten, wrap
 
 _INDENT = "  "
@@ -42,6 +43,13 @@ class TextTable:
     """Lines below it."""
     has_total: bool = False
     """Whether the last row is about all others."""
+
+    def __post_init__(self) -> None:
+        # Names come from models, configs and files: none may hold what a terminal obeys, or break a line.
+        rows = tuple(tuple(map(to_printable, row)) for row in self.rows)
+        object.__setattr__(self, "rows", rows)
+        object.__setattr__(self, "title", to_printable(self.title))
+        object.__setattr__(self, "notes", tuple(map(to_printable, self.notes)))
 
     def say_below(self, names: Iterable[str]) -> TextTable:
         """Leave out these columns, which hold the same for all groups, and say below what that is.

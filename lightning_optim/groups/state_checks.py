@@ -66,7 +66,7 @@ def check_buffers(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], 
     for name, key in zip(names, group["params"], strict=True):
         state = states.get(key) or {}
         buffers = [buffer for buffer, value in state.items() if buffer != "step" and value is not None]
-        missing = [buffer for buffer in needed if buffer not in state]
+        missing = [buffer for buffer in needed if state.get(buffer) is None]
         is_foreign = not needed and buffers and not info.buffers.keys() & set(buffers)
         if state and (missing or is_foreign):
             found = f"no {missing[0]}" if missing else buffers[0]
@@ -80,12 +80,14 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
     """Check that the buffers have the parameter's shape: torch would fail at the next step, or not at all.
 
     Raises:
-        ConfigError: one has another shape.
+        ConfigError: one has another shape, or is no tensor.
     """
     for buffer in _FULL_SIZE_BUFFERS & state.keys():
         value = state[buffer]
-        if not isinstance(value, Tensor) or not isinstance(param, Tensor):
+        if value is None or not isinstance(param, Tensor):
             continue
+        if not isinstance(value, Tensor):
+            raise ConfigError(f"the checkpoint's {buffer} of {name} is a {type(value).__name__}, not a tensor")
         if value.shape != _buffer_shape(buffer, param.shape):
             raise ConfigError(
                 f"the checkpoint's {buffer} of {name} has the shape {list(value.shape)}, the parameter "

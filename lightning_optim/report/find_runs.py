@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..core.errors import ConfigError, format_names
+from ..core.printable import to_printable
 from ..telemetry.tags import ROOT
-from .printable import to_printable
 from .read_csv import CSV_FILE
 from .read_events import EVENT_FILES, sort_event_files
 

@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 from ..core.errors import ConfigError
+from ..core.printable import to_printable
 from .curves import Log
-from .printable import to_printable
 
 CSV_FILE = "metrics.csv"
 _STEP = "step"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ConfigError
+from ..core.printable import to_printable
 from .curves import Log, Text
-from .printable import to_printable
 
 EVENT_FILES = "events.out.tfevents.*"
 _HEADER = struct.Struct("<QI")

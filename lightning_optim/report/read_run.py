@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ConfigError, format_names
+from ..core.printable import to_printable
 from ..groups.group import ALL
 from ..telemetry.group_runs import is_folder_of
 from ..telemetry.tags import ROOT, split_tag
 from .curves import Curve, Log, OptimizerCurves, Points, Run, Text, Thaw
 from .find_runs import RunFiles
-from .printable import to_printable
 from .read_csv import read_csv
 from .read_events import read_event_files
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ..core.errors import format_names
 from ..core.number_format import format_number
+from ..core.printable import to_printable
 from ..groups.group import ALL
 from ..telemetry.tags import EPS
 from .curves import Curve, OptimizerCurves
-from .printable import to_printable
 from .rules import Finding, Rule, Verdict
 
 RATIO = "ratio/update_param"

@@ -66,7 +66,9 @@ class _LoadWatch:
         self._has_step_hook = False
 
     def before_load(self, optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
-        self._was_scheduled = any(INITIAL_LR in group for group in state_dict["param_groups"])
+        groups = state_dict.get("param_groups")  # not yet checked, as this is the first hook
+        groups = groups if isinstance(groups, (list, tuple)) else ()
+        self._was_scheduled = any(INITIAL_LR in group for group in groups if isinstance(group, Mapping))
 
     def after_load(self, optimizer: Optimizer) -> None:
         scheduler, resumable = self.scheduler(), self.resumable()

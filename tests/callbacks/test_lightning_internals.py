@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from lightning.fabric.loggers import TensorBoardLogger as FabricTensorBoardLogger
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.strategies import model_parallel
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
@@ -589,11 +591,40 @@ def test_callback_state_is_read_from_a_file_and_from_a_distributed_checkpoint(tm
     state = internals.callback_state(file, stateful.state_key, True)
     assert equal(state, {"value": torch.arange(3)})
     assert internals.callback_state(file, "Other", True) is None
-    assert internals._METADATA_FILE == model_parallel._METADATA_FILENAME
+    assert internals.METADATA_FILE == model_parallel._METADATA_FILENAME
     (tmp_path / "distributed").mkdir()
     checkpoint = torch.load(file, weights_only=False)
     torch.save(checkpoint, tmp_path / "distributed" / model_parallel._METADATA_FILENAME)
     assert equal(internals.callback_state(tmp_path / "distributed", stateful.state_key, False), state)
+
+
+def test_the_first_method_that_is_called_with_the_path_of_a_checkpoint(tmp_path) -> None:
+    class Started(Callback):
+        def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+            connector = internals.checkpoint_connector(trainer)
+            assert connector.resume_start.__self__ is connector
+            original, self.paths = connector.resume_start, []
+            connector.resume_start = lambda path, *args, **kwargs: [
+                self.paths.append((path, trainer.ckpt_path)), original(path, *args, **kwargs)
+            ]  # fmt: skip
+
+    saved_at_each_step(tmp_path)
+    started = Started()
+    fit(ValidatedNet(), tmp_path, started, epochs=1, ckpt_path=tmp_path / "step=2.ckpt")
+    assert started.paths == [(tmp_path / "step=2.ckpt", None)]  # the trainer does not know it yet
+
+
+def test_which_checkpoint_plugins_read_files_of_torch() -> None:
+    class Mine(CheckpointIO):
+        save_checkpoint = load_checkpoint = remove_checkpoint = None  # type: ignore[assignment]
+
+    Mine.__abstractmethods__ = frozenset()
+    for plugin, expected in (
+        (None, True), (TorchCheckpointIO(), True), (AsyncCheckpointIO(), True), (AsyncCheckpointIO(Mine()), False),
+        (Mine(), False),
+    ):  # fmt: skip
+        trainer = Trainer(accelerator="cpu", logger=False, plugins=[plugin] if plugin else [])
+        assert internals.reads_torch_files(trainer) is expected, plugin
 
 
 def test_hooks_of_learning_rate_monitors_change_which_groups_are_logged(tmp_path) -> None:

@@ -1,0 +1,172 @@
+"""`check_state_dict`: whether what a file has in place of an optimizer's state dict is one, before anything uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import ConfigError
+from ..core.param_group_keys import ALGORITHM, SCHEDULE
+from ..core.printable import to_printable
+
+# Of values within values. LBFGS has lists of tensors in its state; nothing is nested deeper than a few levels.
+_MAX_DEPTH = 20
+# Of values in the state of one parameter, or in one param group.
+_MAX_VALUES = 100_000
+_MAX_INTEGER = 1 << 64
+_KINDS: Mapping[str, type | tuple[type, ...]] = {
+    "lr": (int, float, Tensor),
+    "peak_lr": (int, float, Tensor),
+    "weight_decay": (int, float, Tensor),
+    "name": str,
+    ALGORITHM: str,
+    "configured": Mapping,
+    SCHEDULE: Mapping,
+}
+"""Of keys in a param group that this package reads."""
+_MAY_BE_NONE = ("weight_decay", "name")
+_NAMES = {Mapping: "a dict", str: "text", (int, float, Tensor): "a number"}
+
+
+def check_state_dict(state_dict: Any) -> None:
+    """Check the types in an optimizer's state dict, and that its tensors are ordinary ones.
+
+    Args:
+        state_dict: anything that was loaded from a file.
+
+    Raises:
+        ConfigError: a type is wrong, a key is missing, a group has more or fewer names than parameters, a tensor is
+            sparse, without data (on the meta device) or larger than what was saved of it, or values are nested without
+            an end. The message begins with the key in the state dict.
+    """
+    _check_kind(state_dict, Mapping, "the optimizer's state", "a dict")
+    for key in ("param_groups", "state"):
+        if key not in state_dict:
+            raise ConfigError(f"{key}: missing from the optimizer's state")
+    groups, states = state_dict["param_groups"], state_dict["state"]
+    _check_kind(groups, (list, tuple), "param_groups", "a list")
+    _check_kind(states, Mapping, "state", "a dict")
+    seen: set[Any] = set()
+    for index, group in enumerate(groups):
+        _check_group(group, f"param_groups[{index}]", seen)
+    own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
+    for key, state in own.items():
+        _check_state(state, f"state[{_show(key)}]")
+    has_step = any("step" in state for state in own.values())
+    for key, state in own.items():
+        if has_step and state and "step" not in state:
+            raise ConfigError(f"state[{_show(key)}]: step is missing")
+
+
+def _check_group(group: Any, path: str, seen: set[Any]) -> None:
+    _check_kind(group, Mapping, path, "a dict")
+    _check_keys(group, path)
+    if "params" not in group:
+        raise ConfigError(f"{path}: params is missing")
+    params, names = group["params"], group.get("param_names")
+    _check_kind(params, (list, tuple), f"{path}.params", "a list")
+    for param in params:
+        if isinstance(param, bool) or not isinstance(param, (int, str)):
+            raise ConfigError(f"{path}.params: must be numbers or names, got {_describe(param)}")
+        if param in seen:
+            raise ConfigError(f"{path}.params: {_show(param)} is in it twice, or in another group too")
+        seen.add(param)
+    if names is not None:
+        _check_kind(names, (list, tuple), f"{path}.param_names", "a list")
+        for name in names:
+            _check_kind(name, str, f"{path}.param_names", "text")
+        if len(names) != len(params):
+            raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
+    for key, kind in _KINDS.items():
+        value = group.get(key)
+        if key in group and not (value is None and key in _MAY_BE_NONE):
+            _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
+            _check_number(value, f"{path}.{key}")
+    for key, value in (group.get("configured") or {}).items():
+        _check_number(value, f"{path}.configured.{_show(key)}")
+    if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
+        raise ConfigError(f"{path}: {missing[0]} is missing")
+    _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
+
+
+def _check_state(state: Any, path: str) -> None:
+    _check_kind(state, Mapping, path, "a dict")
+    _check_values(state, path)
+    if "step" in state:
+        _check_kind(state["step"], (int, float, Tensor), f"{path}.step", "a number")
+        _check_number(state["step"], f"{path}.step")
+
+
+def _check_values(values: Mapping[Any, Any], path: str) -> None:
+    """Check all values, level by level: a file may hold a list that contains itself."""
+    level: list[tuple[str, Any]] = [(path, values)]
+    count = 0
+    for _ in range(_MAX_DEPTH):
+        below: list[tuple[str, Any]] = []
+        for where, value in level:
+            items = list(_items(where, value))
+            count += len(items)
+            if count > _MAX_VALUES:
+                raise ConfigError(f"{path}: more than {_MAX_VALUES:,} values")
+            below += items
+        for where, value in below:
+            _check_value(value, where)
+        level = below
+        if not level:
+            return
+    raise ConfigError(f"{path}: values are nested more than {_MAX_DEPTH} deep")
+
+
+def _items(path: str, value: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        _check_keys(value, path)
+        return [(f"{path}.{_show(key)}", item) for key, item in value.items()]
+    if isinstance(value, (list, tuple)):
+        return [(path, item) for item in value]
+    return []
+
+
+def _check_value(value: Any, path: str) -> None:
+    if isinstance(value, int) and abs(value) > _MAX_INTEGER:
+        raise ConfigError(f"{path}: an integer of {value.bit_length():,} bits")
+    if not isinstance(value, Tensor):
+        return
+    if value.layout != torch.strided:
+        raise ConfigError(f"{path}: the tensor is sparse ({value.layout}), and optimizer state is dense")
+    if value.is_meta:
+        raise ConfigError(f"{path}: the tensor has no data, as it was saved on the meta device")
+    if type(value) in (Tensor, nn.Parameter):
+        num_bytes = value.numel() * value.element_size()
+        if num_bytes > value.untyped_storage().nbytes():
+            raise ConfigError(f"{path}: the tensor has {num_bytes:,} bytes, more than were saved of it")
+
+
+def _check_number(value: Any, path: str) -> None:
+    if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex()):
+        raise ConfigError(f"{path}: must be a number, got {_describe(value)}")
+
+
+def _check_keys(values: Mapping[Any, Any], path: str) -> None:
+    for key in values:
+        if not isinstance(key, (str, int)):
+            raise ConfigError(f"{path}: keys must be text, got {_describe(key)}")
+
+
+def _check_kind(value: Any, kind: type | tuple[type, ...], path: str, expected: str) -> None:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{path}: must be {expected}, got {_describe(value)}")
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of {str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    if isinstance(value, (str, bool, float)) or value is None:
+        return to_printable(repr(value)[:60])
+    return f"a value of type {type(value).__name__}"
+
+
+def _show(key: Any) -> str:
+    return to_printable(str(key)[:200]) if isinstance(key, str) or abs(key) <= _MAX_INTEGER else "a huge number"

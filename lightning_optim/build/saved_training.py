@@ -1,0 +1,80 @@
+"""`check_training_checkpoint`: whether what a file holds is a Lightning checkpoint, before Lightning takes it apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..core.errors import ConfigError, prefix_errors
+from ..core.printable import to_printable
+from .saved_state import check_state_dict
+
+_VERSION = "pytorch-lightning_version"
+_KINDS: Mapping[str, tuple[type, str]] = {
+    _VERSION: (str, "text"),
+    "state_dict": (Mapping, "a dict"),
+    "optimizer_states": (list, "a list"),
+    "lr_schedulers": (list, "a list"),
+    "callbacks": (Mapping, "a dict"),
+    "loops": (Mapping, "a dict"),
+    "epoch": (int, "an integer"),
+    "global_step": (int, "an integer"),
+}
+
+
+def check_training_checkpoint(content: Any) -> None:
+    """Check the types of what Lightning and this package read from a checkpoint.
+
+    Args:
+        content: what was loaded from the file.
+
+    Raises:
+        ConfigError: a type is wrong, a weight has no data, or an optimizer's state is none.
+    """
+    if not isinstance(content, Mapping) or _VERSION not in content:
+        found = f"has no key {_VERSION!r}" if isinstance(content, Mapping) else f"holds a {type(content).__name__}"
+        raise ConfigError(f"this is no checkpoint of Lightning: it {found}. Pass one that a Trainer has saved")
+    for key, (kind, name) in _KINDS.items():
+        if key in content and not isinstance(content[key], kind):
+            raise ConfigError(f"{key}: must be {name}, got a value of type {type(content[key]).__name__}")
+    for name, weight in content.get("state_dict", {}).items():
+        if isinstance(weight, Tensor) and weight.is_meta:
+            raise ConfigError(
+                f"state_dict.{to_printable(str(name))}: the tensor has no data, as it was saved on the meta device"
+            )
+    for name, state in content.get("loops", {}).items():
+        with prefix_errors(f"loops.{to_printable(str(name))}"):
+            _check_loop(state)
+    for index, state in enumerate(content.get("lr_schedulers", ())):
+        if not isinstance(state, Mapping):
+            raise ConfigError(f"lr_schedulers[{index}]: must be a dict, got a value of type {type(state).__name__}")
+    for index, state_dict in enumerate(content.get("optimizer_states", ())):
+        # Optimizers that are not torch's may have other keys.
+        if not isinstance(state_dict, Mapping) or {"param_groups", "state"} & state_dict.keys():
+            with prefix_errors(f"optimizer_states[{index}]"):
+                check_state_dict(state_dict)
+
+
+def _check_loop(state: Any) -> None:
+    """Check the counts of a loop: `{"epoch_progress": {"total": {"ready": 1, ...}, "current": {...}}, ...}`."""
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"must be a dict, got a value of type {type(state).__name__}")
+    for key, value in state.items():
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{to_printable(str(key))}: must be a dict, got a value of type {type(value).__name__}")
+        if str(key).endswith("_progress"):
+            _check_progress(value, to_printable(str(key)))
+
+
+def _check_progress(progress: Mapping[str, Any], path: str) -> None:
+    """Check the counts, which an optimizer's progress has a level below: `{"optimizer": {"step": {"total": ...}}}`."""
+    for key, value in progress.items():
+        if key in ("total", "current"):
+            if not isinstance(value, Mapping) or not all(isinstance(count, int) for count in value.values()):
+                raise ConfigError(f"{path}.{key}: must be a dict of integers")
+        elif key in ("optimizer", "step", "zero_grad"):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path}.{key}: must be a dict, got a value of type {type(value).__name__}")
+            _check_progress(value, f"{path}.{key}")
