@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..build.factory import OptimizerFactory
+from ..build.read_factory import read_factory
+from ..core.errors import checks_arguments
 from ..core.short_repr import format_call
 from ..schedule.factory import SchedulerFactory
 from .configure import configure_optimizers
 from .configure_hook import ConfigureOptimizersHook
-
-if TYPE_CHECKING:
-    from ..build.factory import OptimizerFactory
 
 
 class OptimizerOverride(Callback):
@@ -31,9 +29,10 @@ class OptimizerOverride(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(self, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None = None) -> None:
-        self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.optimizer = read_factory("optimizer", optimizer, OptimizerFactory)
+        self.scheduler = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory)
 
     def __repr__(self) -> str:
         return format_call(self, *([self.optimizer] if self.scheduler is None else [self.optimizer, self.scheduler]))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import pickle
 import signal
-import sys
 import threading
 import traceback
 import unicodedata
@@ -19,7 +19,6 @@ from random import Random
 from typing import Any
 
 import torch
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_optim import (
     ConfigError,
@@ -137,12 +136,27 @@ def _time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, previous)
 
 
+class _StrictHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Raises what it cannot write."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        raise
+
+
 @contextmanager
 def _captured_output() -> Iterator[None]:
     """Standard output of UTF-8, which refuses what a terminal's refuses."""
-    with redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")):
-        yield
-        sys.stdout.flush()
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    handler = _StrictHandler(stream)
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    handlers, propagate = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        with redirect_stdout(stream):
+            yield
+            stream.flush()
+    finally:
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 # The kinds of cases. Each draws everything first: drawing is no part of what is tested, and must not fail.
@@ -150,33 +164,39 @@ def _captured_output() -> Iterator[None]:
 
 def _optimizer_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
     config, schedule, model = fuzzer.optimizer(), fuzzer.schedule(), draw_model(rng)
-    params, length = draw_params(rng, model), rng.choice((None, 1, 5, 100, draw_junk(rng)))
+    params, length = draw_params(rng, model), _draw_length(rng)
 
     def case() -> None:
         factory = OptimizerFactory(**config)
         _check_object(factory)
         if params is model:
             table = factory.explain(model)
-            table.html()
+            table._repr_html_().encode()
             str(table).encode()
         optimizer = factory(params)
         scheduler_factory = SchedulerFactory(**schedule) if rng.random() < 0.7 else None
         scheduler = scheduler_factory and scheduler_factory(optimizer, length, steps_per_epoch=3)
-        _train(rng, model, optimizer, scheduler)
+        name = scheduler_factory.name if scheduler_factory else None
+        _train(rng, model, optimizer, scheduler, name, sparse=params is model)
 
     return case
 
 
+def _draw_length(rng: Random) -> Any:
+    return draw_junk(rng) if rng.random() < 0.05 else rng.choice((None, 5, 100))
+
+
 def _schedule_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
-    config, model, length = fuzzer.schedule(), draw_model(rng), rng.choice((None, 1, 5, 100, draw_junk(rng)))
+    config, model, length = fuzzer.schedule(), draw_model(rng), _draw_length(rng)
 
     def case() -> None:
         factory = SchedulerFactory(**config)
-        _check_object(factory)
+        _check_object(factory, pickles="lr_lambda" not in config)  # a function pickles or not, as its author wrote it
         trainable = [p for p in model.parameters() if p.requires_grad] or [torch.zeros(1)]
         optimizer = torch.optim.SGD(trainable, lr=0.1)
         factory.config(optimizer, length, steps_per_epoch=2)
-        _train(rng, model, optimizer, factory(optimizer, length, steps_per_epoch=2))
+        scheduler = factory(optimizer, length, steps_per_epoch=2)
+        _train(rng, model, optimizer, scheduler, factory.name, sparse=True)
 
     return case
 
@@ -188,7 +208,7 @@ def _stages_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
         callback = StagedUnfreeze(**config)
         _check_object(callback, pickles=False)
         table = callback.explain(model, None if rng.random() < 0.3 else OptimizerFactory(**optimizer))
-        table.html()
+        table._repr_html_().encode()
         str(table).encode()
 
     return case
@@ -196,9 +216,15 @@ def _stages_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
 
 def _configure_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
     optimizer, schedule, model = fuzzer.optimizer(), fuzzer.schedule(), draw_model(rng, LightningTree)
-    is_junk = rng.random() < 0.3
+    if rng.random() < 0.6:  # no trainer gives the length of the run
+        schedule = {"name": "warmup_cosine", "total_steps": 10}
+    is_junk = rng.random() < fuzzer.rate
     junk = {"optimizer": draw_junk(rng), "scheduler": draw_junk(rng)}
-    as_class_path = {"class_path": "lightning_optim.OptimizerFactory", "init_args": optimizer}
+    as_class_path = {
+        "class_path": "lightning_optim.OptimizerFactory",
+        "init_args": optimizer if rng.random() < 0.8 else draw_junk(rng),
+        **({"dict_kwargs": draw_junk(rng)} if rng.random() < 0.2 else {}),
+    }
 
     def case() -> None:
         given = [as_class_path if rng.random() < 0.2 else OptimizerFactory(**optimizer), SchedulerFactory(**schedule)]
@@ -208,7 +234,7 @@ def _configure_case(rng: Random, fuzzer: ConfigFuzzer) -> Callable[[], None]:
         _check_object(override, pickles=False)
         built = configure_optimizers(model, override.optimizer, override.scheduler)
         scheduler = built["lr_scheduler"]["scheduler"] if "lr_scheduler" in built else None
-        _train(rng, model, built["optimizer"], scheduler)
+        _train(rng, model, built["optimizer"], scheduler, given[1].name, sparse=True)
 
     return case
 
@@ -246,18 +272,22 @@ def _check_object(configured: Any, *, pickles: bool = True) -> None:
         assert hash(restored) == hash(configured)
 
 
-def _train(rng: Random, model: torch.nn.Module, optimizer: Any, scheduler: Any) -> None:
-    """Three steps with gradients, a copy of the optimizer, and a round trip of its state."""
+def _train(
+    rng: Random, model: torch.nn.Module, optimizer: Any, scheduler: Any, schedule: str | None, *, sparse: bool
+) -> None:
+    """Two steps with gradients, a copy of the optimizer, and a round trip of its state."""
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        for _ in fill_gradients(rng, model):
-            pass
+        fill_gradients(rng, model, sparse=sparse)
         return torch.tensor(1.0)
 
     for _ in range(2):
         optimizer.step(closure)
-        if isinstance(scheduler, ReduceLROnPlateau):
+        # torch's classes of a fixed length refuse a step after it, whatever the config.
+        if getattr(scheduler, "total_steps", None) == getattr(scheduler, "last_epoch", 0) + 1:
+            break
+        if schedule == "reduce_on_plateau":
             scheduler.step(1.0)
         elif scheduler is not None:
             scheduler.step()

@@ -27,18 +27,105 @@ from lightning_optim.schedule.catalog import SCHEDULES
 from tests.support.junk_values import draw_junk, draw_key
 
 PATTERNS = (
-    *("*", "backbone", "head", "head.weight", "*.bias", "*weight*", "layers.0", "layers.*", "w", "weight", "bias", "[x]"),
+    *(
+        "*",
+        "backbone",
+        "head",
+        "head.weight",
+        "*.bias",
+        "*weight*",
+        "layers.0",
+        "layers.*",
+        "w",
+        "weight",
+        "bias",
+        "[x]",
+    ),
     *("re:.*", "re:.*bias", "re:(head|layers).*", "re:(?P<a>w)", "re:\\w+", "re:(?i)HEAD.*", "re:[^.]*"),
-    *("re:(", "re:[", "re:*", "re:(?P<a>", "re:\\", "re:a{99999999999}", "re:(?<=a*)b", "re:[[a]", "re:[a--b]"),
-    *("re:(?R)", "re:\\p{L}+", "re:(?|a|b)", "re:(a)\\2", "re:" + "(" * 90 + ")" * 90, "re:" + "a?" * 90, "re:\\N{BULLET}"),
+    *(
+        "re:a{e}",
+        "re:{i}",
+        "re:\\{",
+        "re:(",
+        "re:[",
+        "re:*",
+        "re:(?P<a>",
+        "re:\\",
+        "re:a{99999999999}",
+        "re:(?<=a*)b",
+        "re:[[a]",
+        "re:[a--b]",
+    ),
+    *(
+        "re:(?R)",
+        "re:\\p{L}+",
+        "re:(?|a|b)",
+        "re:(a)\\2",
+        "re:" + "(" * 90 + ")" * 90,
+        "re:" + "a?" * 90,
+        "re:\\N{BULLET}",
+    ),
     *("re:((?:a|b)*)*c", "re:(?:(?:.{0,9}){0,9}){0,9}", "re:(?#", "re:(?s:.)*", "re:(?a)(?u)a", "re:\\x", "re:\ud800"),
-    *("[!a]*", "[", "]", "[]", "[z-a]", "[[]*", "[\\", "**", "???", "?*?", "head..weight", ".", "..", "*.*.*.*.*.*", "{i}"),
-    *("*" * 150, "a" * 201, "*a" * 70, "été", "\x1b[31m", "층.*", "a\nb", "head.", ".head", " head ", "HEAD", "{j}", "{}"),
+    *(
+        "[!a]*",
+        "[",
+        "]",
+        "[]",
+        "[z-a]",
+        "[[]*",
+        "[\\",
+        "**",
+        "???",
+        "?*?",
+        "head..weight",
+        ".",
+        "..",
+        "*.*.*.*.*.*",
+        "{i}",
+    ),
+    *(
+        "*" * 150,
+        "a" * 201,
+        "*a" * 70,
+        "été",
+        "\x1b[31m",
+        "층.*",
+        "a\nb",
+        "head.",
+        ".head",
+        " head ",
+        "HEAD",
+        "{j}",
+        "{}",
+    ),
 )
-LAYER_PATTERNS = ("layers.{i}", "auto", "*.{i}", "{i}", "layers.{i}.{j}", "{j}.{i}", "re:{i}", "[{i}]", "{i}{i}", "a{i}[")
+LAYER_PATTERNS = (
+    "layers.{i}",
+    "*.{i}",
+    "auto",
+    "*.{i}",
+    "{i}",
+    "layers.{i}.{j}",
+    "{j}.{i}",
+    "re:{i}",
+    "[{i}]",
+    "{i}{i}",
+    "a{i}[",
+)
 RULE_NAMES = ("a", "b", "no_decay", "head", "x-1", "default", "all", "a.b", "1", "", "été", "a b", "\x1b[1m", "\ud800")
 STAGE_KEYS = ("lr_scale", "warmup_steps", "allow_unused", "allow_empty")
-UNKNOWN_KEYS = ("self", "foo", "lr_mult", "params", "optimizer", "groups.a.lr", "groups.", "groups.a", "_target_", "cls")
+UNKNOWN_KEYS = (
+    "self",
+    "foo",
+    "lr_mult",
+    "params",
+    "optimizer",
+    "groups.a.lr",
+    "groups.",
+    "groups.a",
+    "_target_",
+    "cls",
+)
 
 
 class ConfigFuzzer:
@@ -77,8 +164,8 @@ class ConfigFuzzer:
         rng = self.rng
         names = rng.sample(RULE_NAMES[:5], rng.randrange(1, 4))
         stages: dict[Any, Any] = {name: self._or_junk(self._stage(index)) for index, name in enumerate(names)}
-        if rng.random() < 0.5:
-            stages["rest"] = {"params": "*", "allow_empty": True}
+        if rng.random() < 0.8:
+            stages["rest"] = {"params": "*", "allow_empty": True, "allow_unused": True}
         if rng.random() < self.rate:
             stages[draw_key(rng)] = self._stage(1)
         config: dict[str, Any] = {"stages": self._or_junk(stages)}
@@ -177,9 +264,9 @@ class ConfigFuzzer:
         if rng.random() < 0.15:
             block = self._schedule(rng.choice(list(SCHEDULES)), depth=1)
             rule["schedule"] = self._or_junk(rng.choice((block, {"warmup_steps": 2}, "constant")))
-        for option in ("priority", "stem", "name"):
-            if rng.random() < 0.05:
-                rule[option] = rng.choice((draw_junk(rng), 1, "x", self._patterns(PATTERNS)))
+        for option, value in (("priority", rng.choice((-1, 0, 5))), ("name", "x"), ("stem", self._patterns(PATTERNS))):
+            if rng.random() < 0.05 and (option != "stem" or "layer_decay" in rule):
+                rule[option] = self._or_junk(value)
         if rng.random() < self.rate:
             rule[draw_key(rng)] = draw_junk(rng)
         return rule
@@ -197,8 +284,9 @@ class ConfigFuzzer:
 
     def _patterns(self, patterns: Sequence[str]) -> Any:
         rng = self.rng
-        pattern = rng.choice(patterns[:3] if rng.random() < 0.5 else patterns)
-        return pattern if rng.random() < 0.6 else [pattern, rng.choice(patterns)]
+        usual = patterns[:12] if patterns is PATTERNS else patterns[:2]
+        drawn = [rng.choice(patterns if rng.random() < 0.1 + self.rate else usual) for _ in range(rng.randrange(1, 3))]
+        return drawn[0] if len(drawn) == 1 and rng.random() < 0.6 else drawn
 
     def _schedule(self, name: str, depth: int) -> dict[str, Any]:
         rng = self.rng
@@ -214,9 +302,9 @@ class ConfigFuzzer:
             config["lr_lambda"] = self._or_junk(_half)
         if (info.needs_warmup or rng.random() < 0.3) and depth == 2:
             key = rng.choice(("warmup_steps", "warmup_fraction", "warmup_epochs"))
-            config[key] = self._or_junk(rng.choice((0, 1, 2, 0.5, 0.1)))
+            config[key] = self._or_junk(rng.choice((0, 1, 2) if key == "warmup_steps" else (0, 0.5, 0.1, None)))
         if rng.random() < 0.2:
-            config["total_steps"] = self._or_junk(rng.choice((1, 2, 10, 10**9, 2**63)))
+            config["total_steps"] = self._or_junk(rng.choice((10, 100, 10**9, 2**62)))
         if rng.random() < self.rate:
             config[rng.choice(("max_lr", "epochs", *UNKNOWN_KEYS))] = draw_junk(rng)
         return config
@@ -228,9 +316,11 @@ class ConfigFuzzer:
         if index:
             stage["at"] = self._or_junk(self._trigger(2))
         if rng.random() < 0.15:
-            stage |= {"layers": "layers.{i}", "each": self._or_junk(rng.choice(({"epochs": 1}, {"steps": 2}, {"epochs": 0})))}
-        for key in rng.sample(STAGE_KEYS, 1):
-            stage[key] = self._value(Number(default=1, low=0, integer=True))
+            stage |= {"layers": "layers.{i}", "each": self._or_junk(rng.choice(({"epochs": 1}, {"steps": 2})))}
+        key = rng.choice(STAGE_KEYS)
+        number = key in ("lr_scale", "warmup_steps")
+        stage[key] = self._value(Number(default=1, low=0, integer=True) if number else Flag(default=True))
+        stage["allow_empty"] = True
         if rng.random() < 0.3:
             name = rng.choice(list_optimizers())
             if rng.random() < 0.5:

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrizations
 
 from tests.support.junk_values import draw_junk
 
 NAMES = (
-    *("backbone", "head", "head2", "encoder", "layer", "layers", "blocks", "norm", "embed", "fc", "weight", "bias", "w"),
+    *(
+        "backbone",
+        "head",
+        "head2",
+        "encoder",
+        "layer",
+        "layers",
+        "blocks",
+        "norm",
+        "embed",
+        "fc",
+        "weight",
+        "bias",
+        "w",
+    ),
     *("0", "1", "10", "a b", "été", "层", "\u202ex", "\ud800", "\x1b[31m", "a\nb", "[x]", "*", "{i}", "?", "re:", "-"),
     *("parametrizations", "module", "_orig_mod", "original0", "x" * 300, "²", "all", "default", "params", "<b>", "%s"),
 )
@@ -75,7 +90,7 @@ def draw_model(rng: Random, root: Callable[[], nn.Module] = Tree) -> nn.Module:
         first, second = rng.sample(modules, 2)
         second._parameters["weight"] = first._parameters["weight"]
     for parameter in model.parameters():
-        if rng.random() < 0.1:
+        if not is_lazy(parameter) and rng.random() < 0.1:
             parameter.requires_grad_(False)
     return model
 
@@ -117,14 +132,12 @@ def draw_params(rng: Random, model: nn.Module) -> Any:
     return draw_junk(rng)
 
 
-def fill_gradients(rng: Random, model: nn.Module) -> Iterator[str]:
-    """Give each trainable parameter a gradient: most of ones, some with NaN, none at all, or sparse."""
-    sparse = {
-        id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse
-    }
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad or rng.random() < 0.1:
+def fill_gradients(rng: Random, model: nn.Module, *, sparse: bool) -> None:
+    """Give most trainable parameters a gradient, some with NaN; sparse ones where an embedding has them."""
+    embeddings = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    with_sparse = {id(module.weight) for module in embeddings} if sparse else set()
+    for parameter in model.parameters():
+        if is_lazy(parameter) or not parameter.requires_grad or rng.random() < 0.1:
             continue
         grad = torch.ones_like(parameter) * (float("nan") if rng.random() < 0.05 else 0.5)
-        parameter.grad = grad.to_sparse(1) if id(parameter) in sparse else grad
-        yield name
+        parameter.grad = grad.to_sparse(1) if id(parameter) in with_sparse else grad

@@ -304,7 +304,7 @@ MAKERS: tuple[Callable[[], Any], ...] = (
     lambda: OmegaConf.create({"a": "${no_such_resolver:1}"}),
     lambda: OmegaConf.create(["???", "${x.y}"]),
     lambda: OmegaConf.create({"a": float("nan"), "b": 2**70, "c": Path("x"), "d": b"x", "e": Colour.RED}),
-    lambda: OmegaConf.create({1: "a", 2.5: "b", True: "c"}),
+    lambda: OmegaConf.create({1: "a", 2.5: "b", False: "c"}),
     lambda: OmegaConf.structured(Point),
 )
 
