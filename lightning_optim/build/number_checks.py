@@ -36,7 +36,7 @@ def _check_group(group: Group, dtype: torch.dtype) -> None:
         for number in _floats(value):
             factor = max(1.0, abs(lr)) if key != "lr" else 1.0
             if abs(number) * factor > largest:
-                source = group.sources.get(key, (key,))[0]
+                source = (group.sources.get(key) or (key,))[0]
                 product = f", and times the lr {lr:g}," if factor > 1 else ", which"
                 raise ConfigError(
                     f"{source}: got {number:g}{product} is more than {largest:g}, the largest number of {dtype}, the "

@@ -63,8 +63,8 @@ def _check_not_empty(plan: Plan) -> None:
     for group in plan.groups:
         for name in group.params if group.algorithm == "adafactor" else ():
             if not plan.tensors[name].numel():
+                key = (group.sources.get("optimizer") or ("name",))[0]
                 raise ConfigError(
-                    f"{group.sources.get('optimizer', ('name',))[0]}: adafactor divides by the number of elements, and "
-                    f"{name} has the shape {list(plan.tensors[name].shape)}. Freeze it by a rule with frozen: true, or "
-                    "type name: adamw"
+                    f"{key}: adafactor divides by the number of elements, and {name} has the shape "
+                    f"{list(plan.tensors[name].shape)}. Freeze it by a rule with frozen: true, or type name: adamw"
                 )

@@ -8,6 +8,7 @@ import inspect
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 # Names that other tools use for a key of ours.
@@ -25,6 +26,7 @@ _SYNONYMS = {
 _CALL_ARGUMENT_MARKS = ("parameters", "__next__", "param_groups")
 # Shorter words are not matched as the prefix of a name.
 _MIN_PREFIX = 3
+_MAX_NAME, _MAX_COMPARED = 300, 20_000
 # Longer messages are cut in their middle; the longest list of choices has 3000 characters.
 _MAX_MESSAGE = 4000
 # What a terminal obeys or does not show: control codes, marks that turn the text's direction, lone surrogates.
@@ -146,8 +148,9 @@ def checks_arguments(init: Callable[..., None]) -> Callable[..., None]:
 
 def find_nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Up to `limit` of the known names that are most similar to `word`, best first; empty where none is similar."""
-    by_lower = {name.lower(): name for name in known}
-    given = word.lower()
+    # Longer ones are no names, and to compare them takes seconds.
+    by_lower = {name.lower(): name for name in islice(known, _MAX_COMPARED) if len(name) <= _MAX_NAME}
+    given = word[:_MAX_NAME].lower()
     found = [_SYNONYMS[given]] if _SYNONYMS.get(given) in by_lower else []
     for spelling in (given, given.rpartition(".")[2]):  # torch.optim.AdamW
         found += difflib.get_close_matches(spelling, by_lower, n=limit, cutoff=0.6)

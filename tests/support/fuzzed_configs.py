@@ -11,7 +11,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_optim import list_optimizers, optimizer_info
+from lightning_optim import ConfigError, list_optimizers, optimizer_info
+from lightning_optim.core.config_values import to_plain
 from lightning_optim.core.hyperparameters import (
     Choice,
     Fields,
@@ -349,8 +350,8 @@ class ConfigFuzzer:
         disguised = {}
         for key, value in config.items():
             try:
-                disguised[key] = OmegaConf.create(value) if isinstance(value, (dict, list)) else value
-            except (OmegaConfBaseException, RuntimeError, TypeError, ValueError):
+                disguised[key] = OmegaConf.create(to_plain(value)) if isinstance(value, (dict, list)) else value
+            except (ConfigError, OmegaConfBaseException):  # OmegaConf cannot hold it
                 disguised[key] = value
         return disguised
 

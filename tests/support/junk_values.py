@@ -185,6 +185,20 @@ def _nested(build: Callable[[Any], Any], levels: int = 2000) -> Any:
     return value
 
 
+def _billion() -> Any:
+    """As a few YAML anchors make it: ten lists, each of ten times the one before."""
+    value: Any = 1
+    for _ in range(10):
+        value = [value] * 10
+    return value
+
+
+def _recursive_twice() -> list[Any]:
+    value: list[Any] = []
+    value.extend([value, value])
+    return value
+
+
 def _object_array() -> Any:
     array = np.empty(2, dtype=object)
     array[0], array[1] = {"a": 10**5000}, array
@@ -291,6 +305,12 @@ MAKERS: tuple[Callable[[], Any], ...] = (
     lambda: [0.9] * 1000,
     _recursive_list,
     _recursive_dict,
+    _recursive_twice,
+    _billion,
+    lambda: np.zeros(10**7),
+    lambda: np.zeros((1,) * 60),
+    lambda: ["a" * 10_000] * 500,
+    lambda: {str(index): index for index in range(3000)},
     lambda: _nested(lambda value: [value]),
     lambda: _nested(lambda value: {"a": value}),
     lambda: _nested(lambda value: (value,)),
