@@ -27,6 +27,8 @@ def merge_dotted_keys(groups: Any, given: Mapping[str, Any]) -> tuple[Any, dict[
     keywords = {}
     for key, value in given.items():
         if key.startswith(_PREFIX):
+            if not isinstance(groups or {}, Mapping):
+                raise ConfigError(f"groups: got {groups!r}, which has no keys, and {key} sets one of them")
             groups = _set(groups or {}, key.split(".")[1:], value, key)
         else:
             keywords[key] = value

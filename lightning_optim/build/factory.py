@@ -73,10 +73,10 @@ class OptimizerFactory:
         implementation: str = "auto",
         **hyperparameters: Any,
     ) -> None:
-        groups, hyperparameters = merge_dotted_keys(groups, hyperparameters)
+        groups, hyperparameters = merge_dotted_keys(to_plain(groups, "groups"), hyperparameters)
         self.name = to_plain(name, "name")
         self.groups: dict[str, Any] = _expand_weight_decay(to_plain(groups, "groups")) if groups is not None else {}
-        self.implementation = implementation
+        self.implementation = to_plain(implementation, "implementation")
         self.hyperparameters: dict[str, Any] = _expand_weight_decay(to_plain(hyperparameters))
         self._check()
 

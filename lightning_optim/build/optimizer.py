@@ -22,6 +22,7 @@ from ..optim.half_precision import check_float16
 from ..schedule.optimizer_marks import is_scheduled
 from .attachments import attach
 from .blueprint import Blueprint, configured_values
+from .first_step import attach_dense_check
 from .fused_layouts import can_fuse
 from .implementation import constructor_arguments
 
@@ -45,6 +46,8 @@ def build_optimizer(plan: Plan) -> Optimizer:
         optimizer = Composite(groups, builders, main=next(iter(plan.specs)))
     mark_frozen_by_rules(optimizer, [plan.tensors[name] for name in plan.frozen])
     attach(optimizer, Blueprint.from_plan(plan), _names_by_tensor(plan))
+    if plan.sparse_gradients:
+        attach_dense_check(optimizer)
     if any(group.schedule for group in plan.groups):
         optimizer.register_step_pre_hook(_check_scheduled)
     return optimizer
@@ -66,15 +69,20 @@ def _build_one_class(plan: Plan, spec: AlgorithmSpec, named: list[dict[str, Any]
         tensors = [plan.tensors[name] for group in groups for name in group.params]
         fits = can_fuse(info.load(), tensors) and not plan.sparse_gradients and not defaults["differentiable"]
         defaults["fused"] = True if fits else None
+    if not own and defaults.get("fused"):
+        _check_real(plan, groups)
     if not own and info.own and not defaults.get("fused"):
         _check_float16(plan, groups)
-    optimizer = info.load(own=own)(
-        [
-            {**_param_group(plan, group, constructor_arguments(own, info, group.hyperparameters), defaults), **extra}
-            for group, extra in zip(groups, named, strict=True)
-        ],
-        **defaults,
-    )
+    param_groups = [
+        {**_param_group(plan, group, constructor_arguments(own, info, group.hyperparameters), defaults), **extra}
+        for group, extra in zip(groups, named, strict=True)
+    ]
+    try:
+        optimizer = info.load(own=own)(param_groups, **defaults)
+    except ConfigError:
+        raise
+    except ValueError as error:  # what a class refuses by checks of its own
+        raise ConfigError(f"name: {info.name} does not take these parameters or values: {error}") from error
     if not info.is_built_in:
         _check_takes_in_groups(info, optimizer, groups, defaults)
     if defaults.get("fused"):
@@ -113,6 +121,16 @@ def _param_group(
         "configured": configured_values(group.algorithm, group.hyperparameters),
         **({SCHEDULE: dict(group.schedule)} if group.schedule else {}),
     }
+
+
+def _check_real(plan: Plan, groups: Iterable[Group]) -> None:
+    """Check that a fused kernel of torch gets no complex parameter, which it refuses in its first step."""
+    for group in groups:
+        for name in group.params:
+            if plan.tensors[name].is_complex():
+                raise ConfigError(
+                    f"fused: torch's kernels take no complex parameters, and {name or 'one'} is one. Type fused: null"
+                )
 
 
 def _check_float16(plan: Plan, groups: Iterable[Group]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ..core.config_values import to_plain
 from ..core.errors import ConfigError, format_choices
 from ..schedule.factory import SchedulerFactory
 from .factory import OptimizerFactory
@@ -42,12 +43,21 @@ def read_factory(key: str, given: Any, cls: type[FactoryT]) -> FactoryT:
 
 def _from_cli(key: str, given: Mapping[str, Any], cls: type[FactoryT]) -> FactoryT:
     # Compared, never imported: a config must not choose what is imported.
+    given = {to_plain(name, key): value for name, value in given.items()}
     if given["class_path"] != f"lightning_optim.{cls.__name__}":
         raise ConfigError(
-            f"{key}.class_path: got {given['class_path']}. Type class_path: lightning_optim.{cls.__name__}, or pass "
-            "the object instead of self.hparams"
+            f"{key}.class_path: got {to_plain(given['class_path'], key)}. Type class_path: "
+            f"lightning_optim.{cls.__name__}, or pass the object instead of self.hparams"
         )
     for name in given:
         if name not in _CLI_KEYS:
-            raise ConfigError(f"{key}.{name}: no such key beside class_path.{format_choices(name, _CLI_KEYS)}")
-    return cls(**given.get("init_args", {}), **given.get("dict_kwargs", {}))
+            raise ConfigError(f"{key}.{name}: no such key beside class_path.{format_choices(str(name), _CLI_KEYS)}")
+    arguments: dict[str, Any] = {}
+    for part in ("init_args", "dict_kwargs"):
+        values = to_plain(given[part], f"{key}.{part}") if given.get(part) is not None else {}
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{key}.{part}: got {values!r}, which is not a mapping. Type {part}: {{name: adamw}}")
+        if twice := arguments.keys() & values.keys():
+            raise ConfigError(f"{key}.{part}.{min(twice)}: it is in init_args too. Remove one of them")
+        arguments |= values
+    return cls(**arguments)

@@ -79,11 +79,20 @@ def configure_optimizers(
     config = scheduler_config(
         built,
         scheduler,
-        lambda interval: get_run_length(module.trainer, interval),
-        lambda: get_steps_per_epoch(module.trainer),
+        lambda interval: get_run_length(_require(trainer, "scheduler.total_steps: 1000"), interval),
+        lambda: get_steps_per_epoch(_require(trainer, "scheduler.warmup_steps: 500")),
         partial(get_position, trainer) if trainer and module.automatic_optimization else None,
     )
     return {"optimizer": built} if config is None else {"optimizer": built, "lr_scheduler": config}
+
+
+def _require(trainer: Trainer | None, example: str) -> Trainer:
+    if trainer is None:
+        raise ConfigError(
+            f"{example.partition(':')[0]}: the schedule needs the length of the run, and the module is attached to no "
+            f"trainer. Type for example {example}, or call configure_optimizers in the module's own"
+        )
+    return trainer
 
 
 def _for_fast_dev_run(scheduler: SchedulerFactory) -> SchedulerFactory:

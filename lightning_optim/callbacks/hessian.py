@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, checks_arguments
 from ..core.hyperparameters import Number
 from ..core.short_repr import format_call
 from ..optim.composite import Composite
@@ -46,6 +46,7 @@ class SophiaHessian(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(self, every_n_steps: int = 10) -> None:
         steps = Number(default=10, low=1, integer=True)
         self.every_n_steps: int = steps.check(every_n_steps, "every_n_steps")

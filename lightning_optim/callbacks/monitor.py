@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
 from ..build.executions import read_executions
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, checks_arguments
 from ..core.hyperparameters import Flag, Number
 from ..core.short_repr import format_call
 from ..groups.plan import Plan
@@ -87,6 +87,7 @@ class OptimizerMonitor(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(
         self,
         every_n_steps: int | None = None,

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..build.factory import OptimizerFactory
+from ..build.read_factory import read_factory
+from ..core.errors import checks_arguments
 from ..core.hyperparameters import Flag
 from ..core.short_repr import format_call
 from ..schedule.factory import SchedulerFactory
 from .configure import configure_optimizers
 from .configure_hook import ConfigureOptimizersHook
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
-
-if TYPE_CHECKING:
-    from ..build.factory import OptimizerFactory
 
 
 class OptimizerOverride(Callback):
@@ -34,6 +32,7 @@ class OptimizerOverride(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(
         self,
         optimizer: OptimizerFactory,
@@ -41,8 +40,8 @@ class OptimizerOverride(Callback):
         *,
         verify_checkpoints: bool = True,
     ) -> None:
-        self.optimizer = optimizer
-        self.scheduler = scheduler
+        self.optimizer = read_factory("optimizer", optimizer, OptimizerFactory)
+        self.scheduler = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory)
         self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
+from ..core.errors import checks_arguments
 from ..core.hyperparameters import Flag
 from .lightning_internals import create_epoch_iterator, is_between_epochs
 from .saved_callback import refuse_wrong_state
@@ -32,6 +33,7 @@ class RNGState(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(self, *, verify_checkpoints: bool = True) -> None:
         self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
         self._loaded_state: dict[str, Any] | None = None

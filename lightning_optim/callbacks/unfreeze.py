@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from ..build.stage_optimizers import check_stage_optimizers
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, format_choices, format_names
+from ..core.errors import ConfigError, checks_arguments, format_choices, format_names
 from ..core.hyperparameters import Flag
 from ..core.short_repr import format_call, settings_html
 from ..groups.parameter_settings import ParameterSettings
@@ -86,6 +86,7 @@ class StagedUnfreeze(Callback):
 
     __module__ = "lightning_optim"  # where users import it from: pickles survive a move of this file
 
+    @checks_arguments
     def __init__(
         self,
         stages: Mapping[str, Any],
@@ -95,7 +96,7 @@ class StagedUnfreeze(Callback):
         verify_checkpoints: bool = True,
     ) -> None:
         for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
-            if mode not in _MODES:
+            if to_plain(mode, key) not in _MODES:
                 raise ConfigError(f"{key}: there is no mode {mode!r}.{format_choices(str(mode), _MODES)}")
         self._config = to_plain(stages, "stages")
         self._parsed_stages = parse_stages(self._config)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 # Names that other tools use for a key of ours.
@@ -23,18 +26,43 @@ _SYNONYMS = {
 _CALL_ARGUMENT_MARKS = ("parameters", "__next__", "param_groups")
 # Shorter words are not matched as the prefix of a name.
 _MIN_PREFIX = 3
+_MAX_NAME, _MAX_COMPARED = 300, 20_000
+# Longer messages are cut in their middle; the longest list of choices has 3000 characters.
+_MAX_MESSAGE = 4000
+# What a terminal obeys or does not show: control codes, marks that turn the text's direction, lone surrogates.
+_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class ConfigError(ValueError):
     """A mistake in a config. The message names the key, what was given, what is allowed and what to type.
 
-    Hydra shows the ``repr`` of an error raised inside ``instantiate``, so the ``repr`` is the plain message.
+    Hydra shows the ``repr`` of an error raised inside ``instantiate``, so the ``repr`` is the plain message. Control
+    characters of a config are escaped in it, and a value of many characters is cut.
     """
 
     __module__ = "lightning_optim"  # where users import it from: pickles outlive a move of this file
 
+    def __init__(self, message: str) -> None:
+        super().__init__(escape_hidden(_shorten(message)))
+
     def __repr__(self) -> str:
         return str(self)
+
+
+def _shorten(message: str) -> str:
+    if len(message) <= _MAX_MESSAGE:
+        return message
+    end = _MAX_MESSAGE // 4
+    return f"{message[: _MAX_MESSAGE - end - 100]} ... ({len(message):,} characters) ... {message[-end:]}"
+
+
+def escape_hidden(message: str) -> str:
+    """The text with control characters, marks of direction and lone surrogates as Python escapes them."""
+    if message.isprintable():
+        return message
+    return "".join(
+        repr(char)[1:-1] if unicodedata.category(char) in _HIDDEN and char != "\n" else char for char in message
+    )
 
 
 @contextmanager
@@ -83,6 +111,11 @@ def requires_name(example: str, argument: str) -> Callable[[Callable[..., None]]
                     f"name: got a {type(args[0]).__name__}. The factory takes the name first, and the {argument} when "
                     f"it is called. Type {cls}({example!r}, ...)({argument})"
                 )
+            if len(args) > 1:
+                raise ConfigError(
+                    f"{cls}: takes one value without a key, the name, and got {len(args)}. Type the key of each other "
+                    f"one: {cls}({example!r}, key=value)"
+                )
             if not args and "name" not in kwargs:
                 raise ConfigError(f"name: {cls} needs one, such as name: {example}")
             init(self, *args, **kwargs)
@@ -92,10 +125,32 @@ def requires_name(example: str, argument: str) -> Callable[[Callable[..., None]]
     return decorate
 
 
+def checks_arguments(init: Callable[..., None]) -> Callable[..., None]:
+    """Decorate the `__init__` of a callback so that a wrong key of its config is a `ConfigError`."""
+    signature = inspect.signature(init)
+    known = list(signature.parameters)[1:]
+
+    @functools.wraps(init)
+    def checked_init(self: Any, /, *args: Any, **kwargs: Any) -> None:
+        cls = type(self).__name__
+        for key in kwargs:
+            if key not in known:
+                choices = format_choices(key, known) if known else " It takes none"
+                raise ConfigError(f"{key}: {cls} has no argument {key!r}.{choices}")
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as error:
+            raise ConfigError(f"{cls}: {error}. Its arguments: {', '.join(known) or 'none'}") from None
+        init(self, *args, **kwargs)
+
+    return checked_init
+
+
 def find_nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Up to `limit` of the known names that are most similar to `word`, best first; empty where none is similar."""
-    by_lower = {name.lower(): name for name in known}
-    given = word.lower()
+    # Longer ones are no names, and to compare them takes seconds.
+    by_lower = {name.lower(): name for name in islice(known, _MAX_COMPARED) if len(name) <= _MAX_NAME}
+    given = word[:_MAX_NAME].lower()
     found = [_SYNONYMS[given]] if _SYNONYMS.get(given) in by_lower else []
     for spelling in (given, given.rpartition(".")[2]):  # torch.optim.AdamW
         found += difflib.get_close_matches(spelling, by_lower, n=limit, cutoff=0.6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from .text_values import explain_text, read_text
 from .version import is_torch_at_least, read_torch_version
 
 _INVALID = object()
+_MAX_INTEGER = 2**63 - 1
+"""The largest that a tensor holds; a float between two steps of a schedule could not be told from a larger one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,9 @@ class Hyperparameter(ABC):
 
     def _explain(self, value: Any, key: str) -> str:
         """Why the value is refused, and what to type."""
-        is_tensor = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+        is_tensor = (
+            getattr(value, "ndim", None) == 0 and hasattr(value, "item") and not getattr(value, "is_meta", False)
+        )
         if is_tensor and self._convert(value.item()) is not _INVALID:
             return f"{key}: got {value!r}, a tensor, not {self.describe()}. Type its number: value.item()"
         meant = read_text(value)
@@ -120,8 +125,13 @@ class Number(Hyperparameter):
         if self.high is not None and (value > self.high or (self.open_high and value == self.high)):
             return _INVALID
         if self.integer:
-            return int(value) if int(value) == value else _INVALID
+            return int(value) if int(value) == value and abs(value) <= _MAX_INTEGER else _INVALID
         return float(value)
+
+    def _advice(self, value: Any, key: str) -> str:
+        if self.integer and isinstance(value, (int, float)) and _MAX_INTEGER < value < math.inf:
+            return f" Type at most {_MAX_INTEGER}"
+        return super()._advice(value, key)
 
     def _describe(self) -> str:
         bounds = []

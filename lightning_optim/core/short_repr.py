@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from .errors import escape_hidden
 from .number_format import format_value
 
 
@@ -25,5 +26,5 @@ def settings_html(title: str, settings: Mapping[str, Any]) -> str:
     from .text_table import TextTable
 
     columns = (Column("setting", "text"), Column("value", "text"))
-    rows = tuple((key, format_value(value)) for key, value in settings.items())
+    rows = tuple((escape_hidden(key), escape_hidden(format_value(value))) for key, value in settings.items())
     return TextTable(title=title, columns=columns, rows=rows).html()

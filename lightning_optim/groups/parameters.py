@@ -178,9 +178,16 @@ def _read_items(params: Any) -> Parameters:
         raise ConfigError(
             f"params: got {_format_type(params)}. Pass the module, its named_parameters(), or its parameters()."
         )
-    items = list(params)
+    try:
+        items = list(params)
+    except Exception as error:
+        raise ConfigError(
+            f"params: got {_format_type(params)} whose items cannot be read: {error}. Pass the module"
+        ) from None
     if all(isinstance(item, Tensor) for item in items):
-        return Parameters(Parameter(name="", tensor=item, occurrences=()) for item in _deduplicate(items))
+        bare = [Parameter(name="", tensor=item, occurrences=()) for item in _deduplicate(items)]
+        _check_shapes(bare)
+        return Parameters(bare)
     for item in items:
         if isinstance(item, Mapping):
             raise ConfigError(
@@ -215,13 +222,17 @@ def _build_parameters(found: Mapping[int, tuple[Tensor, Sequence[Occurrence]]]) 
             "params: two parameters have the same name once wrapper prefixes are dropped: "
             f"{format_names(duplicates, 3)}. Pass the innermost module instead."
         )
+    _check_shapes(parameters)
+    return parameters
+
+
+def _check_shapes(parameters: Iterable[Parameter]) -> None:
     if lazy := [parameter.name for parameter in parameters if is_lazy(parameter.tensor)]:
         raise ConfigError(
             f"params: {len(lazy)} parameters have no shape yet, because their modules are lazy: "
             f"{format_names(lazy, 3)}. Run one batch through the model first, for example in the LightningModule's "
             "configure_model"
         )
-    return parameters
 
 
 def _effective_name(name: str) -> str:

@@ -18,6 +18,8 @@ MAX_REGEX_TIME_S = 1.0
 LAYER_NUMBER, BLOCK_NUMBER = "{i}", "{j}"
 
 _REGEX_PREFIX = "re:"
+# In the library `regex`, `head{e<=1}` matches what resembles `head`; in Python's re it means the characters.
+_FUZZY = re.compile(r"(?<!\\)(?<!\\N)\{(?![0-9,])")
 _WILDCARD = re.compile(r"[*?\[]")
 
 
@@ -42,6 +44,8 @@ class _RegexMatcher:
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)  # of what the two libraries read in different ways
             re.compile(pattern.removeprefix(_REGEX_PREFIX))  # the patterns of Python's re, no others
+        if _FUZZY.search(pattern):
+            raise re.error("a { that begins no repetition such as {2} or {1,3}; type \\{ for the character")
         self._pattern, self._left_s = pattern, MAX_REGEX_TIME_S
         self._regex = regex.compile(pattern.removeprefix(_REGEX_PREFIX), regex.VERSION0)
 
@@ -80,7 +84,7 @@ def check_pattern(pattern: str, key: str) -> None:
         raise ConfigError(f"{key}: the pattern has {len(pattern)} characters; at most {MAX_REGEX_LENGTH} are allowed")
     try:
         compile_pattern(pattern)
-    except (re.error, regex.error, FutureWarning, OverflowError, RecursionError) as error:
+    except (re.error, regex.error, FutureWarning, OverflowError, RecursionError, ValueError) as error:
         raise ConfigError(f"{key}: {pattern!r} is not a valid regular expression: {error}") from None
 
 
@@ -90,10 +94,13 @@ def check_layer_pattern(pattern: str, key: str) -> None:
     Raises:
         ConfigError: it is something else.
     """
-    check_pattern(pattern, key)
-    numbers = list(_layer_regex(pattern).groupindex)  # not those in a class, as in `[{i}]`
+    if not pattern.startswith(_REGEX_PREFIX):
+        check_pattern(pattern, key)
+    numbers = (
+        [] if pattern.startswith(_REGEX_PREFIX) else list(_layer_regex(pattern).groupindex)
+    )  # not those in a class, as in `[{i}]`
     counts = [pattern.count(number) for number in (LAYER_NUMBER, BLOCK_NUMBER)]
-    if pattern.startswith(_REGEX_PREFIX) or numbers not in (["i"], ["i", "j"]) or sum(counts) != len(numbers):
+    if numbers not in (["i"], ["i", "j"]) or sum(counts) != len(numbers):
         raise ConfigError(
             f"{key}: {pattern!r} is not a glob with one {LAYER_NUMBER} in place of the layer's number, or with "
             f"{LAYER_NUMBER} and then {BLOCK_NUMBER}. Type for example {key}: backbone.encoder.layer.{LAYER_NUMBER}, "

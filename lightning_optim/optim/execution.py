@@ -44,7 +44,12 @@ class RuleExecution(UpdateRule):
         if requested:
             requested.copy(bucket.owners)
         if bucket.params:
-            bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+            try:
+                bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+            except RuntimeError as error:
+                if "without overflow" in str(error):
+                    raise ConfigError(_explain_overflow(group, str(error))) from error
+                raise
 
     def prefers_kernel(self, group: ParamGroup, device: torch.device) -> bool:
         """Whether kernels step those parameters of a group that are on a device, as far as there are any for them."""
@@ -128,3 +133,14 @@ def common_dtype(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None
     """The dtype that the buffers with a fixed dtype promote to; None if there are none."""
     fixed = [dtype for dtype in dtypes.values() if dtype is not None]
     return reduce(torch.promote_types, fixed) if fixed else None
+
+
+def _explain_overflow(group: ParamGroup, problem: str) -> str:
+    """Why torch has no number for a product or a quotient of hyperparameters; names those of an odd size."""
+    floats = {key: value for key, value in group.items() if isinstance(value, float) and value}
+    odd = {key: value for key, value in floats.items() if not 1e-6 <= abs(value) <= 1e6} or floats
+    values = ", ".join(f"{key}: {value:g}" for key, value in odd.items())
+    return (
+        f"{next(iter(odd), 'lr')}: the step of param group {group.get('name')!r} has a number that its dtype does not "
+        f"hold ({problem}). Type other values than {values}"
+    )

@@ -64,7 +64,9 @@ def _steps(default: object, low: int = 0, *, optional: bool = False, help: str) 
     return Number(default=default, low=low, integer=True, optional=optional, help=help)
 
 
-_GAMMA = Number(default=0.1, low=0, open_low=True, help="factor")
+_MIN_FACTOR, _MAX_FACTOR = 1e-6, 1000
+"""torch divides by some of them, and multiplies others at each step: no number holds the result."""
+_GAMMA = Number(default=0.1, low=0, high=_MAX_FACTOR, open_low=True, help="factor")
 _ETA_MIN = Number(default=0.0, low=0, help="lowest lr, the same for every group")
 _FLOOR_SCALE = Number(
     default=None, low=0, high=1, optional=True, help="or: lowest lr as a fraction of each group's peak"
@@ -85,7 +87,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             summary="lr × factor for total_iters steps, then lr.",
             path=_torch("ConstantLR"),
             hyperparameters={
-                "factor": Number(default=1 / 3, low=0, high=1, help="initial factor"),
+                "factor": Number(default=1 / 3, low=_MIN_FACTOR, high=1, help="initial factor"),
                 "total_iters": _steps(5, help="steps at lr × factor"),
             },
         ),
@@ -97,7 +99,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             hyperparameters={
                 "start_factor": Number(default=1 / 3, low=0, high=1, open_low=True, help="initial factor"),
                 "end_factor": Number(default=1.0, low=0, high=1, help="final factor"),
-                "total_iters": _steps(5, help="steps from start_factor to end_factor"),
+                "total_iters": _steps(5, 1, help="steps from start_factor to end_factor"),
             },
         ),
         ScheduleInfo(
@@ -105,7 +107,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             chainable=True,
             summary="lr × gamma at every step.",
             path=_torch("ExponentialLR"),
-            hyperparameters={"gamma": Number(low=0, open_low=True, help="factor")},
+            hyperparameters={"gamma": Number(low=0, high=_MAX_FACTOR, open_low=True, help="factor")},
         ),
         ScheduleInfo(
             name="step",
@@ -130,7 +132,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
             summary="lr × (1 - t / total_iters) ** power.",
             path=_torch("PolynomialLR"),
             hyperparameters={
-                "total_iters": _steps(5, help="steps until lr is 0"),
+                "total_iters": _steps(5, 1, help="steps until lr is 0"),
                 "power": Number(default=1.0, low=0, help="power"),
             },
         ),
@@ -168,7 +170,7 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "step_size_up": _steps(2000, 1, help="steps up"),
                 "step_size_down": _steps(None, 1, optional=True, help="steps down; null: as many as up"),
                 "mode": Choice(default="triangular", options=("triangular", "triangular2", "exp_range")),
-                "gamma": Number(default=1.0, low=0, open_low=True, help="factor of exp_range"),
+                "gamma": Number(default=1.0, low=0, high=_MAX_FACTOR, open_low=True, help="factor of exp_range"),
                 "scale_mode": Choice(default="cycle", options=("cycle", "iterations")),
                 "cycle_momentum": _CYCLE_MOMENTUM,
                 "base_momentum": Number(default=0.8, low=0, high=1, help="momentum at the peak lr"),
@@ -186,9 +188,9 @@ SCHEDULES: dict[str, ScheduleInfo] = {
                 "cycle_momentum": _CYCLE_MOMENTUM,
                 "base_momentum": _BASE_MOMENTUM,
                 "max_momentum": _MAX_MOMENTUM,
-                "div_factor": Number(default=25.0, low=0, open_low=True, help="the first lr is peak / div_factor"),
+                "div_factor": Number(default=25.0, low=_MIN_FACTOR, help="the first lr is peak / div_factor"),
                 "final_div_factor": Number(
-                    default=1e4, low=0, open_low=True, help="the last lr is the first / final_div_factor"
+                    default=1e4, low=_MIN_FACTOR, help="the last lr is the first / final_div_factor"
                 ),
                 "three_phase": Flag(default=False, help="return to the first lr before the last phase"),
             },

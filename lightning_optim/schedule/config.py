@@ -44,12 +44,12 @@ class ScheduleConfig:
         **hyperparameters: Any,
     ) -> None:
         self.name = to_plain(name, "name")
-        self.interval = interval
+        self.interval = to_plain(interval, "interval")
         self.warmup_steps = warmup_steps
         self.warmup_fraction = warmup_fraction
         self.warmup_epochs = warmup_epochs
         self.total_steps = total_steps
-        self.on_resume = on_resume
+        self.on_resume = to_plain(on_resume, "on_resume")
         self.hyperparameters: dict[str, Any] = to_plain(hyperparameters)
         self._check()
 

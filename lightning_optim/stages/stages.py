@@ -109,8 +109,10 @@ def claim(stages: Sequence[Stage], params: nn.Module | list[Parameter]) -> tuple
         if stage.each is None:
             result.append(replace(stage, params=claimed - kept_frozen, fixed=kept_frozen))
         else:
-            result += _split_by_layer(stage, claimed - kept_frozen, parameters, index)
-            result[-1] = replace(result[-1], fixed=kept_frozen)
+            layers = list(_split_by_layer(stage, claimed - kept_frozen, parameters, index))
+            if kept_frozen:
+                layers[-1:] = [replace(layers[-1] if layers else replace(stage, each=None), fixed=kept_frozen)]
+            result += layers
     return tuple(result)
 
 

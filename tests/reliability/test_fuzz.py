@@ -1,0 +1,96 @@
+"""Whatever is configured is built or refused with a `ConfigError`; and the fuzzing finds guards that are taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lightning_optim.build import plan_checks
+from lightning_optim.core import config_values, errors
+from lightning_optim.core.hyperparameters import Number
+from tests.support.fuzzed_cases import KINDS, run_case, run_cases
+
+
+def check_cases(seed: int, count: int) -> None:
+    counts, wrong = run_cases(seed, count)
+    assert [f"--case {o.seed}: {o.kind}: {o.verdict}: {o.detail[:200]}" for o in wrong] == []
+    assert sum(counts.values()) == count
+    assert {kind for kind, verdict in counts if verdict == "built"} == set(KINDS), counts
+    assert {kind for kind, verdict in counts if verdict == "refused"} >= {"optimizer", "schedule", "stages"}, counts
+
+
+def test_two_hundred_cases_are_built_or_refused() -> None:
+    check_cases(seed=0, count=200)
+
+
+@pytest.mark.slow
+def test_five_thousand_cases_are_built_or_refused() -> None:
+    check_cases(seed=1, count=5000)
+
+
+def test_the_same_seed_is_the_same_case() -> None:
+    assert [run_case(seed) for seed in range(20)] == [run_case(seed) for seed in range(20)]
+
+
+def _without_depth_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_values, "_MAX_DEPTH", 10**9)
+
+
+def _without_integer_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_values, "_MAX_BITS", 10**9)
+
+
+def _without_value_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_values, "_MAX_VALUES", 10**18)
+
+
+def _without_print_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config_values, "_check_printable", lambda value, key: None)
+
+
+def _without_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "escape_hidden", lambda message: message)
+
+
+def _without_message_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_MAX_MESSAGE", 10**9)
+
+
+def _without_number_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_checks, "check_numbers", lambda plan: None)
+
+
+def _without_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert = Number._convert
+
+    def convert_without_bounds(self: Number, value: Any) -> Any:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return value if is_number else convert(self, value)
+
+    monkeypatch.setattr(Number, "_convert", convert_without_bounds)
+
+
+FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "containers of any depth": (_without_depth_limit, "RecursionError"),
+    "integers of any length": (_without_integer_limit, "ValueError"),
+    "any number of values": (_without_value_limit, "TimeLimitError"),
+    "values that cannot be printed": (_without_print_check, "RuntimeError"),
+    "control characters": (_without_escapes, "message with"),
+    "messages of any length": (_without_message_limit, "message of"),
+    "numbers that the dtype does not hold": (_without_number_checks, "RuntimeError"),
+    "numbers out of bounds": (_without_bounds, "Error"),
+}
+MAX_CASES = 5000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(name, marks=() if name == "control characters" else pytest.mark.slow) for name in FAULTS],
+)
+def test_a_guard_that_is_taken_out_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_out, verdict = FAULTS[fault]
+    take_out(monkeypatch)
+    found = (seed for seed in range(MAX_CASES) if verdict in run_case(seed).verdict)
+    assert next(found, None) is not None, f"not noticed in {MAX_CASES} cases"
