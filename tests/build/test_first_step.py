@@ -27,8 +27,12 @@ def backward(model, optimizer):
     return loss
 
 
+def unpickled(pair):
+    return pickle.loads(pickle.dumps(pair))
+
+
 @pytest.mark.parametrize("name", every(CAPTURABLE, fast=["rprop"]))
-@pytest.mark.parametrize("duplicate", [None, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=str)
+@pytest.mark.parametrize("duplicate", [None, copy.deepcopy, unpickled], ids=["built", "copied", "unpickled"])
 def test_capturable_is_refused_where_the_device_does_not_take_it(name, duplicate):
     model, optimizer = build(name, capturable=True)
     if duplicate:
