@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 
 from ..core.errors import ConfigError, format_names
+from ..core.printable import to_printable
 from ..report.charts import check_matplotlib
 from ..report.curves import Run
 from ..report.find_runs import find_runs
 from ..report.page import Checked, build_page, check_run
-from ..report.printable import to_printable
 from ..report.read_run import read_run
 from ..report.sicknesses import RULES
 
