@@ -339,3 +339,12 @@ def test_no_control_character_of_a_file_reaches_the_terminal(checkpoint, tmp_pat
         printed = out + err
         assert "\x1b" not in printed and "\x07" not in printed and "\u202e" not in printed
         assert not any(line.startswith("lightning-optim: all") for line in printed.splitlines())
+
+
+@pytest.mark.parametrize("read", [inspect, resume])
+def test_an_entry_that_is_marked_as_a_folder_is_refused(checkpoint, tmp_path, read) -> None:
+    """torch would read it as whatever the memory holds: the one bit that no checksum covers."""
+    content = bytearray(checkpoint.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 38] ^= 0x10
+    (tmp_path / "folder.ckpt").write_bytes(content)
+    assert "is marked as a folder" in refused(tmp_path / "folder.ckpt", read)
