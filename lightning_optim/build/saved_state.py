@@ -55,10 +55,12 @@ def check_state_dict(state_dict: Any) -> None:
     own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
     for key, state in own.items():
         _check_state(state, f"state[{_show(key)}]")
-    has_step = any("step" in state for state in own.values())
-    for key, state in own.items():
-        if has_step and state and "step" not in state:
-            raise ConfigError(f"state[{_show(key)}]: step is missing")
+    for group in groups:  # each of one algorithm, which counts steps or does not
+        of_group = {key: own[key] for key in group["params"] if key in own}
+        has_step = any("step" in state for state in of_group.values())
+        for key, state in of_group.items():
+            if has_step and state and "step" not in state:
+                raise ConfigError(f"state[{_show(key)}]: step is missing")
 
 
 def _check_group(group: Any, path: str, seen: set[Any]) -> None:
