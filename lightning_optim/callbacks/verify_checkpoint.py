@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 OPTION = "verify_checkpoints"
-_HOW_TO_SKIP = f"set {OPTION}: false (unfreeze.{OPTION}=false, monitor.{OPTION}=false)"
+_HOW_TO_SKIP = f"give one of the callbacks {OPTION}: false"
 
 
 class VerifyCheckpointHook:

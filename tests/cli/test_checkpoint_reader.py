@@ -108,8 +108,8 @@ def test_repeated_names_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_the_copy_of_configured_values_is_not_a_hyperparameter(tmp_path: Path) -> None:
-    found = read_groups(tmp_path, param_group("x", [0], ["weight"], lr=0.1, configured={"lr": 0.1}))
-    assert found.groups[0].hyperparameters == {"lr": 0.1}
+    found = read_groups(tmp_path, param_group("x", [0], ["weight"], lr=0.1, peak_lr=0.1, configured={"lr": 0.1}))
+    assert found.groups[0].hyperparameters == {"lr": 0.1, "peak_lr": 0.1}
 
 
 def read_error(path: Path, *, verify: bool = True) -> str:

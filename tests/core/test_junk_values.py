@@ -91,7 +91,7 @@ def test_a_long_value_is_cut_in_the_message() -> None:
         ),
         (lambda: OptimizerMonitor(5, True), "OptimizerMonitor: too many positional"),
         (lambda: SophiaHessian(every=1), "every: SophiaHessian has no argument"),
-        (lambda: RNGState(seed=1), "seed: RNGState has no argument 'seed'. It takes none"),
+        (lambda: RNGState(seed=1), "seed: RNGState has no argument 'seed'. Available: verify_checkpoints"),
         (lambda: StagedUnfreeze(), "StagedUnfreeze: missing a required argument: 'stages'"),
         (lambda: StagedUnfreeze({}, frozen=True), "frozen: StagedUnfreeze has no argument"),
         (lambda: OptimizerOverride(optimiser=1), "optimiser: OptimizerOverride .*Did you mean 'optimizer'"),
