@@ -5,11 +5,12 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
+
+from .printable import escape_hidden
 
 # Names that other tools use for a key of ours.
 _SYNONYMS = {
@@ -29,8 +30,6 @@ _MIN_PREFIX = 3
 _MAX_NAME, _MAX_COMPARED = 300, 20_000
 # Longer messages are cut in their middle; the longest list of choices has 3000 characters.
 _MAX_MESSAGE = 4000
-# What a terminal obeys or does not show: control codes, marks that turn the text's direction, lone surrogates.
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 class ConfigError(ValueError):
@@ -54,15 +53,6 @@ def _shorten(message: str) -> str:
         return message
     end = _MAX_MESSAGE // 4
     return f"{message[: _MAX_MESSAGE - end - 100]} ... ({len(message):,} characters) ... {message[-end:]}"
-
-
-def escape_hidden(message: str) -> str:
-    """The text with control characters, marks of direction and lone surrogates as Python escapes them."""
-    if message.isprintable():
-        return message
-    return "".join(
-        repr(char)[1:-1] if unicodedata.category(char) in _HIDDEN and char != "\n" else char for char in message
-    )
 
 
 @contextmanager

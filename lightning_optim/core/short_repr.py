@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import escape_hidden
 from .number_format import format_value
+from .printable import escape_hidden
 
 
 def format_call(owner: object, /, *arguments: Any, **settings: Any) -> str:
