@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from ..catalog.registry import optimizer_info
@@ -37,7 +39,8 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
         ConfigError: a parameter or its state does not fit; or a scheduler or class of this run cannot continue with it.
     """
     with prefix_errors("the checkpoint's optimizer"):
-        check_state_dict(state_dict)
+        own = chain.from_iterable(group["params"] for group in optimizer.param_groups)
+        check_state_dict(state_dict, is_regrouped=any(isinstance(param, DTensor) for param in own))
     main, uses_own_class = blueprint.main, blueprint.uses_own_class
     state_dict = name_saved_groups(optimizer.param_groups, state_dict, blueprint.order)
     saved, states = state_dict["param_groups"], state_dict["state"]

@@ -31,11 +31,13 @@ _MAY_BE_NONE = ("weight_decay", "name")
 _NAMES = {Mapping: "a dict", str: "text", (int, float, Tensor): "a number"}
 
 
-def check_state_dict(state_dict: Any) -> None:
+def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
     """Check the types in an optimizer's state dict, and that its tensors are ordinary ones.
 
     Args:
         state_dict: anything that was loaded from a file.
+        is_regrouped: whether torch has put it into the groups of this run, as for sharded parameters: their names are
+            still those of the saved groups.
 
     Raises:
         ConfigError: a type is wrong, a key is missing, a group has more or fewer names than parameters, a tensor is
@@ -51,7 +53,7 @@ def check_state_dict(state_dict: Any) -> None:
     _check_kind(states, Mapping, "state", "a dict")
     seen: set[Any] = set()
     for index, group in enumerate(groups):
-        _check_group(group, f"param_groups[{index}]", seen)
+        _check_group(group, f"param_groups[{index}]", seen, count_names=not is_regrouped)
     own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
     for key, state in own.items():
         _check_state(state, f"state[{_show(key)}]")
@@ -63,7 +65,7 @@ def check_state_dict(state_dict: Any) -> None:
                 raise ConfigError(f"state[{_show(key)}]: step is missing")
 
 
-def _check_group(group: Any, path: str, seen: set[Any]) -> None:
+def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) -> None:
     _check_kind(group, Mapping, path, "a dict")
     _check_keys(group, path)
     if "params" not in group:
@@ -80,7 +82,7 @@ def _check_group(group: Any, path: str, seen: set[Any]) -> None:
         _check_kind(names, (list, tuple), f"{path}.param_names", "a list")
         for name in names:
             _check_kind(name, str, f"{path}.param_names", "text")
-        if len(names) != len(params):
+        if count_names and len(names) != len(params):
             raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
     for key, kind in _KINDS.items():
         value = group.get(key)
