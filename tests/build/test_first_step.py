@@ -46,8 +46,10 @@ def test_capturable_is_refused_where_the_device_does_not_take_it(name, duplicate
 
 def test_capturable_is_left_alone_where_the_kernel_takes_it():
     model, optimizer = build("adamw", capturable=True, fused=True)
+    before = copy.deepcopy(model.state_dict())
     backward(model, optimizer)
     optimizer.step()
+    assert not torch.equal(model[1].weight, before["1.weight"])
 
 
 def test_differentiable_is_refused_for_parameters_of_a_module():
