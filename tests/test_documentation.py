@@ -1,4 +1,4 @@
-"""Every example in the documentation runs: docstrings, and the Python, configs and commands of the README."""
+"""The examples in docstrings, the README and docs/ run; tables, versions and links are right."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,14 @@ from hydra.utils import instantiate
 import lightning_optim
 from lightning_optim import ConfigError
 from recipes.finetune import FINETUNE, build_module, explain
+from tests.support.catalog_tables import TABLES, with_table
+from tests.support.documentation import PAGES, README, ROOT, Block, find_blocks, split_commands
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(lightning_optim.__path__, "lightning_optim.")
     if "_hydra." not in module.name
 ]
-
-
-def find_blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
 class ExampleFinder(doctest.DocTestFinder):
@@ -61,31 +55,39 @@ def test_every_public_name_has_an_example() -> None:
         assert ">>>" in (public.__doc__ or "") or name == "ConfigError", name
 
 
-@pytest.mark.parametrize("block", find_blocks("python"), ids=lambda block: block.splitlines()[0])
-def test_python_in_the_readme(block) -> None:
-    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+@pytest.mark.parametrize("block", find_blocks("python"), ids=str)
+def test_python_runs_as_it_stands(block: Block) -> None:
+    exec(compile(block.text, block.page, "exec"), {"__name__": "documentation"})
 
 
-@pytest.mark.parametrize("block", find_blocks("yaml"), ids=lambda block: block.splitlines()[0])
-def test_configs_in_the_readme(block, tmp_path) -> None:
-    (tmp_path / "config.yaml").write_text(block, encoding="utf-8")
+@pytest.mark.parametrize("block", find_blocks("yaml"), ids=str)
+def test_configs_compose_as_they_stand(block: Block, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(block.text, encoding="utf-8")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         config = compose("config")
     assert [instantiate(node) for node in config.values() if "_target_" in node]
 
 
 def test_first_two_commands_are_one_line_each() -> None:
-    first, second = find_blocks("bash")[:2]
+    first, second = (block.text for block in find_blocks("bash", "README.md")[:2])
     for command in (first, second):
         assert command.count("\n") == 1
         assert "-c constraints.txt" in command
     assert "recipes.finetune" in first and "pytest" in second
 
 
-@pytest.mark.parametrize("command", re.findall(r"^python -m recipes.finetune (.+)$", README, re.MULTILINE))
-def test_commands_under_next(command) -> None:
+FINETUNE_COMMANDS = [
+    words[3:]
+    for block in find_blocks("bash", containing="python -m recipes.finetune ")
+    for words in split_commands(block)
+    if words[:3] == ["python", "-m", "recipes.finetune"] and words[3:]
+]
+
+
+@pytest.mark.parametrize("overrides", FINETUNE_COMMANDS, ids=" ".join)
+def test_overrides_of_the_recipe_compose(overrides: list[str]) -> None:
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
-        config = compose("finetune", shlex.split(command, comments=True))
+        config = compose("finetune", overrides)
     explain(config)
     module = build_module(config, FINETUNE)
     optimizer = module.hparams["optimizer"](module)
@@ -96,13 +98,15 @@ def test_printed_tables_are_the_real_ones(capsys: Any) -> None:
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
         explain(compose("finetune"))
     printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert "\n".join(printed).strip() == find_blocks("text")[0].strip()
+    (block,) = find_blocks("text", "README.md")
+    assert block.text.strip() in "\n".join(printed)
 
 
 @pytest.mark.parametrize(
-    ("typed", "quoted"), re.findall(r"^\| (.*`.+`.*?) +\| `(\S+: .+?)` +\|$", README, re.MULTILINE)
+    ("typed", "quoted"),
+    re.findall(r"^\| (.*`.+`.*?) +\| `(\S+: .+?)` +\|$", PAGES["docs/rules.md"], re.MULTILINE),
 )
-def test_error_messages_in_the_readme(typed, quoted) -> None:
+def test_error_messages_are_quoted_as_they_are(typed, quoted) -> None:
     override = "+optimizer.momentum=0.9" if "leftover" in typed else typed.strip("`'")
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
         config = compose("finetune", [override])
@@ -112,6 +116,27 @@ def test_error_messages_in_the_readme(typed, quoted) -> None:
     parts = [part for part in re.split(r" ?\.\.\. ?", quoted) if part]
     positions = [message.find(part) for part in parts]
     assert positions[0] == 0 and -1 not in positions and positions == sorted(positions), message
+
+
+@pytest.mark.parametrize("page", TABLES)
+def test_tables_of_the_catalog_are_up_to_date(page: str) -> None:
+    assert PAGES[f"docs/{page}"] == with_table(page), "run python -m tests.support.catalog_tables"
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+    assert len(README.split()) <= 900
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], target
 
 
 def test_version_is_the_same_in_every_file() -> None:

@@ -1,4 +1,4 @@
-"""Promises of the README that no other test holds: see docs/promises.md."""
+"""Promises of the README and the documentation that no other test holds: see docs/promises.md."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from lightning_optim import ConfigError, OptimizerFactory, OptimizerMonitor, SchedulerFactory, configure_optimizers
 from lightning_optim.catalog.built_in import BUILT_IN
 from tests.support.apps import App, copy_app, search_path_plugin, write_app  # noqa: F401
+from tests.support.documentation import README, find_blocks, split_commands
 from tests.support.optimizer_runs import MEMBERS, differences, native_class, new_grads, trajectory
 from tests.support.processes import ROOT
 from tests.support.short_runs import IGNORED_WARNINGS, build_loader, build_trainer, lr_by_group
 from tests.support.training import BATCHES, Net, StepTrace, fit
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
-def find_block(language: str, text: str) -> str:
-    """The README's code block in a language that has this text."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    (block,) = (block for block in blocks if text in block)
-    return block
+def find_block(language: str, page: str, text: str) -> str:
+    """The one block of a page in a language that has this text."""
+    (block,) = find_blocks(language, page, text)
+    return block.text
 
 
 def test_versions_are_those_that_pip_requires() -> None:
@@ -69,7 +68,7 @@ def template(copy_app: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_commands_of_the_template(template: App) -> None:
-    block = find_block("bash", "python src/train.py").replace("\\\n", "")
+    block = find_block("bash", "docs/template.md", "python src/train.py").replace("\\\n", "")
     commands = [shlex.split(line, comments=True)[2:] for line in block.splitlines()]
     lr, rule, other, monitor, stages = (template.compose(*overrides) for overrides in commands)
     assert lr_by_group(instantiate(lr.model.optimizer)(instantiate(lr.model))) == {"default": 3e-4, "no_decay": 3e-4}
@@ -144,8 +143,8 @@ class TakesFactory(Net):
 
 
 def test_lightning_cli_takes_one_key_of_a_rule_or_a_whole_rule() -> None:
-    text = re.search(r"For LightningCLI, .*?a whole one", README, re.DOTALL).group()
-    one_key, whole = re.findall(r"`(--model\S+='.+?'|--model[^`]+)`", text)
+    (block,) = (block for block in find_blocks("bash", "docs/lightning_cli.md"))
+    one_key, whole = (words[-1] for words in split_commands(block) if words[-1].startswith("--model"))
     given = ["--model.optimizer=lightning_optim.OptimizerFactory", "--model.optimizer.init_args.name=adamw"]
     given.append("--model.optimizer.init_args.groups={head: {params: head, lr_scale: 10, weight_decay: 0}}")
     parser = LightningArgumentParser(exit_on_error=False)
@@ -156,7 +155,7 @@ def test_lightning_cli_takes_one_key_of_a_rule_or_a_whole_rule() -> None:
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # jsonargparse, of a method that Lightning calls too
-            factory = parser.instantiate_classes(parser.parse_args([*given, *shlex.split(option)])).model.optimizer
+            factory = parser.instantiate_classes(parser.parse_args([*given, option])).model.optimizer
         assert factory.groups == {"head": head}, option
 
 
@@ -174,8 +173,8 @@ class Backbone(nn.Module):
         return nn.ModuleDict({"dense": nn.Linear(4, 4), "norm": nn.LayerNorm(4)})
 
 
-def test_the_rules_of_the_example_compose_as_the_readme_says(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(find_block("yaml", "layers: auto"), encoding="utf-8")
+def test_the_rules_of_the_example_compose_as_documented(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(find_block("yaml", "docs/rules.md", "layers: auto"), encoding="utf-8")
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         factory = instantiate(compose("config").optimizer)
     net = nn.ModuleDict({"backbone": Backbone(), "head": nn.Linear(4, 2)})
@@ -196,12 +195,6 @@ def test_the_rules_of_the_example_compose_as_the_readme_says(tmp_path: Path) -> 
 
 
 # Optimizers
-
-
-def test_the_readme_lists_the_optimizers_of_the_catalog() -> None:
-    paragraph = README[README.index("All of torch's optimizers, and this library's own") :]
-    listed = re.findall(r"`(\w+)`", paragraph[: paragraph.index("`lightning-optim show NAME`")])
-    assert sorted(listed) == sorted(name for name, info in BUILT_IN.items() if info.own)
 
 
 def test_maximize_ascends_in_every_optimizer() -> None:

@@ -1,4 +1,4 @@
-"""The rules of the report: the sicknesses of the README's *Reading the curves*.
+"""The rules of the report: the sicknesses of *Reading the curves* (docs/curves.md).
 
 The thresholds lie between what was measured on sick runs and on healthy ones: those of `recipes.curves`, and a
 transformer of seven layers on scikit-learn's digits, trained by AdamW (layer-wise lr, block by block, a head or biases

@@ -1,4 +1,4 @@
-"""The six runs of `recipes.curves`: the event file of each shows what the README tells the reader to look for."""
+"""The six runs of `recipes.curves`: the event file of each shows what docs/curves.md tells the reader to look for."""
 
 from __future__ import annotations
 
