@@ -48,6 +48,17 @@ INLINE void wait_for(const int64_t *done, int64_t count) {
     if (tries > 100000) sched_yield();  // milliseconds, where others wait for the processor
 }
 
+// Add to step counters, of which every kernel's library can be asked; returns whether all were the same.
+int count_steps(float *const *counters, int64_t count, float amount) {
+  const float first = count ? *counters[0] : 0;
+  int are_equal = 1;
+  for (int64_t i = 0; i < count; i++) {
+    are_equal &= *counters[i] == first;
+    *counters[i] += amount;
+  }
+  return are_equal;
+}
+
 // 16-bit numbers: exact when loaded, rounded to nearest even when stored.
 
 typedef uint16_t bfloat16;
