@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -57,6 +60,25 @@ int count_steps(float *const *counters, int64_t count, float amount) {
     *counters[i] += amount;
   }
   return are_equal;
+}
+
+// Copy to memory that nobody has read; past the caches, which would fetch each line before it is written.
+INLINE void write_new(char *to, const char *from, int64_t size, int past_caches) {
+  int64_t start = 0;
+#ifdef __SSE2__
+  if (past_caches & ((uintptr_t)to % 64 == 0))
+    for (; start + 64 <= size; start += 64)
+      for (int64_t i = start; i < start + 64; i += 16)
+        _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+#endif
+  memcpy(to + start, from + start, size - start);
+}
+
+// Let other threads see what was written so.
+INLINE void end_writes(void) {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
 }
 
 // 16-bit numbers: exact when loaded, rounded to nearest even when stored.
