@@ -27,7 +27,8 @@ def find_addresses(counters: Sequence[Any]) -> list[int] | None:
         return None
     if set(map(_dtype, counters)) != {torch.float32} or not all(map(_is_cpu, counters)):
         return None
-    return list(map(Tensor.data_ptr, counters))
+    addresses = list(map(Tensor.data_ptr, counters))
+    return addresses if all(addresses) else None
 
 
 def are_equal(addresses: Sequence[int]) -> bool:
