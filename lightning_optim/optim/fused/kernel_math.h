@@ -129,8 +129,9 @@ INLINE float16 store_float16(float x) {
 INLINE real op_abs(real x) { return MATH(fabs)(x); }
 INLINE real op_sqrt(real x) { return MATH(sqrt)(x); }
 INLINE real op_sign(real x) { return (real)(x > 0) - (real)(x < 0); }
-INLINE real op_max(real x, real y) { const real larger = x > y ? x : y; return x == x ? larger : x; }
-INLINE real op_min(real x, real y) { const real smaller = x < y ? x : y; return x == x ? smaller : x; }
+// One instruction for x, also where it is NaN, and one test for y, which is mostly the same for all elements.
+INLINE real op_max(real x, real y) { const real larger = y > x ? y : x; return y == y ? larger : y; }
+INLINE real op_min(real x, real y) { const real smaller = y < x ? y : x; return y == y ? smaller : y; }
 INLINE real op_and(real x, real y) { return (x != 0) & (y != 0); }
 INLINE real op_or(real x, real y) { return (x != 0) | (y != 0); }
 INLINE real op_where(real condition, real x, real y) { return condition != 0 ? x : y; }
