@@ -265,7 +265,9 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
 
     def buckets(self, group: ParamGroup) -> list[Bucket]:
         """A group's parameters that have a gradient, each with its state."""
-        params = [param for param in group["params"] if param.grad is not None]
+        params, grads = group["params"], [param.grad for param in group["params"]]
+        if not all(has_grad := [grad is not None for grad in grads]):
+            params, grads = list(compress(params, has_grad)), list(compress(grads, has_grad))
         states = [self.state[param] for param in params]
         is_slow, has_masters = bool(group["lookahead"]), group["master_weights"]
         for param, state in zip(params, states, strict=True):
@@ -273,8 +275,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
                 self.ensure_state(group, param)
         if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
             filled = [bool(param.numel()) for param in params]
-            params, states = list(compress(params, filled)), list(compress(states, filled))
-        return build_buckets(params, states, tuple(self.scalars(group)))
+            params, grads, states = (list(compress(column, filled)) for column in (params, grads, states))
+        return build_buckets(params, grads, states, tuple(self.scalars(group)))
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -313,20 +315,21 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
     def _step_group(self, group: ParamGroup, context: StepContext) -> None:
         buffers = tuple(self.buffer_dtypes(group))
         requested = None if group["lookahead"] or not self._is_declared() else self._requested
-        for bucket in self.buckets(group):
-            if self._requested and not requested:  # something changes the parameters outside the kernel
-                self._requested.copy(bucket.owners)
-            if self._is_declared():
-                coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
-                self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, requested)
-                bucket.advance(next_scalars)  # now: a kernel that cannot be compiled leaves everything as it is
-            else:
-                bucket.advance({})
-                bucket.for_each(partial(self._run_hook, context, group))
-            if (lookahead := group["lookahead"]) and bucket.t % lookahead["k"] == 0:
-                sync = partial(_sync_lookahead, lookahead["alpha"])
-                self.run_on(bucket, sync, (SLOW,), group)
-            bucket.write_back()
+        with self.launching_together():
+            for bucket in self.buckets(group):
+                if self._requested and not requested:  # something changes the parameters outside the kernel
+                    self._requested.copy(bucket.owners)
+                if self._is_declared():
+                    coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
+                    rule, count = partial(self._run_rule, context, coefficients), partial(bucket.advance, next_scalars)
+                    self.run_on(bucket, rule, buffers, group, requested, count)
+                else:
+                    bucket.advance({})
+                    bucket.for_each(partial(self._run_hook, context, group))
+                if (lookahead := group["lookahead"]) and bucket.t % lookahead["k"] == 0:
+                    sync = partial(_sync_lookahead, lookahead["alpha"])
+                    self.run_on(bucket, sync, (SLOW,), group)
+                bucket.write_back()
 
     def _run_hook(self, context: StepContext, group: ParamGroup, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = context.transform_gradient(p, g), float(state["step"])

@@ -14,6 +14,7 @@ from torch import Tensor
 from .fused.requested_sums import argument_name
 from .real_view import real
 from .state_keys import MASTER
+from .step_counters import add_one, are_equal, find_addresses
 from .tensor_list import TensorList
 
 # Tensor subclasses need not support every foreach function. On a CPU, lists take more memory and are faster only for
@@ -41,6 +42,8 @@ class Bucket:
     """The parameters of which `params` holds the masters; empty if it holds none."""
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
+    counter_addresses: list[int] | None = None
+    """Where the step counters are, if they can be increased there."""
     is_rounded: bool = False
     """Whether a kernel has rounded the masters into their parameters."""
 
@@ -51,7 +54,10 @@ class Bucket:
 
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, unless a hook counts by itself, and store the next scalar state."""
-        if counters := [state["step"] for state in self.states if isinstance(state["step"], Tensor)]:
+        counters = [state["step"] for state in self.states if isinstance(state["step"], Tensor)]
+        if self.counter_addresses:
+            add_one(counters, self.counter_addresses)
+        elif counters:
             # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
             torch._foreach_add_(counters, scalar(1.0), alpha=1.0)
         if scalars:
@@ -123,17 +129,24 @@ def prefers_lists(param: Tensor) -> bool:
     return param.device.type in _LIST_DEVICES and type(param) in _PLAIN
 
 
-def build_buckets(params: Sequence[Tensor], states: Sequence[dict[str, Any]], scalars: Sequence[str]) -> list[Bucket]:
+def build_buckets(
+    params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[dict[str, Any]], scalars: Sequence[str]
+) -> list[Bucket]:
     """Parameters of one group in buckets, each in the order of `params`.
 
     Args:
-        params: with a gradient, and at least one element: the mean of an empty tensor is NaN.
+        params: with at least one element: the mean of an empty tensor is NaN.
+        grads: theirs.
         states: theirs, initialized.
         scalars: names of the numbers in a state.
     """
-    grads: list[Any] = [param.grad for param in params]
     # Column by column, which for many parameters takes a third of the time of a loop over them.
-    counts = [step.item() if type(step := state["step"]) is Tensor else float(step) for state in states]
+    counters = [state["step"] for state in states]
+    addresses = find_addresses(counters)
+    if addresses and are_equal(addresses):
+        counts = [counters[0].item()] * len(counters)
+    else:
+        counts = [step.item() if type(step) is Tensor else float(step) for step in counters]
     numbers = [[state[name] for state in states] for name in scalars]
     kinds = (
         map(type, params),
@@ -151,6 +164,7 @@ def build_buckets(params: Sequence[Tensor], states: Sequence[dict[str, Any]], sc
         if MASTER in states[first]:
             bucket.params, bucket.params_of_masters = [states[i][MASTER] for i in chosen], bucket.params
         bucket.grads, bucket.states = [grads[i] for i in chosen], [states[i] for i in chosen]
+        bucket.counter_addresses = [addresses[i] for i in chosen] if addresses else None
         buckets.append(bucket)
     return buckets
 

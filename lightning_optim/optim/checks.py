@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ _SCHEDULER_KEYS = ("initial_lr", "max_lr", "min_lr", "max_momentum", "base_momen
 KNOWN_GROUP_KEYS = (*GROUP_METADATA, *_SCHEDULER_KEYS)
 # What another library's keys may not be called, besides hyperparameters.
 RESERVED_GROUP_KEYS = (*KNOWN_GROUP_KEYS, *TORCH_ONLY_KEYS, EXTRA_GROUP_KEYS)
+_dtype, _layout = attrgetter("dtype"), attrgetter("layout")
 
 
 def parse_hyperparameters(
@@ -150,8 +152,9 @@ def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *
         ConfigError: one is sparse, or complex where the rule is written for real numbers.
     """
     by_row = [key for key in ("centralize_gradients", "adaptive_clip") if group[key]]
-    layouts = {param.grad.layout for param in group["params"] if param.grad is not None}
-    if layouts <= {torch.strided} and not any(map(Tensor.is_complex, group["params"])):
+    grads = [grad for param in group["params"] if (grad := param.grad) is not None]
+    layouts, dtypes = set(map(_layout, grads)), set(map(_dtype, group["params"]))
+    if layouts <= {torch.strided} and not any(dtype.is_complex for dtype in dtypes):
         return  # nearly always, and there may be very many parameters
     for index, param in enumerate(group["params"]):
         grad = param.grad

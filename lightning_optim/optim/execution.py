@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial, reduce
 from inspect import getattr_static
 from typing import Any
@@ -35,21 +36,50 @@ class RuleExecution(UpdateRule):
         buffers: Sequence[str],
         group: ParamGroup,
         requested: RequestedSums | None = None,
+        count: Callable[[], None] | None = None,
     ) -> None:
-        """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for."""
+        """Call `rule(p, g, buffers)` for a bucket of this group, in the execution that the group asks for.
+
+        Args:
+            bucket, rule, buffers, group: see there.
+            requested: gets the sums that kernels add up.
+            count: counts the step, once it is sure to be taken. If it is given, kernels may be launched later, at the
+                end of `launching_together`.
+        """
+        rest = bucket
         if self.prefers_kernel(group, bucket.params[0].device):
             self._fused = self._fused or FusedExecution()
             run = partial(self._fused.run, required=bool(group["fused"]), requested=requested, owners=bucket.owners)
-            bucket = bucket.run_fused(run, rule, buffers)
+            rest = bucket.run_fused(run, rule, buffers)
+            if count and not rest.params:
+                self._fused.on_launch.append(count)
+                return
+            self._fused.launch()
         if requested:
-            requested.copy(bucket.owners)
-        if bucket.params:
+            requested.copy(rest.owners)
+        if rest.params:
             try:
-                bucket.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+                rest.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
             except RuntimeError as error:
                 if "without overflow" in str(error):
                     raise ConfigError(_explain_overflow(group, str(error))) from error
                 raise
+        if count:
+            count()
+
+    @contextmanager
+    def launching_together(self) -> Iterator[None]:
+        """Launch the kernels of `run_on` at the end, one after the other: Python is slow after each of them.
+
+        They have taken its place in the processor's caches. If there is an error, none of them is launched.
+        """
+        try:
+            yield
+            if self._fused:
+                self._fused.launch()
+        finally:
+            if self._fused:
+                self._fused.drop()
 
     def prefers_kernel(self, group: ParamGroup, device: torch.device) -> bool:
         """Whether kernels step those parameters of a group that are on a device, as far as there are any for them."""

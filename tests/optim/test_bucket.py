@@ -55,9 +55,10 @@ def test_a_bucket_has_one_type_dtype_step_count_and_scalar_state():
     indices = {id(param): i for i, param in enumerate(params)}
 
     def gathered(*scalars):
+        chosen = params[:-1]
+        columns = chosen, [param.grad for param in chosen], [states[param] for param in chosen]
         return [
-            (b.t, dict(b.scalars), [indices[id(p)] for p in b.params])
-            for b in bucket.build_buckets(params[:-1], [states[param] for param in params[:-1]], scalars)
+            (b.t, dict(b.scalars), [indices[id(p)] for p in b.params]) for b in bucket.build_buckets(*columns, scalars)
         ]
 
     assert gathered() == [(1, {}, [0, 2]), (2, {}, [1]), (1, {}, [3]), (1, {}, [4])]

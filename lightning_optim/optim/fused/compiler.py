@@ -22,6 +22,9 @@ _FLAGS += ["-fno-math-errno", "-fno-trapping-math"]  # which would keep roots an
 _FLAGS += ["-ffp-contract=off"]  # each element by the same operations, so with the same bits
 
 
+_libraries: list[ctypes.CDLL] = []
+
+
 class CompileError(RuntimeError):
     """There is no compiler, or no folder for what it makes, or it failed."""
 
@@ -38,9 +41,15 @@ def load_function(source: str, name: str) -> Any:
     folder = cache_folder()
     path = _find_library(folder, key) or _compile(source, compiler, folder, key)
     try:
-        return getattr(ctypes.CDLL(str(path)), name)
+        _libraries.append(ctypes.CDLL(str(path)))
+        return getattr(_libraries[-1], name)
     except (OSError, AttributeError) as error:
         raise CompileError(f"the compiled kernel {path} does not load: {error}. Delete it") from error
+
+
+def find_loaded(name: str) -> Any:
+    """A function of kernel_math.h, which every kernel's library has; None as long as none is loaded."""
+    return getattr(_libraries[0], name) if _libraries else None
 
 
 def find_compiler() -> str:

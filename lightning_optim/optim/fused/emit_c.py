@@ -11,6 +11,10 @@ from .emit import Writer, indent
 from .program import BLOCK_SUMS, Loop, Pass, Program, Rank
 
 _BLOCK = 1024
+_WRITTEN_BLOCK = 64
+"""Elements to write at once past the caches: with more of them, reading waits too long."""
+_MANY_CHUNKS = 128
+"""What a kernel of more chunks only writes is not in a cache when the next one reads it: 8 MiB in float32."""
 _SIGNATURE = """\
 void step(
     const int64_t *addresses,  // for each argument, one per tensor
@@ -37,6 +41,10 @@ class _CWriter(Writer):
     OPERATORS: ClassVar[Mapping[str, str]] = {**Writer.OPERATORS, "div": "/"}
     COMMENT = "//"
 
+    def __init__(self, program: Program) -> None:
+        super().__init__(program)
+        self._only_written = set() if program.rows is not None else program.only_written()
+
     def body(self) -> Iterator[str]:
         yield from self._numbers()
         # Each thread has a share of a batch, and helps others at its end: what it has read in one pass it finds in its
@@ -51,6 +59,7 @@ class _CWriter(Writer):
             yield f"    if (is_taken(taken + chunk, {number})) continue;"
             yield from indent(indent(self._numbered_chunk(walk, number)))
             yield "  }"
+        yield from ["  end_writes();"] if self._only_written else []
         yield "}"
         if end := self._tensor_end():
             yield "for (int64_t tensor = 0; tensor < num_tensors; tensor++) {"
@@ -79,14 +88,20 @@ class _CWriter(Writer):
 
     def _for_elements(self, loop: Loop, count: str) -> Iterator[str]:
         blocked = list(filter(self._is_blocked, loop.sums))
-        if not blocked:
+        written = [a for a, _ in loop.stores if a in self._only_written]
+        if not blocked and not written:
             yield from self._elements(loop, "0", count)
             return
-        yield f"for (int64_t start = 0; start < {count}; start += {_BLOCK}) {{"
-        yield f"  const int64_t end = start + {_BLOCK} < {count} ? start + {_BLOCK} : {count};"
-        yield f"  real {', '.join(f'block{i} = 0' for i in blocked)};"
+        size = _WRITTEN_BLOCK if written else _BLOCK
+        yield f"for (int64_t start = 0; start < {count}; start += {size}) {{"
+        yield f"  const int64_t end = start + {size} < {count} ? start + {size} : {count};"
+        yield from (f"  real block{i} = 0;" for i in blocked)
+        yield from (f"  {self.program.arguments[a].dtype} new{a}[{size}];" for a in written)
         yield from indent(self._elements(loop, "start", "end"))
         yield from (f"  sum{i} += block{i};" for i in blocked)
+        for a in written:
+            pointers = f"(char *)(a{a} + start), (const char *)new{a}"
+            yield f"  write_new({pointers}, (end - start) * sizeof *new{a}, num_chunks > {_MANY_CHUNKS});"
         yield "}"
 
     def _elements(self, loop: Loop, start: str, end: str) -> Iterator[str]:
@@ -104,6 +119,8 @@ class _CWriter(Writer):
         return f"{table}[{index}]"
 
     def _set_item(self, table: str, index: str, value: str) -> str:
+        if index == "i" and int(table[1:]) in self._only_written:
+            table, index = f"new{table[1:]}", "i - start"
         return f"{table}[{index}] = {value};"
 
     def _pointer(self, position: int, address: str, start: str) -> str:

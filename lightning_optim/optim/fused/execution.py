@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.autograd.graph import increment_version
@@ -11,10 +12,10 @@ from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
 from .arguments import Call, Rule
-from .kernels import BUILDERS, Kernels, trace_call
+from .kernels import BUILDERS, Kernel, Kernels, trace_call
 from .program import Program
 from .requested_sums import KernelSums, RequestedSums
-from .tables import Plan, kind_of
+from .tables import Plan, Table, kind_of
 from .trace import TraceError
 from .usable import DTYPES, find_usable
 
@@ -37,11 +38,26 @@ def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Progr
         raise ConfigError(f"fused: {error}. Type fused: null") from error
 
 
+class _Launch(NamedTuple):
+    """A kernel that is ready to be launched."""
+
+    table: Table
+    kernel: Kernel
+    numbers: list[float]
+    gradients: list[int]
+    """The addresses of those of the bucket."""
+    requested: RequestedSums | None
+    owners: list[Tensor]
+    """The parameters under which it gets the sums."""
+
+
 class FusedExecution:
     """The kernels of one optimizer, and where its tensors are: what a step need not find out again."""
 
     def __init__(self) -> None:
         self.kernels = Kernels()
+        self._launches: list[_Launch] = []
+        self.on_launch: list[Callable[[], None]] = []
         self._plans: dict[Hashable, Plan] = {}
 
     def run(
@@ -54,7 +70,7 @@ class FusedExecution:
         requested: RequestedSums | None = None,
         owners: Sequence[Tensor] = (),
     ) -> list[int]:
-        """Step all parameters that a kernel can take.
+        """Prepare a step of all parameters that a kernel can take; `launch` takes it.
 
         Args:
             rule: a partial call; a kernel is made for its arguments, apart from the floats among them.
@@ -91,19 +107,37 @@ class FusedExecution:
         sums = requested.kinds(tensors) if requested else ()
         stepped: list[int] = []
         call = Call.of(rule)
-        # All kernels are there before the first one is launched.
         for table, found in [(t, self.kernels.find(call, t.kind, sums, required=required)) for t in plan.tables]:
             if found and table.can_launch(found[0], elementwise=elementwise):
-                kernel, numbers = found
-                reductions = table.launch(kernel, numbers, addresses)
+                known = [owners[i] for i in table.positions] if requested else []
+                self._launches.append(_Launch(table, *found, addresses, requested, known))
                 stepped += table.positions
-                if requested:
-                    known = [owners[i] for i in table.positions]
-                    values = reductions[list(kernel.sums)]
-                    requested.found.append(KernelSums(table, tuple(kernel.program.sums), known, values))
-        for changed in [params] if owners is params else [params, owners]:
-            increment_version([changed[i] for i in stepped])  # autograd refuses what was changed after it was saved
+        for changed in [params] if owners is params else [params, owners]:  # autograd refuses it if it was saved
+            self.on_launch.append(partial(increment_version, [changed[i] for i in stepped]))
         return sorted({*range(len(params))}.difference(stepped)) if len(stepped) < len(params) else []
+
+    def launch(self) -> None:
+        """Launch the kernels that are prepared, with what is to happen `on_launch`.
+
+        On a CPU that comes first: it reads what the last lines have read, which kernels drive out of the caches. On a
+        GPU it comes last: a kernel is compiled when it is first launched, and if it cannot be, nothing has changed.
+        """
+        launches, callbacks = self._launches, self.on_launch
+        self.drop()
+        on_cpu = all(launch.table.kind.device == "cpu" for launch in launches)
+        for callback in callbacks if on_cpu else ():
+            callback()
+        for table, kernel, numbers, gradients, requested, owners in launches:
+            reductions = table.launch(kernel, numbers, gradients)
+            if requested:
+                values = reductions[list(kernel.sums)]
+                requested.found.append(KernelSums(table, tuple(kernel.program.sums), owners, values))
+        for callback in () if on_cpu else callbacks:
+            callback()
+
+    def drop(self) -> None:
+        """Forget what is prepared."""
+        self._launches, self.on_launch = [], []
 
     def _run_shards(self, rule: Rule, tensors: Mapping[str, list[Any]], **options: Any) -> list[int]:
         """Step the shards on this rank, if the tensors of each parameter are sharded alike."""
@@ -112,6 +146,5 @@ class FusedExecution:
         if any(len(layout) > 1 or any(p.is_partial() for p in next(iter(layout))[1]) for layout in layouts):
             return list(range(len(params)))
         shards = {name: [tensor.to_local() for tensor in column] for name, column in tensors.items()}
-        skipped = self.run(rule, shards, elementwise=True, **options)
-        increment_version(params)
-        return skipped
+        self.on_launch.append(partial(increment_version, params))
+        return self.run(rule, shards, elementwise=True, **options)

@@ -9,6 +9,9 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -46,6 +49,36 @@ INLINE double amax_of(const double *parts, int64_t count) {
 INLINE void wait_for(const int64_t *done, int64_t count) {
   for (int tries = 0; __atomic_load_n(done, __ATOMIC_ACQUIRE) < count; tries++)
     if (tries > 100000) sched_yield();  // milliseconds, where others wait for the processor
+}
+
+// Add to step counters, of which every kernel's library can be asked; returns whether all were the same.
+int count_steps(float *const *counters, int64_t count, float amount) {
+  const float first = count ? *counters[0] : 0;
+  int are_equal = 1;
+  for (int64_t i = 0; i < count; i++) {
+    are_equal &= *counters[i] == first;
+    *counters[i] += amount;
+  }
+  return are_equal;
+}
+
+// Copy to memory that nobody has read; past the caches, which would fetch each line before it is written.
+INLINE void write_new(char *to, const char *from, int64_t size, int past_caches) {
+  int64_t start = 0;
+#ifdef __SSE2__
+  if (past_caches & ((uintptr_t)to % 64 == 0))
+    for (; start + 64 <= size; start += 64)
+      for (int64_t i = start; i < start + 64; i += 16)
+        _mm_stream_si128((__m128i *)(to + i), _mm_loadu_si128((const __m128i *)(from + i)));
+#endif
+  memcpy(to + start, from + start, size - start);
+}
+
+// Let other threads see what was written so.
+INLINE void end_writes(void) {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
 }
 
 // 16-bit numbers: exact when loaded, rounded to nearest even when stored.
@@ -96,8 +129,9 @@ INLINE float16 store_float16(float x) {
 INLINE real op_abs(real x) { return MATH(fabs)(x); }
 INLINE real op_sqrt(real x) { return MATH(sqrt)(x); }
 INLINE real op_sign(real x) { return (real)(x > 0) - (real)(x < 0); }
-INLINE real op_max(real x, real y) { const real larger = x > y ? x : y; return x == x ? larger : x; }
-INLINE real op_min(real x, real y) { const real smaller = x < y ? x : y; return x == x ? smaller : x; }
+// One instruction for x, also where it is NaN, and one test for y, which is mostly the same for all elements.
+INLINE real op_max(real x, real y) { const real larger = y > x ? y : x; return y == y ? larger : y; }
+INLINE real op_min(real x, real y) { const real smaller = y < x ? y : x; return y == y ? smaller : y; }
 INLINE real op_and(real x, real y) { return (x != 0) & (y != 0); }
 INLINE real op_or(real x, real y) { return (x != 0) | (y != 0); }
 INLINE real op_where(real condition, real x, real y) { return condition != 0 ? x : y; }

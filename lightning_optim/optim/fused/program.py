@@ -151,6 +151,12 @@ class Program:
         """The lines that are stored, and the sums."""
         return [*self.stores.values(), *self.sums.values()]
 
+    def only_written(self) -> set[int]:
+        """The arguments of rank `ELEMENT` that are stored and of which no old value is needed."""
+        lines = [self.lines[i] for i in self._needed(self.results(), across=True)]
+        written = {arg for arg in self.stores if self.arguments[arg].rank == Rank.ELEMENT}
+        return written - {line.value for line in lines if line.op == "load"}
+
     def mixes_elements(self) -> bool:
         """Whether an element that is stored depends on others than its own."""
         needed = self._needed(self.stores.values(), across=True)

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_optim import OptimizerFactory, optim
+from lightning_optim import ConfigError, OptimizerFactory, optim
+from lightning_optim.optim.fused.kernels import Kernels
 from tests.support.fused_runs import count_skipped, relative_error
 
 
@@ -69,6 +70,72 @@ def test_a_gradient_scaler_unscales_before_the_step():
             scaler.step(optimizer)
             scaler.update()
         runs.append([*model.parameters()])
+    assert relative_error(*runs) <= 2e-7
+
+
+def test_a_kernel_that_cannot_be_had_leaves_everything_as_it_is(monkeypatch):
+    model = new_model()
+    params = [*model.parameters()]
+    optimizer = optim.AdamP(params, lr=0.01, fused=True)  # a launch for each shape
+    train(model, optimizer, 2)
+    before = copy.deepcopy((params, [optimizer.state[param] for param in params]))
+    versions = [param._version for param in params]
+    calls = []
+    find = Kernels.find
+
+    def fail_at_the_second(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise ConfigError("fused: no kernel")
+        return find(*args, **kwargs)
+
+    monkeypatch.setattr(Kernels, "find", fail_at_the_second)
+    with pytest.raises(ConfigError, match="no kernel"):
+        optimizer.step()
+    after = params, [optimizer.state[param] for param in params]
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert [param._version for param in params] == versions
+    optimizer.step()
+    assert all(optimizer.state[param]["step"] == 3 for param in params)
+
+
+def reset_counter(state):
+    state["step"] = torch.tensor(0.0)
+
+
+def move_counter(state):
+    state["step"].data = torch.tensor(5.0)
+
+
+def widen_counter(state):
+    state["step"] = state["step"].double()
+
+
+def count_by_a_number(state):
+    state["step"] = 2.0
+
+
+@pytest.mark.parametrize("change", [None, reset_counter, move_counter, widen_counter, count_by_a_number])
+@pytest.mark.parametrize("of_all", [True, False], ids=["all", "one"])
+def test_step_counters_are_read_where_they_are(change, of_all):
+    runs, steps = [], []
+    for fused in (True, False):
+        model = new_model()
+        params = [*model.parameters()]
+        optimizer = optim.RAdam(params, lr=0.01, fused=fused)
+        train(model, optimizer, 2)
+        versions = [optimizer.state[param]["step"]._version for param in params]
+        optimizer.step()
+        counters = [optimizer.state[param]["step"] for param in params]
+        assert [counter._version for counter in counters] == [version + 1 for version in versions]
+        for param in params if of_all else params[1:2]:
+            if change:
+                change(optimizer.state[param])
+        train(model, optimizer, 2, seed=1)
+        runs.append(params)
+        steps.append([optimizer.state[param]["step"] for param in params])
+    assert list(map(float, steps[0])) == list(map(float, steps[1]))
+    assert list(map(type, steps[0])) == list(map(type, steps[1]))
     assert relative_error(*runs) <= 2e-7
 
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from lightning_optim import optimizer_info
-from lightning_optim.optim.fused import cut, tables
+from lightning_optim import optim, optimizer_info
+from lightning_optim.optim.fused import cut, emit_c, tables
 from tests.support.cases import every
 from tests.support.fused_runs import train
 from tests.support.optimizer_runs import MEMBERS
@@ -50,6 +50,33 @@ def test_for_any_size_of_chunks(name, monkeypatch):
         return train(name, 6, fused=True, shapes=SHAPES)
 
     assert_same_bits([run(size) for size in (1 << 14, 1000, 37)])
+
+
+@pytest.mark.parametrize("name", ["extra_sgd", "adamw"])
+def test_past_the_caches_and_through_them(name, monkeypatch):
+    def run(num_chunks):
+        monkeypatch.setattr(emit_c, "_MANY_CHUNKS", num_chunks)
+        # Rounded from masters, the parameters of AdamW are only written.
+        options = {"dtype": torch.bfloat16, "master_weights": True} if name == "adamw" else {}
+        return train(name, 6, fused=True, shapes=SHAPES, **options)
+
+    assert_same_bits([run(num_chunks) for num_chunks in (0, 1000)])
+
+
+def test_past_the_caches_into_memory_of_any_alignment(monkeypatch):
+    monkeypatch.setattr(emit_c, "_MANY_CHUNKS", 0)
+    runs = []
+    for offset in (0, 1, 16):
+        memory = torch.full((1100,), 7.0)
+        param = torch.nn.Parameter(memory[offset : offset + 1000])
+        optimizer = optim.ExtraSGD([param], lr=0.1, fused=True)
+        for step in range(2):
+            param.grad = torch.linspace(-1, 1, 1000) + step
+            optimizer.step()
+        runs.append([param])
+        rest = torch.cat([memory[:offset], memory[offset + 1000 :]])
+        assert torch.equal(rest, torch.full((100,), 7.0))
+    assert_same_bits(runs)
 
 
 def test_for_any_order_of_passes(monkeypatch):
