@@ -36,13 +36,16 @@ def run_forked(work: Callable[[], object], log: Path, timeout_s: float = 60.0) -
     return wait_for([start_fork(work, log)], timeout_s)[0]
 
 
-def run_forked_ranks(work: Callable[[int], object], log: Path, timeout_s: float = 90.0) -> list[int | str]:
-    """The exit statuses of two copies of this process, set up as two ranks that something else has started.
+def run_forked_ranks(
+    work: Callable[[int], object], log: Path, timeout_s: float = 60.0, num_ranks: int = 2
+) -> list[int | str]:
+    """The exit statuses of copies of this process, set up as ranks that something else has started.
 
     Args:
         work: gets the rank.
-        log: `<log>0` and `<log>1` get the tracebacks of exceptions.
-        timeout_s: after which both are killed.
+        log: `<log>0`, `<log>1` and so on get the tracebacks of exceptions.
+        timeout_s: after which all are killed.
+        num_ranks: how many copies.
     """
     port = _free_port()
 
@@ -50,13 +53,13 @@ def run_forked_ranks(work: Callable[[int], object], log: Path, timeout_s: float 
         def work_as_rank() -> object:
             os.environ.update(
                 MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0",
-                WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo",
+                WORLD_SIZE=str(num_ranks), GLOO_SOCKET_IFNAME="lo",
             )  # fmt: skip
             return work(rank)
 
         return start_fork(work_as_rank, log.with_name(f"{log.name}{rank}"))
 
-    return wait_for([start(rank) for rank in range(2)], timeout_s)
+    return wait_for([start(rank) for rank in range(num_ranks)], timeout_s)
 
 
 def start_fork(work: Callable[[], object], log: Path) -> int:
