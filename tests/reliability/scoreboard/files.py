@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from tests.reliability.golden import CASES, GOLDEN, compare_with_golden, newer_schemas
+from tests.reliability.golden import CASES, GOLDEN, compare_with_golden, newer_callbacks, newer_schemas
 from tests.reliability.scoreboard.outcome import (
     EXACT_OR_REFUSED,
     REFUSED,
@@ -101,7 +101,10 @@ def cells(seed: int) -> Iterator[Cell]:
         yield _cell("F9", f"golden file of {path.parent.name}", path.stem, golden, slow=True, fast=path.stem == "adamw")
     for name in CASES:
         for what, run in newer_schemas(name).items():
-            yield _cell("F9", f"a later release: {what}", name, run, slow=True, allowed=REFUSED)
+            slow = name in ("adamw_own", "muon_adamw")
+            yield _cell("F9", f"a later release: {what}", name, run, slow=slow, allowed=REFUSED)
+    for name, run in newer_callbacks().items():
+        yield _cell("F9", "a later release: a key of the state", name, run, slow=True, allowed=REFUSED)
 
 
 def _golden(path: Path, folder: Path) -> Outcome:
