@@ -1,4 +1,4 @@
-"""F7: flipped bits, truncated and wrong files, wrong contents. F9: checkpoints of earlier releases and of later ones."""
+"""F7: flipped bits, truncated and wrong files, wrong contents. F9: checkpoints of other releases."""
 
 from __future__ import annotations
 

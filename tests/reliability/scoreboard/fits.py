@@ -110,7 +110,7 @@ MECHANISMS: dict[str, Mechanism] = {
             adaptive_clip=0.1,
             centralize_gradients=True,
         )
-    ),  # fmt: skip
+    ),
     "master_weights, bfloat16": Mechanism(
         optimizer=OptimizerFactory("adamw", lr=0.02, master_weights=True), dtype=torch.bfloat16
     ),

@@ -156,7 +156,7 @@ class Frozen(Deep):
 
 EMPTY: dict[str, tuple[Callable[[], nn.Module], dict[str, Any], str]] = {
     "a rule matches nothing": (Deep, {"x": {"params": "decoder", "lr": 0.1}}, "refused"),
-    "a rule matches nothing, allow_empty": (Deep, {"x": {"params": "decoder", "lr": 0.1, "allow_empty": True}}, "exact"),
+    "a rule may match nothing": (Deep, {"x": {"params": "decoder", "allow_empty": True, "lr": 0.1}}, "exact"),
     "a rule matches only frozen parameters": (Frozen, {"x": {"params": "head", "lr": 0.1}}, "warned"),
     "a rule freezes everything": (Deep, {"x": {"params": "*", "frozen": True}}, "refused"),
     "a rule takes everything": (Deep, {"x": {"params": "*", "lr_scale": 1.0}}, "exact"),

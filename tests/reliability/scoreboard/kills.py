@@ -7,7 +7,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -127,10 +127,9 @@ def killed_in_step(name: str, num_operators: int, folder: Path) -> Outcome:
 
 
 def killed_around_thaw(name: str, thaw: int, offset: int, folder: Path) -> Outcome:
-    """F6: killed in the batch before a thaw, in that of the thaw, or in the next one, with a checkpoint of each step."""
+    """F6: killed in the batch before a thaw, in that of the thaw, or in the next one; all steps are saved."""
     groups = [(step, len(row)) for step, _, row in reference(name)["trace"]]
-    pairs = zip(groups, groups[1:], strict=False)
-    step = [step for (step, before), (_, after) in pairs if after > before][thaw] + offset
+    step = [step for (step, before), (_, after) in pairwise(groups) if after > before][thaw] + offset
     train_and_die(name, folder, Kill(step), every_n_steps=1)
     newest = find_newest(folder)
     if newest is None or step_of(newest) != step:

@@ -190,7 +190,7 @@ def with_zero_size(name: str, foreach: bool, folder: Path) -> Outcome:
 
 
 def without_gradient(name: str, foreach: bool, folder: Path) -> Outcome:
-    """F13: no gradient now and then, zero gradients, frozen for a while, 0-dim: lists are the loop, and None is no step."""
+    """F13: gradients that are None now and then or zero, 0-dim: lists are the loop, and None is no step."""
     del folder
     script = new_grads(num_steps=NUM_STEPS)
     expected, params = new_params(), new_params()
@@ -259,35 +259,49 @@ def shared(name: str, folder: Path) -> Outcome:
     return compare(weights_of(other), weights_of(model))
 
 
+AWKWARD: dict[str, Callable[[str, bool, Path], Outcome]] = {
+    "zero-size parameter": with_zero_size,
+    "None, zero, 0-dim, frozen for a while": without_gradient,
+    "complex parameter": complex_numbers,
+}
+
+
 def cells(seed: int) -> Iterator[Cell]:
     """The cells of F11, F12 and F13."""
     del seed
     skipping = [*(name for name in MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS), *COMPOSITES]
     places = ("one element", "one parameter", "all parameters")
-    for name, where, value, num_bad, foreach in product(skipping, places, (math.nan, math.inf, -math.inf), (1, 5), (True, False)):
+    values = (math.nan, math.inf, -math.inf)
+    for name, where, value, num_bad, foreach in product(skipping, places, values, (1, 5), (True, False)):
         fault = f"{value} in {where}, {num_bad} steps"
         run = partial(nonfinite, name, where, value, num_bad, foreach)
         is_slow = foreach and num_bad == 5 and where != "one parameter" and value != math.inf
-        yield _cell("F11", fault, f"{name}, {_execution(foreach)}", run, name, slow=is_slow, fast=is_slow and where == "one element" and name == "adamw")
+        is_fast = is_slow and where == "one element" and name == "adamw"
+        yield _cell("F11", fault, f"{name}, {_execution(foreach)}", run, name, slow=is_slow, fast=is_fast)
     for name in MEMBERS_WITH_TWO_GRADIENTS:
         run = partial(nonfinite, name, "one element", math.nan, 1, True)
-        yield _cell("F11", "skip_nonfinite where a step takes two gradients", name, run, name, slow=True, allowed=REFUSED)
-    scaled = [*(name for name in MEMBERS if name not in (*MEMBERS_WITH_TWO_GRADIENTS,)), *PAIRS]
+        yield _cell("F11", "skipping where a step takes two gradients", name, run, name, slow=True, allowed=REFUSED)
+    scaled = [*(name for name in MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS), *PAIRS]
     for name, bad, clip in product(scaled, ((0,), (3,), (2, 3), (0, 4, 7)), (True, False)):
         fault = f"overflow in steps {bad}{', clipped' if clip else ''}"
-        is_slow = bad == (2, 3)
-        yield _cell("F12", fault, name, partial(overflow, name, bad, clip), name, slow=is_slow, fast=is_slow and clip and name == "adamw")
+        is_slow, is_fast = bad == (2, 3), bad == (2, 3) and clip and name == "adamw"
+        yield _cell("F12", fault, name, partial(overflow, name, bad, clip), name, slow=is_slow, fast=is_fast)
     for name in scaled:
         yield _cell("F12", "unscaled twice", name, partial(unscaled_twice, name), name, slow=True, allowed=REFUSED)
     for name in (name for name in MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS):
         for foreach in (True, False):
             mechanism = f"{name}, {_execution(foreach)}"
             for layout in LAYOUTS if name not in SUMS else ():
-                yield _cell("F13", f"memory layout: {layout}", mechanism, partial(laid_out, name, layout, foreach), name, slow=layout == "slice")
-            yield _cell("F13", "zero-size parameter", mechanism, partial(with_zero_size, name, foreach), name, slow=foreach)
-            yield _cell("F13", "none, zero, 0-dim, frozen for a while", mechanism, partial(without_gradient, name, foreach), name, slow=foreach, fast=foreach and name == "adamw")
-            yield _cell("F13", "complex parameter", mechanism, partial(complex_numbers, name, foreach), name, slow=foreach)
-        yield _cell("F13", "sparse gradient", name, partial(sparse, name), name, slow=True, fast=name == "adamw", allowed=REFUSED)
+                run = partial(laid_out, name, layout, foreach)
+                yield _cell("F13", f"memory layout: {layout}", mechanism, run, name, slow=layout == "slice")
+            for fault, function in AWKWARD.items():
+                is_fast = foreach and name == "adamw" and "None" in fault
+                run = partial(function, name, foreach)
+                yield _cell("F13", fault, mechanism, run, name, slow=foreach, fast=is_fast)
+        is_fast = name == "adamw"
+        yield _cell(
+            "F13", "sparse gradient", name, partial(sparse, name), name, slow=True, fast=is_fast, allowed=REFUSED
+        )
         yield _cell("F13", "tied parameters", name, partial(shared, name), name, slow=True)
 
 
@@ -309,4 +323,3 @@ def _cell(
     is_slow = slow and (name in CONTROLS or name in COMPOSITES or name == "muon + adamw")
     tier: Tier = "fast" if fast else "slow" if is_slow else "full"
     return Cell(family=family, fault=fault, mechanism=mechanism, run=run, tier=tier, allowed=allowed)
-

@@ -23,7 +23,11 @@ from tests.support.runs.common import ADAMW, NO_DECAY, RankNet, ShardedNet, conf
 from tests.support.runs.sharded import PLAN
 from tests.support.stopped_runs import Stop
 
-STRATEGIES = {"ddp": "2 ranks, DDP", "fsdp2": "2 ranks, FSDP2, a file per rank", "fsdp2-full": "2 ranks, FSDP2, one file"}
+STRATEGIES = {
+    "ddp": "2 ranks, DDP",
+    "fsdp2": "2 ranks, FSDP2, a file per rank",
+    "fsdp2-full": "2 ranks, FSDP2, one file",
+}
 MECHANISMS: dict[str, tuple[OptimizerFactory, Callable[[], list[Callback]]]] = {
     "adamw, rules": (ADAMW, list),
     "lion, all modifiers": (

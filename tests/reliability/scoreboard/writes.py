@@ -1,4 +1,4 @@
-"""F3, F18: a process that dies or fails while it writes a checkpoint, at ten places; a disk slower than the training."""
+"""F3, F18: a process that dies or fails while it writes a checkpoint; a disk that is slower than the training."""
 
 from __future__ import annotations
 
