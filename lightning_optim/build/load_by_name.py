@@ -9,9 +9,10 @@ from typing import Any
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from ..catalog.registry import optimizer_info
+from ..catalog.registry import algorithms_with, find_optimizer, optimizer_info
 from ..core.errors import ConfigError, format_names, prefix_errors
-from ..core.param_group_keys import ALGORITHM
+from ..core.later_release import refuse_unknown
+from ..core.param_group_keys import ALGORITHM, SCHEDULE
 from ..groups.match_by_name import check_same_groups, match_groups
 from ..groups.match_unnamed import name_saved_groups
 from ..groups.merge_values import merge_values
@@ -48,6 +49,7 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
         check_same_groups(optimizer.param_groups, saved)
         check_flat_state(optimizer.param_groups[0], states.get(saved[0]["params"][0]) or {})
     _check_scheduler_can_follow(optimizer, saved)
+    _refuse_later_release(optimizer, saved)
     for group in saved:
         name = group.get(ALGORITHM, main)
         # Our checkpoints record what was configured: where that differs, the config wins. Others are used as they are.
@@ -81,6 +83,18 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
     }
     copies = {key: copy_state(states[key], param) for key, param in params.items() if key in states}
     return {**state_dict, "param_groups": groups, "state": {**states, **copies}}
+
+
+def _refuse_later_release(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:
+    """Raise where a saved group was configured with what this release does not know."""
+    known = {ALGORITHM, SCHEDULE}.union(*(group.get("configured", ()) for group in optimizer.param_groups))
+    for group in saved:
+        configured = group.get("configured", {})
+        foreign = [key for key in configured if key not in known and not algorithms_with(key)]
+        refuse_unknown(foreign, (), "the checkpoint's hyperparameters")
+        algorithms = {name for name in (group.get(ALGORITHM), configured.get(ALGORITHM)) if name is not None}
+        unknown = [name for name in sorted(algorithms) if find_optimizer(name) is None]
+        refuse_unknown(unknown, (), "the checkpoint's algorithms")
 
 
 def _check_scheduler_can_follow(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:

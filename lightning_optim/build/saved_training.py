@@ -31,7 +31,8 @@ def check_training_checkpoint(content: Any) -> None:
         content: what was loaded from the file.
 
     Raises:
-        ConfigError: a type is wrong, a weight has no data, or an optimizer's state is none.
+        ConfigError: a type is wrong, a weight has no data, an optimizer's state is none, or the weights are those that
+            WeightAveraging has exchanged.
     """
     if not isinstance(content, Mapping) or _VERSION not in content:
         found = f"has no key {_VERSION!r}" if isinstance(content, Mapping) else f"holds a {type(content).__name__}"
@@ -55,6 +56,17 @@ def check_training_checkpoint(content: Any) -> None:
         if not isinstance(state_dict, Mapping) or {"param_groups", "state"} & state_dict.keys():
             with prefix_errors(f"optimizer_states[{index}]"):
                 check_state_dict(state_dict)
+    if "averaging_state" in content and _is_within_validation(content.get("loops", {})):
+        raise ConfigError(
+            "this was written because a validation was stopped, in which Lightning's WeightAveraging exchanges the "
+            "trained weights and their average: each would be taken for the other. Use the checkpoint before it"
+        )
+
+
+def _is_within_validation(loops: Mapping[str, Any]) -> bool:
+    """Whether a batch of a validation was running; in hooks before the first and after the last one, it is not seen."""
+    current = loops.get("fit_loop", {}).get("epoch_loop.val_loop.batch_progress", {}).get("current", {})
+    return bool(current.get("ready") != current.get("completed"))
 
 
 def _check_loop(state: Any) -> None:

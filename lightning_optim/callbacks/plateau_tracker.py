@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from ..core.later_release import refuse_unknown
 from ..stages.timetable import Timetable
 from .lightning_internals import (
     current_batch,
@@ -25,6 +26,8 @@ from .saved_loops import resume_at_epoch_start
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
+
+_STATE_KEYS = ("pending_steps", "metrics", "remaining")
 
 
 class PlateauTracker:
@@ -202,7 +205,12 @@ class PlateauTracker:
             resume_at_remaining_work(checkpoint, self._resumed_at)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Load a saved state once the schedulers are taken over; a new scheduler has no pending step."""
+        """Load a saved state once the schedulers are taken over; a new scheduler has no pending step.
+
+        Raises:
+            ConfigError: a later release has saved it.
+        """
+        refuse_unknown(state, _STATE_KEYS, "plateaus")
         self._metrics.load_state_dict(state["metrics"])
         for step, pending in zip(self._pending_steps, state["pending_steps"], strict=False):
             step.pending = pending

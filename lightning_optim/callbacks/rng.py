@@ -1,4 +1,4 @@
-"""RNGState: random generators that a checkpoint does not hold, saved and restored."""
+"""RNGState: what a checkpoint does not hold, saved and restored: random generators, metrics of ReduceLROnPlateau."""
 
 from __future__ import annotations
 
@@ -7,22 +7,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from ..core.errors import checks_arguments
+from ..core.errors import checks_arguments, prefix_errors
 from ..core.hyperparameters import Flag
+from ..core.later_release import refuse_unknown
 from .lightning_internals import create_epoch_iterator, is_between_epochs
+from .plateau_callback import PlateauCallback
 from .saved_callback import refuse_wrong_state
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
+_PLATEAUS = "plateaus"
 
-class RNGState(Callback):
+
+class RNGState(PlateauCallback):
     """Saves the python, numpy, torch and CUDA generators with every checkpoint, and restores them on resume.
 
     Dropout, augmentation in the training process and shuffling then continue as in an uninterrupted run. It cannot put
     a loader without `state_dict` back into the middle of an epoch, or restore worker processes. The checkpoint, which
     rank zero writes, holds the generators of every rank.
+
+    ReduceLROnPlateau resumes as it was too: Lightning does not step it at the end of the first epoch after a resume.
 
     Args:
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
@@ -42,23 +48,37 @@ class RNGState(Callback):
         """Drop what an earlier `validate` or `test` has loaded; check what this run will load."""
         VerifyCheckpointHook.install(trainer)
         self._loaded_state = None
+        self.prepare_plateaus(trainer, stage)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop checking."""
+        """Stop checking, and restore the schedulers."""
         VerifyCheckpointHook.remove(trainer)
+        self.close_plateaus()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop checking after an error too: Lightning calls no teardown then."""
         VerifyCheckpointHook.remove(trainer)
+        super().on_exception(trainer, pl_module, exception)
 
     def state_dict(self) -> dict[str, Any]:
-        """Every rank's generators, in types that `torch.load(weights_only=True)` accepts; all ranks must call it."""
+        """Every rank's generators, in types that `torch.load(weights_only=True)` accepts; all ranks must call it.
+
+        With the metrics of ReduceLROnPlateau, where there is such a scheduler.
+        """
         own = _read_generators()
         ranks = [own]
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             ranks = [own] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(ranks, own)
-        return {"ranks": ranks}
+        plateaus = self.plateau_state()
+        return {"ranks": ranks} if plateaus is None else {"ranks": ranks, _PLATEAUS: plateaus}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """If a scheduler waits for a metric, let Lightning run the end of the epoch that it would skip."""
+        state = checkpoint["callbacks"].get(self.state_key, {})
+        with refuse_wrong_state("RNGState"):
+            if self._plateaus is not None and _PLATEAUS in state:
+                self._plateaus.on_load_checkpoint(checkpoint, state[_PLATEAUS])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until training starts: setup and the sanity check draw random numbers too."""
@@ -66,17 +86,24 @@ class RNGState(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore this rank's generators; between epochs, also draw what the next epoch's iterator had drawn."""
-        if self._loaded_state is None:
+        state, self._loaded_state = self._loaded_state, None
+        if state is None:
+            super().on_train_start(trainer, pl_module)
             return
-        with refuse_wrong_state("RNGState"):
-            ranks, self._loaded_state = list(self._loaded_state["ranks"]), None
+        with refuse_wrong_state("RNGState"), prefix_errors("callbacks.RNGState"):
+            refuse_unknown(state, ("ranks", _PLATEAUS), "state")
+            if _PLATEAUS in state:
+                self.restore_plateaus(state[_PLATEAUS])
+            ranks = list(state["ranks"])
+        super().on_train_start(trainer, pl_module)
         if len(ranks) != trainer.world_size:
             rank_zero_warn(
                 f"RNGState: the checkpoint holds the generators of {len(ranks)} ranks, and this run has "
                 f"{trainer.world_size}. It draws other random numbers than the saved run would have"
             )
             return
-        with refuse_wrong_state("RNGState"):
+        with refuse_wrong_state("RNGState"), prefix_errors("callbacks.RNGState"):
+            refuse_unknown(ranks[trainer.global_rank], ("python", "numpy", "torch", "cuda"), "ranks")
             _restore_generators(ranks[trainer.global_rank])
         # Lightning has created the epoch's iterator before this hook.
         if is_between_epochs(trainer):

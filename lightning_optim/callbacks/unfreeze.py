@@ -14,8 +14,9 @@ from torch.optim import Optimizer
 
 from ..build.stage_optimizers import check_stage_optimizers
 from ..core.config_values import to_plain
-from ..core.errors import ConfigError, checks_arguments, format_choices, format_names
+from ..core.errors import ConfigError, checks_arguments, format_choices, format_names, prefix_errors
 from ..core.hyperparameters import Flag
+from ..core.later_release import refuse_unknown
 from ..core.short_repr import format_call, settings_html
 from ..groups.parameter_settings import ParameterSettings
 from ..groups.plan import Plan
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 _MODES = ("eval", "train")
 _DEFAULTS = {"frozen_norm": "eval", "frozen_dropout": "train", OPTION: True}
+
+_STATE_KEYS = ("plateaus", "thawed", "thaw_times", "stage_plateaus", "thaw_log", "optimizers")
 
 
 class StagedUnfreeze(Callback):
@@ -429,7 +432,8 @@ class StagedUnfreeze(Callback):
         """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
         state, self._loaded_state = self._loaded_state, None
         if state is not None:
-            with refuse_wrong_state("StagedUnfreeze"):
+            with refuse_wrong_state("StagedUnfreeze"), prefix_errors("callbacks.StagedUnfreeze"):
+                refuse_unknown(state, _STATE_KEYS, "state")
                 self._timetable.load_state_dict(state)
                 self._thaw_log = ThawLog(state.get("thaw_log", ()))
                 self._plateaus.load_state_dict(state["plateaus"])

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.errors import ConfigError
+from ..core.later_release import refuse_unknown
 from .beginning import Beginning, read_group_values, write_group_values
 from .by_group import SchedulerByGroup
 from .joined_groups import schedule_joined_groups
@@ -116,6 +117,7 @@ class Resume:
     def load(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:
         """See `load_state_dict`."""
         saved = state.pop(_RECORD, None)
+        refuse_unknown(saved or (), ("interval", "curves", _STARTED_AT), "scheduler")
         self._error = None
         if self._on_resume == "restart":
             self._start(scheduler, 0, saved)

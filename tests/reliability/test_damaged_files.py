@@ -13,21 +13,18 @@ from lightning.pytorch import Callback, Trainer
 
 from lightning_optim import (
     ConfigError,
-    OptimizerFactory,
     OptimizerMonitor,
     OptimizerOverride,
     RNGState,
     StagedUnfreeze,
-    configure_optimizers,
 )
 from lightning_optim.cli import main
 from lightning_optim.cli.checkpoint_reader import read_checkpoint
 from tests.support.damaged_files import flip_bits, write_wrong_files, wrong_contents
+from tests.support.damaged_runs import FACTORY, PLAN, as_data, build_net, inspect, resume, write_checkpoint
 from tests.support.equality import equal
 from tests.support.training import Net, fit
 
-PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 2}}}
-FACTORY = OptimizerFactory("adamw", lr=0.05)
 NUM_FLIPS = 300
 
 
@@ -48,47 +45,11 @@ WRONG_FILES = {
 }
 
 
-class Stop(Exception):
-    """Raised by a callback."""
-
-
-class Loaded(Callback):
-    """Stops a fit that has loaded its checkpoint, and remembers what it has loaded."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        state = trainer.optimizers[0].state_dict(), pl_module.state_dict(), trainer.current_epoch, trainer.global_step
-        self.state = state
-        raise Stop
-
-
-def build_net() -> Net:
-    return Net(lambda module: configure_optimizers(module, FACTORY))
-
-
-def resume(path: Path, *callbacks: Callback) -> Any:
-    """What a fit has loaded before its first step."""
-    loaded = Loaded()
-    callbacks = callbacks or (StagedUnfreeze(PLAN), RNGState())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            fit(build_net(), path.parent / "runs", *callbacks, loaded, epochs=9, ckpt_path=path)
-        except Stop:
-            return loaded.state
-    raise AssertionError("the fit has not started")
-
-
-def inspect(path: Path) -> Any:
-    return read_checkpoint(path)
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a real run in stages, after both have thawed."""
     folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    fit(build_net(), folder, StagedUnfreeze(PLAN), RNGState(), epochs=1, save=True)
-    return folder / "step=4.ckpt"
+    return write_checkpoint(folder)
 
 
 def refused(path: Path, read: Callable[[Path], Any]) -> str:
@@ -117,10 +78,6 @@ def num_changed(path: Path, content: bytes, number: int, read: Callable[[Path], 
             wrong.append((byte, bit))
     assert wrong == []
     return num_refused, number - num_refused
-
-
-def as_data(saved: Any) -> Any:
-    return [(it.key, [(g.name, g.params, g.hyperparameters) for g in it.groups], it.state) for it in saved]
 
 
 @pytest.mark.parametrize("number", [20, pytest.param(NUM_FLIPS, marks=pytest.mark.slow)])
