@@ -28,7 +28,7 @@ def exit_when_written(path: Path) -> None:
 
     The other one ends first: a rank whose peer is gone stops with an exception of its own, and says so in the log.
     """
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 100
     wait_for(path, deadline)
     time.sleep(0.2)
     (path.parent / "written").touch()
@@ -38,7 +38,7 @@ def exit_when_written(path: Path) -> None:
 
 
 def exit_when_told(folder: Path) -> None:
-    wait_for(folder / "written", time.monotonic() + 60)
+    wait_for(folder / "written", time.monotonic() + 120)
     (folder / "rank_one_ends").touch()
     os._exit(0)
 
