@@ -17,7 +17,7 @@ from .rows import ROWS, Row
 ROOT = Path(__file__).parents[2]
 
 
-def launch(folder: Path, names: Sequence[str], timeout_s: float = 45.0) -> None:
+def launch(folder: Path, names: Sequence[str], timeout_s: float = 120.0) -> None:
     """Try strategies; a row whose processes die is left without some results.
 
     Args:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_optim import OptimizerFactory, OptimizerOverride, SchedulerFactory, SophiaHessian, StagedUnfreeze
+from tests.support.equality import equal
 from tests.support.training import Loader, Net, StepTrace, fit
 
 PLAN: dict[str, Any] = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}}}
@@ -125,10 +128,30 @@ class Collating(Net):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("callback", ["override", "stages"])
-def test_the_module_reaches_spawned_workers(tmp_path, callback) -> None:
-    configure, make = CALLBACKS[callback]
-    module = Collating(configure)
+def test_the_module_reaches_spawned_workers(tmp_path) -> None:
+    """With both callbacks that change it, since a worker takes seconds to start."""
+    module = Collating(sgd)
     before = module.head.weight.clone()
-    fit(module, tmp_path, make(), epochs=1)
+    fit(module, tmp_path, override(), StagedUnfreeze(PLAN), epochs=1)
     assert not torch.equal(module.head.weight, before) and isinstance(module.head, nn.Linear)
+
+
+@pytest.mark.parametrize("callback", CALLBACKS)
+def test_what_lightning_sends_to_a_spawned_rank_trains_as_here(tmp_path, callback) -> None:
+    """As `ddp_spawn` does: the trainer with its callbacks, and the module."""
+    configure, make = CALLBACKS[callback]
+
+    def train(send: Callable[[Any], Any]) -> Any:
+        torch.manual_seed(0)
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = Trainer(
+            max_epochs=2, accelerator="cpu", devices=1, callbacks=[make()], default_root_dir=tmp_path,
+            enable_model_summary=False, **quiet,
+        )  # fmt: skip
+        trainer, module = send((trainer, Net(configure)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trainer.fit(module, Loader())
+        return module.state_dict()
+
+    assert equal(train(pickled), train(lambda sent: sent))

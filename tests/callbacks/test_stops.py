@@ -8,7 +8,16 @@ from itertools import product
 
 import pytest
 
-from tests.support.stopped_runs import BATCH_HOOKS, BATCHES, EPOCHS, HOOKS, SETUPS, stop_at, stopped_and_resumed
+from tests.support.stopped_runs import (
+    BATCH_HOOKS,
+    BATCHES,
+    EPOCHS,
+    HOOKS,
+    RUN_HOOKS,
+    SETUPS,
+    stop_at,
+    stopped_and_resumed,
+)
 
 # Batches that are all the same need no loader that resumes.
 pytestmark = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
@@ -16,8 +25,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:You're resuming from a checkpoin
 CASES = [
     (setup, hook, epoch, (epoch + position) % (2 if "validation" in hook else BATCHES) if hook in BATCH_HOOKS else 0)
     for position, (setup, hook, epoch) in enumerate(product(SETUPS, HOOKS, (0, 1, 2, EPOCHS - 1)))
+    # A run starts and ends once. The backbone thaws in epoch 1; in a stage that waits for a metric, later.
+    if (epoch == 0 if hook in RUN_HOOKS else epoch != 2 or setup == "stage")
 ]
-"""340 of them."""
+"""239 of them."""
 
 
 def case_id(case: tuple[str, str, int, int]) -> str:

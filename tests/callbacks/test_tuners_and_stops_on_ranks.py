@@ -76,6 +76,6 @@ def test_a_run_that_an_exception_stops_on_every_rank_resumes_bitwise(results, na
 
 def test_an_exception_on_rank_zero_alone_leaves_a_checkpoint_and_says_what_it_lacks(tmp_path) -> None:
     """Lightning alone leaves one too, and waits for the other rank then."""
-    _, _, log = run_module("tests.support.runs.one_rank_stops", tmp_path, timeout_s=60)
+    _, _, log = run_module("tests.support.runs.one_rank_stops", tmp_path, timeout_s=180)
     assert (tmp_path / "stopped.ckpt").exists()
     assert log.count("The checkpoint has only this rank's part of the metrics") == 1

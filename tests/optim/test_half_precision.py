@@ -41,6 +41,8 @@ def check_finite_or_refused(name: str, options: dict[str, Any], **given: Any) ->
     for dtype, cure in product((torch.float16, torch.bfloat16), cures):
         if "eps" in cure and "eps" not in optimizer_info(name).hyperparameters:
             continue
+        if cure and given and dtype == torch.bfloat16:  # which is never refused: the cures are tried without `given`
+            continue
         error = None
         try:
             assert is_finite_after_zeros(name, dtype, **options, **given, **cure), (dtype, given, cure)

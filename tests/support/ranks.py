@@ -1,4 +1,4 @@
-"""Runs jobs on two ranks: one pair of processes, started as Lightning starts them, for all the jobs of a test file."""
+"""Runs jobs on two ranks: one pair of processes for all the jobs of a test file."""
 
 from __future__ import annotations
 

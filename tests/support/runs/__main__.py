@@ -1,19 +1,21 @@
 """`python -m tests.support.runs FOLDER`: runs the jobs of `FOLDER/jobs.json` on two ranks; see `tests.support.ranks`.
 
-The first job's Trainer starts the process of rank 1 and the process group; the other jobs use them too.
+The first job's Trainer starts the process group; the other jobs use it too.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import warnings
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.support.runs.forked_ranks import run_on_forked_ranks
 
 
 def run(name: str, spec: dict[str, Any], root: Path) -> None:
@@ -30,10 +32,16 @@ def run(name: str, spec: dict[str, Any], root: Path) -> None:
     torch.distributed.barrier()
 
 
+def run_all(jobs: dict[str, dict[str, Any]], root: Path) -> None:
+    for name, spec in jobs.items():
+        run(name, spec, root)
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
-    for name, spec in json.loads((root / "jobs.json").read_text(encoding="utf-8")).items():
-        run(name, spec, root)
-    os._exit(0)  # gloo's threads can abort a normal exit
+    jobs = json.loads((root / "jobs.json").read_text(encoding="utf-8"))
+    for spec in jobs.values():
+        import_module(f"tests.support.runs.{spec['module']}")
+    run_on_forked_ranks(partial(run_all, jobs, root))

@@ -140,4 +140,7 @@ def run_rank(rank: int, folder: str, store: str) -> None:
 if __name__ == "__main__":
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     with tempfile.TemporaryDirectory() as store_folder:
-        torch.multiprocessing.spawn(run_rank, args=(sys.argv[1], f"{store_folder}/store"), nprocs=2)
+        # Forks, so that torch is imported once: no process group and no thread runs yet.
+        torch.multiprocessing.start_processes(
+            run_rank, args=(sys.argv[1], f"{store_folder}/store"), nprocs=2, start_method="fork"
+        )

@@ -12,11 +12,13 @@ import threading
 import time
 import warnings
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from lightning_optim.callbacks import rank_gather
+from tests.support.runs.forked_ranks import run_on_forked_ranks
 from tests.support.runs.stops import train
 from tests.support.stopped_runs import SaveOnException, stop_at
 
@@ -26,7 +28,7 @@ def exit_when_written(path: Path) -> None:
 
     The other one ends first: a rank whose peer is gone stops with an exception of its own, and says so in the log.
     """
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 100
     wait_for(path, deadline)
     time.sleep(0.2)
     (path.parent / "written").touch()
@@ -36,7 +38,7 @@ def exit_when_written(path: Path) -> None:
 
 
 def exit_when_told(folder: Path) -> None:
-    wait_for(folder / "written", time.monotonic() + 60)
+    wait_for(folder / "written", time.monotonic() + 120)
     (folder / "rank_one_ends").touch()
     os._exit(0)
 
@@ -51,7 +53,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     rank_gather.TIMEOUT_S = 2.0
     path = folder / "stopped.ckpt"
-    is_rank_zero = "LOCAL_RANK" not in os.environ
+    is_rank_zero = os.environ["LOCAL_RANK"] == "0"
     watch, argument = (exit_when_written, path) if is_rank_zero else (exit_when_told, folder)
     watcher = threading.Thread(target=watch, args=(argument,))
     watcher.start()
@@ -63,4 +65,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    run_on_forked_ranks(partial(main, Path(sys.argv[1])))

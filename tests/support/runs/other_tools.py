@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.distributed.fsdp import fully_shard
 
 from tests.support import other_tools
 from tests.support.other_scenarios import EPOCHS, LayerNormNet, make_sgd, record_lrs
+from tests.support.runs.forked_ranks import run_on_forked_ranks
 from tests.support.training import Loader, StepTrace
 
 
@@ -82,4 +84,4 @@ def main(strategy: str, name: str, folder: Path, checkpoint: str | None = None) 
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])
+    run_on_forked_ranks(partial(main, sys.argv[1], sys.argv[2], Path(sys.argv[3]), *sys.argv[4:]))
