@@ -8,7 +8,7 @@ import torch
 from lightning_optim import optimizer_info
 from tests.support.cases import every
 from tests.support.fused_runs import count_skipped, relative_error, train
-from tests.support.modifier_cases import MEMBER_MODIFIER_PAIRS, MODIFIER_VALUES, allowed_modifiers
+from tests.support.modifier_cases import MEMBER_MODIFIER_PAIRS, MODIFIER_VALUES
 from tests.support.optimizer_runs import MEMBERS, SETTINGS
 
 # The loop itself rounds each operation to 6e-8; its vector code takes roots with an error of one unit.
@@ -21,28 +21,19 @@ def case_id(case):
     return "-".join(map(str, case))
 
 
-# Every case compiles a kernel, which is most of its time. A kernel's parts are generated one by one, so each part is
-# tried around every kind of rule, and around every rule together with the others.
 KINDS = ("adamw", "lion", "madgrad", "storm", "prodigy", "lamb", "adamp", "adam_mini", "adai", "ef_sgd")
 """Without sums; by signs; from the start; of two gradients; with sums over all, over tensors and over rows."""
 
 
 def decay_modes(name):
-    """Each mode of a member; masked in one of them, and in each that can be around one rule of each kind."""
-    modes = optimizer_info(name).decay_modes
-    maskable = [mode for mode in modes if mode not in ("l1", "l2", "update")]
-    for mode in modes:
+    """Each mode of a member, masked where it can be."""
+    for mode in optimizer_info(name).decay_modes:
         yield mode, False
-        if mode in maskable if name in KINDS else mode == maskable[MEMBERS.index(name) % len(maskable)]:
+        if mode not in ("l1", "l2", "update"):
             yield mode, True
 
 
 DECAYS = [(name, mode, cautious) for name in MEMBERS for mode, cautious in decay_modes(name)]
-MODIFIERS = [
-    (name, modifier)
-    for name, modifier in MEMBER_MODIFIER_PAIRS
-    if modifier == "all" or name in KINDS or "all" not in allowed_modifiers(name)
-]
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +78,7 @@ def test_each_decay_mode(name, mode, cautious):
 
 @pytest.mark.parametrize(
     ("name", "modifier"),
-    every(MODIFIERS, fast=("adamw-all", "ef_sgd-adaptive_clip", "adamp-centralize_gradients"), id=case_id),
+    every(MEMBER_MODIFIER_PAIRS, fast=("adamw-all", "ef_sgd-adaptive_clip", "adamp-centralize_gradients"), id=case_id),
 )
 def test_each_modifier(name, modifier):
     assert_equal_runs(name, **MODIFIER_VALUES[modifier])
