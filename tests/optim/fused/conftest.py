@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from lightning_optim.optim.fused.compiler import CompileError, find_compiler, load_function
@@ -9,7 +11,11 @@ from lightning_optim.optim.fused.compiler import CompileError, find_compiler, lo
 
 @pytest.fixture(scope="session")
 def kernel_cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("kernels")
+    """One for all workers of pytest-xdist, so that each kernel is compiled once."""
+    root = tmp_path_factory.getbasetemp()
+    folder = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "kernels"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)
