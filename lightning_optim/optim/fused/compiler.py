@@ -49,7 +49,7 @@ def load_function(source: str, name: str) -> Any:
 
 def find_loaded(name: str) -> Any:
     """A function of kernel_math.h, which every kernel's library has; None as long as none is loaded."""
-    return getattr(_libraries[0], name) if _libraries else None
+    return next((getattr(library, name) for library in _libraries if hasattr(library, name)), None)
 
 
 def find_compiler() -> str:

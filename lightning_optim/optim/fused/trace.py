@@ -13,6 +13,7 @@ from .program import ON_NUMBERS, Program, Rank
 
 # How a stand-in sees its elements: in the parameter's shape, or as a matrix of several rows or of one.
 _WHOLE, _ROWS, _ONE_ROW = "the parameter's shape", "rows", "one row"
+_TINY = 2.0**-60
 
 
 class TraceError(TypeError):
@@ -124,7 +125,7 @@ class TracedTensor:
     # Element by element.
 
     neg, abs, sqrt, sign, exp, log, tanh = map(_calculation, ("neg", "abs", "sqrt", "sign", "exp", "log", "tanh"))
-    mul, div, maximum, minimum, lerp = map(_calculation, ("mul", "div", "max", "min", "lerp"))
+    mul, maximum, minimum, lerp = map(_calculation, ("mul", "max", "min", "lerp"))
     gt, ge, lt, le, eq, ne = map(_calculation, ("gt", "ge", "lt", "le", "eq", "ne"))
     logical_and, logical_or = map(_calculation, ("and", "or"))
     clamp_min, clamp_max = maximum, minimum
@@ -140,6 +141,13 @@ class TracedTensor:
 
     def addcdiv(self, a: TracedTensor, b: Any, *, value: Any = 1) -> TracedTensor:
         return self.add((a if _is_one(value) else a * value) / b)
+
+    def div(self, other: Any) -> TracedTensor:
+        # A division takes several times as long. The reciprocal is rounded once, from float64; the bounds keep it, and
+        # what it is multiplied with, a normal number.
+        if isinstance(other, TracedNumber | float | int) and abs(other) > _TINY and abs(other) < 1 / _TINY:
+            return self._add("mul", self, 1 / other)
+        return self._add("div", self, other)
 
     def square(self) -> TracedTensor:
         return self._add("mul", self, self)
