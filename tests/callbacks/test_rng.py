@@ -116,7 +116,7 @@ def test_another_number_of_ranks_is_warned_of(tmp_path) -> None:
 )
 def test_reduce_on_plateau_resumes_bitwise_without_stages(tmp_path, monitor, interval) -> None:
     def run(**arguments: Any) -> tuple[Any, list[Any]]:
-        plateau = {"patience": 0, "factor": 0.75, "threshold": 1e-4}
+        plateau = {"patience": 0, "factor": 0.75, "threshold": 0.3, "threshold_mode": "abs"}
         scheduler = SchedulerFactory("reduce_on_plateau", interval=interval, monitor=monitor, **plateau)
         module, trace = DeepNet(), StepTrace()
         module.configure = lambda module: configure_optimizers(module, OptimizerFactory("adamw", lr=0.05), scheduler)
