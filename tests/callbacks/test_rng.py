@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_optim import RNGState
+from lightning_optim import OptimizerFactory, RNGState, SchedulerFactory, configure_optimizers
+from tests.support.cases import every
 from tests.support.equality import equal
-from tests.support.training import BATCHES, Loader, Net, fit
+from tests.support.staged_plans import DeepNet
+from tests.support.training import BATCHES, Loader, Net, StepTrace, fit
 
 
 def dropout_net() -> Net:
@@ -101,3 +104,31 @@ def test_another_number_of_ranks_is_warned_of(tmp_path) -> None:
     torch.save(checkpoint, tmp_path / "two.ckpt")
     with pytest.warns(UserWarning, match="the generators of 2 ranks, and this run has 1"):
         fit(dropout_net(), tmp_path, RNGState(), epochs=1, ckpt_path=tmp_path / "two.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("monitor", "interval"),
+    every(
+        [("train/loss", "step"), *product(("train/loss", "train/mean", "end/size", "val/loss"), ["epoch"])],
+        fast=["val/loss by epoch", "train/mean by epoch"],
+        id=" by ".join,
+    ),
+)
+def test_reduce_on_plateau_resumes_bitwise_without_stages(tmp_path, monitor, interval) -> None:
+    def run(**arguments: Any) -> tuple[Any, list[Any]]:
+        plateau = {"patience": 0, "factor": 0.75, "threshold": 0.3, "threshold_mode": "abs"}
+        scheduler = SchedulerFactory("reduce_on_plateau", interval=interval, monitor=monitor, **plateau)
+        module, trace = DeepNet(), StepTrace()
+        module.configure = lambda module: configure_optimizers(module, OptimizerFactory("adamw", lr=0.05), scheduler)
+        trainer = fit(module, tmp_path, RNGState(), trace, epochs=4, **arguments)
+        (config,) = trainer.lr_scheduler_configs
+        return [module.state_dict(), trainer.optimizers[0].state_dict(), config.scheduler.state_dict()], trace.steps
+
+    torch.manual_seed(0)
+    state, steps = run(save=True)
+    assert len({step["default"] for step in steps}) > 1, "the lr was never reduced"
+    for done in range(1, len(steps)):
+        torch.manual_seed(1)
+        rest_state, rest = run(ckpt_path=tmp_path / f"step={done}.ckpt", seed=99)
+        assert rest == steps[done:], done
+        assert equal(rest_state, state), done
