@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,8 @@ def configure_optimizers(
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
         hook_tuners(trainer)
-    print_table(built, plan_executions(plan).table())
+    also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
+    print_table(built, replace(plan_executions(plan), also=also or {}).table())
     apply_suggestion(module, built, next(iter(plan.specs.values())).hyperparameters["lr"])
     # A `frozen: true` rule has changed what DDP has to average.
     if num_trainable != _count_trainable(module) and trainer is not None:
