@@ -79,6 +79,8 @@ class Plan:
     """Every parameter of the model by its clean name, where `tensors` may be some of them; empty without names."""
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """By every name of a parameter, further names of tied ones included: the clean name it is listed under."""
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+    """The model, where it is known and not only its parameters."""
     also: Also = field(default_factory=dict, repr=False, compare=False)
     """What a scheduler drives besides lr, where it is known."""
 
@@ -134,6 +136,7 @@ class Plan:
             sparse_gradients=any(getattr(owner, "sparse", False) for owner in index.owners),
             model_tensors={parameter.name: parameter.tensor for parameter in parameters.complete if parameter.name},
             aliases={o.name: parameter.name for parameter in parameters for o in parameter.occurrences},
+            model=next(iter(parameters.modules.values()), None),
         )
 
     @classmethod
