@@ -14,7 +14,14 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
-from lightning_optim import ConfigError, OptimizerFactory, OptimizerMonitor, configure_optimizers, optim
+from lightning_optim import (
+    ConfigError,
+    OptimizerFactory,
+    OptimizerMonitor,
+    StagedUnfreeze,
+    configure_optimizers,
+    optim,
+)
 from lightning_optim.optim.composite import Composite
 from tests.support.cases import every
 from tests.support.optimizer_runs import MEMBERS, MEMBERS_WITH_TWO_GRADIENTS, native_class
@@ -342,11 +349,14 @@ def test_a_fit_takes_two_gradients_a_step_and_is_the_plain_loop(tmp_path) -> Non
     assert same(net, other)
 
 
-@pytest.mark.parametrize("at", [1, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_fit_resumes_bitwise(tmp_path, at) -> None:
+@pytest.mark.parametrize("at", [1, pytest.param(BATCHES + 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("staged", [False, True], ids=["whole", "stages"])
+def test_a_fit_resumes_bitwise(tmp_path, at, staged) -> None:
+    stages = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 2}}}
     whole, resumed = (Net(configure(groups={"bias": {"kinds": ["bias"], "sharpness": None}})) for _ in range(2))
-    fit(whole, tmp_path, epochs=2, save=True)
-    fit(resumed, tmp_path / "again", epochs=2, ckpt_path=tmp_path / f"step={at}.ckpt")
+    callbacks = [[StagedUnfreeze(stages)] if staged else [] for _ in range(2)]
+    fit(whole, tmp_path, *callbacks[0], epochs=2, save=True)
+    fit(resumed, tmp_path / "again", *callbacks[1], epochs=2, ckpt_path=tmp_path / f"step={at}.ckpt")
     assert same(whole, resumed, but=())
 
 
