@@ -172,9 +172,10 @@ def test_resumes_bitwise(at, order, implementation) -> None:
         assert all(map(torch.equal, weights, others))
 
 
-def test_an_edited_decay_continues_on_its_own_curve() -> None:
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["optimizer first", "scheduler first"])
+def test_an_edited_decay_continues_on_its_own_curve(order) -> None:
     also = {"weight_decay": {"name": "cosine", "final_scale": 10}}
-    edited = load(build(also, weight_decay=0.08), *save(build(also), 5))
+    edited = load(build(also, weight_decay=0.08), *save(build(also), 5), order)
     assert decays(train(edited, 5)) == pytest.approx(cosine(0.08, 0.8, STEPS)[5:], rel=1e-14)
 
 
