@@ -196,7 +196,7 @@ def _check_keys(info: OptimizerInfo, given: Mapping[str, Any], rules: Any) -> No
                 raise ConfigError(f"{key}: got a {type(value).__name__}: {explain_call('module')}")
             if key in MODIFIERS and info.has_torch_class and not info.own:
                 raise ConfigError(
-                    f"{key}: {info.name} has no hyperparameter {key!r}: it is a modifier of the optimizers of ours, and "
+                    f"{key}: {info.name} has no hyperparameter {key!r}: it is a modifier of our optimizers, and "
                     f"{info.name} is torch's. Type another name, for example name: adamw (lightning-optim list)"
                 )
             known = (*info.hyperparameters, "groups", "implementation")

@@ -458,7 +458,7 @@ def test_accumulation_and_a_grad_scaler_are_refused(tmp_path) -> None:
         ({"name": "adamw", "implementation": "torch"}, r"sharpness: our adamw takes it, torch's does not.* auto"),
         (
             {"name": "sgd"},
-            r"sharpness: sgd has no .*a modifier of the optimizers of ours, and sgd is torch's\. Type another",
+            r"sharpness: sgd has no .*a modifier of our optimizers, and sgd is torch's\. Type another",
         ),
         ({"name": "adamw", "sharpness": True}, r"sharpness: got True, .* Type for example sharpness: \{rho: 0\.05"),
         ({"name": "adamw", "sharpness": {"rho": 0}}, r"sharpness\.rho: got 0, which is not a finite number > 0"),
