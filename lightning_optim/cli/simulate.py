@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,7 @@ class Curve:
     """The stage that thaws it, if there are stages."""
     lr: NDArray[np.float64]
     """`(num_steps,)`; NaN while the group is frozen."""
-    also: Mapping[str, NDArray[np.float64]]
+    also: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """By key of `also`: the same of that value; without keys that the group does not have."""
 
 
