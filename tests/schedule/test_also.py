@@ -179,6 +179,15 @@ def test_an_edited_decay_continues_on_its_own_curve(order) -> None:
     assert decays(train(edited, 5)) == pytest.approx(cosine(0.08, 0.8, STEPS)[5:], rel=1e-14)
 
 
+def test_a_scheduler_that_is_built_after_the_load_has_the_same_curve() -> None:
+    saved, weights = save(build(DECAY), 5)
+    optimizer, _ = load(build(schedule=None), [saved[0]], weights, order=(0,))
+    optimizer.param_groups[0]["weight_decay"] = 0.3  # that of its step, as a load by torch leaves it
+    scheduler = SchedulerFactory(**CONSTANT, also=DECAY)(optimizer, STEPS)
+    scheduler.load_state_dict(save_and_load(saved[1]))
+    assert decays(train((optimizer, scheduler), 5)) == pytest.approx(cosine(0.04, 0.4, STEPS)[5:], rel=1e-14)
+
+
 def test_another_curve_is_refused_with_both_values() -> None:
     other = {"weight_decay": {"name": "cosine", "final": 0.2}}
     for also, said in (
