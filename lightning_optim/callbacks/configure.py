@@ -131,6 +131,13 @@ def _check_gradients_per_step(optimizer: Optimizer, trainer: Trainer) -> None:
             f"trainer.accumulate_grad_batches: {prefix}, and under accumulation the second would be added to the "
             f"first. Type trainer.accumulate_grad_batches=1, or {remedy}"
         )
+    for callback in getattr(trainer, "callbacks", ()):
+        accumulates = getattr(callback, "going_to_accumulate_grad_batches", None)  # Lightning's scheduler of it has one
+        if accumulates is not None and accumulates():
+            raise ConfigError(
+                f"trainer.callbacks: {prefix}, and under the accumulation of {type(callback).__name__} the second "
+                f"would be added to the first. Remove the callback, or {remedy}"
+            )
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise ConfigError(
             f"trainer.precision: {prefix}, and with a GradScaler Lightning computes only one. Type "

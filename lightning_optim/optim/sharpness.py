@@ -94,7 +94,17 @@ class SharpnessMixin:
 
 @contextmanager
 def _perturbed(groups: Groups, state: Mapping[Tensor, Any]) -> Iterator[None]:
-    """Move the parameters by ρ g / ‖g‖, or in an adaptive group by ρ p² g / ‖|p| g‖, and back to the bit.
+    """Move the parameters to where the second gradient is taken, and back to the bit."""
+    origins = _perturb(groups, state)
+    try:
+        yield
+    finally:
+        for param, origin in origins:
+            _local(param).copy_(origin)
+
+
+def _perturb(groups: Groups, state: Mapping[Tensor, Any]) -> list[tuple[Tensor, Tensor]]:
+    """Move the parameters by ρ g / ‖g‖, or in an adaptive group by ρ p² g / ‖|p| g‖; returns copies of them.
 
     ‖·‖ is the norm over all parameters with `sharpness`, on all devices and shards. A parameter without gradient stays
     where it is, and so does one in a group without `sharpness`. A group that is maximized moves to where it is lowest.
@@ -107,20 +117,15 @@ def _perturbed(groups: Groups, state: Mapping[Tensor, Any]) -> Iterator[None]:
         if param.grad is not None and param.numel()
     ]
     origins = [(param, _local(param).clone()) for _, param, _, _ in moved]
-    if moved:
-        norm = _norm(
-            [_scaled(grad, real(param)) if group[_KEY]["adaptive"] else grad for group, param, _, grad in moved]
-        )
-        for group, param, start, grad in moved:
-            sign = -1.0 if group["maximize"] else 1.0
-            scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(start)
-            direction = _local(grad) * start.square() if group[_KEY]["adaptive"] else _local(grad)
-            _local(real(param)).copy_(start + direction.to(start.dtype) * scale)
-    try:
-        yield
-    finally:
-        for param, origin in origins:
-            _local(param).copy_(origin)
+    if not moved:
+        return origins
+    norm = _norm([_scaled(grad, real(param)) if group[_KEY]["adaptive"] else grad for group, param, _, grad in moved])
+    for group, param, start, grad in moved:
+        sign = -1.0 if group["maximize"] else 1.0
+        scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(start)
+        direction = _local(grad) * start.square() if group[_KEY]["adaptive"] else _local(grad)
+        _local(real(param)).copy_(start + direction.to(start.dtype) * scale)
+    return origins
 
 
 def _scaled(grad: Tensor, param: Tensor) -> Tensor:

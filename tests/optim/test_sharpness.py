@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
@@ -444,6 +445,8 @@ def test_a_closure_that_computes_no_gradient_is_refused() -> None:
 def test_accumulation_and_a_grad_scaler_are_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"accumulate_grad_batches: AdamW takes 2 gradients a step \(sharpness\)"):
         fit(Net(configure()), tmp_path, accumulate_grad_batches=2)
+    with pytest.raises(ConfigError, match=r"trainer\.callbacks: AdamW takes 2 .* Remove the callback"):
+        fit(Net(configure()), tmp_path, GradientAccumulationScheduler({1: 2}))
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
     with pytest.raises(
         ConfigError, match=r"trainer\.precision: AdamW takes 2 .*precision=bf16-mixed, or remove sharpness"
