@@ -50,6 +50,12 @@ def train(folder: Path, *callbacks: Any, **arguments: Any) -> tuple[list[Any], N
     return trace.steps, net
 
 
+def read_table(folder: Path, stages: Any) -> str:
+    """The table of groups as TensorBoard has it; under stages, that of the plan."""
+    tag = f"optim/{'plan' if stages else 'groups'}/text_summary"
+    return read_events(folder).Tensors(tag)[0].tensor_proto.string_val[0].decode()
+
+
 @pytest.mark.parametrize("stages", [None, STAGES], ids=["whole", "stages"])
 def test_values_of_a_fit_are_the_formula_in_tensorboard_too_and_after_a_resume(tmp_path, stages) -> None:
     def callbacks() -> list[Any]:
@@ -65,13 +71,13 @@ def test_values_of_a_fit_are_the_formula_in_tensorboard_too_and_after_a_resume(t
     curves = read_curves(tmp_path / "full")
     logged = [value for _, value in at_steps(curves[f"optim/weight_decay/{names[0]}"], range(STEPS))]
     assert logged == pytest.approx(EXPECTED, rel=1e-6)  # event files hold float32
-    table = read_events(tmp_path / "full").Tensors("optim/plan/text_summary" if stages else "optim/groups/text_summary")
-    assert b"0.04 \xe2\x86\x92 0.4" in table[0].tensor_proto.string_val[0]
+    assert "0.04 → 0.4" in read_table(tmp_path / "full", stages)
     for at in (2, BATCHES + 1):
         logger = TensorBoardLogger(tmp_path / f"from {at}", name="", version="")
         again = {"logger": logger, "log_every_n_steps": 1, "ckpt_path": tmp_path / f"step={at}.ckpt"}
         resumed, net = train(tmp_path / "again", *callbacks(), **again)
         assert resumed == steps[at:]
+        assert "0.04 → 0.4" in read_table(tmp_path / f"from {at}", stages)
         curve = read_curves(tmp_path / f"from {at}")[f"optim/weight_decay/{names[0]}"]
         assert [value for _, value in at_steps(curve, range(at, STEPS))] == logged[at:]
         assert all(map(torch.equal, net.state_dict().values(), whole.state_dict().values()))
