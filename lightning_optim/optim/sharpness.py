@@ -153,8 +153,8 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
 
 @contextmanager
 def _kept_buffers(model: nn.Module | None) -> Iterator[None]:
-    """Restore the buffers of a model's modules that are in training mode: a second pass must not count."""
-    modules = [] if model is None else [module for module in model.modules() if module.training]
+    """Restore a model's buffers: a second pass must not count."""
+    modules = [] if model is None else list(model.modules())
     kept = [
         (module, name, buffer, buffer.clone())
         for module in modules
