@@ -18,7 +18,7 @@ from .real_view import real
 from .state_keys import MASTER
 
 _KEY = "sharpness"
-# As in https://github.com/davda54/sam, the implementation that the authors' paper page links for PyTorch.
+# As in https://github.com/davda54/sam.
 _EPS = 1e-12
 _HALF = (torch.float16, torch.bfloat16)
 

@@ -1,4 +1,4 @@
-"""`sharpness` is the authors' SAM and ASAM to the bit, around every rule, and leaves no trace of its first gradient."""
+"""`sharpness` is SAM and ASAM as in davda54/sam to the bit, around every rule, and leaves no trace of its first gradient."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def same(first: nn.Module, second: nn.Module, *, but: tuple[str, ...] = ("num_ba
 
 @each_setting
 @pytest.mark.parametrize("name", every(SINGLE, fast=["adamw", "lamb"]))
-def test_equals_the_authors_two_calls_around_every_rule(name, sharpness) -> None:
+def test_equals_the_two_call_form_around_every_rule(name, sharpness) -> None:
     ours, theirs = build_net(), build_net()
     optimizer = OptimizerFactory(name, implementation="own", sharpness=sharpness)(ours)
     losses = train(ours, optimizer)
@@ -125,7 +125,7 @@ def test_equals_the_authors_two_calls_around_every_rule(name, sharpness) -> None
 
 
 @each_setting
-def test_equals_the_authors_two_calls_around_torchs_class_and_pytorch_optimizer(sharpness) -> None:
+def test_equals_the_two_call_form_around_torchs_class_and_pytorch_optimizer(sharpness) -> None:
     ours, theirs, others = build_net(), build_net(), build_net()
     train(ours, OptimizerFactory("adamw", lr=0.05, foreach=False, sharpness=sharpness)(ours))
     train_two_calls(theirs, torch.optim.AdamW(theirs.parameters(), lr=0.05, foreach=False), sharpness)
