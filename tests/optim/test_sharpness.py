@@ -1,4 +1,4 @@
-"""`sharpness` is SAM and ASAM as in davda54/sam to the bit, around every rule, and leaves no trace of its first gradient."""
+"""`sharpness` is davda54's SAM and ASAM to the bit, around every rule, and leaves no trace of its first gradient."""
 
 from __future__ import annotations
 
