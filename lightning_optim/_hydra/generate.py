@@ -88,6 +88,7 @@ def _format_scheduler(info: ScheduleInfo) -> str:
         "warmup_epochs: null  # or: in epochs",
         "total_steps: null  # null: the length of the run",
         "on_resume: continue  # as saved; or the config's: extend (at the run's step), restart (from its beginning)",
+        "also: null  # what changes besides lr, for example {weight_decay: {name: cosine, final: 0.4}}",
         *(f"{key}: {value}" for key, value in lists.items()),
         *_hyperparameter_lines(hyperparameters, _STARTING_POINTS),
     ]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..catalog.info import OptimizerInfo
+from ..catalog.modifiers import MODIFIERS
 from ..catalog.registry import algorithms_with, optimizer_info
 from ..core.config_values import to_plain, to_yaml
 from ..core.errors import ConfigError, explain_call, format_choices, leftover_hint, requires_name
@@ -193,6 +194,11 @@ def _check_keys(info: OptimizerInfo, given: Mapping[str, Any], rules: Any) -> No
         if key not in info.hyperparameters:
             if isinstance(value, (nn.Module, Iterator)):
                 raise ConfigError(f"{key}: got a {type(value).__name__}: {explain_call('module')}")
+            if key in MODIFIERS and info.has_torch_class and not info.own:
+                raise ConfigError(
+                    f"{key}: {info.name} has no hyperparameter {key!r}: it is a modifier of our optimizers, and "
+                    f"{info.name} is torch's. Type another name, for example name: adamw (lightning-optim list)"
+                )
             known = (*info.hyperparameters, "groups", "implementation")
             source = explain_source(key, info.name, given, rules if isinstance(rules, Mapping) else {})
             raise ConfigError(

@@ -16,7 +16,7 @@ ELEMENTWISE = frozenset({
     "omd", "optimistic_adam", "padam", "qhadam", "radam", "rmsprop", "rprop", "sgd", "signum", "yogi",
 })  # fmt: skip
 """The algorithms that step each element by its own gradients alone."""
-NOT_ELEMENTWISE = ("skip_nonfinite", "centralize_gradients", "adaptive_clip", "cautious_update")
+NOT_ELEMENTWISE = ("skip_nonfinite", "centralize_gradients", "adaptive_clip", "cautious_update", "sharpness")
 """The modifiers that look at a row, a tensor or all parameters."""
 _KINDS_BY_NAME = frozenset({"bias", FROZEN})
 # Marks that torch's FSDP1 and DeepSpeed's ZeRO stage 3 put on parameters.

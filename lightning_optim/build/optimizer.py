@@ -19,6 +19,7 @@ from ..groups.plan import Plan
 from ..groups.rules import AlgorithmSpec
 from ..optim.composite import Composite
 from ..optim.half_precision import check_float16
+from ..optim.sharpness import SharpnessMixin
 from ..schedule.optimizer_marks import is_scheduled
 from .attachments import attach
 from .blueprint import Blueprint, configured_values
@@ -44,6 +45,8 @@ def build_optimizer(plan: Plan) -> Optimizer:
         for param_group, group in zip(groups, plan.groups, strict=True):
             param_group[ALGORITHM] = group.algorithm
         optimizer = Composite(groups, builders, main=next(iter(plan.specs)))
+    if plan.model is not None and isinstance(optimizer, SharpnessMixin):
+        optimizer.set_model(plan.model)
     mark_frozen_by_rules(optimizer, [plan.tensors[name] for name in plan.frozen])
     attach(optimizer, Blueprint.from_plan(plan), _names_by_tensor(plan))
     if plan.sparse_gradients:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..build.read_factory import read_factory
 from ..build.scheduler_config import scheduler_config
 from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
+from ..optim.sharpness import is_sharpened
 from ..schedule.factory import SchedulerFactory
 from .lightning_internals import attached_trainer
 from .print_table import print_table
@@ -69,7 +71,8 @@ def configure_optimizers(
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
         hook_tuners(trainer)
-    print_table(built, plan_executions(plan).table())
+    also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
+    print_table(built, replace(plan_executions(plan), also=also or {}).table())
     apply_suggestion(module, built, next(iter(plan.specs.values())).hyperparameters["lr"])
     # A `frozen: true` rule has changed what DDP has to average.
     if num_trainable != _count_trainable(module) and trainer is not None:
@@ -116,17 +119,27 @@ def _count_trainable(module: LightningModule) -> int:
 
 def _check_gradients_per_step(optimizer: Optimizer, trainer: Trainer) -> None:
     """Raises where an optimizer calls its closure several times a step, and the trainer would mix up the gradients."""
-    evaluations = getattr(optimizer, "evaluations", 1)
+    evaluations = getattr(optimizer, "gradients_per_step", 1)
     if evaluations == 1:
         return
-    prefix = f"{type(optimizer).__name__} takes {evaluations} gradients a step"
+    cause, remedy = (
+        (" (sharpness)", "remove sharpness") if is_sharpened(optimizer.param_groups) else ("", "use another optimizer")
+    )
+    prefix = f"{type(optimizer).__name__} takes {evaluations} gradients a step{cause}"
     if trainer.accumulate_grad_batches > 1:
         raise ConfigError(
             f"trainer.accumulate_grad_batches: {prefix}, and under accumulation the second would be added to the "
-            "first. Type trainer.accumulate_grad_batches=1, or use another optimizer"
+            f"first. Type trainer.accumulate_grad_batches=1, or {remedy}"
         )
+    for callback in getattr(trainer, "callbacks", ()):
+        accumulates = getattr(callback, "going_to_accumulate_grad_batches", None)  # Lightning's scheduler of it has one
+        if accumulates is not None and accumulates():
+            raise ConfigError(
+                f"trainer.callbacks: {prefix}, and under the accumulation of {type(callback).__name__} the second "
+                f"would be added to the first. Remove the callback, or {remedy}"
+            )
     if getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise ConfigError(
             f"trainer.precision: {prefix}, and with a GradScaler Lightning computes only one. Type "
-            "trainer.precision=bf16-mixed, or use another optimizer"
+            f"trainer.precision=bf16-mixed, or {remedy}"
         )

@@ -17,6 +17,16 @@ LOOKAHEAD = Fields(
     help="every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)",
 )
 
+SHARPNESS = Fields(
+    optional=True,
+    default=None,
+    items={
+        "rho": Number(default=0.05, low=0, open_low=True, help="distance at which the gradient is taken"),
+        "adaptive": Flag(default=False, help="a distance relative to each weight (ASAM, arXiv:2102.11600)"),
+    },
+    help="take the gradient at p + ρ g / ‖g‖, by a second pass of the closure (SAM, arXiv:2010.01412)",
+)
+
 MODIFIERS: dict[str, Hyperparameter] = {
     "skip_nonfinite": Flag(
         default=False, help="skip a step with a gradient that is not finite; the state counts skipped steps"
@@ -34,13 +44,14 @@ MODIFIERS: dict[str, Hyperparameter] = {
     ),
     "lookahead": LOOKAHEAD,
     "master_weights": Flag(default=False, help="update float32 copies of 16-bit parameters"),
+    "sharpness": SHARPNESS,
 }
 """Each may differ between param groups."""
 
 
 def find_evaluations_conflict(values: Mapping[str, Any], optimizer: str, evaluations: int) -> str | None:
     """Why a modifier cannot be used with an optimizer of this many gradient evaluations per step, or None."""
-    for key in ("skip_nonfinite", "lookahead"):
+    for key in ("skip_nonfinite", "lookahead", "sharpness"):
         if evaluations > 1 and values.get(key):
             return f"{key}: {optimizer} takes {evaluations} gradients a step, which {key} does not support. Remove it"
     return None

@@ -27,6 +27,8 @@ _FONT_SIZE = 8.0
 _LINE_WIDTH = 1.6
 _DASH_LENGTH = 5.0
 _EPOCH_AXIS_OFFSET = 23.0
+# Of a chart below the first one, as fractions of it.
+_LOWER_HEIGHT, _LOWER_GAP = 0.4, 0.28
 # Labels closer than the first overlap even when rotated; closer than the second, when horizontal.
 _MIN_LABEL_DISTANCE, _MIN_LABEL_GAP = 10.0, 10.0
 _TICK_STEPS = (1, 2, 5, 10)
@@ -72,7 +74,7 @@ def check_drawable(path: Path) -> None:
 
 
 def draw(simulation: Simulation, path: Path, titles: Sequence[str] = ()) -> None:
-    """Draw each group's lr over the run to a file.
+    """Draw each group's lr over the run to a file, and below it what else the schedule drives.
 
     Args:
         simulation: of the run.
@@ -90,8 +92,12 @@ def draw(simulation: Simulation, path: Path, titles: Sequence[str] = ()) -> None
         # Not with pyplot, which keeps every figure in memory and may need a display.
         figure = Figure(figsize=(_WIDTH_IN, max(_HEIGHT_IN, num_rows * _LEGEND_ROW_IN)), dpi=160)
         axes = figure.add_axes((0, 0, 1, 1))
-        _draw_curves(axes, simulation)
+        colors = _choose_colors(len(simulation.curves))
+        _draw_curves(axes, simulation, colors)
         _set_scales(axes, simulation)
+        for index, key in enumerate(_driven_keys(simulation)):
+            bottom = -(index + 1) * (_LOWER_HEIGHT + _LOWER_GAP)
+            _draw_values(figure.add_axes((0, bottom, 1, _LOWER_HEIGHT)), simulation, key, colors)
         labels_height = _mark_thaws(axes, simulation)
         _write_titles(axes, [*titles, str(simulation.length), *_notes(simulation)], labels_height)
         # Without a date, so that the same run gives the same file.
@@ -102,15 +108,21 @@ def draw(simulation: Simulation, path: Path, titles: Sequence[str] = ()) -> None
             raise ConfigError(f"--plot: {path} cannot be written: {error.strerror or error}") from error
 
 
-def _draw_curves(axes: Axes, simulation: Simulation) -> None:
+def _choose_colors(num_groups: int) -> NDArray[np.float64]:
+    """One color for each group: `(num_groups, 4)`."""
     from matplotlib import colormaps
+
+    use_turbo = num_groups > _MAX_VIRIDIS_GROUPS
+    colors: NDArray[np.float64] = colormaps["turbo" if use_turbo else "viridis"](np.linspace(*_COLOR_RANGE, num_groups))
+    colors[:, :3] *= _DARKEN if use_turbo else 1.0
+    return colors
+
+
+def _draw_curves(axes: Axes, simulation: Simulation, colors: NDArray[np.float64]) -> None:
     from matplotlib.lines import Line2D
 
     curves = simulation.curves
-    drawstyle: Literal["steps-post", "default"] = "steps-post" if len(curves[0].lr) <= _MAX_STAIR_STEPS else "default"
-    use_turbo = len(curves) > _MAX_VIRIDIS_GROUPS
-    colors = colormaps["turbo" if use_turbo else "viridis"](np.linspace(*_COLOR_RANGE, len(curves)))
-    colors[:, :3] *= _DARKEN if use_turbo else 1.0
+    drawstyle = _drawstyle(simulation)
     handles = []
     for index, (curve, color) in enumerate(zip(curves, colors, strict=True)):
         is_shared, dashes = _find_overlap(curves, index)
@@ -138,6 +150,31 @@ def _draw_curves(axes: Axes, simulation: Simulation) -> None:
         # Not given as a label, which may not begin with an underscore.
         text.set_text(_label(curve, simulation))
         text.set_color(_DARK if _is_drawn(curve) else _PALE)
+
+
+def _drawstyle(simulation: Simulation) -> Literal["steps-post", "default"]:
+    return "steps-post" if simulation.length.total("step") <= _MAX_STAIR_STEPS else "default"
+
+
+def _driven_keys(simulation: Simulation) -> list[str]:
+    return list(dict.fromkeys(key for curve in simulation.curves for key in curve.also))
+
+
+def _draw_values(axes: Axes, simulation: Simulation, key: str, colors: NDArray[np.float64]) -> None:
+    """Draw what the schedule drives besides lr, in the colors of the groups."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    for curve, color in zip(simulation.curves, colors, strict=True):
+        if key in curve.also:
+            values = np.append(curve.also[key], curve.also[key][-1])  # the last step's holds until the step ends
+            axes.plot(values, color=color, linewidth=_LINE_WIDTH, drawstyle=_drawstyle(simulation))
+    axes.set_xlim(0, simulation.length.total("step"))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=_TICK_STEPS))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_title(key, loc="left", fontsize=_FONT_SIZE, color=_DARK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color=_PALE, alpha=0.25, linewidth=0.5)
 
 
 def _find_overlap(curves: Sequence[Curve], index: int) -> tuple[NDArray[np.bool_], Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -14,13 +14,13 @@ from ..core.errors import ConfigError, did_you_mean, format_names, prefix_errors
 from ..core.hyperparameters import Number
 from ..schedule.factory import SchedulerFactory
 from ..stages.stages import Stage, claim
-from .nodes import container_keys, find_nodes, get_value, is_node, join_keys
+from .find_scheduler import find_scheduler_key
+from .nodes import find_nodes, get_value
 from .own_nodes import FACTORY, SCHEDULER, UNFREEZE, read_own_node
 from .plans import outermost
 from .run_length import RunLength
 from .stepping import check_stepping
 
-_TORCH_SCHEDULERS = "torch.optim.lr_scheduler."
 _COUNT = Number(default=100, low=1, integer=True, optional=True)
 # Lightning's -1 means: no limit.
 _LIMIT = Number(default=10, low=-1, integer=True, optional=True)
@@ -97,7 +97,7 @@ def find_run(config: DictConfig, module: nn.Module, options: RunOptions, asked_b
     targets = {key: str(target["_target_"]) for key, target in find_nodes(config)}
     factory_keys = _keys_of(targets, FACTORY)
     key = _choose_factory(factory_keys, options.node, asked_by)
-    scheduler_key = _find_scheduler(config, key, factory_keys, targets, asked_by)
+    scheduler_key = find_scheduler_key(config, key, factory_keys, targets, asked_by)
     unfreeze_key = _find_unfreeze(key, factory_keys, targets, asked_by)
     scheduler = None if scheduler_key is None else _read_scheduler(config, scheduler_key)
     stages: tuple[Stage, ...] = ()
@@ -139,43 +139,6 @@ def _choose_factory(factory_keys: Sequence[str], node: str | None, asked_by: str
             f"{candidates[0]}"
         )
     return candidates[0]
-
-
-def _find_scheduler(
-    config: DictConfig, factory_key: str, factory_keys: Sequence[str], targets: Mapping[str, str], asked_by: str
-) -> str | None:
-    """The schedule that has the same parent as the optimizer, else the one that has no other optimizer's parent."""
-    found = list(_child_schedulers(config, _parent(factory_key)))
-    if not found:
-        taken = {_parent(key) for key in factory_keys if key != factory_key}
-        schedulers = [key for key, target in targets.items() if _is_scheduler(target)]
-        found = [key for key in schedulers if _parent(key) not in taken]
-    if len(found) > 1:
-        raise ConfigError(
-            f"{asked_by}: it takes one schedule for {factory_key}, and the config has {format_names(found)}. Remove "
-            f"the others, for example with ~{found[-1]}"
-        )
-    return found[0] if found else None
-
-
-def _child_schedulers(config: DictConfig, parent: str) -> Iterator[str]:
-    """The keys of the schedules directly below a key, interpolations included."""
-    for key in container_keys(get_value(config, parent) if parent else config):
-        child = join_keys(parent, key)
-        try:
-            found = is_node(config, child) and _is_scheduler(str(get_value(config, child)["_target_"]))
-        except ConfigError:
-            continue  # a node that needs it raises when it is instantiated
-        if found:
-            yield child
-
-
-def _is_scheduler(target: str) -> bool:
-    return target == SCHEDULER or target.startswith(_TORCH_SCHEDULERS)
-
-
-def _parent(key: str) -> str:
-    return key.rpartition(".")[0]
 
 
 def _read_scheduler(config: DictConfig, key: str) -> SchedulerFactory:

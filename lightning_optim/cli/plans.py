@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from omegaconf import DictConfig
 from torch import nn
@@ -14,9 +15,12 @@ from ..build.factory import OptimizerFactory
 from ..core.errors import ConfigError, prefix_errors
 from ..groups.parameter_settings import ParameterSettings
 from ..groups.table import Table
+from ..schedule.also import Also
+from .find_scheduler import find_also
 from .own_nodes import FACTORY, UNFREEZE, read_own_node
 
 _Nodes = Sequence[tuple[str, DictConfig]]
+_ExplainedT = TypeVar("_ExplainedT", bound="Table | ParameterSettings | None")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,15 +56,23 @@ def explain_optimizers(
             f"--config-name: {config_name} has no node with _target_: {FACTORY}. {_how_to_add_factory(nodes)}"
         )
     unfreeze_keys = [key for key, node in nodes if node["_target_"] == UNFREEZE]
+    targets = {key: str(node["_target_"]) for key, node in nodes}
     for key in factory_keys:
         factory = read_own_node(config, key)
         stage_keys = unfreeze_keys if key in outermost(factory_keys) else []
+        also = find_also(config, key, factory_keys, targets)
         yield ExplainedOptimizer(
             key=key,
             name=factory.name,
-            own=_explain(key, factory, module, parameter, is_staged=bool(stage_keys)),
-            staged=tuple((it, _explain_stages(config, it, factory, module, parameter)) for it in stage_keys),
+            own=_with_also(_explain(key, factory, module, parameter, is_staged=bool(stage_keys)), also),
+            staged=tuple(
+                (it, _with_also(_explain_stages(config, it, factory, module, parameter), also)) for it in stage_keys
+            ),
         )
+
+
+def _with_also(explained: _ExplainedT, also: Also) -> _ExplainedT:
+    return replace(explained, also=also) if isinstance(explained, Table) else explained
 
 
 def _explain(

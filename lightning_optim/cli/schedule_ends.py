@@ -10,9 +10,11 @@ from torch.optim import Optimizer
 
 from ..build.scheduler_config import find_scheduler
 from ..core.param_group_keys import SCHEDULE
+from ..schedule.also import resolve_also
 from ..schedule.catalog import schedule_info
 from ..schedule.factory import SchedulerFactory
 from ..schedule.split_by_curve import resolve_by_override
+from ..schedule.value_curves import show_ends
 from .run_length import RunLength
 
 
@@ -23,7 +25,7 @@ class ScheduleEnd:
     groups: tuple[str, ...]
     """The param groups that follow it."""
     schedule: str
-    """Its name."""
+    """Its name; for what it drives besides lr, with the key: `weight_decay (cosine)`."""
     warmup_ends: int | None
     """After how many optimizer steps; None without a warm-up."""
     ends: int | None
@@ -55,6 +57,13 @@ def find_ends(optimizer: Optimizer, scheduler: SchedulerFactory | None, length: 
             schedule=resolved["name"],
             warmup_ends=warmup * unit if warmup else None,
             ends=None if end is None else end * unit,
+        )
+    for key, curve in resolve_also(found.also, found.total_steps if found.total_steps is not None else total).items():
+        yield ScheduleEnd(
+            groups=tuple(group["name"] for group in optimizer.param_groups if show_ends(group, {key: curve})),
+            schedule=f"{key} ({curve['name']})",
+            warmup_ends=None,
+            ends=curve["steps"] * unit,
         )
 
 

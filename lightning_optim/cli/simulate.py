@@ -1,4 +1,4 @@
-"""Each group's lr at each optimizer step of a run, without running it.
+"""Each group's lr, and what else the schedule drives, at each optimizer step of a run, without running it.
 
 The optimizer, its schedulers and the stages over them are the real ones, over parameters that have the model's names
 and shapes but no values. The loop steps them where Lightning and `StagedUnfreeze` would.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError, prefix_errors
 from ..groups.plan import Plan
 from ..schedule.factory import SchedulerFactory
+from ..schedule.value_curves import read_value
 from ..stages.staged import StagedOptimizer
 from ..stages.stages import Stage, check_all_claimed
 from .run_length import RunLength
@@ -34,13 +35,15 @@ from .thaws import Thaws, predict_thaws
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """One group's lr."""
+    """One group's lr, and what else the schedule drives."""
 
     group: str
     stage: str | None
     """The stage that thaws it, if there are stages."""
     lr: NDArray[np.float64]
     """`(num_steps,)`; NaN while the group is frozen."""
+    also: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """By key of `also`: the same of that value; without keys that the group does not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +95,17 @@ def simulate(
         # Unused parameters are allowed, as nothing has a gradient here.
         staged = StagedOptimizer(built, skeleton, [replace(it, allow_unused=True) for it in stages], schedulers)
     groups = plan.groups if staged is None else staged.plan.groups
+    also = {} if scheduler is None else scheduler.also or {}
+    num_steps = length.total("step")
     curves = {
-        group.name: Curve(group=group.name, stage=group.stage, lr=np.full(length.total("step"), math.nan))
+        group.name: Curve(
+            group=group.name,
+            stage=group.stage,
+            lr=np.full(num_steps, math.nan),
+            also={
+                key: np.full(num_steps, math.nan) for key in also if read_value(group.hyperparameters, key) is not None
+            },
+        )
         for group in groups
     }
     with prefix_errors(key):
@@ -161,7 +173,10 @@ def _run(
                     staged.thaw(name)
                 staged.sync()
             for group in optimizer.param_groups:
-                curves[group["name"]].lr[step] = group["lr"]
+                curve = curves[group["name"]]
+                curve.lr[step] = group["lr"]
+                for key, values in curve.also.items():
+                    values[step] = read_value(group, key)
             if staged is not None:
                 staged.after_step()
             if scheduler_dict and (scheduler_dict["interval"] == "step" or length.ends_epoch(step)):

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from ..catalog.registry import find_optimizer_name
 from ..core.errors import ConfigError
+from ..schedule.also import Also
+from ..schedule.optimizer_marks import driven_values
+from ..schedule.value_curves import with_configured
 from .compose import CombinedRules, MatchedRules, combine_rules
 from .group import DEFAULT, Group
 from .group_names import deduplicate_names, join_segments, name_by_stage
@@ -76,6 +79,10 @@ class Plan:
     """Every parameter of the model by its clean name, where `tensors` may be some of them; empty without names."""
     aliases: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """By every name of a parameter, further names of tied ones included: the clean name it is listed under."""
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+    """The model, where it is known and not only its parameters."""
+    also: Also = field(default_factory=dict, repr=False, compare=False)
+    """What a scheduler drives besides lr, where it is known."""
 
     @classmethod
     def resolve(cls, params: Any, rules: Sequence[Rule], spec: AlgorithmSpec) -> Plan:
@@ -129,6 +136,7 @@ class Plan:
             sparse_gradients=any(getattr(owner, "sparse", False) for owner in index.owners),
             model_tensors={parameter.name: parameter.tensor for parameter in parameters.complete if parameter.name},
             aliases={o.name: parameter.name for parameter in parameters for o in parameter.occurrences},
+            model=next(iter(parameters.modules.values()), None),
         )
 
     @classmethod
@@ -143,6 +151,8 @@ class Plan:
         names = {id(parameter.tensor): parameter.name for parameter in parameters}
         rules = rules_by_group(optimizer)
         defaults_of = getattr(optimizer, "defaults_of", lambda group: optimizer.defaults)
+        values = driven_values(optimizer)
+        also: Also = {} if values is None else values.also
         tensors: dict[str, Tensor] = {}
         groups = []
         for index, group in enumerate(optimizer.param_groups):
@@ -157,7 +167,7 @@ class Plan:
                     or find_optimizer_name(type(optimizer))
                     or type(optimizer).__name__.lower(),
                     hyperparameters={
-                        **{key: value for key, value in group.items() if key in defaults_of(group)},
+                        **{key: v for key, v in with_configured(group, also).items() if key in defaults_of(group)},
                         **({"lr": group["peak_lr"]} if "peak_lr" in group else {}),
                     },
                     made_by=rules.get(name, ()),
@@ -165,7 +175,7 @@ class Plan:
                 )
             )
         knows_peaks = all("peak_lr" in group for group in optimizer.param_groups)
-        return cls(groups=deduplicate_names(groups), tensors=tensors, knows_peaks=knows_peaks)
+        return cls(groups=deduplicate_names(groups), tensors=tensors, knows_peaks=knows_peaks, also=also)
 
     @classmethod
     def from_module(cls, module: nn.Module) -> Plan:
@@ -233,6 +243,7 @@ class Plan:
             sizes=sizes,
             frozen_by=tuple(sorted(key.removeprefix("groups.").removesuffix(".frozen") for key in keys)),
             thaw_times=tuple(thaw_times),
+            also=self.also,
         )
 
     def __repr__(self) -> str:

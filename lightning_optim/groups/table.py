@@ -13,7 +13,9 @@ from torch import Tensor
 from ..core.column_widths import Column
 from ..core.number_format import format_number, format_value
 from ..core.text_table import TextTable
+from ..schedule.also import Also, describe_curve
 from ..schedule.override import format_override
+from ..schedule.value_curves import show_ends
 from .group import ALL, Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
@@ -53,6 +55,8 @@ class Table:
     """The names of those rules."""
     thaw_times: tuple[tuple[str, str], ...] = ()
     """`(stage, when it thaws)`, where the plan is split by stages."""
+    also: Also = field(default_factory=dict, repr=False)
+    """What a scheduler drives besides lr; `rows` and `json` have the values of the config."""
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each group, then the frozen parameters, then the total."""
@@ -78,8 +82,9 @@ class Table:
         """The table in Markdown."""
         columns = self.columns()
         lines = [columns, ["---:" if self._is_number(column) else "---" for column in columns]]
-        lines += [[_format_cell(row.get(column)) for column in columns] for row in self.rows()]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines += self._cells(columns)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        return "\n\n".join([table, *self._curves])
 
     def json(self) -> str:
         """The rows in JSON, with each group's parameters by name."""
@@ -100,8 +105,8 @@ class Table:
         table = TextTable(
             title="Unfreeze plan" if self.thaw_times else "Param groups",
             columns=tuple(Column(name, _KINDS.get(name, "number")) for name in names),
-            rows=tuple(tuple(_format_cell(row.get(name)) for name in names) for row in rows),
-            notes=(f"stepped by: {self._executions[0]}",) if len(self._executions) == 1 else (),
+            rows=tuple(map(tuple, self._cells(names))),
+            notes=(*([f"stepped by: {self._executions[0]}"] if len(self._executions) == 1 else []), *self._curves),
             has_total=len(rows) > 1,
         )
         return table.say_below(name for name in names if self._is_shared(name, rows[: len(self.groups)]))
@@ -130,6 +135,19 @@ class Table:
             row["schedule"] = format_override(group.schedule)
         return {**row, "rules": ", ".join(group.made_by)}
 
+    def _cells(self, columns: Sequence[str]) -> list[list[str]]:
+        """The rows as text; a value that a scheduler drives is shown as its first and its last."""
+        cells = [[_format_cell(row.get(column)) for column in columns] for row in self.rows()]
+        for group, line in zip(self.groups, cells, strict=False):
+            for key, ends in show_ends(group.hyperparameters, self.also).items():
+                if key in columns:
+                    line[columns.index(key)] = " → ".join(map(_format_cell, ends))
+        return cells
+
+    @property
+    def _curves(self) -> tuple[str, ...]:
+        return tuple(describe_curve(key, curve) for key, curve in self.also.items())
+
     def _sizes(self, names: Sequence[str]) -> dict[str, int]:
         return {"tensors": len(names), "parameters": sum(self.sizes[name] for name in names)}
 
@@ -142,7 +160,7 @@ class Table:
         """lr, weight decay, and every hyperparameter that differs between groups of the same algorithm."""
         names = dict.fromkeys(name for group in self.groups for name in group.hyperparameters)
         first: dict[str, Group] = {}
-        shown = set(_ALWAYS_SHOWN)
+        shown = {*_ALWAYS_SHOWN, *(key for group in self.groups for key in show_ends(group.hyperparameters, self.also))}
         for group in self.groups:
             reference = first.setdefault(group.algorithm, group).hyperparameters
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))

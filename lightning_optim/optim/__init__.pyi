@@ -39,6 +39,9 @@ class _Options(TypedDict, total=False):
     master_weights: bool
     """update float32 copies of 16-bit parameters"""
 
+    sharpness: Mapping[str, float] | None
+    """take the gradient at p + ρ g / ‖g‖, by a second pass of the closure (SAM, arXiv:2010.01412)"""
+
     maximize: bool
     """ascend instead of descend"""
 

@@ -36,6 +36,7 @@ from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
 from .rule import ParamGroup
+from .sharpness import SharpnessMixin, is_sharpened
 from .state_keys import MASTER, MODIFIER_KEYS, SKIPPED, SLOW
 from .step_context import StepContext
 from .torch_state_dict import TorchStateDictAdapter
@@ -44,7 +45,7 @@ ParamsT = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, A
 """Tensors, `(name, parameter)` pairs or param groups, as torch's optimizers take them."""
 
 
-class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
+class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsMixin):
     """An optimizer of which a subclass writes only the rule.
 
     Either with two hooks, tensor by tensor:
@@ -65,8 +66,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             or a `WeightDecay`; 0 if it is missing.
         **options: other values for these; `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`;
             and the modifiers `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
-            `lookahead`, `master_weights`. `extra_group_keys` names keys of other libraries in param groups (SAM's
-            `rho`, timm's `lr_scale`): they are stored, saved and not used.
+            `lookahead`, `master_weights`, `sharpness`. `extra_group_keys` names keys of other libraries in param groups
+            (timm's `lr_scale`): they are stored, saved and not used.
 
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
@@ -115,13 +116,13 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
         """Take one step with each parameter that has a gradient.
 
         Args:
-            closure: evaluates the model again, with gradients, and returns the loss; called `evaluations` times.
+            closure: evaluates the model again, with gradients, and returns the loss; called `gradients_per_step` times.
 
         Returns:
             What the closure returned the first time.
 
         Raises:
-            ConfigError: a gradient is sparse, the decay cannot be applied at this lr, or the rule takes several
+            ConfigError: a gradient is sparse, the decay cannot be applied at this lr, or the step takes several
                 gradients and the closure computes none; then nothing has changed.
         """
         try:
@@ -130,6 +131,10 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             self._requested = None  # also after an error: what was asked for was this step
 
     def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
+        if self._skip_decision is None and is_sharpened(self.param_groups):  # else a Composite has the gradients
+            loss = self._evaluate_sharpened(closure)
+            self.step_groups()
+            return loss
         if closure is None:
             self.step_groups()
             return None

@@ -22,13 +22,14 @@ from .child_state import ChildState, find_other_keys, find_other_saved_keys
 from .eager import run_step_eagerly
 from .finite import should_skip, skips_nonfinite
 from .fused.requested_sums import RequestedSums
+from .sharpness import SharpnessMixin, is_sharpened
 
 _LOAD_FLAG = "differentiable"
 Build = Callable[[list[dict[str, Any]]], Optimizer]
 """Builds a child over its initial param groups."""
 
 
-class Composite(Optimizer):
+class Composite(SharpnessMixin, Optimizer):
     """One `torch.optim.Optimizer` in which each param group is stepped by the algorithm it names.
 
     The children share its group dicts and its state, so everything that works on an optimizer works on it: schedulers,
@@ -73,10 +74,10 @@ class Composite(Optimizer):
         """Step every child.
 
         Args:
-            closure: evaluates the model again, once, and returns the loss.
+            closure: evaluates the model again and returns the loss; called once, or twice with `sharpness`.
 
         Returns:
-            What the closure returned.
+            What the closure returned the first time.
         """
         try:
             return self._evaluate_and_step(closure)
@@ -87,7 +88,9 @@ class Composite(Optimizer):
 
     def _evaluate_and_step(self, closure: Callable[[], Any] | None) -> Any:
         loss = None
-        if closure is not None:
+        if is_sharpened(self.param_groups):  # one perturbation over the groups of all children
+            loss = self._evaluate_sharpened(closure)
+        elif closure is not None:
             with torch.enable_grad():
                 loss = closure()
         self._sync_children()

@@ -1,4 +1,4 @@
-"""A scheduler that drives several curves, each over the param groups that follow it."""
+"""A scheduler that drives several curves, each over the param groups that follow it, and other values besides lr."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from ..core.param_group_keys import SCHEDULE
 from .group_view import GroupView
 from .scheduler_state import advance, num_steps, saved_curves
+from .value_curves import ValueCurves
 
 
 class SchedulerByGroup(LRScheduler):
@@ -22,6 +23,9 @@ class SchedulerByGroup(LRScheduler):
         views: the groups of each curve; each group of the optimizer is in one of them.
         schedulers: one for each view.
     """
+
+    values: ValueCurves | None = None
+    """What it drives besides lr."""
 
     def __init__(self, optimizer: Optimizer, views: Sequence[GroupView], schedulers: Sequence[LRScheduler]) -> None:
         # Does not call LRScheduler.__init__, which would take a first step.
@@ -51,6 +55,12 @@ class SchedulerByGroup(LRScheduler):
                 scheduler.step(metrics)
             else:
                 scheduler.step()
+        self.apply_values()
+
+    def apply_values(self) -> None:
+        """Set what it drives besides lr to the values of its step."""
+        if self.values is not None:
+            self.values.apply(self.optimizer.param_groups, self.last_epoch)
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The current lr of each group, in the optimizer's order."""
@@ -80,3 +90,4 @@ class SchedulerByGroup(LRScheduler):
                 scheduler.load_state_dict(same[0]["state"])
             else:
                 advance(scheduler, steps, [str(group.get("name")) for group in view.param_groups])
+        self.apply_values()

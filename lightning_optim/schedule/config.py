@@ -10,12 +10,13 @@ from ..core.config_values import to_plain
 from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
 from ..core.short_repr import format_call, settings_html
+from .also import needs_length, parse_also
 from .catalog import FLOORS, SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 from .warmup import WARMUP_SPECS, check_warmup
 
 _INTERVALS = ("step", "epoch")
 _ON_RESUME = ("continue", "extend", "restart")
-OF_THE_RUN = ("interval", "on_resume")
+OF_THE_RUN = ("interval", "on_resume", "also")
 """What holds for the whole run, and so for every block and every rule."""
 _PEAK_ARGUMENTS = ("max_lr", "max_lrs")
 _LENGTH_ARGUMENTS = ("epochs", "steps_per_epoch")
@@ -28,6 +29,7 @@ class ScheduleConfig:
     warmup_fraction: float | None = None
     warmup_epochs: float | None = None
     on_resume: str = "continue"
+    also: dict[str, dict[str, Any]] | None = None
 
     @requires_name(example="warmup_cosine", argument="optimizer")
     def __init__(
@@ -41,6 +43,7 @@ class ScheduleConfig:
         warmup_epochs: float | None = None,
         total_steps: int | None = None,
         on_resume: str = "continue",
+        also: Mapping[str, Any] | None = None,
         **hyperparameters: Any,
     ) -> None:
         self.name = to_plain(name, "name")
@@ -50,6 +53,7 @@ class ScheduleConfig:
         self.warmup_epochs = warmup_epochs
         self.total_steps = total_steps
         self.on_resume = to_plain(on_resume, "on_resume")
+        self.also = parse_also(also)
         self.hyperparameters: dict[str, Any] = to_plain(hyperparameters)
         self._check()
 
@@ -78,7 +82,7 @@ class ScheduleConfig:
         """Whether the schedule depends on the length of the run and the config does not set it."""
         if self.total_steps is not None:
             return False
-        if self.warmup_fraction:
+        if self.warmup_fraction or needs_length(self.also):
             return True
         if self.info.takes_blocks:
             return any(block.needs_total_steps for block in self._blocks_without_length())
@@ -124,7 +128,7 @@ class ScheduleConfig:
         return self.blocks()[-1:] if self.name == "sequential" else self.blocks()
 
     def _takes_total_steps(self) -> bool:
-        if self.warmup_fraction:
+        if self.warmup_fraction or needs_length(self.also):
             return True
         if self.info.takes_blocks:
             return any(block._takes_total_steps() for block in self._blocks_without_length())
@@ -174,7 +178,7 @@ class ScheduleConfig:
             if key in _LENGTH_ARGUMENTS:
                 raise ConfigError(f"{key}: not accepted. Type total_steps, or let the trainer give the run's length")
             if key not in known:
-                everything = [*known, "interval", *WARMUP_SPECS, "total_steps", "on_resume"]
+                everything = [*known, "interval", *WARMUP_SPECS, "total_steps", *OF_THE_RUN[1:]]
                 raise ConfigError(
                     f"{key}: {self.name} has no argument {key!r}."
                     f"{leftover_hint(key, schedules_with(key), self._explain_source(key))}"
@@ -244,7 +248,7 @@ class ScheduleConfig:
         if self.total_steps is None:
             return
         length_is_set = info.length_argument and self.hyperparameters.get(info.length_argument) is not None
-        if length_is_set and not self.warmup_fraction:
+        if length_is_set and not self.warmup_fraction and not needs_length(self.also):
             raise ConfigError(
                 f"total_steps: {info.length_argument} sets the same length. Type total_steps: null, or "
                 f"{info.length_argument}: null"
@@ -265,7 +269,7 @@ class ScheduleConfig:
         return settings_html(f"{type(self).__name__}: {self.name}", self._shown_fields())
 
     def _shown_fields(self) -> dict[str, Any]:
-        rarely_set = ("warmup_fraction", "warmup_epochs", "on_resume")
+        rarely_set = ("warmup_fraction", "warmup_epochs", "on_resume", "also")
         return {
             key: value
             for key, value in self._fields().items()
@@ -274,7 +278,7 @@ class ScheduleConfig:
 
     def _fields(self) -> dict[str, Any]:
         lengths = {"interval": self.interval, **self.warmup, "total_steps": self.total_steps}
-        return {"name": self.name, **lengths, "on_resume": self.on_resume, **self.hyperparameters}
+        return {"name": self.name, **lengths, "on_resume": self.on_resume, "also": self.also, **self.hyperparameters}
 
 
 @contextmanager

@@ -10,13 +10,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from ..core.errors import ConfigError
 from ..core.hyperparameters import Number
+from .also import needs_length
 from .config import ScheduleConfig
 from .joined_groups import follow_joins
 from .optimizer_loads import mark_groups_scheduled
 from .optimizer_marks import mark_scheduled
 from .record import schedule_record
 from .resume import Position, make_resumable
-from .split_by_curve import build_by_group, split_by_curve
+from .split_by_curve import add_values, build_by_group, split_by_curve
 
 _NUM_STEPS = Number(default=1000, low=0, integer=True, optional=True)
 
@@ -40,6 +41,10 @@ class SchedulerFactory(ScheduleConfig):
             step where the run is, as though it had been the run's from the start. `restart`: the config's schedule,
             from its beginning, at each resume. An edited lr is no other schedule: the lr continues at the same fraction
             of its new peak.
+        also: what the schedule drives besides lr: `weight_decay`, `momentum`, `beta1` or `beta2`, each with a curve
+            `{name: cosine, final: 0.4}` or `{name: linear, ...}` from the group's configured value (or `start`, or
+            `start_scale` times it) to `final`, or `final_scale` times it, over `steps`, by default those of the run.
+            A value that is configured as 0 stays 0.
         **hyperparameters: the schedule's own. `lambda` and `multiplicative` take `lr_lambda`, from Python only;
             `sequential` and `chained` take `schedulers`, a list of blocks `{name: ..., ...}`.
 
@@ -83,6 +88,7 @@ class SchedulerFactory(ScheduleConfig):
         mark_scheduled(optimizer)
         record = schedule_record(self, optimizer, total_steps, steps_per_epoch)
         scheduler = build_by_group(self, optimizer, total_steps, steps_per_epoch)
+        add_values(self, scheduler, total_steps)
         mark_groups_scheduled(optimizer)
         follow_joins(optimizer, scheduler, lambda other: build_by_group(self, other, total_steps, steps_per_epoch))
         return make_resumable(scheduler, optimizer, on_resume=self.on_resume, record=record, position=position)
@@ -120,7 +126,9 @@ class SchedulerFactory(ScheduleConfig):
         Raises:
             ConfigError: a rule's `schedule` does not fit this schedule.
         """
-        return any(curve.needs_total_steps for _, curve in split_by_curve(self, optimizer))
+        curves = split_by_curve(self, optimizer)
+        is_open = needs_length(self.also) and self.total_steps is None
+        return is_open or any(curve.needs_total_steps for _, curve in curves)
 
     def needs_steps_per_epoch_for(self, optimizer: Optimizer) -> bool:
         """Whether this schedule, or one that a rule sets for a group, has a warm-up in epochs and steps by step.

@@ -83,12 +83,26 @@ def schedule_joined_groups(optimizer: Any, *, keep_values: bool = False, at_curr
             set_value(group, "lr", group.get("peak_lr", group["lr"]))
             group.setdefault(INITIAL_LR, copy_value(group["lr"]))
             _add_group(scheduler, follower.build(_SingleGroup(group)), group)
+            _drive_values(scheduler, group, is_loaded=keep_values)
             if keep_values:
                 for key in ("lr", *momentum_keys(group)):
                     set_value(group, key, before[key])
             elif at_current_lr:
                 set_value(group, "lr", before["lr"])
             follower.num_groups += 1
+
+
+def _drive_values(scheduler: LRScheduler, group: dict[str, Any], *, is_loaded: bool) -> None:
+    """Let a scheduler drive what `also` says in a group that has joined."""
+    if not isinstance(scheduler, SchedulerByGroup) or scheduler.values is None:
+        return
+    if is_loaded and "configured" not in group:
+        raise ConfigError(
+            f"also: param group '{group.get('name')}' joined after the scheduler was built, and its values before the "
+            "checkpoint are not known. Build the optimizer with lightning_optim.OptimizerFactory"
+        )
+    scheduler.values.join(group)
+    scheduler.apply_values()
 
 
 def _find_peak(follower: _Follower, scheduler: LRScheduler, group: dict[str, Any]) -> float:

@@ -13,7 +13,7 @@ from weakref import ref
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from .param_group_values import INITIAL_LR, SCHEDULER_KEYS, copy_value, momentum_keys
+from .param_group_values import INITIAL_LR, SCHEDULER_KEYS, WEIGHT_DECAY, copy_value, momentum_keys
 
 _LOG = logging.getLogger(__name__)
 _WATCH = "_schedule_load_watch"
@@ -91,13 +91,13 @@ def was_schedule_removed(current: Groups, saved: Groups) -> bool:
 
 
 def without_schedule(group: Mapping[str, Any], current: Mapping[str, Any]) -> dict[str, Any]:
-    """A loaded group whose schedule was removed from the config: lr and momentum are those of the config.
+    """A loaded group whose schedule was removed from the config: lr, momentum and weight decay are those of the config.
 
     Args:
         group: with the loaded values.
         current: the group as the config builds it.
     """
-    configured = {key: current[key] for key in ("lr", *momentum_keys(current)) if key in current}
+    configured = {key: current[key] for key in ("lr", *momentum_keys(current), WEIGHT_DECAY) if key in current}
     return {**{key: value for key, value in group.items() if key not in SCHEDULER_KEYS}, **configured}
 
 

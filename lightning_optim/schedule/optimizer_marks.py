@@ -1,4 +1,4 @@
-"""Marks on an optimizer: whether its scheduler knows its groups, and which groups changed curve at a load."""
+"""Marks on an optimizer: what its scheduler knows of its groups and drives, and which changed curve at a load."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 from torch.optim import Optimizer
 
 from .group_view import GroupView
+from .value_curves import ValueCurves
 
 _SCHEDULED = "_has_schedule_by_group"
 _MOVED = "_moved_to_other_curves"
+_VALUES = "_values_driven_besides_lr"
 
 
 def mark_scheduled(optimizer: Optimizer) -> None:
@@ -21,6 +23,17 @@ def mark_scheduled(optimizer: Optimizer) -> None:
 def is_scheduled(optimizer: Optimizer) -> bool:
     """Whether a scheduler that knows its groups drives the optimizer."""
     return getattr(optimizer, _SCHEDULED, False)
+
+
+def mark_values(optimizer: Optimizer, values: ValueCurves | None) -> None:
+    """Record what the scheduler drives besides lr."""
+    setattr(optimizer, _VALUES, values)
+
+
+def driven_values(optimizer: Any) -> ValueCurves | None:
+    """What `mark_values` recorded."""
+    values: ValueCurves | None = getattr(_unwrap(optimizer), _VALUES, None)
+    return values
 
 
 def is_scheduled_elsewhere(optimizer: Optimizer) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _MOMENTUM_KEYS = ("betas", "momentum")
+WEIGHT_DECAY = "weight_decay"
 INITIAL_LR = "initial_lr"
 """The key by which a group shows that a scheduler drives it: torch's schedulers, but for ReduceLROnPlateau, add it."""
 SCHEDULER_KEYS = (INITIAL_LR, "max_lr", "min_lr", "max_momentum", "base_momentum")

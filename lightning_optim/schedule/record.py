@@ -9,12 +9,14 @@ from torch.optim import Optimizer
 
 from ..core.config_values import to_plain, to_yaml
 from ..core.param_group_keys import SCHEDULE
+from .also import resolve_also
 from .catalog import schedule_info
 from .config import ScheduleConfig
 from .split_by_curve import resolve_by_override
 
 Record = Mapping[str, Any]
-"""The `interval`, and under `curves` the resolved schedule of each `schedule` override; str, numbers, lists, dicts."""
+"""The `interval`, under `curves` the resolved schedule of each `schedule` override, and `also` where it is set; str,
+numbers, lists, dicts."""
 
 _ABSENT = object()
 
@@ -37,7 +39,9 @@ def schedule_record(
         {SCHEDULE: None if override is None else dict(override), **schedule}
         for override, schedule in resolve_by_override(config, optimizer, total_steps, steps_per_epoch)
     ]
-    record: Record = _without_functions(to_plain({"interval": config.interval, "curves": curves}))
+    total = config.total_steps if config.total_steps is not None else total_steps
+    also = {"also": resolve_also(config.also, total)} if config.also else {}
+    record: Record = _without_functions(to_plain({"interval": config.interval, "curves": curves, **also}))
     return record
 
 
@@ -52,12 +56,19 @@ def find_differences(saved: Record, own: Record) -> list[str]:
             if other[SCHEDULE] == curve[SCHEDULE]:
                 prefix = "" if curve[SCHEDULE] is None else f"under schedule: {to_yaml(curve[SCHEDULE])}, "
                 differences += [prefix + line for line in _compare_curves(other, curve)]
-    return differences
+    return differences + _compare_also(saved.get("also", {}), own.get("also", {}))
 
 
-def cycles_momentum(record: Record) -> bool:
+def changes_momentum(record: Record) -> bool:
     """Whether a curve of it may change momentum or betas."""
+    if record.get("also", {}).keys() - {"weight_decay"}:
+        return True
     return any(curve.get("cycle_momentum", False) is not False for curve in record["curves"])
+
+
+def changes_weight_decay(record: Record) -> bool:
+    """Whether a curve of it changes weight decay."""
+    return "weight_decay" in record.get("also", {})
 
 
 def follows_metrics(record: Record) -> bool:
@@ -70,6 +81,20 @@ def _compare_curves(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[st
     if saved["name"] != own["name"]:
         return [f"{_format(saved)} -> {_format(own)}"]
     return _compare(saved, own)
+
+
+def _compare_also(saved: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    lines = []
+    for key in dict.fromkeys((*saved, *own)):
+        before, now = (
+            {argument: value for argument, value in also.get(key, {}).items() if value is not None}
+            for also in (saved, own)
+        )
+        if before and now:
+            lines += _compare(before, now, f"also.{key}.")
+        elif before or now:
+            lines.append(f"also.{key}: {' -> '.join(to_yaml(curve) if curve else 'none' for curve in (before, now))}")
+    return lines
 
 
 def _compare(saved: Mapping[str, Any], own: Mapping[str, Any], prefix: str = "") -> list[str]:

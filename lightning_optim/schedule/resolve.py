@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..core.errors import ConfigError
+from .also import needs_length
 from .arguments import resolve_curve_arguments
 from .config import ScheduleConfig, prefix_block_errors
 from .warmup import resolve_warmup
@@ -52,7 +53,7 @@ def resolve_schedule(
 def _resolve_total_steps(config: ScheduleConfig, total_steps: int | None) -> int | None:
     total = config.total_steps if config.total_steps is not None else total_steps
     if config.needs_total_steps and total is None:
-        what = "warmup_fraction" if config.warmup_fraction else config.name
+        what = "warmup_fraction" if config.warmup_fraction else "also" if needs_length(config.also) else config.name
         raise ConfigError(
             f"scheduler.total_steps: {what} needs the length of the run. Type for example "
             "scheduler.total_steps: 1000, or build it with lightning_optim.configure_optimizers, which asks "

@@ -17,7 +17,7 @@ from .beginning import Beginning, read_group_values, write_group_values
 from .by_group import SchedulerByGroup
 from .joined_groups import schedule_joined_groups
 from .optimizer_loads import watch_loads
-from .record import Record, cycles_momentum, find_differences, follows_metrics
+from .record import Record, changes_momentum, changes_weight_decay, find_differences, follows_metrics
 from .scheduler_state import num_steps
 from .state_by_name import INSTANCE_ATTRIBUTES, RESUME, save_by_name
 from .state_by_name import load_state_dict as load_by_name
@@ -138,9 +138,11 @@ class Resume:
     def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool) -> None:
         """Put the scheduler on the config's curve where the checkpoint has no schedule, and `on_resume` says so."""
         self._error = None
+        if isinstance(scheduler, SchedulerByGroup):
+            scheduler.apply_values()
         if self._set_by_load is not None and self._set_by_load[0] == num_steps(self.save(scheduler)):
             # The scheduler's state was loaded before the optimizer's, which has overwritten the groups.
-            write_group_values(scheduler, self._set_by_load[1], momentum=True)
+            write_group_values(scheduler, self._set_by_load[1], momentum=True, weight_decay=True)
         elif was_scheduled:
             return
         elif self._on_resume == "restart":
@@ -222,12 +224,15 @@ class Resume:
     def _start(self, scheduler: LRScheduler, steps: int, saved: Record | None) -> None:
         """Put the scheduler on the config's curve, this many steps after its beginning."""
         groups = scheduler.optimizer.param_groups
-        momentum = (
-            cycles_momentum(self._record)
-            or (saved is not None and cycles_momentum(saved))
-            or any("max_momentum" in group for group in groups)
+        records = [self._record] if saved is None else [self._record, saved]
+        momentum = any(map(changes_momentum, records)) or any("max_momentum" in group for group in groups)
+        self._beginning.restore(
+            scheduler,
+            lambda state: self._load(scheduler, state),
+            steps=steps,
+            momentum=momentum,
+            weight_decay=any(map(changes_weight_decay, records)),
         )
-        self._beginning.restore(scheduler, lambda state: self._load(scheduler, state), steps=steps, momentum=momentum)
         self._set_by_load = (num_steps(self.save(scheduler)), read_group_values(scheduler))
         position = self._position
         self._started_at = None if position is None else {key: position(key) for key in ("step", "epoch")}

@@ -17,12 +17,13 @@ from ..groups.match_by_name import check_same_groups
 from ..groups.plan import Plan
 from ..groups.rules_by_group import mark_rules_by_group
 from ..schedule.curves import warmup
+from ..schedule.optimizer_marks import driven_values
 from ..schedule.param_group_values import copy_group, set_value
 from .scheduler_proxy import SchedulerProxy
 from .split import split_by_stage
 from .stages import Stage
 
-# Besides lr, what schedulers change in a group.
+# Besides lr, what schedulers change in a group; and what `also` of a SchedulerFactory says.
 _CYCLED_KEYS = ("momentum", "betas")
 # The steps after a thaw in which gradients are checked. One is too few: a unit of FSDP2 may have a gradient in its
 # first step and none afterwards.
@@ -91,6 +92,9 @@ class StagedOptimizer:
             self.proxy.retarget(scheduler, optimizer)
         parents = dict(zip((g.name for g in configured.groups), self.proxy.param_groups, strict=True))
         unused = {stage.name for stage in stages if stage.allow_unused}
+        values = driven_values(optimizer)
+        driven = frozenset() if values is None else values.group_keys
+        _check_not_driven(self.plan.groups, driven)
         self._groups = [
             _StagedGroup(
                 group=group,
@@ -98,7 +102,9 @@ class StagedOptimizer:
                 tensors=[configured.tensors[name] for name in group.params],
                 allow_unused=group.stage in unused,
                 copied_keys=tuple(
-                    key for key in _CYCLED_KEYS if key in parents[str(group.parent)] and key not in group.overrides
+                    key
+                    for key in dict.fromkeys((*_CYCLED_KEYS, *sorted(driven)))
+                    if key in parents[str(group.parent)] and key not in group.overrides
                 ),
             )
             for group in self.plan.groups
@@ -310,6 +316,17 @@ class StagedOptimizer:
         if "configured" in group:
             group["configured"] = {**group["configured"], **staged.group.overrides}
         return group
+
+
+def _check_not_driven(groups: Iterable[Group], driven: frozenset[str]) -> None:
+    """Check that no stage sets a value that the scheduler drives; 0 stays 0."""
+    for group in groups:
+        for key in sorted(driven & group.overrides.keys()):
+            if group.overrides[key]:
+                raise ConfigError(
+                    f"stages.{group.stage}.{key}: the scheduler drives it over time (scheduler.also), so a stage "
+                    f"cannot set it. Set it in a rule, optimizer.groups, or type {key}: 0 where that is a value"
+                )
 
 
 def _check_no_unclaimed(configured: Plan, split: Plan) -> None:

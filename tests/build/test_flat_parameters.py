@@ -56,9 +56,9 @@ def test_the_other_algorithms_are_not_or_need_more_than_pieces() -> None:
 
 def test_only_elementwise_modifiers_are_allowed() -> None:
     same = {key: is_elementwise("adam", implementation="own", **{key: MODIFIER_VALUES.get(key, True)})
-            for key in MODIFIERS}  # fmt: skip
-    # It skips the step of all parameters where one gradient is not finite: one rank's pieces do not decide that.
-    assert {key for key, value in same.items() if not value} == {*NOT_ELEMENTWISE} - {"skip_nonfinite"}
+            for key in MODIFIERS.keys() - {"sharpness"}}  # fmt: skip
+    # What a sum over all parameters decides, whether a gradient is not finite or their norm, one rank's pieces do not.
+    assert {key for key, value in same.items() if not value} == {*NOT_ELEMENTWISE} - {"skip_nonfinite", "sharpness"}
 
 
 class Flattened(nn.Module):
@@ -91,6 +91,7 @@ def test_rules_by_name_and_class_are_taken() -> None:
             r"^groups\.h\.optimizer: under FSDP1, .*; not lamb\.",
         ),
         ({"name": "adam", "skip_nonfinite": True}, r"^skip_nonfinite: under FSDP1, .* one rank's pieces only"),
+        ({"name": "adam", "sharpness": {}}, r"^sharpness: under FSDP1, .* one rank's pieces only"),
         (
             {"name": "adam", "groups": {"h": {"params": "head", "adaptive_clip": 0.1}}},
             r"^groups\.h\.adaptive_clip: under FSDP1",
@@ -104,7 +105,7 @@ def test_rules_by_name_and_class_are_taken() -> None:
             r"^groups\.f\.frozen: under FSDP1, .* clipping would count its gradient\. Type trainer",
         ),
     ],
-    ids=["algorithm", "rule's algorithm", "modifier", "rule's modifier", "kinds", "frozen"],
+    ids=["algorithm", "rule's algorithm", "modifier", "norm", "rule's modifier", "kinds", "frozen"],
 )
 def test_what_needs_whole_parameters_is_refused(config, message) -> None:
     with pytest.raises(ConfigError, match=message):

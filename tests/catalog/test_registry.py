@@ -37,8 +37,8 @@ SETTING = {
     "sgd": {"momentum": 0.9},
 }
 # They need a gradient that is not finite, 16-bit parameters, or a step that leaves the gradient's direction: see
-# tests/optim/test_modifiers.py.
-TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update")
+# tests/optim/test_modifiers.py. Or a second gradient: tests/optim/test_sharpness.py.
+TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update", "sharpness")
 REFUSED = [(name, "lookahead") for name in ("extra_adam", "extra_sgd", "storm")]
 # Other values with which a hyperparameter has an effect.
 WITH = {

@@ -111,3 +111,18 @@ def test_steps_in_json(cli_output) -> None:
             {"stage": "backbone", "at": "epoch 1", "thaws": 20, "warmup_steps": 0, "is_predictable": True},
         ],
     }
+
+
+def test_what_the_schedule_drives_besides_lr_is_in_the_table_and_the_steps(cli_output, explain_arguments) -> None:
+    also = "also: {weight_decay: {name: linear, final: 0.4, steps: 2}}"
+    config = "\n".join(
+        (
+            "model: {_target_: mine.Net}",
+            "trainer: {max_steps: 3}",
+            "optimizer: {_target_: lightning_optim.OptimizerFactory, name: adamw, weight_decay: 0.04}",
+            f"scheduler: {{_target_: lightning_optim.SchedulerFactory, name: exponential, gamma: 0.5, {also}}}",
+        )
+    )
+    out = cli_output(*explain_arguments(config, "--steps-per-epoch", "3"))
+    assert "0.04 → 0.4" in out and "weight_decay: linear over 2 steps" in out
+    assert "weight_decay (linear) ends" in out

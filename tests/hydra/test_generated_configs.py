@@ -87,7 +87,7 @@ def test_a_schedules_file_has_every_argument():
             continue
         config = scheduler_config(name)
         lengths = {"interval", "warmup_steps", "warmup_fraction", "warmup_epochs", "total_steps"}
-        common = {"_target_", "_partial_", "name", "on_resume", *lengths}
+        common = {"_target_", "_partial_", "name", "on_resume", "also", *lengths}
         blocks = {"schedulers"} if info.takes_blocks else set()
         assert set(config) == common | blocks | set(info.hyperparameters), name
         assert config["_partial_"] is False, name

@@ -106,7 +106,9 @@ def test_an_eps_that_float16_rounds_to_zero_is_pointed_out() -> None:
 
 def test_unsupported_options_are_named_with_the_reason() -> None:
     for name in ("extra_sgd", "extra_adam", "storm"):
-        assert "`skip_nonfinite` and `lookahead` are refused, as a step takes 2 gradients." in text_of(name)
+        assert "`skip_nonfinite`, `lookahead` and `sharpness` are refused, as a step takes 2 gradients." in text_of(
+            name
+        )
         assert "slow:" not in text_of(name) and "skipped:" not in text_of(name)
     assert "cautious_update (bool): not supported" in text_of("omd")
     assert "`cautious_update`" not in text_of("omd")

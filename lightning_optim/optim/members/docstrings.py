@@ -113,7 +113,8 @@ def _describe_args(info: OptimizerInfo, source: SourceDocstring) -> Iterator[tup
     options = [f"`{key}`" for key in SHARED_OPTIONS if key not in unsupported and key not in source.args]
     text = f"{', '.join(options)}; see `lightning-optim show {info.name}`, which also prints the equations."
     if unsupported:
-        names = " and ".join(f"`{key}`" for key in unsupported)
+        *others, last = [f"`{key}`" for key in unsupported]
+        names = f"{', '.join(others)} and {last}" if others else last
         text += f" {names} are refused, as a step takes {info.evaluations} gradients."
     yield "**options", text
 
