@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
-from ..catalog.modifiers import find_evaluations_conflict
+from ..catalog.modifiers import find_average_conflict, find_evaluations_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.origin import is_ours
@@ -36,7 +36,8 @@ from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
 from .rule import ParamGroup
-from .state_keys import MASTER, MODIFIER_KEYS, SKIPPED, SLOW
+from .schedule_free import check_training, fit_average, show_evaluation_weights, show_training_weights
+from .state_keys import AVERAGE_NUMBERS, BASE, MASTER, MODIFIER_KEYS, SKIPPED, SLOW
 from .step_context import StepContext
 from .torch_state_dict import TorchStateDictAdapter
 
@@ -65,8 +66,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             or a `WeightDecay`; 0 if it is missing.
         **options: other values for these; `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`;
             and the modifiers `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
-            `lookahead`, `master_weights`. `extra_group_keys` names keys of other libraries in param groups (SAM's
-            `rho`, timm's `lr_scale`): they are stored, saved and not used.
+            `lookahead`, `schedule_free`, `master_weights`. `extra_group_keys` names keys of other libraries in param
+            groups (SAM's `rho`, timm's `lr_scale`): they are stored, saved and not used.
 
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
@@ -93,6 +94,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
     """Hyperparameters that have only one value in this class."""
     _torch_keys: ClassVar[Sequence[str]] = ()
     """Keys that only the param groups of torch's class of the same rule have."""
+    _torch_counts_steps: ClassVar[bool] = True
+    """Whether the state of torch's class of the same rule has a `step`."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer that some hyperparameters give."""
 
@@ -147,6 +150,7 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
 
     def step_groups(self) -> None:
         """Step every group with the current gradients."""
+        check_training(self.param_groups, self.state)
         work = []
         for index, group in enumerate(self.param_groups):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
@@ -159,6 +163,17 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
         with self.step_scope([group for group, _ in work]):
             for group, context in work:
                 self._step_group(group, context)
+
+    def eval(self) -> None:
+        """Put the evaluation weights of `schedule_free` into the parameters, before evaluating or saving the model.
+
+        A second call changes nothing. Under Lightning, `EvalWeights` calls it.
+        """
+        show_evaluation_weights(self.param_groups, self.state)
+
+    def train(self) -> None:
+        """Put the training weights back, bit for bit, before the next forward pass of the training."""
+        show_training_weights(self.param_groups, self.state)
 
     def measure_step(self, requested: RequestedSums) -> Iterable[Tensor]:
         """Have the next step add up sums where a kernel takes it.
@@ -267,14 +282,20 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
         """A group's parameters that have a gradient, each with its state."""
         params = [param for param in group["params"] if param.grad is not None]
         states = [self.state[param] for param in params]
-        is_slow, has_masters = bool(group["lookahead"]), group["master_weights"]
+        is_slow, is_averaged, has_masters = (
+            bool(group["lookahead"]),
+            bool(group["schedule_free"]),
+            group["master_weights"],
+        )
         for param, state in zip(params, states, strict=True):
-            if "step" not in state or (SLOW in state) != is_slow or has_masters or MASTER in state:
+            has_modified = (SLOW in state) == is_slow and (BASE in state) == is_averaged
+            if "step" not in state or not has_modified or has_masters or MASTER in state:
                 self.ensure_state(group, param)
         if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
             filled = [bool(param.numel()) for param in params]
             params, states = list(compress(params, filled)), list(compress(states, filled))
-        return build_buckets(params, states, tuple(self.scalars(group)))
+        numbers = (*self.scalars(group), *(AVERAGE_NUMBERS if is_averaged else ()))
+        return build_buckets(params, states, numbers)
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -287,6 +308,7 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             state.pop(SLOW, None)
         elif SLOW not in state:
             state[SLOW] = param.detach().clone()
+        fit_average(state, group, param)
         if "step" not in state:
             self._init_state(state, group, param)
         return state
@@ -311,18 +333,21 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
         return skip
 
     def _step_group(self, group: ParamGroup, context: StepContext) -> None:
-        buffers = tuple(self.buffer_dtypes(group))
+        buffers = tuple(self.step_buffers(group))
         requested = None if group["lookahead"] or not self._is_declared() else self._requested
         for bucket in self.buckets(group):
             if self._requested and not requested:  # something changes the parameters outside the kernel
                 self._requested.copy(bucket.owners)
+            at_step, planned, average = self.plan_average(bucket.t, group, context, bucket.scalars)
             if self._is_declared():
-                coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
-                self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, requested)
-                bucket.advance(next_scalars)  # now: a kernel that cannot be compiled leaves everything as it is
+                scalars = {name: bucket.scalars[name] for name in self.scalars(group)}
+                coefficients, following = self._compute_coefficients(bucket.t, at_step, scalars)
+                self.run_on(bucket, partial(self._run_rule, planned, coefficients), buffers, group, requested)
+                # Now: a kernel that cannot be compiled leaves everything as it is.
+                bucket.advance({**following, **average})
             else:
-                bucket.advance({})
-                bucket.for_each(partial(self._run_hook, context, group))
+                bucket.advance(average)
+                bucket.for_each(partial(self._run_hook, planned, at_step))
             if (lookahead := group["lookahead"]) and bucket.t % lookahead["k"] == 0:
                 sync = partial(_sync_lookahead, lookahead["alpha"])
                 self.run_on(bucket, sync, (SLOW,), group)
@@ -330,7 +355,7 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
 
     def _run_hook(self, context: StepContext, group: ParamGroup, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = context.transform_gradient(p, g), float(state["step"])
-        context.apply_hook(lambda: self.step_param(state, group, g, p), p, g)
+        context.apply_hook(lambda: self.step_param(state, group, g, p), p, g, state.get(BASE))
         if isinstance(state["step"], Tensor) and float(state["step"]) != t:
             raise ConfigError(
                 f"{type(self).__name__}.step_param: the base class counts state['step']. Do not change it"
@@ -338,7 +363,7 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
 
     def _conflict(self, group: ParamGroup) -> str | None:
         """What is wrong with the combination of a group's values, or None."""
-        return find_evaluations_conflict(group, type(self).__name__, self.evaluations)
+        return find_evaluations_conflict(group, type(self).__name__, self.evaluations) or find_average_conflict(group)
 
     def _parse(self, given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         specs = {**COMMON_HYPERPARAMETERS, **SHARED_OPTIONS, **self.hyperparameters}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -26,3 +26,15 @@ def corrected_lr(t: float, group: Mapping[str, Any]) -> float:
     b1, b2 = group["betas"]
     size: float = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
     return size
+
+
+def split_moments(g: Any, buffers: Sequence[Any], has_m: bool) -> tuple[Any, Any, Any]:
+    """The average of gradients, that of their squares, and the maximum of the latter, None if there is none.
+
+    Args:
+        g: the gradient: without an average of gradients, it takes its place.
+        buffers: those that there are, in this order.
+        has_m: whether there is an average of gradients.
+    """
+    m, v, *others = buffers if has_m else (g, *buffers)
+    return m, v, others[0] if others else None
