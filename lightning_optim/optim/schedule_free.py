@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
 from .state_keys import AVERAGE_KEYS, BASE, MASTER, MAX_LR, TRAINING, WEIGHT_SUM
@@ -114,22 +115,33 @@ def check_training(groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, 
         )
 
 
+def has_averages(optimizer: Optimizer) -> bool:
+    """Whether an optimizer has an average to show."""
+    return next(_averaged(optimizer.param_groups, optimizer.state), None) is not None
+
+
 @torch.no_grad()
-def show_evaluation_weights(groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
-    """Put x into the parameters, and y into their states."""
+def show_evaluation_weights(groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> bool:
+    """Put x into the parameters, and y into their states; returns whether a parameter had its training weight."""
+    has_changed = False
     for group, param, state in _averaged(groups, states):
         if TRAINING not in state:
             state[TRAINING] = param.detach().clone()
             # x = y + (1 - 1/β) (z - y)
             param.copy_(state.get(MASTER, param).lerp(state[BASE], 1 - 1 / group["schedule_free"]["beta"]))
+            has_changed = True
+    return has_changed
 
 
 @torch.no_grad()
-def show_training_weights(groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> None:
-    """Put y back into the parameters, bit for bit."""
+def show_training_weights(groups: Sequence[Mapping[str, Any]], states: Mapping[Tensor, dict[str, Any]]) -> bool:
+    """Put y back into the parameters, bit for bit; returns whether a parameter had its evaluation weight."""
+    has_changed = False
     for _, param, state in _averaged(groups, states):
         if TRAINING in state:
             param.copy_(state.pop(TRAINING))
+            has_changed = True
+    return has_changed
 
 
 def _averaged(
