@@ -8,7 +8,7 @@ from typing import Any
 from ..base import ParamGroup
 from ..update import Update
 from .member import Member
-from .moments import moments, split_moments
+from .moments import advance_m, moments
 
 
 class Adam(Member, name="adam"):
@@ -38,9 +38,7 @@ class Adam(Member, name="adam"):
     @staticmethod
     def update(p, g, *buffers, w1, b2, w2, eps, size, root, has_m=True) -> Update:
         # buffers: m, unless schedule_free averages in its place; v; with amsgrad its maximum.
-        m, v, v_max = split_moments(g, buffers, has_m)
-        if has_m:
-            m.lerp_(g, w1)
+        m, v, v_max = advance_m(g, buffers, w1, has_m)
         v.mul_(b2).addcmul_(g, g, value=w2)
         v_hat = v if v_max is None else v_max.clamp_min_(v)
         return Update(m, size, over=(v_hat.sqrt() / root).add_(eps))

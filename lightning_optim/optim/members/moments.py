@@ -28,13 +28,16 @@ def corrected_lr(t: float, group: Mapping[str, Any]) -> float:
     return size
 
 
-def split_moments(g: Any, buffers: Sequence[Any], has_m: bool) -> tuple[Any, Any, Any]:
-    """The average of gradients, that of their squares, and the maximum of the latter, None if there is none.
+def advance_m(g: Any, buffers: Sequence[Any], w1: float, has_m: bool) -> tuple[Any, Any, Any]:
+    """Add the gradient to its average m; returns m, the average of squares, and the maximum of these if there is one.
 
     Args:
-        g: the gradient: without an average of gradients, it takes its place.
-        buffers: those that there are, in this order.
-        has_m: whether there is an average of gradients.
+        g: the gradient. Without m, where `schedule_free` averages in its place, it is returned as m.
+        buffers: m if there is one, the average of squares, its maximum if there is one.
+        w1: the weight of the gradient in m.
+        has_m: whether there is one.
     """
-    m, v, *others = buffers if has_m else (g, *buffers)
-    return m, v, others[0] if others else None
+    m, v, *maxima = buffers if has_m else (g, *buffers)
+    if has_m:
+        m.lerp_(g, w1)
+    return m, v, maxima[0] if maxima else None

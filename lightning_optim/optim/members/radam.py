@@ -7,7 +7,7 @@ from typing import Any
 from ..base import ParamGroup
 from ..update import Update
 from .member import Member
-from .moments import moments, split_moments
+from .moments import advance_m, moments
 
 
 def rectification(t: float, b2: float) -> tuple[float, float]:
@@ -20,6 +20,23 @@ def rectification(t: float, b2: float) -> tuple[float, float]:
     if rho <= 4:
         return rho, 0.0
     return rho, ((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) ** 0.5
+
+
+def rectified_lr(optimizer: Any, t: float, group: ParamGroup) -> float:
+    """lr times what multiplies a step with `schedule_free`: 0 in silent steps."""
+    del optimizer
+    lr: float = group["lr"]
+    return lr * _step_factor(t, group)
+
+
+def _step_factor(t: float, group: ParamGroup) -> float:
+    rho, rect = rectification(t, group["betas"][1])
+    return rect if rho > 4 else float(group["degenerate_to_sgd"])
+
+
+def _decay_factor(t: float, group: ParamGroup) -> float:
+    is_by_lr = group["weight_decay_mode"] in ("decoupled", "corrected")
+    return _step_factor(t, group) if group["schedule_free"] and is_by_lr else 1.0
 
 
 class RAdam(Member, name="radam"):
@@ -39,33 +56,20 @@ class RAdam(Member, name="radam"):
         True
     """
 
-    def averaging_lr(self, t: float, group: ParamGroup) -> float:
-        """lr times the rectification: 0 in silent steps."""
-        lr: float = group["lr"]
-        return lr * _step_factor(t, group)
+    averaging_lr = rectified_lr
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
-        b1, b2 = group["betas"]
-        rho, rect = rectification(t, b2)
-        adapt = rho > (4 if group["schedule_free"] else 5)
-        root = (1 - b2**t) ** 0.5
+        (b1, b2), (rho, rect) = group["betas"], rectification(t, group["betas"][1])
+        adapt, root = rho > (4 if group["schedule_free"] else 5), (1 - b2**t) ** 0.5
         inner, outer = (1.0, root) if group["optimized_update"] else (root, 1.0)
         step = {"bias1": 1 - b1**t, "lr": group["lr"], "rect": rect, "inner": inner, "outer": outer, "adapt": adapt}
-        scales_decay = group["schedule_free"] and group["weight_decay_mode"] in ("decoupled", "corrected")
-        return {
-            **moments(group),
-            **step,
-            "size": float(adapt or group["degenerate_to_sgd"]),
-            "decay": _step_factor(t, group) if scales_decay else 1.0,
-            "has_m": self.has_first_moment(group),
-        }
+        factors = {"size": float(adapt or group["degenerate_to_sgd"]), "decay": _decay_factor(t, group)}
+        return {**moments(group), **step, **factors, "has_m": self.has_first_moment(group)}
 
     @staticmethod
     def update(p, g, *buffers, w1, b2, w2, eps, bias1, lr, rect, inner, outer, size, adapt, decay, has_m) -> Update:
         # buffers: m, unless schedule_free averages in its place; v; with amsgrad its maximum.
-        m, v, v_max = split_moments(g, buffers, has_m)
-        if has_m:
-            m.lerp_(g, w1)
+        m, v, v_max = advance_m(g, buffers, w1, has_m)
         v.mul_(b2).addcmul_(g, g, value=w2)
         v_hat = v if v_max is None else v_max.clamp_min_(v)
         step = (m / bias1).mul_(lr)
@@ -73,9 +77,3 @@ class RAdam(Member, name="radam"):
             # In torch's order of multiplications.
             step.mul_((v_hat.sqrt() / inner).add_(eps).reciprocal_().mul_(outer)).mul_(rect)
         return Update(step, size, decay=decay)
-
-
-def _step_factor(t: float, group: ParamGroup) -> float:
-    """What multiplies lr in a step with `schedule_free`."""
-    rho, rect = rectification(t, group["betas"][1])
-    return rect if rho > 4 else float(group["degenerate_to_sgd"])

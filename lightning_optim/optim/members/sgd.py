@@ -10,9 +10,9 @@ from .member import Member
 
 
 class SGD(Member, name="sgd"):
-    """Stochastic gradient descent with optional momentum (Sutskever et al. 2013), bitwise `torch.optim.SGD`.
+    """Stochastic gradient descent (Robbins & Monro 1951), bitwise `torch.optim.SGD`.
 
-    Torch's class takes sparse gradients too, and has no modifiers.
+    Its momentum is that of Sutskever et al. 2013. Torch's class takes sparse gradients too, and has no modifiers.
 
     Args:
         dampening: the momentum adds (1 - dampening) g, but g in the first step, as in torch.
