@@ -91,6 +91,6 @@ def fit_averaged(
         callbacks = (EvalWeights(), *callbacks)
     arguments = {"epochs": EPOCHS, "val_check_interval": VALIDATES_EVERY, **arguments}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(mid-epoch|save_weights_only|The `srun`).*")
+        warnings.filterwarnings("ignore", message=".*(without a model|no last checkpoint).*")
         trainer = fit(module, folder, *callbacks, weights, **arguments)
     return trainer, module, weights
