@@ -1,4 +1,4 @@
-"""Lightning's EMAWeightAveraging beside our optimizers, stages and the monitor: it averages right, and resumes bitwise."""
+"""Lightning's EMAWeightAveraging beside our optimizers, stages and monitor: it averages right, and resumes bitwise."""
 
 from __future__ import annotations
 

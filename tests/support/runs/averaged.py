@@ -84,6 +84,6 @@ def train(
         MODULES[module](lambda own: configure_optimizers(own, FACTORY)), folder,
         *([StagedUnfreeze(PLAN)] if stages else []), EvalWeights(), reads,
         num_ranks=num_ranks, strategy=strategy, save=ckpt_path is None, ckpt_path=ckpt_path, epochs=2,
-        val_check_interval=2, seed=0 if ckpt_path is None else 1,
+        val_check_interval=2, use_distributed_sampler=False, seed=0 if ckpt_path is None else 1,
     )  # fmt: skip
     return reads.seen
