@@ -86,7 +86,7 @@ class EvalWeights(Callback):
     # The training weights are back before the next batch.
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A checkpoint has loaded the evaluation weights, and the sanity check has used them."""
+        """A checkpoint has loaded the evaluation weights."""
         self._train(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -99,8 +99,8 @@ class EvalWeights(Callback):
             self._eval(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Train on; not after the sanity check, which a fit without steps may follow."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        """Train on."""
+        if trainer.state.fn == "fit":
             self._train(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -226,6 +226,7 @@ def assert_resumes(
     _, _, whole, weights = run
     trainer, resumed, later = fit_averaged(path.parent, *callbacks, ckpt_path=path, seed=7, **kwargs)
     assert trainer.global_step == NUM_STEPS
+    assert equal([shown for _, shown in later.at("start")], [dict(weights.at("train"))[step]])
     for hook in ("train", "validation", "fit end"):
         expected = [(at, shown) for at, shown in weights.at(hook) if at > step or hook == "fit end"]
         assert equal([(at, shown) for at, shown in later.at(hook) if at > step or hook == "fit end"], expected), hook

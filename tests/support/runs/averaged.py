@@ -12,7 +12,7 @@ from lightning_optim import EvalWeights, OptimizerFactory, StagedUnfreeze, confi
 from tests.support.runs.common import NO_DECAY, RankLoader, RankNet, RootlessNet, ShardedNet, fit_on_ranks, to_full
 
 FACTORY = OptimizerFactory(
-    "adamw", lr=0.05, betas=[0.0, 0.99], schedule_free={"beta": 0.9, "warmup_steps": 3}, groups=NO_DECAY
+    "adamw", lr=0.05, betas=[0.0, 0.99], eps=1e-2, schedule_free={"beta": 0.9, "warmup_steps": 3}, groups=NO_DECAY
 )
 PLAN = {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"step": 5}, "lr_scale": 0.5}}
 
