@@ -58,11 +58,6 @@ class Prodigy(Member, name="prodigy"):
     def scalars(self, group: ParamGroup) -> dict[str, float]:
         return {"d": group["d0"], "d_max": group["d0"]}
 
-    def averaging_lr(self, t: float, group: ParamGroup) -> float:
-        """lr · d."""
-        lr: float = group["lr"] * group["d"]
-        return lr
-
     def step_scope(self, groups: Sequence[ParamGroup]) -> AbstractContextManager[None]:
         return share_d(self, groups)
 
