@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import optim as optim
     from .build.factory import OptimizerFactory as OptimizerFactory
     from .callbacks.configure import configure_optimizers as configure_optimizers
+    from .callbacks.eval_weights import EvalWeights as EvalWeights
     from .callbacks.hessian import SophiaHessian as SophiaHessian
     from .callbacks.monitor import OptimizerMonitor as OptimizerMonitor
     from .callbacks.override import OptimizerOverride as OptimizerOverride
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "ConfigError": "core.errors",
+    "EvalWeights": "callbacks.eval_weights",
     "OptimizerFactory": "build.factory",
     "OptimizerMonitor": "callbacks.monitor",
     "OptimizerOverride": "callbacks.override",
@@ -46,6 +48,7 @@ _MODULES = {
 
 __all__ = [
     "ConfigError",
+    "EvalWeights",
     "OptimizerFactory",
     "OptimizerMonitor",
     "OptimizerOverride",

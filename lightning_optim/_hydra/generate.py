@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..catalog.built_in import BUILT_IN
@@ -64,12 +65,13 @@ def _format_ready_config(config: ReadyConfig) -> str:
 
 
 def _optimizer_lines(info: OptimizerInfo, values: Mapping[str, object]) -> list[str]:
+    specs = info.hyperparameters.items()
     return [
         "_target_: lightning_optim.OptimizerFactory",
         _NOT_PARTIAL,
         f"name: {info.name}",
         "implementation: auto  # auto: torch's class if it supports the settings, else ours; or: torch, own",
-        *_hyperparameter_lines(info.hyperparameters, values),
+        *_hyperparameter_lines({key: replace(s, default=values.get(key, s.default)) for key, s in specs}, {}),
     ]
 
 

@@ -17,6 +17,7 @@ from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
 from ..optim.sharpness import is_sharpened
 from ..schedule.factory import SchedulerFactory
+from .eval_weights_checks import check_eval_weights
 from .lightning_internals import attached_trainer
 from .print_table import print_table
 from .run_length import get_position, get_run_length, get_steps_per_epoch
@@ -54,7 +55,8 @@ def configure_optimizers(
 
     Raises:
         ConfigError: a factory raises it; the length of the run is unknown; the optimizer takes several gradients a
-            step, and the trainer would not compute all of them on the same batch; or the strategy is DeepSpeed's.
+            step, and the trainer would not compute all of them on the same batch; it has `schedule_free`, and the
+            trainer no `EvalWeights`; or the strategy is DeepSpeed's.
 
     Example:
         >>> class Net(LightningModule):
@@ -70,6 +72,7 @@ def configure_optimizers(
     built = build_optimizer(plan)
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
+        check_eval_weights(built, trainer)
         hook_tuners(trainer)
     also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
     print_table(built, replace(plan_executions(plan), also=also or {}).table())

@@ -28,19 +28,20 @@ def check_not_split(configured: Any) -> None:
     Raises:
         ConfigError: it is an optimizer that an earlier fit has split: with other groups, and with scaled lrs.
     """
-    if any(optimizer in _SPLIT for optimizer in _find_optimizers(configured)):
+    if any(optimizer in _SPLIT for optimizer in find_optimizers(configured)):
         raise ConfigError(
             "stages: configure_optimizers has returned an optimizer of an earlier fit, whose groups are already split "
             "by stage. Build it and its scheduler anew in each call, for example torch.optim.AdamW(self.parameters())"
         )
 
 
-def _find_optimizers(configured: Any) -> Iterator[Optimizer]:
+def find_optimizers(configured: Any) -> Iterator[Optimizer]:
+    """The optimizers in what `configure_optimizers` has returned."""
     if isinstance(configured, Optimizer):
         yield configured
     elif isinstance(configured, (Mapping, list, tuple)):
         for value in configured.values() if isinstance(configured, Mapping) else configured:
-            yield from _find_optimizers(value)
+            yield from find_optimizers(value)
 
 
 def split_optimizers(trainer: Trainer, module: nn.Module, stages: Sequence[Stage]) -> list[StagedOptimizer]:

@@ -50,6 +50,17 @@ def check_strategy_for_stages(trainer: Trainer) -> None:
         )
 
 
+def check_strategy_for_eval_weights(trainer: Trainer) -> None:
+    """Raises a ConfigError if EvalWeights is not exact under the trainer's strategy."""
+    strategy = trainer.strategy
+    if type(strategy) not in (SingleDeviceStrategy, DDPStrategy, ModelParallelStrategy):
+        raise ConfigError(
+            f"trainer.strategy: {type(strategy).__name__}: EvalWeights has not been tested with it. Type "
+            "trainer.strategy=ddp, or for sharding use ModelParallelStrategy (FSDP2), or type schedule_free: null and "
+            "remove EvalWeights"
+        )
+
+
 def check_strategy_for_hessian(trainer: Trainer) -> None:
     """Raises a ConfigError unless each rank holds the full gradient of every parameter."""
     if type(trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):

@@ -35,6 +35,7 @@ ADAM_AVERAGES = (
             "optimized_update": OPTIMIZED_UPDATE,
         },
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": ""},
+        first_moment="exp_avg",
     ),
     native_entry(
         "nadamw",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.hyperparameters import Choice, Hyperparameter
 from .common import SHARED_OPTIONS
 from .decay import DECAY_MODES
-from .modifiers import find_evaluations_conflict
+from .modifiers import find_average_conflict, find_evaluations_conflict
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +57,8 @@ class OptimizerInfo:
     exist, or '' where it always does. They have the parameter's shape, except for those in `reduced`."""
     reduced: frozenset[str] = frozenset()
     """The buffers that are smaller than the parameter: one number for the tensor or for each block of it."""
+    first_moment: str = ""
+    """The buffer that does not exist where `schedule_free` averages in its place: with `betas: [0, ...]`."""
     decay: str = "l2"
     """What `weight_decay` means by default: a mode of `WeightDecay`, or `none` where there is no weight decay."""
     fused: bool = False
@@ -137,6 +139,7 @@ class OptimizerInfo:
         """What is wrong with a combination of values that are each allowed, or None."""
         return (
             find_evaluations_conflict(values, self.name, self.evaluations)
+            or find_average_conflict(values)
             or self.own_conflict(values)
             or self.conflict(values)
         )
@@ -162,7 +165,10 @@ class OptimizerInfo:
 
     def active_buffers(self, values: Mapping[str, Any]) -> list[str]:
         """The buffers that exist with these hyperparameters."""
-        return [name for name, condition in self.buffers.items() if not condition or values.get(condition)]
+        names = [name for name, condition in self.buffers.items() if not condition or values.get(condition)]
+        if self.first_moment and values.get("schedule_free") and values["betas"][0] == 0:
+            names.remove(self.first_moment)
+        return names
 
     def state_bytes(self, values: Mapping[str, Any]) -> int | None:
         """Bytes of state per float32 parameter with these hyperparameters; None where it depends on shapes."""

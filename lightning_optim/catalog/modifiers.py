@@ -27,6 +27,24 @@ SHARPNESS = Fields(
     help="take the gradient at p + ρ g / ‖g‖, by a second pass of the closure (SAM, arXiv:2010.01412)",
 )
 
+SCHEDULE_FREE = Fields(
+    optional=True,
+    default=None,
+    items={
+        "beta": Number(
+            default=0.9,
+            low=0,
+            high=1,
+            open_low=True,
+            help="weight of the average x in y = (1 - β) z + β x, where gradients are taken",
+        ),
+        "warmup_steps": Number(default=0, low=0, integer=True, help="steps in which lr rises linearly to its value"),
+        "r": Number(default=0.0, low=0, help="step t has the weight t^r in the average"),
+        "weight_lr_power": Number(default=2.0, low=0, help="times this power of the largest lr so far"),
+    },
+    help="z ← z - step, x ← (1 - c) x + c z; train at y, evaluate at x; needs EvalWeights (arXiv:2405.15682)",
+)
+
 MODIFIERS: dict[str, Hyperparameter] = {
     "skip_nonfinite": Flag(
         default=False, help="skip a step with a gradient that is not finite; the state counts skipped steps"
@@ -43,6 +61,7 @@ MODIFIERS: dict[str, Hyperparameter] = {
         default=False, help="apply the update only where its sign agrees with the gradient's (arXiv:2411.16085)"
     ),
     "lookahead": LOOKAHEAD,
+    "schedule_free": SCHEDULE_FREE,
     "master_weights": Flag(default=False, help="update float32 copies of 16-bit parameters"),
     "sharpness": SHARPNESS,
 }
@@ -51,7 +70,14 @@ MODIFIERS: dict[str, Hyperparameter] = {
 
 def find_evaluations_conflict(values: Mapping[str, Any], optimizer: str, evaluations: int) -> str | None:
     """Why a modifier cannot be used with an optimizer of this many gradient evaluations per step, or None."""
-    for key in ("skip_nonfinite", "lookahead", "sharpness"):
+    for key in ("skip_nonfinite", "lookahead", "schedule_free", "sharpness"):
         if evaluations > 1 and values.get(key):
             return f"{key}: {optimizer} takes {evaluations} gradients a step, which {key} does not support. Remove it"
+    return None
+
+
+def find_average_conflict(values: Mapping[str, Any]) -> str | None:
+    """Why two modifiers that average the weights cannot be used together, or None."""
+    if values.get("schedule_free") and values.get("lookahead"):
+        return "schedule_free: lookahead averages the same weights in another way. Remove one of them"
     return None

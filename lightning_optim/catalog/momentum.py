@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ..core.hyperparameters import Number, Numbers
 from .common import beta, betas, eps, lr, weight_decay
 from .entry import native_entry
+
+
+def _find_madgrad_conflict(values: Mapping[str, Any]) -> str | None:
+    if values.get("schedule_free"):
+        return "schedule_free: MADGRAD's parameter is itself an average of points, with its own weights. Remove it"
+    return None
+
 
 MOMENTUM = (
     native_entry(
@@ -50,6 +60,7 @@ MOMENTUM = (
             "eps": eps(1e-6, "added to the cube root, and to lr"),
         },
         buffers={"grad_sum_sq": "", "s": "", "x0": "momentum"},
+        own_conflict=_find_madgrad_conflict,
     ),
     native_entry(
         "sophia_g",

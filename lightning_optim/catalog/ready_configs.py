@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .modifiers import SCHEDULE_FREE
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadyConfig:
@@ -18,6 +20,8 @@ class ReadyConfig:
     values: Mapping[str, Any] = field(default_factory=dict)
     """Values that differ from the algorithm's defaults."""
 
+
+SCHEDULE_FREE_DEFAULTS = {key: spec.default for key, spec in SCHEDULE_FREE.items.items()}
 
 READY_CONFIGS: Mapping[str, ReadyConfig] = {
     "adamw_groups": ReadyConfig(
@@ -41,6 +45,28 @@ READY_CONFIGS: Mapping[str, ReadyConfig] = {
         algorithm="radam",
         summary="RAdam with lookahead, known as Ranger.",
         values={"lookahead": {"k": 6, "alpha": 0.5}},
+    ),
+    "schedule_free_adamw": ReadyConfig(
+        algorithm="adamw",
+        summary="AdamW without a schedule: it evaluates an average of its weights (arXiv:2405.15682).",
+        values={"lr": 2.5e-3, "betas": [0.0, 0.999], "weight_decay": 0.0, "schedule_free": SCHEDULE_FREE_DEFAULTS},
+    ),
+    "schedule_free_radam": ReadyConfig(
+        algorithm="radam",
+        summary="RAdam without a schedule and without a warm-up (arXiv:2405.15682).",
+        values={
+            "lr": 2.5e-3,
+            "betas": [0.0, 0.999],
+            "degenerate_to_sgd": False,
+            "optimized_update": False,
+            "weight_decay_mode": "decoupled",
+            "schedule_free": SCHEDULE_FREE_DEFAULTS,
+        },
+    ),
+    "schedule_free_sgd": ReadyConfig(
+        algorithm="sgd",
+        summary="SGD without a schedule: it evaluates an average of its weights (arXiv:2405.15682).",
+        values={"lr": 1.0, "schedule_free": SCHEDULE_FREE_DEFAULTS},
     ),
 }
 """By name."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ..core.hyperparameters import Flag, Number
 from .common import (
@@ -31,7 +33,41 @@ _ADAM = (
     "with optimized_update:  p ← p - lr √(1 - β2^t) / (1 - β1^t) · m / (√v̂ + ε)",
 )
 
+
+def _find_sgd_conflict(values: Mapping[str, Any]) -> str | None:
+    if values["nesterov"] and (values["momentum"] <= 0 or values["dampening"] != 0):
+        return "nesterov: true needs momentum > 0 and dampening: 0"
+    return find_decay_conflict(values)
+
+
 TORCH_AND_NATIVE = (
+    OptimizerInfo(
+        name="sgd",
+        summary="Stochastic gradient descent, with optional momentum.",
+        path="torch.optim:SGD",
+        own="lightning_optim.optim:SGD",
+        paper="Robbins & Monro 1951; Sutskever et al. 2013 (momentum)",
+        equations=(
+            "b ← μ b + (1 - dampening) g          (first step: b ← g)",
+            "d = g + μ b with nesterov, else b    (d = g where μ = momentum = 0)",
+            "p ← p - lr d",
+        ),
+        hyperparameters={
+            "lr": lr(1e-3),
+            "momentum": Number(default=0.0, low=0, help="momentum factor"),
+            "dampening": Number(default=0.0, help="dampening of the momentum"),
+            "weight_decay": weight_decay(),
+            "nesterov": Flag(default=False, help="Nesterov momentum"),
+            "maximize": MAXIMIZE,
+            **execution_flags("foreach", "differentiable", "fused"),
+            **decay_options("l2"),
+            **MODIFIERS,
+        },
+        own_only=_OWN_ONLY,
+        buffers={"momentum_buffer": "momentum"},
+        conflict=_find_sgd_conflict,
+        fused=True,
+    ),
     OptimizerInfo(
         name="adam",
         summary="Steps scaled by running averages of the gradient and of its square.",
@@ -55,6 +91,7 @@ TORCH_AND_NATIVE = (
         },
         own_only=_OWN_ONLY | {"optimized_update"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
+        first_moment="exp_avg",
         conflict=find_decay_conflict,
         fused=True,
     ),
@@ -79,6 +116,7 @@ TORCH_AND_NATIVE = (
         },
         own_only=_OWN_ONLY | {"optimized_update"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
+        first_moment="exp_avg",
         conflict=find_decay_conflict,
         decay="decoupled",
         fused=True,
@@ -168,6 +206,7 @@ TORCH_AND_NATIVE = (
         },
         own_only=_OWN_ONLY | {"amsgrad", "degenerate_to_sgd", "optimized_update", "fused"},
         buffers={"exp_avg": "", "exp_avg_sq": "", "max_exp_avg_sq": "amsgrad"},
+        first_moment="exp_avg",
         conflict=find_decay_conflict,
     ),
     OptimizerInfo(

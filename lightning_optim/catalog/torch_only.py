@@ -2,45 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from ..core.hyperparameters import Choice, Flag, Number, Numbers
 from .common import MAXIMIZE, MOMENTS, betas, eps, execution_flags, lr, weight_decay
 from .info import OptimizerInfo
 
-
-def _find_nesterov_conflict(values: Mapping[str, Any]) -> str | None:
-    if values["nesterov"] and (values["momentum"] <= 0 or values["dampening"] != 0):
-        return "nesterov: true needs momentum > 0 and dampening: 0"
-    return None
-
-
 TORCH = (
-    OptimizerInfo(
-        name="sgd",
-        summary="Stochastic gradient descent, with optional momentum.",
-        path="torch.optim:SGD",
-        paper="Robbins & Monro 1951; Sutskever et al. 2013 (momentum)",
-        equations=(
-            "b ← μ b + (1 - dampening) g          (first step: b ← g)",
-            "d = g + μ b with nesterov, else b    (d = g where μ = momentum = 0)",
-            "p ← p - lr d",
-        ),
-        hyperparameters={
-            "lr": lr(1e-3),
-            "momentum": Number(default=0.0, low=0, help="momentum factor"),
-            "dampening": Number(default=0.0, help="dampening of the momentum"),
-            "weight_decay": weight_decay(),
-            "nesterov": Flag(default=False, help="Nesterov momentum"),
-            "maximize": MAXIMIZE,
-            **execution_flags("foreach", "differentiable", "fused"),
-        },
-        buffers={"momentum_buffer": "momentum"},
-        fused=True,
-        conflict=_find_nesterov_conflict,
-    ),
     OptimizerInfo(
         name="asgd",
         summary="SGD that also averages the iterates.",

@@ -52,6 +52,7 @@ _MODULES = {
     "QHAdam": "members.qhadam",
     "RAdam": "members.radam",
     "RMSprop": "members.rmsprop",
+    "SGD": "members.sgd",
     "STORM": "members.storm",
     "Signum": "members.signum",
     "SophiaG": "members.sophia_g",

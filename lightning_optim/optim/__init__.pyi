@@ -36,6 +36,9 @@ class _Options(TypedDict, total=False):
     lookahead: Mapping[str, float] | None
     """every k steps slow ← slow + α (p - slow), p ← slow (arXiv:1907.08610)"""
 
+    schedule_free: Mapping[str, float] | None
+    """z ← z - step, x ← (1 - c) x + c z; train at y, evaluate at x; needs EvalWeights (arXiv:2405.15682)"""
+
     master_weights: bool
     """update float32 copies of 16-bit parameters"""
 
@@ -575,6 +578,20 @@ class RMSprop(Member):
         weight_decay: float | WeightDecay = 0.0,
         momentum: float = 0.0,
         centered: bool = False,
+        *,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
+class SGD(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float | WeightDecay = 0.0,
+        nesterov: bool = False,
         *,
         weight_decay_mode: _DecayMode = "l2",
         **options: Unpack[_Options],

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
-from ..catalog.modifiers import find_evaluations_conflict
+from ..catalog.modifiers import find_average_conflict, find_evaluations_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.origin import is_ours
@@ -36,8 +36,9 @@ from .half_precision import check_float16
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
 from .rule import ParamGroup
+from .schedule_free import check_training, fit_average, show_evaluation_weights, show_training_weights
 from .sharpness import SharpnessMixin, is_sharpened
-from .state_keys import MASTER, MODIFIER_KEYS, SKIPPED, SLOW
+from .state_keys import AVERAGE_NUMBERS, BASE, MASTER, MODIFIER_KEYS, SKIPPED, SLOW
 from .step_context import StepContext
 from .torch_state_dict import TorchStateDictAdapter
 
@@ -66,8 +67,8 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
             or a `WeightDecay`; 0 if it is missing.
         **options: other values for these; `weight_decay_mode`, `cautious_decay`, `maximize`, `foreach`, `fused`;
             and the modifiers `skip_nonfinite`, `centralize_gradients`, `adaptive_clip`, `cautious_update`,
-            `lookahead`, `master_weights`, `sharpness`. `extra_group_keys` names keys of other libraries in param groups
-            (timm's `lr_scale`): they are stored, saved and not used.
+            `lookahead`, `schedule_free`, `master_weights`, `sharpness`. `extra_group_keys` names keys of other
+            libraries in param groups (timm's `lr_scale`): they are stored, saved and not used.
 
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
@@ -94,6 +95,8 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
     """Hyperparameters that have only one value in this class."""
     _torch_keys: ClassVar[Sequence[str]] = ()
     """Keys that only the param groups of torch's class of the same rule have."""
+    _torch_counts_steps: ClassVar[bool] = True
+    """Whether the state of torch's class of the same rule has a `step`."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer that some hyperparameters give."""
 
@@ -152,6 +155,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
 
     def step_groups(self) -> None:
         """Step every group with the current gradients."""
+        check_training(self.param_groups, self.state)
         work = []
         for index, group in enumerate(self.param_groups):
             check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
@@ -164,6 +168,17 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
         with self.step_scope([group for group, _ in work]):
             for group, context in work:
                 self._step_group(group, context)
+
+    def eval(self) -> None:
+        """Put the evaluation weights of `schedule_free` into the parameters, before evaluating or saving the model.
+
+        A second call changes nothing. Under Lightning, `EvalWeights` calls it.
+        """
+        show_evaluation_weights(self.param_groups, self.state)
+
+    def train(self) -> None:
+        """Put the training weights back, bit for bit, before the next forward pass of the training."""
+        show_training_weights(self.param_groups, self.state)
 
     def measure_step(self, requested: RequestedSums) -> Iterable[Tensor]:
         """Have the next step add up sums where a kernel takes it.
@@ -274,14 +289,20 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
         if not all(has_grad := [grad is not None for grad in grads]):
             params, grads = list(compress(params, has_grad)), list(compress(grads, has_grad))
         states = [self.state[param] for param in params]
-        is_slow, has_masters = bool(group["lookahead"]), group["master_weights"]
+        is_slow, is_averaged, has_masters = (
+            bool(group["lookahead"]),
+            bool(group["schedule_free"]),
+            group["master_weights"],
+        )
         for param, state in zip(params, states, strict=True):
-            if "step" not in state or (SLOW in state) != is_slow or has_masters or MASTER in state:
+            has_modified = (SLOW in state) == is_slow and (BASE in state) == is_averaged
+            if "step" not in state or not has_modified or has_masters or MASTER in state:
                 self.ensure_state(group, param)
         if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
             filled = [bool(param.numel()) for param in params]
             params, grads, states = (list(compress(column, filled)) for column in (params, grads, states))
-        return build_buckets(params, grads, states, tuple(self.scalars(group)))
+        numbers = (*self.scalars(group), *(AVERAGE_NUMBERS if is_averaged else ()))
+        return build_buckets(params, grads, states, numbers)
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -294,6 +315,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
             state.pop(SLOW, None)
         elif SLOW not in state:
             state[SLOW] = param.detach().clone()
+        fit_average(state, group, param)
         if "step" not in state:
             self._init_state(state, group, param)
         return state
@@ -318,19 +340,23 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
         return skip
 
     def _step_group(self, group: ParamGroup, context: StepContext) -> None:
-        buffers = tuple(self.buffer_dtypes(group))
+        buffers = tuple(self.step_buffers(group))
         requested = None if group["lookahead"] or not self._is_declared() else self._requested
         with self.launching_together():
             for bucket in self.buckets(group):
                 if self._requested and not requested:  # something changes the parameters outside the kernel
                     self._requested.copy(bucket.owners)
+                at_step, planned, average = self.plan_average(bucket.t, group, context, bucket.scalars)
                 if self._is_declared():
-                    coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
-                    rule, count = partial(self._run_rule, context, coefficients), partial(bucket.advance, next_scalars)
-                    self.run_on(bucket, rule, buffers, group, requested, count)
+                    scalars = {name: bucket.scalars[name] for name in self.scalars(group)}
+                    coefficients, following = self._compute_coefficients(bucket.t, at_step, scalars)
+                    rule = partial(self._run_rule, planned, coefficients)
+                    self.run_on(
+                        bucket, rule, buffers, group, requested, partial(bucket.advance, {**following, **average})
+                    )
                 else:
-                    bucket.advance({})
-                    bucket.for_each(partial(self._run_hook, context, group))
+                    bucket.advance(average)
+                    bucket.for_each(partial(self._run_hook, planned, at_step))
                 if (lookahead := group["lookahead"]) and bucket.t % lookahead["k"] == 0:
                     sync = partial(_sync_lookahead, lookahead["alpha"])
                     self.run_on(bucket, sync, (SLOW,), group)
@@ -338,7 +364,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
 
     def _run_hook(self, context: StepContext, group: ParamGroup, state: dict[str, Any], p: Tensor, g: Tensor) -> None:
         g, t = context.transform_gradient(p, g), float(state["step"])
-        context.apply_hook(lambda: self.step_param(state, group, g, p), p, g)
+        context.apply_hook(lambda: self.step_param(state, group, g, p), p, g, state.get(BASE))
         if isinstance(state["step"], Tensor) and float(state["step"]) != t:
             raise ConfigError(
                 f"{type(self).__name__}.step_param: the base class counts state['step']. Do not change it"
@@ -346,7 +372,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
 
     def _conflict(self, group: ParamGroup) -> str | None:
         """What is wrong with the combination of a group's values, or None."""
-        return find_evaluations_conflict(group, type(self).__name__, self.evaluations)
+        return find_evaluations_conflict(group, type(self).__name__, self.evaluations) or find_average_conflict(group)
 
     def _parse(self, given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         specs = {**COMMON_HYPERPARAMETERS, **SHARED_OPTIONS, **self.hyperparameters}

@@ -22,6 +22,7 @@ from .child_state import ChildState, find_other_keys, find_other_saved_keys
 from .eager import run_step_eagerly
 from .finite import should_skip, skips_nonfinite
 from .fused.requested_sums import RequestedSums
+from .schedule_free import show_evaluation_weights, show_training_weights
 from .sharpness import SharpnessMixin, is_sharpened
 
 _LOAD_FLAG = "differentiable"
@@ -123,6 +124,14 @@ class Composite(SharpnessMixin, Optimizer):
         if all("peak_lr" in other for other in self.param_groups):
             group.setdefault("peak_lr", float(group["lr"]))
         self.param_groups.append(group)
+
+    def eval(self) -> None:
+        """As a child of ours does it, for all of them: put the evaluation weights of `schedule_free` into the model."""
+        show_evaluation_weights(self.param_groups, self.state)
+
+    def train(self) -> None:
+        """Put the training weights back."""
+        show_training_weights(self.param_groups, self.state)
 
     def measure_step(self, requested: RequestedSums) -> list[Tensor]:
         """As a child of ours does it, for all of them; not for one whose own hooks may change what it has stepped."""

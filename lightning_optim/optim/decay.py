@@ -118,23 +118,37 @@ class WeightDecay:
             shrinkage: what `shrinkage` returned.
             updates: what the rule is about to apply. `cautious` compares with it, and it may scale the decay.
         """
-        if self.weight_decay == 0 or self.mode not in PARAMETER_MODES:
+        if (lost := self._loss(p, shrinkage, updates)) is None:
             return
+        shrinkage, factor = lost
+        if factor is None:
+            p.mul_(1 - shrinkage)
+        else:
+            p.addcmul_(p, factor, value=-shrinkage)
+
+    def loss(self, p: Any, shrinkage: float, updates: tuple[Update, ...]) -> Any:
+        """What `shrink` would take from the parameter, in new tensors; None for nothing."""
+        if (lost := self._loss(p, shrinkage, updates)) is None:
+            return None
+        shrinkage, factor = lost
+        return p * shrinkage if factor is None else (p * factor).mul_(shrinkage)
+
+    def _loss(self, p: Any, shrinkage: float, updates: tuple[Update, ...]) -> tuple[Any, Any] | None:
+        """The fraction that `p` loses, and a tensor on it where it is not the same for all elements."""
+        if self.weight_decay == 0 or self.mode not in PARAMETER_MODES:
+            return None
         scale = updates[0].decay if updates else 1.0
-        factor: Any = None  # a tensor on the shrinkage, where it is not the same for all elements
+        factor: Any = None
         if isinstance(scale, Real):
             shrinkage *= scale
         else:
             factor = scale
         if isinstance(shrinkage, float) and shrinkage == 0:  # a kernel is one for any lr
-            return
+            return None
         if self.cautious:
             mask = _not_opposed(p, updates)
             factor = mask if factor is None else mask.mul_(factor)
-        if factor is None:
-            p.mul_(1 - shrinkage)
-        else:
-            p.addcmul_(p, factor, value=-shrinkage)
+        return shrinkage, factor
 
 
 def _not_opposed(p: Any, updates: tuple[Update, ...]) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial, reduce
 from inspect import getattr_static
 from typing import Any
@@ -20,6 +21,8 @@ from .fused.program import Program
 from .fused.requested_sums import RequestedSums, argument_name
 from .real_view import real
 from .rule import ParamGroup, UpdateRule
+from .schedule_free import plan_average, warmed_up_lr
+from .state_keys import AVERAGE_NUMBERS, BASE
 from .step_context import StepContext
 
 
@@ -126,12 +129,14 @@ class RuleExecution(UpdateRule):
         """
         group = {**group, "lr": float(group["lr"])}
         param = real(param)
-        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
         context = StepContext.from_group(group, common_dtype(self.buffer_dtypes(group)))
+        numbers = {**self.scalars(group), **dict.fromkeys(AVERAGE_NUMBERS, 0.0)}
+        group, context, _ = self.plan_average(t, group, context, numbers)
+        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
         shapes = self.shapes(group, param)
         buffers = {
             argument_name(name): torch.empty(shapes.get(name, param.shape), dtype=dtype or param.dtype, device="meta")
-            for name, dtype in self.buffer_dtypes(group).items()
+            for name, dtype in self.step_buffers(group).items()
         }
         return trace_for(partial(self._run_rule, context, coefficients), param, buffers)
 
@@ -148,9 +153,32 @@ class RuleExecution(UpdateRule):
         except ConfigError as error:
             raise ConfigError(f"{prefix}{error}") from None
 
+    def step_buffers(self, group: ParamGroup) -> dict[str, torch.dtype | None]:
+        """The state tensors that a step takes, with their dtypes: the rule's, and what its modifiers add."""
+        return {**self.buffer_dtypes(group), **({BASE: None} if group["schedule_free"] else {})}
+
+    def plan_average(
+        self, t: float, group: ParamGroup, context: StepContext, numbers: Mapping[str, float]
+    ) -> tuple[ParamGroup, StepContext, dict[str, float]]:
+        """The group with the lr of step `t`, the step's context, and the next numbers of `schedule_free` in the state.
+
+        Args:
+            t: the number of the step, from 1.
+            group: its `lr` is a number.
+            context: of the group.
+            numbers: in the state before the step.
+        """
+        if not (settings := group["schedule_free"]):
+            return group, context, {}
+        group = {**group, "lr": warmed_up_lr(settings, t, group["lr"])}
+        average, following = plan_average(settings, t, self.averaging_lr(t, {**group, **numbers}), numbers)
+        shrinkage = context.decay.shrinkage(group["lr"], group["peak_lr"])
+        return group, replace(context, shrinkage=shrinkage, average=average), following
+
     def _run_rule(self, context: StepContext, coefficients: ParamGroup, p: Any, g: Any, buffers: Sequence[Any]) -> None:
         g = context.transform_gradient(p, g)
-        context.apply(p, g, self._compute_updates(p, g, buffers, coefficients))
+        buffers, z = (buffers, None) if context.average is None else (buffers[:-1], buffers[-1])
+        context.apply(p, g, self._compute_updates(p, g, buffers, coefficients), z)
 
     def _kind_of(self, group: ParamGroup, param: Tensor) -> Hashable:
         """What parameters must share so that one of them shows whether there is a kernel for all."""

@@ -103,6 +103,20 @@ class UpdateRule:
         """
         raise NotImplementedError("an optimizer that has coefficients has an update too")
 
+    def averaging_lr(self, t: float, group: ParamGroup) -> float:
+        """What multiplies step `t`, by which `schedule_free` weights it: by default the group's lr.
+
+        Times `d` where the state has one, as Prodigy's; so does the authors' wrapper. Override it where the rule
+        multiplies its lr by another number.
+
+        Args:
+            t: the number of the step, from 1.
+            group: its param group, with the numbers of the state.
+        """
+        del t
+        lr: float = group["lr"]
+        return lr * (group["d"] if "d" in self.scalars(group) else 1.0)
+
     def denominator_floor(self, group: ParamGroup) -> float | None:
         """What keeps the denominators above 0 where gradients are 0; None if the rule needs nothing for that.
 

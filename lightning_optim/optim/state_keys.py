@@ -8,4 +8,12 @@ SLOW = "slow"
 """The slow weights of lookahead."""
 SKIPPED = "skipped"
 """The number of steps that were skipped because a gradient was not finite."""
-MODIFIER_KEYS = (MASTER, SLOW, SKIPPED)
+BASE = "schedule_free_z"
+"""The point z that schedule-free steps; its average x and the training weight y are computed from it."""
+TRAINING = "schedule_free_y"
+"""The training weight y while x stands in for it, as `eval()` leaves it; else the parameter is y."""
+WEIGHT_SUM, MAX_LR = "schedule_free_weight_sum", "schedule_free_max_lr"
+"""The sum of the weights in the average, and the largest lr so far."""
+AVERAGE_NUMBERS = (WEIGHT_SUM, MAX_LR)
+AVERAGE_KEYS = (BASE, TRAINING, *AVERAGE_NUMBERS)
+MODIFIER_KEYS = (MASTER, SLOW, SKIPPED, *AVERAGE_KEYS)

@@ -11,6 +11,7 @@ import torch
 
 from .decay import WeightDecay
 from .modifiers import centralize, clip_by_param_norm, map_tensors, mask_disagreeing
+from .schedule_free import AverageStep, step_average
 from .update import Update, restore_start
 
 
@@ -27,6 +28,8 @@ class StepContext:
     centralize: bool = False
     clip_ratio: float | None = None
     cautious: bool = False
+    average: AverageStep | None = None
+    """With `schedule_free`: the rule's updates are those of z, and the parameter is y."""
 
     @classmethod
     def from_group(cls, group: Mapping[str, Any], dtype: torch.dtype | None) -> StepContext:
@@ -50,30 +53,34 @@ class StepContext:
             g = map_tensors(partial(clip_by_param_norm, ratio=self.clip_ratio), g, p)
         return self.decay.add_to_gradient(g, p)
 
-    def apply(self, p: Any, g: Any, updates: tuple[Update, ...]) -> None:
+    def apply(self, p: Any, g: Any, updates: tuple[Update, ...], z: Any = None) -> None:
         """Apply the decay and a rule's updates to the parameter.
 
         Args:
             p: written in place.
             g: the gradient that the rule got.
             updates: what the rule returned.
+            z: with `average`, what they step; written in place.
         """
         if self.cautious and updates:
             updates = mask_disagreeing(updates, g)
+        if self.average is not None:
+            step_average(p, z, self.average, self.decay.loss(p, self.shrinkage, updates), updates)
+            return
         restore_start(p, updates)
         self.decay.shrink(p, self.shrinkage, updates)
         for update in updates:
             update.apply_to(p)
 
-    def apply_hook(self, step: Callable[[], None], p: Any, g: Any) -> None:
+    def apply_hook(self, step: Callable[[], None], p: Any, g: Any, z: Any = None) -> None:
         """As `apply`, for a `step` that writes the parameter itself."""
-        if not self.decay.cautious and not self.cautious:
+        if not self.decay.cautious and not self.cautious and self.average is None:
             self.apply(p, g, ())
             step()
             return
-        # The masks need the step before it is applied: take it on the parameter, read it off, undo it.
+        # Masks and averages need the step before it is applied: take it on the parameter, read it off, undo it.
         before = p.clone()
         step()
         taken = Update(before - p)
         p.copy_(before)
-        self.apply(p, g, (taken,))
+        self.apply(p, g, (taken,), z)

@@ -17,7 +17,7 @@ from ..groups.state_copies import copy_state
 from .bucket import scalar
 from .extra_keys import EXTRA_GROUP_KEYS
 from .real_view import real
-from .state_keys import MASTER, MODIFIER_KEYS
+from .state_keys import AVERAGE_NUMBERS, MASTER, MODIFIER_KEYS
 
 # What a checkpoint of torch's class does not have.
 _ONLY_OURS = tuple(key for key in GROUP_METADATA if key not in ("params", "param_names"))
@@ -32,6 +32,7 @@ class AdaptedOptimizer(Protocol):
     default_mode: ClassVar[str]
     _fixed: ClassVar[Mapping[str, Any]]
     _torch_keys: ClassVar[Sequence[str]]
+    _torch_counts_steps: ClassVar[bool]
     _possible_buffers: ClassVar[Sequence[str]]
 
     def buffer_dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
@@ -72,6 +73,11 @@ class TorchStateDictAdapter:
             state_dict = remap_state_dict(optimizer.param_groups, state_dict)
         check_same_groups(optimizer.param_groups, state_dict["param_groups"])
         states = dict(state_dict["state"])
+        if not self.optimizer._torch_counts_steps:  # one that has a state has taken a step
+            states = {
+                key: {"step": scalar(1.0), **state} if isinstance(state, Mapping) and state else state
+                for key, state in states.items()
+            }
         groups = []
         for saved, current in zip(state_dict["param_groups"], optimizer.param_groups, strict=True):
             groups.append(group := self._convert_group(saved, current))
@@ -95,7 +101,7 @@ class TorchStateDictAdapter:
                 # torch's fused and capturable classes had it on the device; old versions and hooks have a number.
                 if optimizer.buffer_dtypes(group) or isinstance(saved["step"], Tensor):
                     state["step"] = scalar(float(saved["step"]))
-                for name in optimizer.scalars(group):
+                for name in (*optimizer.scalars(group), *(name for name in AVERAGE_NUMBERS if name in saved)):
                     state[name] = float(saved[name])
                 for name, dtype in optimizer.buffer_dtypes(group).items():
                     if dtype is not None:

@@ -16,7 +16,7 @@ from lightning_optim.catalog.modifiers import MODIFIERS
 WHOLE = [torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.ones(5)]
 # They take further gradients or a sum over all parameters, which a rank's pieces do not have.
 NEED_MORE = {"adai", "extra_adam", "extra_sgd", "prodigy", "sophia_g", "storm"}
-MODIFIER_VALUES = {"adaptive_clip": 0.1, "lookahead": {"k": 2}}
+MODIFIER_VALUES = {"adaptive_clip": 0.1, "lookahead": {"k": 2}, "schedule_free": {"beta": 0.9}}
 
 
 def split(tensor: Tensor) -> Sequence[Tensor]:

@@ -174,7 +174,7 @@ def test_every_optimizer_of_torch_is_in_the_catalog():
 
 
 def test_every_native_optimizer_is_in_the_catalog():
-    both = "adadelta adagrad adam adamax adamw nadam radam rmsprop"
+    both = "adadelta adagrad adam adamax adamw nadam radam rmsprop sgd"
     assert " ".join(name for name in OWN if name in TORCH) == both
     assert " ".join(name for name in OWN if name not in TORCH) == (
         "adabelief adabound adaboundw adai adam_mini adamod adamp adan ademamix adopt amsbound amsgrad diffgrad ef_sgd "

@@ -190,7 +190,7 @@ def test_allowed_and_default_modes_of_each_member():
     }
     usual = {name: native_class(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
     assert {name for name, mode in usual.items() if mode == "l2"} == {
-        "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
+        "sgd", "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
         "yogi", "qhadam", "diffgrad", "padam", "adai", "adopt", "madgrad",
         "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm"
     }  # fmt: skip

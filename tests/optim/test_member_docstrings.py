@@ -14,11 +14,12 @@ from lightning_optim.catalog.built_in import BUILT_IN
 from lightning_optim.catalog.common import SHARED_OPTIONS
 from lightning_optim.core.hyperparameters import Hyperparameter, Number, Numbers
 from lightning_optim.optim.members.docstrings import parse_docstring
+from lightning_optim.optim.state_keys import AVERAGE_KEYS
 
 MEMBERS = {name: info for name, info in BUILT_IN.items() if info.own}
 # What the completed docstring describes for every member.
 GENERATED_ARGS = {"params", "**options"}
-GENERATED_STATE = {"step", "slow", "skipped", "master"}
+GENERATED_STATE = {"step", "slow", "skipped", "master", *AVERAGE_KEYS}
 # A hyperparameter of each kind, and how `help` writes its bounds.
 TYPES = {
     ("lion", "lr"): "lr (float >= 0, or a tensor of one element): learning rate",
@@ -49,7 +50,12 @@ def state_keys(name: str) -> set[str]:
     for value in (1.0, float("nan") if modifiers else 1.0, 0.5):
         param.grad = torch.full_like(param, value)
         optimizer.step()
-    return set(optimizer.state[param])
+    free = {} if info.evaluations > 1 or name == "madgrad" else {"schedule_free": {"beta": 0.9}}
+    other = info.load(own=True)([param], **on, **free)
+    param.grad = torch.full_like(param, 0.5)
+    other.step()
+    other.eval()
+    return {*optimizer.state[param], *other.state[param]}
 
 
 @pytest.mark.parametrize("name", MEMBERS)
@@ -106,9 +112,9 @@ def test_an_eps_that_float16_rounds_to_zero_is_pointed_out() -> None:
 
 def test_unsupported_options_are_named_with_the_reason() -> None:
     for name in ("extra_sgd", "extra_adam", "storm"):
-        assert "`skip_nonfinite`, `lookahead` and `sharpness` are refused, as a step takes 2 gradients." in text_of(
-            name
-        )
+        assert (
+            "`skip_nonfinite`, `lookahead`, `schedule_free` and `sharpness` are refused, as a step takes 2 gradients."
+        ) in text_of(name)
         assert "slow:" not in text_of(name) and "skipped:" not in text_of(name)
     assert "cautious_update (bool): not supported" in text_of("omd")
     assert "`cautious_update`" not in text_of("omd")

@@ -35,14 +35,14 @@ from tests.support.optimizer_runs import (
 from tests.support.save_and_load import save_and_load
 from tests.support.training import BATCHES, Net, StepTrace, fit
 
-ALONG_THE_GRADIENT = ("adadelta", "adagrad", "extra_sgd", "rmsprop")
+ALONG_THE_GRADIENT = ("adadelta", "adagrad", "extra_sgd", "rmsprop", "sgd")
 OFF = {key: spec.default for key, spec in MODIFIERS.items()}
 # One update; two updates and a scalar in the state; sums over all parameters; two gradients a step.
 REPRESENTATIVES = ("adamw", "nadam", "adai", "extra_adam")
 representatives_first = pytest.mark.parametrize("name", every(MEMBERS, fast=REPRESENTATIVES))
 
 
-@pytest.mark.parametrize("modifier", ["skip_nonfinite", "lookahead"])
+@pytest.mark.parametrize("modifier", ["skip_nonfinite", "lookahead", "schedule_free"])
 @pytest.mark.parametrize("name", MEMBERS_WITH_TWO_GRADIENTS)
 def test_modifiers_that_count_steps_are_refused_where_a_step_takes_two_gradients(name, modifier) -> None:
     with pytest.raises(ConfigError, match=rf"{modifier}: {native_class(name).__name__} takes 2 gradients a step"):

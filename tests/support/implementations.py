@@ -62,6 +62,7 @@ OWN_CLASSES = {
     "qhadam": "QHAdam",
     "radam": "RAdam",
     "rmsprop": "RMSprop",
+    "sgd": "SGD",
     "signum": "Signum",
     "sophia_g": "SophiaG",
     "stable_adamw": "StableAdamW",

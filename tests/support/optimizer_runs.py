@@ -28,6 +28,7 @@ RESUMES_AT = (5, 12)
 
 # What reaches every branch of a member's rule, besides its defaults.
 VARIANTS = {
+    "sgd": [{"momentum": 0.9, "dampening": 0.5}, {"momentum": 0.9, "nesterov": True}],
     "adam": [{"amsgrad": True}, {"optimized_update": True}],
     "adamw": [{"amsgrad": True}],
     "radam": [{"amsgrad": True}, {"optimized_update": False}, {"degenerate_to_sgd": False}],

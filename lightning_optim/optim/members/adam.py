@@ -8,7 +8,7 @@ from typing import Any
 from ..base import ParamGroup
 from ..update import Update
 from .member import Member
-from .moments import moments
+from .moments import advance_m, moments
 
 
 class Adam(Member, name="adam"):
@@ -33,11 +33,12 @@ class Adam(Member, name="adam"):
         size, root = group["lr"] / (1 - b1**t), (1 - b2**t) ** 0.5
         if group["optimized_update"]:
             size, root = size * root, 1.0
-        return {**moments(group), "size": size, "root": root}
+        return {**moments(group), "size": size, "root": root, "has_m": self.has_first_moment(group)}
 
     @staticmethod
-    def update(p, g, m, v, v_max=None, *, w1, b2, w2, eps, size, root) -> Update:
-        m.lerp_(g, w1)
+    def update(p, g, *buffers, w1, b2, w2, eps, size, root, has_m=True) -> Update:
+        # buffers: m, unless schedule_free averages in its place; v; with amsgrad its maximum.
+        m, v, v_max = advance_m(g, buffers, w1, has_m)
         v.mul_(b2).addcmul_(g, g, value=w2)
         v_hat = v if v_max is None else v_max.clamp_min_(v)
         return Update(m, size, over=(v_hat.sqrt() / root).add_(eps))

@@ -129,6 +129,12 @@ def _describe_state(info: OptimizerInfo, source: SourceDocstring) -> Iterator[tu
     yield "step", "a 0-d tensor on the CPU, the number of its steps so far."
     if not _is_unsupported(info, "lookahead"):
         yield "slow", "only with lookahead, a tensor of its shape and dtype, the slow weights."
+    if not _is_unsupported(info, "schedule_free"):
+        alike = "only with schedule_free, a tensor of its shape and dtype"
+        yield "schedule_free_z", f"{alike}, the point that is stepped; the parameter is y."
+        yield "schedule_free_y", f"{alike}, y while `eval()` shows x in the parameter."
+        yield "schedule_free_weight_sum", "only with schedule_free, a float, the sum of the weights in the average x."
+        yield "schedule_free_max_lr", "only with schedule_free, a float, the largest lr so far."
     if not _is_unsupported(info, "skip_nonfinite"):
         yield "skipped", "only with skip_nonfinite, the number of skipped steps, once there was one."
     yield "master", "only with master_weights, a float32 copy of a 16-bit parameter; its buffers are float32 then."

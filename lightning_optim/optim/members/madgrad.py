@@ -23,6 +23,7 @@ class MADGRAD(Member, name="madgrad"):
         weight_decay: weight decay coefficient; the authors call `decoupled` experimental.
         eps: added to the cube root, and to lr. With 0, a coordinate stays where it is until it has a gradient, as in
             the authors' code.
+        schedule_free: not supported: the parameter is an average of points itself.
 
     State:
         grad_sum_sq: weighted sum of squared gradients.

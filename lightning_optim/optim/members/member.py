@@ -70,6 +70,10 @@ class Member(AdaptiveOptimizer):
         """The buffers of the catalog entry, in the order in which `update` takes them."""
         return self.info.active_buffers(group)
 
+    def has_first_moment(self, group: ParamGroup) -> bool:
+        """Whether there is an average of gradients: not where `schedule_free` averages in its place."""
+        return not self.info.first_moment or self.info.first_moment in self.info.active_buffers(group)
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a param group; it may come from torch's class with the same rule."""
         super().add_param_group(

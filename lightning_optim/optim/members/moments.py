@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -26,3 +26,18 @@ def corrected_lr(t: float, group: Mapping[str, Any]) -> float:
     b1, b2 = group["betas"]
     size: float = group["lr"] * (1 - b2**t) ** 0.5 / (1 - b1**t)
     return size
+
+
+def advance_m(g: Any, buffers: Sequence[Any], w1: float, has_m: bool) -> tuple[Any, Any, Any]:
+    """Add the gradient to its average m; returns m, the average of squares, and the maximum of these if there is one.
+
+    Args:
+        g: the gradient. Without m, where `schedule_free` averages in its place, it is returned as m.
+        buffers: m if there is one, the average of squares, its maximum if there is one.
+        w1: the weight of the gradient in m.
+        has_m: whether there is one.
+    """
+    m, v, *maxima = buffers if has_m else (g, *buffers)
+    if has_m:
+        m.lerp_(g, w1)
+    return m, v, maxima[0] if maxima else None
