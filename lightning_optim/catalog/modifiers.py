@@ -44,3 +44,13 @@ def find_evaluations_conflict(values: Mapping[str, Any], optimizer: str, evaluat
         if evaluations > 1 and values.get(key):
             return f"{key}: {optimizer} takes {evaluations} gradients a step, which {key} does not support. Remove it"
     return None
+
+
+def find_kernel_conflict(values: Mapping[str, Any], optimizer: str) -> str | None:
+    """Why a kernel cannot be had of an optimizer that multiplies matrices, or None."""
+    if values.get("fused"):
+        return (
+            f"fused: {optimizer} multiplies matrices, which is done by torch's products and not by a kernel of ours. "
+            "Type fused: null"
+        )
+    return None

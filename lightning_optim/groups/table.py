@@ -17,6 +17,8 @@ from ..schedule.override import format_override
 from .group import ALL, Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
+_SHOWN_IF_SET = ("matrix",)
+"""What may be a guess, which the table shows."""
 _KINDS: dict[str, Literal["name", "text"]] = {
     "group": "name", "algorithm": "name", "thaws": "text", "layer": "text", "execution": "text", "schedule": "text",
     "rules": "text",
@@ -146,6 +148,8 @@ class Table:
         for group in self.groups:
             reference = first.setdefault(group.algorithm, group).hyperparameters
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
+        values = (group.hyperparameters for group in self.groups)
+        shown.update(name for given in values for name in _SHOWN_IF_SET if given.get(name))
         return [name for name in names if name in shown]
 
     def _is_shared(self, column: str, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
-from ..catalog.modifiers import find_evaluations_conflict
+from ..catalog.modifiers import find_evaluations_conflict, find_kernel_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.origin import is_ours
@@ -95,6 +95,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
     """Keys that only the param groups of torch's class of the same rule have."""
     _possible_buffers: ClassVar[Sequence[str]] = ()
     """Every buffer that some hyperparameters give."""
+    _uncounted_by_torch: ClassVar[bool] = False
+    """Whether torch's class of the same rule counts no steps."""
 
     _requested: RequestedSums | None = None
     """What telemetry asks for in the next step."""
@@ -212,12 +214,16 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             prefix,
             needs_peak_lr=self.needs_peak_lr,
             supports_foreach=self._is_declared(),
-            supports_fused=self.is_traceable(),
+            supports_fused=self.is_traceable() or self.multiplies_matrices,  # which `_conflict` refuses
         )
         if conflict := self._conflict(group):
             raise ConfigError(f"{prefix}{conflict}")
         check_shared_values(group, self.param_groups[:1], self.hyperparameters, prefix)
-        params = [param[1] if isinstance(param, tuple) else param for param in group["params"]]
+        pairs = [
+            param if isinstance(param, tuple) else (f"params[{i}]", param) for i, param in enumerate(group["params"])
+        ]
+        params = [param for _, param in pairs]
+        self.check_params(group, pairs, prefix)
         if self._is_declared() and common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
             check_float16(group, params, self.denominator_floor, prefix)
         if group["fused"] and params:
@@ -274,7 +280,8 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
         if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
             filled = [bool(param.numel()) for param in params]
             params, states = list(compress(params, filled)), list(compress(states, filled))
-        return build_buckets(params, states, tuple(self.scalars(group)))
+        layouts = [tuple(self.layout(group, param).values()) for param in params] if self.multiplies_matrices else ()
+        return build_buckets(params, states, tuple(self.scalars(group)), layouts)
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -317,7 +324,9 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
             if self._requested and not requested:  # something changes the parameters outside the kernel
                 self._requested.copy(bucket.owners)
             if self._is_declared():
-                coefficients, next_scalars = self._compute_coefficients(bucket.t, group, bucket.scalars)
+                coefficients, next_scalars = self._compute_coefficients(
+                    bucket.t, group, bucket.scalars, bucket.params[0]
+                )
                 self.run_on(bucket, partial(self._run_rule, context, coefficients), buffers, group, requested)
                 bucket.advance(next_scalars)  # now: a kernel that cannot be compiled leaves everything as it is
             else:
@@ -336,9 +345,24 @@ class AdaptiveOptimizer(RuleExecution, Optimizer, SharedOptionsMixin):
                 f"{type(self).__name__}.step_param: the base class counts state['step']. Do not change it"
             )
 
+    def check_params(self, group: ParamGroup, params: Iterable[tuple[str, Tensor]], prefix: str) -> None:
+        """Check that the rule takes the parameters of a new group. By default it takes any.
+
+        Args:
+            group: all values of the group, checked.
+            params: its parameters, with their names or positions.
+            prefix: comes before a key in the message.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
     def _conflict(self, group: ParamGroup) -> str | None:
         """What is wrong with the combination of a group's values, or None."""
-        return find_evaluations_conflict(group, type(self).__name__, self.evaluations)
+        name = type(self).__name__
+        return find_evaluations_conflict(group, name, self.evaluations) or (
+            find_kernel_conflict(group, name) if self.multiplies_matrices else None
+        )
 
     def _parse(self, given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         specs = {**COMMON_HYPERPARAMETERS, **SHARED_OPTIONS, **self.hyperparameters}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -123,13 +123,19 @@ def prefers_lists(param: Tensor) -> bool:
     return param.device.type in _LIST_DEVICES and type(param) in _PLAIN
 
 
-def build_buckets(params: Sequence[Tensor], states: Sequence[dict[str, Any]], scalars: Sequence[str]) -> list[Bucket]:
+def build_buckets(
+    params: Sequence[Tensor],
+    states: Sequence[dict[str, Any]],
+    scalars: Sequence[str],
+    layouts: Sequence[Hashable] = (),
+) -> list[Bucket]:
     """Parameters of one group in buckets, each in the order of `params`.
 
     Args:
         params: with a gradient, and at least one element: the mean of an empty tensor is NaN.
         states: theirs, initialized.
         scalars: names of the numbers in a state.
+        layouts: what else those of a bucket must share, by parameter; empty for nothing.
     """
     grads: list[Any] = [param.grad for param in params]
     # Column by column, which for many parameters takes a third of the time of a loop over them.
@@ -142,7 +148,7 @@ def build_buckets(params: Sequence[Tensor], states: Sequence[dict[str, Any]], sc
         map(_dtype, grads),
         [MASTER in state for state in states],
     )
-    keys = list(zip(counts, *numbers, *kinds, strict=True))
+    keys = list(zip(counts, *numbers, *kinds, *([layouts] if layouts else []), strict=True))
     buckets = []
     for chosen in _positions_by_key(keys):
         first = chosen[0]

@@ -33,6 +33,7 @@ class AdaptedOptimizer(Protocol):
     _fixed: ClassVar[Mapping[str, Any]]
     _torch_keys: ClassVar[Sequence[str]]
     _possible_buffers: ClassVar[Sequence[str]]
+    _uncounted_by_torch: ClassVar[bool]
 
     def buffer_dtypes(self, group: Mapping[str, Any]) -> Mapping[str, torch.dtype | None]:
         """The buffers with their dtypes; None stands for the parameter's."""
@@ -72,6 +73,9 @@ class TorchStateDictAdapter:
             state_dict = remap_state_dict(optimizer.param_groups, state_dict)
         check_same_groups(optimizer.param_groups, state_dict["param_groups"])
         states = dict(state_dict["state"])
+        if self.optimizer._uncounted_by_torch:
+            # Its steps are counted from here on: the rule does not depend on their number.
+            states = {key: {"step": scalar(0.0), **state} for key, state in states.items()}
         groups = []
         for saved, current in zip(state_dict["param_groups"], optimizer.param_groups, strict=True):
             groups.append(group := self._convert_group(saved, current))
