@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, islice, repeat
 
 import torch
@@ -70,9 +70,9 @@ def orthogonalize(stack: Tensor, *, polynomials: Sequence[Polynomial], eps: floa
     norms = matrix_norms(x)
     x = x / (norms if safety == 1 else norms * safety).clamp(min=eps)
     if number > 1 and not (x.device.type == "cpu" and min(rows, columns) ** 3 < _NAIVE):
-        x = _iterate_by(torch.bmm, torch.baddbmm, x, polynomials)
+        x = _iterate(x, polynomials)
     else:
-        x = torch.stack([_iterate_by(torch.mm, torch.addmm, one, polynomials) for one in x.unbind()])
+        x = torch.stack([_iterate_one(one, polynomials) for one in x.unbind()])
     return x.mT if rows > columns else x
 
 
@@ -82,11 +82,21 @@ def matrix_norms(stack: Tensor) -> Tensor:
     return torch.stack(torch._foreach_norm(stack.unbind())).view(-1, 1, 1)
 
 
-def _iterate_by(
-    product: Callable[..., Tensor], add_product: Callable[..., Tensor], x: Tensor, polynomials: Sequence[Polynomial]
-) -> Tensor:
+def _iterate_one(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
     for a, b, c in polynomials:
-        gram = product(x, x.mT)
-        gram = add_product(gram, gram, gram, beta=b, alpha=c)
-        x = add_product(x, gram, x, beta=a)
+        gram = x @ x.mT
+        gram = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.addmm(x, gram, x, beta=a)
+    return x
+
+
+def _iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
+    # Into the same memory each time: to get that of a large tensor from the system takes as long as to fill it.
+    number, rows, _ = x.shape
+    gram, square = (x.new_empty(number, rows, rows) for _ in range(2))
+    buffers = [torch.empty_like(x) for _ in range(2)]
+    for step, (a, b, c) in enumerate(polynomials):
+        torch.bmm(x, x.mT, out=gram)
+        torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=square)
+        x = torch.baddbmm(x, square, x, beta=a, out=buffers[step % 2])
     return x
