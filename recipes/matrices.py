@@ -24,12 +24,12 @@ from .model import DigitsNet
 
 NAMES = ("adamw", "muon", "normuon", "adamuon", "soap", "shampoo")
 LRS = {
-    "adamw": (1e-3, 3e-3, 1e-2, 3e-2),
-    "muon": (5e-3, 2e-2, 5e-2, 0.1),
-    "normuon": (3e-3, 1e-2, 3e-2, 0.1),
-    "adamuon": (3e-3, 1e-2, 3e-2, 0.1),
-    "soap": (1e-3, 3e-3, 1e-2, 3e-2),
-    "shampoo": (1e-2, 3e-2, 0.1, 0.3),
+    "adamw": (3e-3, 1e-2, 3e-2, 0.1),
+    "muon": (2e-2, 5e-2, 0.1, 0.2),
+    "normuon": (1e-2, 3e-2, 0.1, 0.3),
+    "adamuon": (1e-2, 3e-2, 0.1, 0.3),
+    "soap": (3e-3, 1e-2, 3e-2, 0.1),
+    "shampoo": (3e-2, 0.1, 0.3, 1.0),
 }
 """By optimizer: the lrs that are tried, for AdamW those of the whole network."""
 _TUNED_ON = (100, 101, 102)

@@ -163,6 +163,7 @@ def test_shampoos_roots_are_those_of_each_third_step() -> None:
         roots.append(optimizer.state[param]["row_root"].clone())
     changed = [not torch.equal(a, b) for a, b in pairwise(roots)]
     assert changed == [False, True, False, False, True]
+    assert roots[0].any()
 
 
 # pytorch_optimizer
