@@ -202,7 +202,7 @@ def test_allowed_and_default_modes_of_each_member():
     assert {name for name, mode in usual.items() if mode == "l2"} == {
         "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
         "yogi", "qhadam", "diffgrad", "padam", "adai", "adopt", "madgrad",
-        "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm"
+        "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm", "shampoo",
     }  # fmt: skip
     assert {name: mode for name, mode in usual.items() if mode not in ("l2", "decoupled")} == {
         "adaboundw": "absolute",

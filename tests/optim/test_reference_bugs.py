@@ -18,6 +18,7 @@ from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
 from tests.support.optimizer_runs import (
+    MATRIX_MEMBERS,
     MEMBERS,
     RESUMES_AT,
     differences,
@@ -618,14 +619,15 @@ def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
     """timm: SGDW's foreach decays each parameter once for every device and dtype in its group."""
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}
     given |= {"d0": 1.0} if name == "prodigy" else {}  # d is a factor of its lr
-    params = [nn.Parameter(torch.ones(2, 1, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
+    shape = (2, 1) if name in MATRIX_MEMBERS else (2,)
+    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
     optimizer = native_class(name)([{"params": params, "peak_lr": 1.0}], **given)
     optimizer.param_groups[0]["lr"] = 1.0
     for param in params:
         param.grad = torch.zeros_like(param)
     for _ in range(optimizer.evaluations):
         optimizer.step()
-    assert [param.tolist() for param in params] == [[[0.5], [0.5]]] * 3
+    assert [param.flatten().tolist() for param in params] == [[0.5, 0.5]] * 3
 
 
 # lion-pytorch
