@@ -22,6 +22,7 @@ from rich.table import Table
 from .arguments import check_folder, check_names
 from .benchmarks.arm import Arm
 from .benchmarks.imports import IMPORTS
+from .benchmarks.matrix import MATRIX
 from .benchmarks.measure import Timing, measure
 from .benchmarks.monitor import MONITOR
 from .benchmarks.rules import RULES
@@ -33,6 +34,7 @@ ARMS: dict[str, Arm] = {
     "unfreeze": UNFREEZE,
     "monitor": MONITOR,
     "imports": IMPORTS,
+    "matrix": MATRIX,
     **{f"step-{name}": arm for name, arm in STEP.items()},
 }
 

@@ -26,7 +26,7 @@ from lightning_optim import ConfigError, OptimizerFactory, OptimizerMonitor, Sch
 from lightning_optim.catalog.built_in import BUILT_IN
 from tests.support.apps import App, copy_app, search_path_plugin, write_app  # noqa: F401
 from tests.support.documentation import README, find_blocks, split_commands
-from tests.support.optimizer_runs import MEMBERS, differences, native_class, new_grads, trajectory
+from tests.support.optimizer_runs import MEMBERS, differences, native_class, new_grads, shapes_of, trajectory
 from tests.support.processes import ROOT
 from tests.support.short_runs import IGNORED_WARNINGS, build_loader, build_trainer, lr_by_group
 from tests.support.training import BATCHES, Net, StepTrace, fit
@@ -198,9 +198,9 @@ def test_the_rules_of_the_example_compose_as_documented(tmp_path: Path) -> None:
 
 
 def test_maximize_ascends_in_every_optimizer() -> None:
-    script = new_grads(num_steps=10)
-    negated = [[None if grad is None else -grad for grad in grads] for grads in script]
     for name in MEMBERS:
+        script = new_grads(shapes=shapes_of(name), num_steps=10)
+        negated = [[None if grad is None else -grad for grad in grads] for grads in script]
         for foreach in (False, True):
             descent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=script)
             ascent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=negated, maximize=True)

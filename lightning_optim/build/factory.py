@@ -28,6 +28,7 @@ from .executions import plan_executions
 from .flat_parameters import check_flat_parameters
 from .implementation import needs_own_class
 from .leftovers import explain_source
+from .matrix_layouts import resolve_matrices
 from .optimizer import build_optimizer
 from .plan_checks import check_plan
 
@@ -103,9 +104,10 @@ class OptimizerFactory:
         specs, rules = self._parse()
         parameters = read_parameters(params)
         check_flat_parameters(parameters, specs.values(), rules)
-        plan = Plan.resolve(parameters, rules, specs[self.name])
+        plan = replace(Plan.resolve(parameters, rules, specs[self.name]), specs=specs)
+        plan = resolve_matrices(plan, parameters, self.implementation)
         check_plan(plan)
-        return replace(plan, specs=specs)
+        return plan
 
     def explain(self, params: Params) -> Table:
         """The group table for `params`, to print before training."""

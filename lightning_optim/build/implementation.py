@@ -8,6 +8,7 @@ from typing import Any
 from ..catalog.info import DECOUPLED_KEY, OptimizerInfo
 from ..core.config_values import to_yaml
 from ..core.errors import ConfigError, format_choices, format_names
+from ..core.param_group_keys import EXECUTION_FLAGS
 
 IMPLEMENTATIONS = ("auto", "torch", "own")
 _MODE = "weight_decay_mode"
@@ -66,7 +67,7 @@ def check_torch_can_resume(info: OptimizerInfo, saved: Mapping[str, Any]) -> Non
     """
     supported_modes = _FLAG_MODES if DECOUPLED_KEY in info.hyperparameters else (info.decay,)
     has_decay = saved.get("weight_decay") != 0
-    for key in sorted(info.own_only - {"fused"}):
+    for key in sorted(info.own_only.difference(EXECUTION_FLAGS)):
         if key == _MODE:
             is_supported = saved.get(key) in supported_modes or not has_decay
         else:

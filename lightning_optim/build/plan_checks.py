@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ..catalog.info import OptimizerInfo
 from ..catalog.registry import optimizer_info
 from ..core.errors import ConfigError
+from ..groups.group import Group
 from ..groups.plan import Plan
-from ..optim.checks import check_matrices
+from ..optim.matrices import find_shape_problem
 from .number_checks import check_numbers
 
 
@@ -33,19 +36,40 @@ def _check_algorithm(info: OptimizerInfo, plan: Plan) -> None:
         _check_no_integers(plan)
     if info.name == "adafactor":
         _check_not_empty(plan)
-    if not info.matrices_only:
-        return
-    for group in plan.groups:
-        if group.algorithm != info.name:
-            continue
-        key = group.sources.get("optimizer", ("name",))[0]
-        rule = key.rpartition(".")[0]
-        advice = (
-            f"Narrow {rule} by kinds: [matrix] and classes: [Linear]"
-            if rule
-            else "Type name: adamw, or optimizer=muon_adamw, which gives muon the backbone's matrices"
-        )
-        check_matrices(info.name, [(name, plan.tensors[name]) for name in group.params], key, advice)
+    if info.matrices_only:
+        _check_matrices(info, plan)
+
+
+def _check_matrices(info: OptimizerInfo, plan: Plan) -> None:
+    own = plan.specs[info.name].uses_own_class
+    for group in (group for group in plan.groups if group.algorithm == info.name):
+        source = group.sources.get("optimizer", ("name",))[0]
+        rule = source.rpartition(".")[0]
+        for name in group.params:
+            key, text = _find_matrix_problem(info, name, plan.tensors[name], group, own=own) or ("", "")
+            if key == "params":
+                advice = (
+                    f"Narrow {rule} by kinds: [matrix]{'' if own else ' and classes: [Linear]'}"
+                    if rule
+                    else f"Type name: adamw, and optimizer: {info.name} in a rule for the backbone's matrices, as in "
+                    "optimizer=muon_adamw"
+                )
+                raise ConfigError(f"{source}: {info.name} {text} {advice}")
+            if key:
+                where = (group.sources.get(key) or (f"{rule}.{key}" if rule else key,))[0]
+                raise ConfigError(f"{where}: {text}")
+
+
+def _find_matrix_problem(
+    info: OptimizerInfo, name: str, tensor: Tensor, group: Group, *, own: bool
+) -> tuple[str, str] | None:
+    if own or tensor.ndim < 2:
+        return find_shape_problem(name, tensor, group.hyperparameters)
+    if tensor.ndim > 2:
+        cure = " Type implementation: auto, or narrow what it gets" if info.own else ""
+        shape = list(tensor.shape)
+        return "params", f"of torch takes 2-D parameters only; {name} has the shape {shape}.{cure}."
+    return ("params", f"of torch takes no complex parameters; {name} is one.") if tensor.is_complex() else None
 
 
 def _check_no_integers(plan: Plan) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.hyperparameters import Choice, Hyperparameter
 from .common import SHARED_OPTIONS
 from .decay import DECAY_MODES
-from .modifiers import find_average_conflict, find_evaluations_conflict
+from .modifiers import find_average_conflict, find_evaluations_conflict, find_kernel_conflict
 
 if TYPE_CHECKING:
     import torch
@@ -56,7 +56,10 @@ class OptimizerInfo:
     """The state tensors by their key in `optimizer.state[p]`, each with the hyperparameter that must be set for it to
     exist, or '' where it always does. They have the parameter's shape, except for those in `reduced`."""
     reduced: frozenset[str] = frozenset()
-    """The buffers that are smaller than the parameter: one number for the tensor or for each block of it."""
+    """The buffers that do not have the parameter's shape: one number for the tensor or for each block of it, or
+    `factors`."""
+    factors: frozenset[str] = frozenset()
+    """The buffers that are square matrices, of the size of a side of the parameter."""
     first_moment: str = ""
     """The buffer that does not exist where `schedule_free` averages in its place: with `betas: [0, ...]`."""
     decay: str = "l2"
@@ -70,7 +73,8 @@ class OptimizerInfo:
     single_group: bool = False
     """Whether it accepts only one param group."""
     matrices_only: bool = False
-    """Whether it accepts only 2-D parameters."""
+    """Whether its steps are products of matrices: it takes parameters of two or more dimensions, torch's class of two,
+    and no kernel is made of it."""
     conflict: _FindConflict = _no_conflict
     """Returns what is wrong with a combination of values that are each allowed, or None."""
     own_conflict: _FindConflict = _no_conflict
@@ -140,6 +144,7 @@ class OptimizerInfo:
         return (
             find_evaluations_conflict(values, self.name, self.evaluations)
             or find_average_conflict(values)
+            or (find_kernel_conflict(values, self.name) if self.matrices_only else None)
             or self.own_conflict(values)
             or self.conflict(values)
         )
@@ -172,6 +177,6 @@ class OptimizerInfo:
 
     def state_bytes(self, values: Mapping[str, Any]) -> int | None:
         """Bytes of state per float32 parameter with these hyperparameters; None where it depends on shapes."""
-        if self.factored or self.single_group:
+        if self.factored or self.single_group or self.factors:
             return None
         return 4 * sum(name not in self.reduced for name in self.active_buffers(values))

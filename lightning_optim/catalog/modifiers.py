@@ -81,3 +81,13 @@ def find_average_conflict(values: Mapping[str, Any]) -> str | None:
     if values.get("schedule_free") and values.get("lookahead"):
         return "schedule_free: lookahead averages the same weights in another way. Remove one of them"
     return None
+
+
+def find_kernel_conflict(values: Mapping[str, Any], optimizer: str) -> str | None:
+    """Why a kernel cannot be had of an optimizer that multiplies matrices, or None."""
+    if values.get("fused"):
+        return (
+            f"fused: {optimizer} multiplies matrices, which is done by torch's products and not by a kernel of ours. "
+            "Type fused: null"
+        )
+    return None

@@ -35,7 +35,7 @@ def register_optimizer(
     paper: str = "",
     decay: str = "",
 ) -> None:
-    """Make an optimizer available to configs by name: `name: soap`, or `optimizer: soap` in a rule.
+    """Make an optimizer available to configs by name: `name: mine`, or `optimizer: mine` in a rule.
 
     The hyperparameters are read from the constructor's signature. Each value must have the type of its default, and a
     misspelt key is refused even where the constructor takes `**kwargs`. A package can register its classes without

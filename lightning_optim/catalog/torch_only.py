@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..core.hyperparameters import Choice, Flag, Number, Numbers
+from ..core.hyperparameters import Choice, Number, Numbers
 from .common import MAXIMIZE, MOMENTS, betas, eps, execution_flags, lr, weight_decay
 from .info import OptimizerInfo
 
@@ -106,40 +106,6 @@ TORCH = (
         },
         buffers={"exp_avg": "", "exp_avg_sq": ""},
         decay="none",
-    ),
-    OptimizerInfo(
-        name="muon",
-        summary="Momentum orthogonalized by Newton-Schulz; for the 2-D parameters of hidden layers.",
-        path="torch.optim:Muon",
-        paper="Jordan et al. 2024; arXiv:2502.16982",
-        equations=(
-            "b ← μ b + (1 - μ) g",
-            "u = NewtonSchulz((1 - μ) g + μ b with nesterov, else b), ns_steps times",
-            "p ← p - lr adjust(shape) u",
-        ),
-        hyperparameters={
-            "lr": lr(1e-3),
-            "weight_decay": weight_decay(0.1),
-            "momentum": Number(default=0.95, low=0, help="momentum factor"),
-            "nesterov": Flag(default=True, help="Nesterov momentum"),
-            "ns_coefficients": Numbers(
-                default=(3.4445, -4.775, 2.0315),
-                items=(Number(default=3.4445), Number(default=-4.775), Number(default=2.0315)),
-                help="coefficients of the Newton-Schulz polynomial",
-            ),
-            "eps": Number(default=1e-7, low=0, help="added to the norm"),
-            "ns_steps": Number(default=5, low=1, high=99, integer=True, help="Newton-Schulz iterations"),
-            "adjust_lr_fn": Choice(
-                default=None,
-                options=("original", "match_rms_adamw", "spectral_unclamped"),
-                options_since={"spectral_unclamped": "2.14"},
-                optional=True,
-                help="how lr is adjusted to the parameter's shape; null: original",
-            ),
-        },
-        buffers={"momentum_buffer": ""},
-        decay="decoupled",
-        matrices_only=True,
     ),
     OptimizerInfo(
         name="adafactor",

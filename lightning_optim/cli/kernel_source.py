@@ -30,6 +30,10 @@ def print_kernel(console: Console, name: str, language: str) -> None:
     info = optimizer_info(name)
     if not info.own:
         raise ConfigError(f"--kernel: {name} is not one of our own optimizers, of which kernels are made")
+    if info.matrices_only:
+        raise ConfigError(
+            f"--kernel: {name} multiplies matrices, which is done by torch's products and not by a kernel"
+        )
     param = torch.nn.Parameter(torch.zeros(2, 2))
     cls: Any = info.load(own=True)
     optimizer = cls([param])

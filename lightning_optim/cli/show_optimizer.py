@@ -49,7 +49,9 @@ def print_optimizer(console: Console, name: str) -> None:
     if info.single_group:
         console.print("takes one param group only")
     if info.matrices_only:
-        console.print("takes 2-D parameters only")
+        of_torch = "; torch's class: of exactly two" if info.has_torch_class else ""
+        console.print(f"takes matrices only: parameters of two or more dimensions{of_torch}")
+        console.print("has no kernel: it multiplies matrices, in stacks of one shape; fused: true is refused")
     rows = []
     for name, spec in info.hyperparameters.items():
         allowed = "yes" if spec.per_group and not info.single_group else "no"
@@ -115,8 +117,10 @@ def _format_state(info: OptimizerInfo) -> str:
         return f"{', '.join(info.buffers)}; one row and one column for a matrix, the full size for other shapes"
     buffers = []
     for name, option in info.buffers.items():
-        size = " (a number for each tensor or block)" if name in info.reduced else ""
+        size = " (a number for each tensor or block)" if name in info.reduced - info.factors else ""
         buffers.append(f"{name} (with {option})" if option and not info.defaults[option] else name + size)
+    if info.factors:
+        return f"{', '.join(buffers)}; of these {', '.join(sorted(info.factors))} are square, of the size of a side"
     num_bytes = info.state_bytes(info.defaults)
     max_bytes = 4 * len(info.buffers.keys() - info.reduced)
     limit = f", at most {max_bytes}" if max_bytes != num_bytes else ""

@@ -19,6 +19,8 @@ from ..schedule.value_curves import show_ends
 from .group import ALL, Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
+_SHOWN_IF_SET = ("matrix",)
+"""What may be a guess, which the table shows."""
 _KINDS: dict[str, Literal["name", "text"]] = {
     "group": "name", "algorithm": "name", "thaws": "text", "layer": "text", "execution": "text", "schedule": "text",
     "rules": "text",
@@ -164,6 +166,8 @@ class Table:
         for group in self.groups:
             reference = first.setdefault(group.algorithm, group).hyperparameters
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
+        values = (group.hyperparameters for group in self.groups)
+        shown.update(name for given in values for name in _SHOWN_IF_SET if given.get(name))
         return [name for name in names if name in shown]
 
     def _is_shared(self, column: str, rows: Sequence[Mapping[str, Any]]) -> bool:

@@ -217,6 +217,27 @@ class AdamP(Member):
         **options: Unpack[_Options],
     ) -> None: ...
 
+class AdaMuon(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        betas: tuple[float, float] = (0.95, 0.95),
+        nesterov: bool = False,
+        sign: bool = True,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        ns_steps: float = 5,
+        coefficients: Literal["jordan", "polar_express"] = "jordan",
+        ns_dtype: Literal["bfloat16", "parameter"] = "bfloat16",
+        matrix: Literal["flatten", "batch"] | None = None,
+        split: float = 1,
+        *,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
 class AdamW(Member):
     def __init__(
         self,
@@ -437,6 +458,27 @@ class MARS(Member):
         **options: Unpack[_Options],
     ) -> None: ...
 
+class Muon(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        weight_decay: float | WeightDecay = 0.1,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        eps: float = 1e-07,
+        ns_steps: float = 5,
+        adjust_lr_fn: Literal["original", "match_rms_adamw", "spectral_unclamped"] | None = None,
+        coefficients: Literal["jordan", "polar_express"] = "jordan",
+        ns_dtype: Literal["bfloat16", "parameter"] = "bfloat16",
+        matrix: Literal["flatten", "batch"] | None = None,
+        split: float = 1,
+        *,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
 class NAdam(Member):
     def __init__(
         self,
@@ -460,6 +502,28 @@ class NAdamW(Member):
         eps: float = 1e-08,
         weight_decay: float | WeightDecay = 0.01,
         momentum_decay: float = 0.004,
+        *,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
+class NorMuon(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.001,
+        momentum: float = 0.95,
+        beta2: float = 0.95,
+        nesterov: bool = False,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.0,
+        ns_coefficients: tuple[float, float, float] = (3.4445, -4.775, 2.0315),
+        ns_steps: float = 5,
+        adjust_lr_fn: Literal["original", "match_rms_adamw"] = "match_rms_adamw",
+        coefficients: Literal["jordan", "polar_express"] = "jordan",
+        ns_dtype: Literal["bfloat16", "parameter"] = "bfloat16",
+        matrix: Literal["flatten", "batch"] | None = None,
+        split: float = 1,
         *,
         weight_decay_mode: _DecayMode = "decoupled",
         **options: Unpack[_Options],
@@ -597,6 +661,23 @@ class SGD(Member):
         **options: Unpack[_Options],
     ) -> None: ...
 
+class Shampoo(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.01,
+        momentum: float = 0.0,
+        beta2: float | None = None,
+        eps: float = 1e-06,
+        weight_decay: float | WeightDecay = 0.0,
+        precondition_frequency: float = 1,
+        matrix: Literal["flatten", "batch"] | None = None,
+        split: float = 1,
+        *,
+        weight_decay_mode: _DecayMode = "l2",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
 class Signum(Member):
     def __init__(
         self,
@@ -604,6 +685,24 @@ class Signum(Member):
         lr: float | Tensor = 0.0001,
         momentum: float = 0.9,
         weight_decay: float | WeightDecay = 0.0,
+        *,
+        weight_decay_mode: _DecayMode = "decoupled",
+        **options: Unpack[_Options],
+    ) -> None: ...
+
+class SOAP(Member):
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.003,
+        betas: tuple[float, float] = (0.95, 0.95),
+        shampoo_beta: float | None = None,
+        eps: float = 1e-08,
+        weight_decay: float | WeightDecay = 0.01,
+        precondition_frequency: float = 10,
+        max_size: float = 10000,
+        matrix: Literal["flatten", "batch"] | None = None,
+        split: float = 1,
         *,
         weight_decay_mode: _DecayMode = "decoupled",
         **options: Unpack[_Options],

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..catalog.common import COMMON_HYPERPARAMETERS, SHARED_OPTIONS
-from ..catalog.modifiers import find_average_conflict, find_evaluations_conflict
+from ..catalog.modifiers import find_average_conflict, find_evaluations_conflict, find_kernel_conflict
 from ..catalog.registration import SharedOptionsMixin
 from ..core.errors import ConfigError
 from ..core.origin import is_ours
@@ -232,12 +232,16 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
             prefix,
             needs_peak_lr=self.needs_peak_lr,
             supports_foreach=self._is_declared(),
-            supports_fused=self.is_traceable(),
+            supports_fused=self.is_traceable() or self.multiplies_matrices,  # which `_conflict` refuses
         )
         if conflict := self._conflict(group):
             raise ConfigError(f"{prefix}{conflict}")
         check_shared_values(group, self.param_groups[:1], self.hyperparameters, prefix)
-        params = [param[1] if isinstance(param, tuple) else param for param in group["params"]]
+        pairs = [
+            param if isinstance(param, tuple) else (f"params[{i}]", param) for i, param in enumerate(group["params"])
+        ]
+        params = [param for _, param in pairs]
+        self.check_params(group, pairs, prefix)
         if self._is_declared() and common_dtype(self.buffer_dtypes(group)) in (None, torch.float16):
             check_float16(group, params, self.denominator_floor, prefix)
         if group["fused"] and params:
@@ -302,7 +306,8 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
             filled = [bool(param.numel()) for param in params]
             params, grads, states = (list(compress(column, filled)) for column in (params, grads, states))
         numbers = (*self.scalars(group), *(AVERAGE_NUMBERS if is_averaged else ()))
-        return build_buckets(params, grads, states, numbers)
+        layouts = [tuple(self.layout(group, param).values()) for param in params] if self.multiplies_matrices else ()
+        return build_buckets(params, grads, states, numbers, layouts)
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -349,11 +354,9 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
                 at_step, planned, average = self.plan_average(bucket.t, group, context, bucket.scalars)
                 if self._is_declared():
                     scalars = {name: bucket.scalars[name] for name in self.scalars(group)}
-                    coefficients, following = self._compute_coefficients(bucket.t, at_step, scalars)
-                    rule = partial(self._run_rule, planned, coefficients)
-                    self.run_on(
-                        bucket, rule, buffers, group, requested, partial(bucket.advance, {**following, **average})
-                    )
+                    coefficients, following = self._compute_coefficients(bucket.t, at_step, scalars, bucket.params[0])
+                    rule, count = partial(self._run_rule, planned, coefficients), {**following, **average}
+                    self.run_on(bucket, rule, buffers, group, requested, partial(bucket.advance, count))
                 else:
                     bucket.advance(average)
                     bucket.for_each(partial(self._run_hook, planned, at_step))
@@ -370,9 +373,26 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
                 f"{type(self).__name__}.step_param: the base class counts state['step']. Do not change it"
             )
 
+    def check_params(self, group: ParamGroup, params: Iterable[tuple[str, Tensor]], prefix: str) -> None:
+        """Check that the rule takes the parameters of a new group. By default it takes any.
+
+        Args:
+            group: all values of the group, checked.
+            params: its parameters, with their names or positions.
+            prefix: comes before a key in the message.
+
+        Raises:
+            ConfigError: it does not.
+        """
+
     def _conflict(self, group: ParamGroup) -> str | None:
         """What is wrong with the combination of a group's values, or None."""
-        return find_evaluations_conflict(group, type(self).__name__, self.evaluations) or find_average_conflict(group)
+        name = type(self).__name__
+        return (
+            find_evaluations_conflict(group, name, self.evaluations)
+            or find_average_conflict(group)
+            or (find_kernel_conflict(group, name) if self.multiplies_matrices else None)
+        )
 
     def _parse(self, given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         specs = {**COMMON_HYPERPARAMETERS, **SHARED_OPTIONS, **self.hyperparameters}

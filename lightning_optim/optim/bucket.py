@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
@@ -130,7 +130,11 @@ def prefers_lists(param: Tensor) -> bool:
 
 
 def build_buckets(
-    params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[dict[str, Any]], scalars: Sequence[str]
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    states: Sequence[dict[str, Any]],
+    scalars: Sequence[str],
+    layouts: Sequence[Hashable] = (),
 ) -> list[Bucket]:
     """Parameters of one group in buckets, each in the order of `params`.
 
@@ -139,6 +143,7 @@ def build_buckets(
         grads: theirs.
         states: theirs, initialized.
         scalars: names of the numbers in a state.
+        layouts: what else those of a bucket must share, by parameter; empty for nothing.
     """
     # Column by column, which for many parameters takes a third of the time of a loop over them.
     counters = [state["step"] for state in states]
@@ -155,7 +160,7 @@ def build_buckets(
         map(_dtype, grads),
         [MASTER in state for state in states],
     )
-    keys = list(zip(counts, *numbers, *kinds, strict=True))
+    keys = list(zip(counts, *numbers, *kinds, *([layouts] if layouts else []), strict=True))
     buckets = []
     for chosen in _positions_by_key(keys):
         first = chosen[0]

@@ -133,7 +133,7 @@ def check_shared_values(
 
 
 def check_matrices(cls_name: str, params: Iterable[tuple[str, Tensor]], prefix: str, advice: str) -> None:
-    """Check that an optimizer of matrices can take these parameters.
+    """Check that torch's class of an optimizer of matrices can take these parameters.
 
     Raises:
         ConfigError: one does not have two dimensions.

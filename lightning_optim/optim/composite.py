@@ -271,7 +271,8 @@ class Composite(SharpnessMixin, Optimizer):
         existing = {id(param) for group in self.param_groups for param in group["params"]}
         if any(id(tensor) in existing for _, tensor in given):
             raise ConfigError(f"{prefix}: some of its parameters are already in a group")
-        if optimizer_info(param_group[ALGORITHM]).matrices_only:
+        child = self.children[param_group[ALGORITHM]]
+        if optimizer_info(param_group[ALGORITHM]).matrices_only and not isinstance(child, AdaptiveOptimizer):
             check_matrices(param_group[ALGORITHM], given, prefix, "Put them in a group of another algorithm")
 
 

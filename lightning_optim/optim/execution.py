@@ -62,7 +62,7 @@ class RuleExecution(UpdateRule):
             requested.copy(rest.owners)
         if rest.params:
             try:
-                rest.run(rule, buffers, foreach=group["foreach"] if self._is_declared() else False)
+                rest.run(rule, buffers, foreach=self._runs_lists(rest.params[0], group["foreach"]))
             except RuntimeError as error:
                 if "without overflow" in str(error):
                     raise ConfigError(_explain_overflow(group, str(error))) from error
@@ -92,7 +92,9 @@ class RuleExecution(UpdateRule):
 
     @classmethod
     def execution_of(cls, params: Sequence[Tensor], *, fused: bool | None, foreach: bool | None) -> str:
-        """The execution that parameters of one device and dtype get: `kernel (C)`, `kernel (Triton)`, `lists`, `loop`.
+        """The execution that parameters of one device and dtype get.
+
+        It is `kernel (C)`, `kernel (Triton)`, `lists`, `stacks` (of matrices of one shape) or `loop`.
 
         Args:
             params: of a group.
@@ -102,7 +104,9 @@ class RuleExecution(UpdateRule):
         wants_kernel = fused or (fused is None and foreach is None and pays_to_fuse(params, device))
         if wants_kernel and cls.is_traceable() and can_compile(device):
             return f"kernel ({LANGUAGES[device.type]})"
-        return "lists" if cls._is_declared() and (prefers_lists(params[0]) if foreach is None else foreach) else "loop"
+        if not cls._runs_lists(params[0], foreach):
+            return "loop"
+        return "stacks" if cls.multiplies_matrices else "lists"
 
     def name_execution(self, group: ParamGroup) -> str:
         """The execution that a group gets, as `execution_of`; a rule that has no kernel is traced to find out."""
@@ -119,7 +123,15 @@ class RuleExecution(UpdateRule):
     @classmethod
     def is_traceable(cls) -> bool:
         """Whether the rule depends on its arguments only, so that what it does once it does always."""
-        return cls._is_declared() and isinstance(getattr_static(cls, "update"), staticmethod)
+        is_pure = cls._is_declared() and isinstance(getattr_static(cls, "update"), staticmethod)
+        return is_pure and not cls.multiplies_matrices
+
+    @classmethod
+    def _runs_lists(cls, param: Tensor, foreach: bool | None) -> bool:
+        """Whether the rule runs over lists of tensors like this one. Products are much faster in stacks."""
+        if not cls._is_declared():
+            return False
+        return cls.multiplies_matrices or prefers_lists(param) if foreach is None else foreach
 
     def trace_group(self, group: ParamGroup, param: Tensor, *, t: float = 1.0) -> Program:
         """The program of a kernel: what step number `t` does with a parameter of a group.
@@ -132,7 +144,7 @@ class RuleExecution(UpdateRule):
         context = StepContext.from_group(group, common_dtype(self.buffer_dtypes(group)))
         numbers = {**self.scalars(group), **dict.fromkeys(AVERAGE_NUMBERS, 0.0)}
         group, context, _ = self.plan_average(t, group, context, numbers)
-        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group))
+        coefficients, _ = self._compute_coefficients(t, group, self.scalars(group), param)
         shapes = self.shapes(group, param)
         buffers = {
             argument_name(name): torch.empty(shapes.get(name, param.shape), dtype=dtype or param.dtype, device="meta")

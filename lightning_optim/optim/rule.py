@@ -23,6 +23,8 @@ class UpdateRule:
     """How many gradients a step takes, and so how often it calls its closure. Without one, each call takes one."""
     needs_peak_lr: ClassVar[bool] = False
     """Whether the rule divides by the group's `peak_lr`."""
+    multiplies_matrices: ClassVar[bool] = False
+    """Whether the rule multiplies matrices: it runs over lists wherever it can, and no kernel is made of it."""
 
     # The two hooks ...
 
@@ -50,7 +52,7 @@ class UpdateRule:
             param: written in place. Any other decay has already been applied, unless it is cautious.
         """
         scalars = {name: state[name] for name in self.scalars(group)}
-        coefficients, next_scalars = self._compute_coefficients(float(state["step"]), group, scalars)
+        coefficients, next_scalars = self._compute_coefficients(float(state["step"]), group, scalars, param)
         state.update(next_scalars)
         updates = self._compute_updates(param, grad, [state[name] for name in self.buffers(group)], coefficients)
         restore_start(param, updates)
@@ -117,6 +119,14 @@ class UpdateRule:
         lr: float = group["lr"]
         return lr * (group["d"] if "d" in self.scalars(group) else 1.0)
 
+    def layout(self, group: ParamGroup, param: Tensor) -> Mapping[str, int]:
+        """Numbers of a parameter's shape that `coefficients` finds in its group; only of rules of matrices.
+
+        Parameters that differ in them are stepped apart.
+        """
+        del group, param
+        return {}
+
     def denominator_floor(self, group: ParamGroup) -> float | None:
         """What keeps the denominators above 0 where gradients are 0; None if the rule needs nothing for that.
 
@@ -147,10 +157,17 @@ class UpdateRule:
         return cls.step_param is UpdateRule.step_param
 
     def _compute_coefficients(
-        self, t: float, group: ParamGroup, scalars: Mapping[str, float]
+        self, t: float, group: ParamGroup, scalars: Mapping[str, float], param: Tensor
     ) -> tuple[dict[str, Any], dict[str, float]]:
-        """The coefficients of step `t`, and the next values of the scalars."""
-        coefficients = self.coefficients(t, {**group, **scalars})
+        """The coefficients of step `t`, and the next values of the scalars.
+
+        Args:
+            t: the number of the step, from 1.
+            group: the param group.
+            scalars: the numbers in the state before the step.
+            param: one of those that are stepped together.
+        """
+        coefficients = self.coefficients(t, {**group, **scalars, **self.layout(group, param)})
         return coefficients, {name: coefficients.pop(name) for name in scalars}
 
     def _compute_updates(

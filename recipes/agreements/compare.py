@@ -44,7 +44,7 @@ class Comparison:
     num_projections: int
     """How many it selects that the model returns as its input embeddings, but which project pixels or audio."""
     has_tensors: bool
-    """Whether it selects tensors of more than two dimensions, which Muon refuses."""
+    """Whether it selects tensors of more than two dimensions, which torch's Muon refuses."""
     refusal: str
     """Why `layers: auto` finds no layers; empty if it does."""
 

@@ -75,7 +75,10 @@ def build_report(library: Library, outcome: Outcome) -> Report:
         ]
     counts += [
         ("`muon_hidden`: selects an embedding or the output layer", failed_muon),
-        ("`muon_hidden`: selects tensors of 3 or more dimensions, which Muon refuses", _count_tensors(comparisons)),
+        (
+            "`muon_hidden`: selects tensors of 3 or more dimensions, which torch's Muon refuses",
+            _count_tensors(comparisons),
+        ),
         ("`muon_hidden`: selects a projection of pixels or audio", sum(bool(c.num_projections) for c in comparisons)),
         ("unexpected errors", len(outcome.crashed)),
     ]

@@ -36,7 +36,11 @@ from .step_costs import (
 
 Shapes = Sequence[tuple[int, ...]]
 
-MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own and optimizer_info(name).is_built_in]
+MEMBERS = [
+    name
+    for name in list_optimizers()
+    if optimizer_info(name).own and optimizer_info(name).is_built_in and not optimizer_info(name).matrices_only
+]
 WITH_POWERS = ("diffgrad", "madgrad", "storm")
 """Members with a power or an exponential of each element."""
 WITH_REDUCTIONS = (

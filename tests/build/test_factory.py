@@ -166,7 +166,7 @@ WRONG_WITH_MODEL = [
         ["groups.head", "'haed'", "'head'", "groups.head.allow_empty: true"],
     ),
     ("lbfgs", HEAD, ["groups", "lbfgs", "one param group", "default, head", "groups: null"]),
-    ("muon", None, ["name", "muon", "2-D", "backbone.bias", "[8]", "name: adamw"]),
+    ("muon", None, ["name", "muon", "takes matrices", "backbone.bias", "[8]", "name: adamw"]),
     ("sgd", {"head": {"params": "head", "nesterov": True}}, ["groups.head", *NESTEROV, "head.weight, head.bias"]),
 ]
 

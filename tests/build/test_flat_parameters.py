@@ -50,7 +50,13 @@ def test_an_elementwise_algorithm_is_the_same_on_pieces() -> None:
 
 def test_the_other_algorithms_are_not_or_need_more_than_pieces() -> None:
     built_in = {name for name in list_optimizers() if optimizer_info(name).is_built_in}
-    others = built_in - ELEMENTWISE - NEED_MORE - {"lbfgs", "muon", "sparse_adam"}  # which do not take such pieces
+    # Those without: they do not take such pieces.
+    others = (
+        built_in
+        - ELEMENTWISE
+        - NEED_MORE
+        - {"lbfgs", "sparse_adam", *(n for n in built_in if optimizer_info(n).matrices_only)}
+    )
     assert {name for name in others if is_elementwise(name)} == set()
 
 

@@ -213,6 +213,6 @@ def test_muon_accepts_a_model_whose_other_parameters_are_frozen():
 
 def test_a_refused_build_freezes_nothing():
     model = Tiny()
-    with pytest.raises(ValueError, match="2-D"):
+    with pytest.raises(ValueError, match="takes matrices"):
         OptimizerFactory("muon", groups={"cold": {"params": "head", "frozen": True}})(model)
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -94,7 +94,7 @@ WRONG: dict[str, Case] = {
         "implementation", "'torhc'", "Did you mean 'torch'?", "auto, torch, own", implementation="torhc"
     ),
     "implementation that does not exist": top(
-        "implementation", "no muon of our own", "implementation: auto", name="muon", implementation="own"
+        "implementation", "no sgd of our own", "implementation: auto", name="sgd", implementation="own"
     ),
     # Keys at the top level
     "key misspelt": top("weigth_decay", "Did you mean 'weight_decay'?", "lr, betas, eps", weigth_decay=0.1),
@@ -235,9 +235,9 @@ WRONG: dict[str, Case] = {
     ),
     "native class that does not exist, in a rule": groups(
         "implementation",
-        "no muon of our own",
-        "groups.x.optimizer: muon",
-        groups={"x": {**HEAD, "optimizer": "muon"}},
+        "no sgd of our own",
+        "groups.x.optimizer: sgd",
+        groups={"x": {**HEAD, "optimizer": "sgd"}},
         implementation="own",
     ),
     # Layers
@@ -355,9 +355,13 @@ WRONG: dict[str, Case] = {
     ),
     "scale to infinity": built("groups.x.lr_scale", "1e+300", lr=1e300, groups={"x": {**HEAD, "lr_scale": 1e300}}),
     "muon on a bias": built(
-        "groups.x.optimizer", "2-D", "head.bias", "kinds: [matrix]", groups={"x": {**HEAD, "optimizer": "muon"}}
+        "groups.x.optimizer",
+        "takes matrices",
+        "head.bias",
+        "kinds: [matrix]",
+        groups={"x": {**HEAD, "optimizer": "muon"}},
     ),
-    "muon on everything": built("name", "2-D", "muon_adamw", name="muon"),
+    "muon on everything": built("name", "takes matrices", "muon_adamw", name="muon"),
     "groups at lbfgs": built(
         "groups", "one param group", "default, x", "groups: null", name="lbfgs", groups={"x": {**HEAD, "lr_scale": 0.1}}
     ),
@@ -503,7 +507,7 @@ COMMAND_LINES: dict[str, tuple[list[str], str, list[str]]] = {
     "muon on other matrices": (
         ["optimizer=muon_adamw", "optimizer.groups.hidden.kinds=[matrix,norm]", "optimizer.groups.no_decay=null"],
         "groups.hidden.optimizer",
-        ["2-D", "backbone.layer.0.norm.weight"],
+        ["takes matrices", "backbone.layer.0.norm.weight"],
     ),
     "params of another model": (
         ["optimizer=muon_adamw", "optimizer.groups.hidden.params=encoder"],

@@ -25,6 +25,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
     list_optimizers,
+    optimizer_info,
 )
 from tests.support.cases import every
 from tests.support.tensorboard_events import at_steps, fit_with_events, from_step, read_curves, read_events, read_texts
@@ -46,7 +47,7 @@ def norm(tensors: Any) -> float:
 @pytest.mark.parametrize(
     "name",
     every(
-        [name for name in list_optimizers() if name not in ("lbfgs", "sparse_adam", "muon")],
+        [n for n in list_optimizers() if n not in ("lbfgs", "sparse_adam") and not optimizer_info(n).matrices_only],
         # One of each kind of state: two moments, factored, one momentum, scalars, a value per block, a saved point.
         fast=["adamw", "adafactor", "signum", "prodigy", "adam_mini", "extra_adam"],
     ),

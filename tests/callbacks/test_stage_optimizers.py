@@ -138,7 +138,7 @@ def by_hand(module: LightningModule) -> Any:
             r"^stages\.backbone\.optimizer: .* a rule backbone",
         ),
         (configured({}), stage(optimizer="lion", lr=-1), r"^stages\.backbone\.lr: got -1"),
-        (configured({}), stage(optimizer="muon", lr=0.1), r"^stages\.backbone\.optimizer: muon takes 2-D parameters"),
+        (configured({}), stage(optimizer="muon", lr=0.1), r"^stages\.backbone\.optimizer: muon takes matrices"),
         (configured({}), stage(optimizer="lbfgs"), r"lbfgs"),
     ],
     ids=["torch's optimizer", "factory called by hand", "rule of the same name", "value", "vectors to muon", "lbfgs"],

@@ -265,25 +265,25 @@ def staged(folder: Any, configure: Any, ckpt_path: Any = None) -> Any:
 # Before and after the thaw at step BATCHES; and at it, and at the end of an epoch.
 AROUND_THAW, AT_EPOCH_END = (BATCHES - 1, BATCHES + 1), (BATCHES, 2 * BATCHES)
 RESUMED = [("swallows", AROUND_THAW), ("swallows", AT_EPOCH_END)]
-RESUMED += [(name, (*AROUND_THAW, *AT_EPOCH_END)) for name in ("hooked", "soap")]
+RESUMED += [(name, (*AROUND_THAW, *AT_EPOCH_END)) for name in ("hooked", "adapnm")]
 
 
 @pytest.mark.parametrize(
     ("name", "steps"), every(RESUMED, fast=["swallows-3-5"], id=lambda case: "-".join(map(str, (case[0], *case[1]))))
 )
 def test_it_trains_with_rules_stages_and_monitor_and_resumes_bitwise(tmp_path, name, steps) -> None:
-    if name == "soap":
+    if name == "adapnm":
         pytest.importorskip("pytorch_optimizer")
     register_optimizer("swallows", AcceptsAnything)
     register_optimizer("hooked", Native)
-    register_optimizer("soap", "pytorch_optimizer:SOAP", paper="arXiv:2409.11321", decay="decoupled")
+    register_optimizer("adapnm", "pytorch_optimizer:AdaPNM", paper="arXiv:2103.17182", decay="decoupled")
     module, trainer, trace = staged(tmp_path, configured(name))
     (optimizer,) = trainer.optimizers
     assert [group["name"] for group in optimizer.param_groups] == [
         "head", "head.no_decay", "backbone", "backbone.no_decay",
     ]  # fmt: skip
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0, 0.1, 0]
-    buffer = {"swallows": "momentum", "hooked": "velocity", "soap": "exp_avg"}[name]
+    buffer = {"swallows": "momentum", "hooked": "velocity", "adapnm": "exp_avg"}[name]
     assert trainer.callback_metrics[f"optim/norm/{buffer}/backbone"] > 0
     for step in steps:
         again, resumed, saw = staged(tmp_path / "again", configured(name), tmp_path / f"step={step}.ckpt")

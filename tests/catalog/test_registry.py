@@ -37,8 +37,9 @@ SETTING = {
     "sgd": {"momentum": 0.9},
 }
 # They need a gradient that is not finite, 16-bit parameters, or a step that leaves the gradient's direction: see
-# tests/optim/test_modifiers.py. Or a second gradient: tests/optim/test_sharpness.py.
-TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update", "sharpness")
+# tests/optim/test_modifiers.py. Or a second gradient: tests/optim/test_sharpness.py. Or parameters of three dimensions:
+# tests/optim/test_matrices.py.
+TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update", "sharpness", "matrix")
 REFUSED = [(name, "lookahead") for name in ("extra_adam", "extra_sgd", "storm")]
 # Other values with which a hyperparameter has an effect.
 WITH = {
@@ -59,11 +60,13 @@ OTHER = {
     "adjust_lr_fn": "match_rms_adamw",
     "alpha": 0.5,
     "alpha_warmup": 4,
+    "beta2": 0.5,
     "beta2_decay": -0.3,
     "beta3": 0.5,
     "beta3_warmup": 4,
     "betas": [0.6, 0.8],
     "c": 1.0,
+    "coefficients": "polar_express",
     "comp": "sign",
     "d": 1.5,
     "dampening": 0.25,
@@ -81,14 +84,19 @@ OTHER = {
     "lr_decay": 0.5,
     "max_eval": 2,
     "max_iter": 2,
+    "max_size": 4,
     "momentum": 0.25,
     "momentum_decay": 0.5,
     "ns_coefficients": [3.0, -4.0, 2.0],
+    "ns_dtype": "parameter",
     "ns_steps": 2,
     "num_blocks": 2,
     "nus": [0.7, 0.9],
     "partial": 0.125,
+    "precondition_frequency": 2,
     "rho": 0.5,
+    "shampoo_beta": 0.5,
+    "split": 2,
     "step_sizes": [0.02, 0.021],
     "t0": 0.0,
     "tolerance_change": 0.5,
@@ -100,6 +108,7 @@ OTHER = {
     "weight_decay_mode": "l1",
 }
 OTHER_FOR = {
+    ("normuon", "adjust_lr_fn"): "original",
     ("adafactor", "eps"): [1e-2, 0.3],
     ("adan", "betas"): [0.6, 0.8, 0.9],
     ("ademamix", "betas"): [0.6, 0.8, 0.9],
@@ -174,12 +183,12 @@ def test_every_optimizer_of_torch_is_in_the_catalog():
 
 
 def test_every_native_optimizer_is_in_the_catalog():
-    both = "adadelta adagrad adam adamax adamw nadam radam rmsprop sgd"
+    both = "adadelta adagrad adam adamax adamw muon nadam radam rmsprop sgd"
     assert " ".join(name for name in OWN if name in TORCH) == both
     assert " ".join(name for name in OWN if name not in TORCH) == (
-        "adabelief adabound adaboundw adai adam_mini adamod adamp adan ademamix adopt amsbound amsgrad diffgrad ef_sgd "
-        "extra_adam extra_sgd lamb laprop lars lion madgrad mars nadamw novograd omd optimistic_adam padam prodigy "
-        "qhadam signum sophia_g stable_adamw storm yogi"
+        "adabelief adabound adaboundw adai adam_mini adamod adamp adamuon adan ademamix adopt amsbound amsgrad "
+        "diffgrad ef_sgd extra_adam extra_sgd lamb laprop lars lion madgrad mars nadamw normuon novograd omd "
+        "optimistic_adam padam prodigy qhadam shampoo signum soap sophia_g stable_adamw storm yogi"
     )
 
 

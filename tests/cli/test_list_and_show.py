@@ -57,7 +57,7 @@ def test_show_tells_the_size_of_the_state(cli_output, name, expected) -> None:
     [
         ("extra_sgd", "a step evaluates the model 2 times, so it cannot be used with other optimizers"),
         ("lbfgs", "takes one param group only"),
-        ("muon", "takes 2-D parameters only"),
+        ("muon", "takes matrices only: parameters of two or more dimensions; torch's class: of exactly two"),
     ],
 )
 def test_show_tells_the_limits_of_an_optimizer(cli_output, name, expected) -> None:
@@ -167,4 +167,5 @@ def test_show_prints_the_kernel_of_a_rule(cli_output, language, line) -> None:
 
 
 def test_show_says_where_there_is_no_kernel(cli_error) -> None:
-    assert "--kernel: muon is not one of our own optimizers" in cli_error("show", "muon", "--kernel", "c")
+    assert "--kernel: sgd is not one of our own optimizers" in cli_error("show", "sgd", "--kernel", "c")
+    assert "multiplies matrices" in cli_error("show", "muon", "--kernel", "c")

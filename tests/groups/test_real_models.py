@@ -280,9 +280,14 @@ def test_muon_steps_what_its_rule_selects_and_adamw_the_rest(kind):
     }
 
 
-def test_muon_on_convolutions_is_refused_with_the_parameter_and_its_shape():
+def test_our_muon_takes_convolutions_which_torchs_refuses_with_the_parameter_and_its_shape():
+    model = resnet()
+    groups = OptimizerFactory("adamw", lr=LR, groups=hidden("resnet"))(model).param_groups
+    kernels = [name for name, p in model.named_parameters() if p.ndim == 4 and name.startswith("backbone")]
+    (muon,) = (group for group in groups if group["algorithm"] == "muon")
+    assert (muon["param_names"], muon["matrix"]) == (kernels, "flatten")
     with pytest.raises(ConfigError) as caught:
-        OptimizerFactory("adamw", lr=LR, groups=hidden("resnet"))(resnet())
+        OptimizerFactory("adamw", implementation="torch", lr=LR, groups=hidden("resnet"))(model)
     check_message(
         caught, "groups.hidden.optimizer", "muon", "2-D", "backbone.conv1.weight", "[4, 3, 7, 7]", "groups.hidden"
     )

@@ -8,7 +8,15 @@ from torch import nn
 
 from lightning_optim import ConfigError, WeightDecay, list_optimizers, optim, optimizer_info
 from tests.support.messages import check_message
-from tests.support.optimizer_runs import MEMBERS, differences, native_class, new_params, set_grads, trajectory
+from tests.support.optimizer_runs import (
+    MEMBERS,
+    differences,
+    native_class,
+    new_params,
+    set_grads,
+    shapes_of,
+    trajectory,
+)
 
 LR, PEAK, LAMBDA = 0.05, 0.2, 0.3
 
@@ -188,11 +196,13 @@ def test_allowed_and_default_modes_of_each_member():
     assert {name: optimizer_info(name).decay_modes for name in MEMBERS} == {
         name: (*common, "update") if name in ("lamb", "lars", "novograd") else common for name in MEMBERS
     }
-    usual = {name: native_class(name)(new_params()).defaults["weight_decay_mode"] for name in MEMBERS}
+    usual = {
+        name: native_class(name)(new_params(shapes=shapes_of(name))).defaults["weight_decay_mode"] for name in MEMBERS
+    }
     assert {name for name, mode in usual.items() if mode == "l2"} == {
         "sgd", "adam", "amsgrad", "adamax", "nadam", "radam", "adagrad", "adadelta", "rmsprop", "adabound", "amsbound",
         "yogi", "qhadam", "diffgrad", "padam", "adai", "adopt", "madgrad",
-        "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm"
+        "optimistic_adam", "omd", "ef_sgd", "extra_sgd", "extra_adam", "storm", "shampoo",
     }  # fmt: skip
     assert {name: mode for name, mode in usual.items() if mode not in ("l2", "decoupled")} == {
         "adaboundw": "absolute",

@@ -11,9 +11,10 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, optim, optimizer_info
 from tests.support.cases import every
-from tests.support.optimizer_runs import MEMBERS, SETTINGS, give_hessian, native_class, setting_id
+from tests.support.optimizer_runs import MATRIX_MEMBERS, MEMBERS, SETTINGS, give_hessian, native_class, setting_id
 
 SHAPES = [(3, 4), (5,), ()]
+MATRIX_SHAPES = [(3, 4), (5, 2)]
 MODIFIERS: list[dict[str, Any]] = [
     {},
     {"cautious_update": True},
@@ -24,7 +25,9 @@ MODIFIERS: list[dict[str, Any]] = [
 
 def is_finite_after_zeros(name: str, dtype: torch.dtype, **options: Any) -> bool:
     """Whether parameters and state are finite after gradients of 0, others, and 0 again."""
-    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in SHAPES]
+    params = [
+        nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in (MATRIX_SHAPES if name in MATRIX_MEMBERS else SHAPES)
+    ]
     optimizer = native_class(name)(params, **options)
     give_hessian(optimizer, params)
     for value in (0.0, 0.0, 0.0, 0.5, 0.5, *[0.0] * 10):
@@ -81,7 +84,7 @@ def test_zeros_leave_it_finite_in_every_decay_mode_and_with_modifiers(name: str)
 @pytest.mark.parametrize("name", [n for n in MEMBERS if "eps" in optimizer_info(n).hyperparameters])
 def test_the_message_names_what_works(name: str) -> None:
     try:
-        native_class(name)([nn.Parameter(torch.ones(2, dtype=torch.float16))])
+        native_class(name)([nn.Parameter(torch.ones(2, 1, dtype=torch.float16))])
     except ConfigError as error:
         advice = str(error).partition("Type ")[2]
         cures = [{"master_weights": True}] + [{"eps": 1e-4}] * ("eps: 0.0001" in advice)

@@ -30,6 +30,7 @@ from tests.support.optimizer_runs import (
     new_params,
     resuming,
     set_grads,
+    shapes_of,
     trajectory,
 )
 from tests.support.save_and_load import save_and_load
@@ -152,15 +153,16 @@ def weights_and_state(optimizer: torch.optim.Optimizer, params: list[nn.Paramete
     ),
 )
 def test_a_skipped_step_leaves_no_trace_but_its_count(name, value) -> None:
-    script = new_grads(num_steps=10)
+    shapes = shapes_of(name)
+    script = new_grads(shapes=shapes, num_steps=10)
     ends = []
     for with_it in (True, False):
-        params = new_params()
+        params = new_params(shapes=shapes)
         groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.02}]
         optimizer = native_class(name)(groups, lr=0.01, weight_decay=0.1, skip_nonfinite=True)
         for step, grads in enumerate(script):
             if step == 5 and with_it:
-                bad = [torch.ones(shape) for shape in SHAPES]
+                bad = [torch.ones(shape) for shape in shapes]
                 bad[0][1, 2] = value
                 step_with(optimizer, params, bad)
             step_with(optimizer, params, grads)

@@ -18,6 +18,7 @@ from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
 from tests.support.optimizer_runs import (
+    MATRIX_MEMBERS,
     MEMBERS,
     RESUMES_AT,
     differences,
@@ -27,6 +28,7 @@ from tests.support.optimizer_runs import (
     new_params,
     resuming,
     set_grads,
+    shapes_of,
     trajectory,
 )
 from tests.support.save_and_load import save_and_load
@@ -98,19 +100,20 @@ def test_labml_adam_documented_the_wrong_eps_hat():
 def test_labml_adam_moved_by_the_full_lr_on_noise(name):
     """labml_nn: Adam's default eps of 1e-16 is too small to have an effect, so a gradient of 1e-12 moves weights by lr.
 
-    LaProp's and Sophia-G's are as small, as in their authors' code; AdaBelief's 1e-16 is under a root.
+    LaProp's and Sophia-G's are as small, as in their authors' code; AdaBelief's 1e-16 is under a root. NorMuon's and
+    AdaMuon's steps have a norm of their own, whatever the gradient is.
     """
 
     def moved(cls, **given) -> float:
-        param = nn.Parameter(torch.full((2,), 1e-3, dtype=torch.bfloat16))
+        param = nn.Parameter(torch.full((2, 1), 1e-3, dtype=torch.bfloat16))
         optimizer = cls([param], **given)
         for _ in range(8):
-            param.grad = torch.tensor([1e-12, 3e-13], dtype=torch.bfloat16)
+            param.grad = torch.tensor([[1e-12], [3e-13]], dtype=torch.bfloat16)
             optimizer.step()
         return float((param.detach() - 1e-3).abs().max()) / optimizer.defaults["lr"]
 
     assert moved(optim.Adam, eps=1e-16) > 7
-    assert (moved(native_class(name)) > 1) == (name in ("laprop", "sophia_g"))
+    assert (moved(native_class(name)) > 1) == (name in ("laprop", "sophia_g", "normuon", "adamuon"))
 
 
 def test_labml_shared_one_default_and_changed_the_callers_dict():
@@ -481,16 +484,16 @@ def test_201419_optimistic_adam_stopped_at_the_first_parameter_without_a_gradien
 
     The parameters after it are not updated, and the closure's loss is not returned.
     """
-    without, param = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    without, param = nn.Parameter(torch.ones(2, 1)), nn.Parameter(torch.ones(2, 1))
     optimizer = native_class(name)([without, param], lr=0.1)
 
     def closure() -> str:
-        param.grad = torch.ones(2)
+        param.grad = torch.ones(2, 1)
         return "the loss"
 
     assert optimizer.step(closure) == "the loss"
-    assert not torch.equal(param, torch.ones(2)) or name == "adopt"  # its first gradient only initializes the state
-    assert torch.equal(without, torch.ones(2)) and not optimizer.state[without]
+    assert not torch.equal(param, torch.ones(2, 1)) or name == "adopt"  # its first gradient only initializes the state
+    assert torch.equal(without, torch.ones(2, 1)) and not optimizer.state[without]
 
 
 def test_201419_optimistic_adam_corrected_bias_without_the_power_t():
@@ -570,19 +573,19 @@ def test_kozistr_counted_steps_for_the_whole_group(name):
 
     After 50 steps its first step is 5 (Adan) to 10 (StableAdamW) times too small.
     """
-    early, late = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+    early, late = nn.Parameter(torch.ones(3, 1)), nn.Parameter(torch.ones(3, 1))
     optimizer = native_class(name)([early, late], lr=0.01)
     give_hessian(optimizer, [early])
     for _ in range(50):
-        early.grad = torch.ones(3)
+        early.grad = torch.ones(3, 1)
         optimizer.step()
-    late.grad = torch.ones(3)
+    late.grad = torch.ones(3, 1)
     optimizer.step()
-    new = nn.Parameter(torch.ones(3))
-    new.grad = torch.ones(3)
+    new = nn.Parameter(torch.ones(3, 1))
+    new.grad = torch.ones(3, 1)
     native_class(name)([new], lr=0.01).step()
     assert torch.equal(late, new)
-    assert torch.equal(new, torch.ones(3)) == (
+    assert torch.equal(new, torch.ones(3, 1)) == (
         name in ("adopt", "storm")
     )  # their first gradient does not move a parameter
 
@@ -592,7 +595,7 @@ def test_kozistr_accepted_misspelt_arguments():
     for name in MEMBERS:
         for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
             with pytest.raises(ConfigError, match="Did you mean '(weight_decay|lr)'"):
-                native_class(name)(new_params(), **given)
+                native_class(name)(new_params(shapes=shapes_of(name)), **given)
 
 
 def test_kozistr_prodigy_used_the_first_groups_lr_for_all():
@@ -616,14 +619,15 @@ def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
     """timm: SGDW's foreach decays each parameter once for every device and dtype in its group."""
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}
     given |= {"d0": 1.0} if name == "prodigy" else {}  # d is a factor of its lr
-    params = [nn.Parameter(torch.ones(2, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
+    shape = (2, 1) if name in MATRIX_MEMBERS else (2,)
+    params = [nn.Parameter(torch.ones(shape, dtype=dtype)) for dtype in (torch.float32, torch.float64, torch.bfloat16)]
     optimizer = native_class(name)([{"params": params, "peak_lr": 1.0}], **given)
     optimizer.param_groups[0]["lr"] = 1.0
     for param in params:
         param.grad = torch.zeros_like(param)
     for _ in range(optimizer.evaluations):
         optimizer.step()
-    assert [param.tolist() for param in params] == [[0.5, 0.5]] * 3
+    assert [param.flatten().tolist() for param in params] == [[0.5, 0.5]] * 3
 
 
 # lion-pytorch
@@ -648,7 +652,7 @@ def test_torch_labml_and_kozistr_checked_no_value_in_a_group():
         for key, value in {"lr": -5.0, "weight_decay": -0.1, "betas": (3.0, 3.0)}.items():
             if key not in optimizer_info(name).hyperparameters:
                 continue
-            params, wrong = new_params(), {key: value}
+            params, wrong = new_params(shapes=shapes_of(name)), {key: value}
             with pytest.raises(ConfigError, match=rf"^param_groups\[0\]\.{key}: "):
                 native_class(name)([{"params": params, **wrong}])
             optimizer = native_class(name)(params[:2])
@@ -662,7 +666,7 @@ def test_torch_labml_and_kozistr_accepted_misspelt_keys_in_a_group():
     for name in MEMBERS:
         for given in ({"wieght_decay": 0.1}, {"lrr": 0.1}):
             with pytest.raises(ConfigError, match=r"^param_groups\[0\]\..*Did you mean '(weight_decay|lr)'"):
-                native_class(name)([{"params": new_params(), **given}])
+                native_class(name)([{"params": new_params(shapes=shapes_of(name)), **given}])
 
 
 def test_torch_cast_the_state_to_the_dtype_of_the_parameter_on_load():

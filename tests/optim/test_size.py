@@ -11,7 +11,7 @@ import pytest
 
 from lightning_optim import optim
 from lightning_optim.catalog.common import SHARED_OPTIONS
-from tests.support.optimizer_runs import MEMBERS, native_class
+from tests.support.optimizer_runs import MATRIX_MEMBERS, MEMBERS, native_class
 
 FOLDER = Path(optim.__file__).parent / "members"
 
@@ -53,7 +53,9 @@ def num_signature_lines(name: str) -> int:
 
 @pytest.mark.parametrize("name", MEMBERS)
 def test_a_member_has_at_most_22_lines_of_code(name):
-    assert num_code_lines(native_class(name)) + num_signature_lines(name) <= 22
+    """Those of matrices 32: they name the shapes of their state, and join and separate stacks of it."""
+    limit = 32 if name in MATRIX_MEMBERS else 22
+    assert num_code_lines(native_class(name)) + num_signature_lines(name) <= limit
 
 
 def test_a_member_that_is_another_one_with_an_option_has_one_or_two_lines():

@@ -36,6 +36,7 @@ OWN_CLASSES = {
     "adamax": "Adamax",
     "adamod": "AdaMod",
     "adamp": "AdamP",
+    "adamuon": "AdaMuon",
     "adamw": "AdamW",
     "adan": "Adan",
     "ademamix": "AdEMAMix",
@@ -52,8 +53,10 @@ OWN_CLASSES = {
     "lion": "Lion",
     "madgrad": "MADGRAD",
     "mars": "MARS",
+    "muon": "Muon",
     "nadam": "NAdam",
     "nadamw": "NAdamW",
+    "normuon": "NorMuon",
     "novograd": "NovoGrad",
     "omd": "OMD",
     "optimistic_adam": "OptimisticAdam",
@@ -63,13 +66,16 @@ OWN_CLASSES = {
     "radam": "RAdam",
     "rmsprop": "RMSprop",
     "sgd": "SGD",
+    "shampoo": "Shampoo",
     "signum": "Signum",
+    "soap": "SOAP",
     "sophia_g": "SophiaG",
     "stable_adamw": "StableAdamW",
     "storm": "STORM",
     "yogi": "Yogi",
 }
-TORCH_AND_NATIVE = sorted(TORCH_CLASSES.keys() & OWN_CLASSES.keys())
+TORCH_AND_NATIVE = sorted(TORCH_CLASSES.keys() & OWN_CLASSES.keys() - {"muon"})
+"""Not Muon, whose torch class has no foreach: see tests/optim/test_matrices.py."""
 BY_FLAG = [name for name in TORCH_AND_NATIVE if "decoupled_weight_decay" in optimizer_info(name).hyperparameters]
 
 ABSOLUTE = {"weight_decay_mode": "absolute"}

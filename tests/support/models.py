@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_optim import optimizer_info
+
 
 class Tiny(nn.Module):
     """A backbone and a head of one linear layer each, with a loss of its own."""
@@ -87,7 +89,7 @@ def weights_of(model: nn.Module) -> list[Tensor]:
 def model_for(optimizer: str) -> nn.Module:
     """A model that the optimizer takes, with the same weights each time."""
     torch.manual_seed(0)
-    return Tables() if optimizer == "sparse_adam" else Tiny(bias=optimizer != "muon")
+    return Tables() if optimizer == "sparse_adam" else Tiny(bias=not optimizer_info(optimizer).matrices_only)
 
 
 def train(model: nn.Module, optimizer: Optimizer, num_steps: int) -> list[list[Tensor]]:

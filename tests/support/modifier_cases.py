@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.support.optimizer_runs import MEMBERS, MEMBERS_WITH_TWO_GRADIENTS
+from tests.support.optimizer_runs import MEMBERS, MEMBERS_WITH_TWO_GRADIENTS, TRACED_MEMBERS
 
 MODIFIER_VALUES: dict[str, dict[str, Any]] = {
     "skip_nonfinite": {"skip_nonfinite": True},
@@ -41,3 +41,4 @@ def allowed_modifiers(name: str) -> list[str]:
 
 
 MEMBER_MODIFIER_PAIRS = [(name, modifier) for name in MEMBERS for modifier in allowed_modifiers(name)]
+TRACED_PAIRS = [(name, modifier) for name, modifier in MEMBER_MODIFIER_PAIRS if name in TRACED_MEMBERS]

@@ -13,10 +13,17 @@ from lightning_optim import list_optimizers, optim, optimizer_info
 from tests.support.save_and_load import save_and_load
 
 MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own]
-MEMBERS_IN_TORCH = [name for name in MEMBERS if not optimizer_info(name).is_native_only]
 MEMBERS_WITH_TWO_GRADIENTS = [name for name in MEMBERS if optimizer_info(name).evaluations > 1]
 
+MATRIX_MEMBERS = [name for name in MEMBERS if optimizer_info(name).matrices_only]
+MEMBERS_IN_TORCH = [name for name in MEMBERS if not optimizer_info(name).is_native_only and name not in MATRIX_MEMBERS]
+"""Those of matrices are in tests/optim/test_matrices.py: torch's Muon has neither foreach nor maximize."""
+TRACED_MEMBERS = [name for name in MEMBERS if name not in MATRIX_MEMBERS]
+"""The members that kernels are made of."""
+
 SHAPES = [(3, 4), (5,), (), (2, 3, 2), (7,)]
+MATRIX_SHAPES = [(3, 4), (5, 2), (3, 4), (2, 3, 2, 1), (7, 3)]
+"""For members that take matrices only; two can be stacked."""
 LATE = len(SHAPES) - 1
 """The index of the parameter that joins late."""
 NUM_STEPS = 18
@@ -29,6 +36,14 @@ RESUMES_AT = (5, 12)
 # What reaches every branch of a member's rule, besides its defaults.
 VARIANTS = {
     "sgd": [{"momentum": 0.9, "dampening": 0.5}, {"momentum": 0.9, "nesterov": True}],
+    "muon": [
+        {"matrix": "batch", "nesterov": False},
+        {"coefficients": "polar_express", "adjust_lr_fn": "match_rms_adamw"},
+    ],
+    "normuon": [{"matrix": "batch", "adjust_lr_fn": "original"}, {"nesterov": True}],
+    "adamuon": [{"matrix": "batch", "sign": False}, {"nesterov": True}],
+    "soap": [{"matrix": "batch", "precondition_frequency": 3}, {"max_size": 3, "shampoo_beta": 0.5}],
+    "shampoo": [{"matrix": "batch", "momentum": 0.9, "beta2": 0.9}, {"precondition_frequency": 3}],
     "adam": [{"amsgrad": True}, {"optimized_update": True}],
     "adamw": [{"amsgrad": True}],
     "radam": [{"amsgrad": True}, {"optimized_update": False}, {"degenerate_to_sgd": False}],
@@ -55,11 +70,22 @@ VARIANTS = {
 }
 SETTINGS = [(name, options) for name in MEMBERS for options in [{}, *VARIANTS.get(name, [])]]
 """Each member with its defaults and with each variant."""
+TRACED_SETTINGS = [(name, options) for name, options in SETTINGS if name in TRACED_MEMBERS]
 
 
 def settings_of(name: str) -> list[dict[str, Any]]:
     """The options of one member's settings."""
     return [options for member, options in SETTINGS if member == name]
+
+
+def shapes_of(name: str) -> list[tuple[int, ...]]:
+    """Shapes of parameters that a member takes."""
+    return MATRIX_SHAPES if name in MATRIX_MEMBERS else SHAPES
+
+
+def _shapes_for(cls: Any) -> list[tuple[int, ...]]:
+    is_of_matrices = getattr(cls, "multiplies_matrices", False) or cls is torch.optim.Muon
+    return MATRIX_SHAPES if is_of_matrices else SHAPES
 
 
 def setting_id(setting: tuple[str, dict[str, Any]]) -> str:
@@ -112,11 +138,12 @@ def trajectory(
     **options: Any,
 ) -> list[list[Tensor]]:
     """The parameters after each step of the script; `before_step` may replace the optimizer."""
-    params = new_params(dtype)
+    shapes = _shapes_for(cls)
+    params = new_params(dtype, shapes)
     optimizer = cls(params[:LATE], **options)
     give_hessian(optimizer, params)
     weights = []
-    for step, grads in enumerate(script or new_grads(dtype, num_steps=num_steps)):
+    for step, grads in enumerate(script or new_grads(dtype, shapes, num_steps=num_steps)):
         optimizer = before_step(step, optimizer)
         if step == JOINS_AT:
             optimizer.add_param_group({"params": [params[LATE]], "lr": 0.02})

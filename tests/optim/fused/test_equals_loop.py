@@ -8,8 +8,8 @@ import torch
 from lightning_optim import optimizer_info
 from tests.support.cases import every
 from tests.support.fused_runs import count_skipped, relative_error, train
-from tests.support.modifier_cases import MEMBER_MODIFIER_PAIRS, MODIFIER_VALUES
-from tests.support.optimizer_runs import MEMBERS, SETTINGS
+from tests.support.modifier_cases import MODIFIER_VALUES, TRACED_PAIRS
+from tests.support.optimizer_runs import TRACED_MEMBERS, TRACED_SETTINGS
 
 # The loop itself rounds each operation to 6e-8; its vector code takes roots with an error of one unit.
 TOLERANCE = 2e-7
@@ -33,7 +33,7 @@ def decay_modes(name):
             yield mode, True
 
 
-DECAYS = [(name, mode, cautious) for name in MEMBERS for mode, cautious in decay_modes(name)]
+DECAYS = [(name, mode, cautious) for name in TRACED_MEMBERS for mode, cautious in decay_modes(name)]
 
 
 @pytest.fixture(autouse=True)
@@ -55,9 +55,9 @@ FAST_SETTINGS = ("adamw-0", "lion-0", "madgrad-0", "lamb-0", "adam_mini-1", "ada
 @pytest.mark.parametrize(
     ("name", "options"),
     every(
-        SETTINGS,
+        TRACED_SETTINGS,
         fast=FAST_SETTINGS,
-        id=lambda case: f"{case[0]}-{[options for name, options in SETTINGS if name == case[0]].index(case[1])}",
+        id=lambda case: f"{case[0]}-{[options for name, options in TRACED_SETTINGS if name == case[0]].index(case[1])}",
     ),
 )
 def test_each_variant_of_a_member(name, options):
@@ -78,13 +78,13 @@ def test_each_decay_mode(name, mode, cautious):
 
 @pytest.mark.parametrize(
     ("name", "modifier"),
-    every(MEMBER_MODIFIER_PAIRS, fast=("adamw-all", "ef_sgd-adaptive_clip", "adamp-centralize_gradients"), id=case_id),
+    every(TRACED_PAIRS, fast=("adamw-all", "ef_sgd-adaptive_clip", "adamp-centralize_gradients"), id=case_id),
 )
 def test_each_modifier(name, modifier):
     assert_equal_runs(name, **MODIFIER_VALUES[modifier])
 
 
-@pytest.mark.parametrize("name", every(MEMBERS, fast=["adan", "stable_adamw"]))
+@pytest.mark.parametrize("name", every(TRACED_MEMBERS, fast=["adan", "stable_adamw"]))
 def test_float64(name):
     fused, loop = (train(name, 20, fused=fused, dtype=torch.float64) for fused in (True, False))
     assert relative_error(fused, loop) <= 1e-14
@@ -92,7 +92,7 @@ def test_float64(name):
 
 # The two 16-bit dtypes differ only in how a kernel loads and stores.
 IN_16_BITS = [
-    (dtype, name) for dtype in (torch.bfloat16, torch.float16) for name in MEMBERS
+    (dtype, name) for dtype in (torch.bfloat16, torch.float16) for name in TRACED_MEMBERS
     if name in KINDS or dtype == torch.bfloat16
 ]  # fmt: skip
 

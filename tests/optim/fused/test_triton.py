@@ -10,7 +10,7 @@ from tests.support.cases import every
 from tests.support.fused_runs import relative_error, train
 from tests.support.kernel_operations import EXACT, TO_A_UNIT, by_kernel, values
 from tests.support.modifier_cases import MODIFIER_VALUES
-from tests.support.optimizer_runs import MEMBERS, SETTINGS
+from tests.support.optimizer_runs import TRACED_MEMBERS, TRACED_SETTINGS
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.slow
@@ -35,19 +35,19 @@ def on_cpu(monkeypatch):
 
 def variant_id(case):
     name, options = case
-    return f"{name}-{[own for other, own in SETTINGS if other == name].index(options)}"
+    return f"{name}-{[own for other, own in TRACED_SETTINGS if other == name].index(options)}"
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    every(SETTINGS, fast=("adamw-0", "lamb-0", "adamp-0", "adam_mini-1", "madgrad-0"), id=variant_id),
+    every(TRACED_SETTINGS, fast=("adamw-0", "lamb-0", "adamp-0", "adam_mini-1", "madgrad-0"), id=variant_id),
 )
 def test_each_member(name, options, on_cpu):
     triton = on_cpu(train, name, 3, fused=True, shapes=SHAPES, **options)
     assert relative_error(triton, train(name, 3, fused=True, shapes=SHAPES, **options)) <= TOLERANCE
 
 
-@pytest.mark.parametrize("name", every(MEMBERS, fast=("prodigy",)))
+@pytest.mark.parametrize("name", every(TRACED_MEMBERS, fast=("prodigy",)))
 def test_float64(name, on_cpu):
     options = {"shapes": SHAPES, "dtype": torch.float64}
     triton = on_cpu(train, name, 3, fused=True, **options)
@@ -74,7 +74,9 @@ def test_each_operation(on_cpu):
 
 
 @pytest.mark.skipif(not HAS_GPU, reason="there is no GPU")
-@pytest.mark.parametrize(("name", "options"), every(SETTINGS, fast=("adamw-0", "lamb-0", "adamp-0"), id=variant_id))
+@pytest.mark.parametrize(
+    ("name", "options"), every(TRACED_SETTINGS, fast=("adamw-0", "lamb-0", "adamp-0"), id=variant_id)
+)
 def test_each_member_on_a_gpu(name, options):
     gpu = [param.cpu() for param in train(name, 20, fused=True, device="cuda", **options)]
     assert relative_error(gpu, train(name, 20, fused=False, **options)) <= TOLERANCE

@@ -27,7 +27,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from tests.support.modifier_cases import MEMBER_MODIFIER_PAIRS, MODIFIER_VALUES
-from tests.support.optimizer_runs import MEMBERS, native_class
+from tests.support.optimizer_runs import MATRIX_MEMBERS, MEMBERS, TRACED_MEMBERS, native_class
 
 NUM_STEPS = 4
 SAVED_AT = 2
@@ -35,7 +35,8 @@ POISONED_STEP = 1
 """In this step one element of one gradient is NaN, where such steps are skipped."""
 WITH_EACH_MODIFIER = ("adamw", "storm")
 CASES = [
-    *((name, execution) for name in MEMBERS for execution in ("loop", "foreach", "fused")),
+    *((name, execution) for name in MEMBERS for execution in ("loop", "foreach")),
+    *((name, "fused") for name in TRACED_MEMBERS),
     *((name, modifier) for name, modifier in MEMBER_MODIFIER_PAIRS if modifier == "all" or name in WITH_EACH_MODIFIER),
 ]
 """Every member in each execution and with all modifiers together; each modifier around two rules."""
@@ -67,6 +68,11 @@ def copy_parameters(target: nn.Module, source: nn.Module) -> None:
         else:
             param.copy_(value)
         param.grad = None
+
+
+def stepped_by(name: str, model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a member takes."""
+    return [param for param in model.parameters() if param.ndim > 1 or name not in MATRIX_MEMBERS]
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
@@ -105,8 +111,8 @@ def run_case(name: str, case: str) -> dict[str, float]:
     for sharded in (model, resumed):
         copy_parameters(sharded, unsharded)
     execution = {"fused": True} if case == "fused" else {"foreach": case != "loop"}
-    reference = native_class(name)(unsharded.parameters(), fused=case == "fused", **options)
-    optimizer, other = (native_class(name)(m.parameters(), **execution, **options) for m in (model, resumed))
+    reference = native_class(name)(stepped_by(name, unsharded), fused=case == "fused", **options)
+    optimizer, other = (native_class(name)(stepped_by(name, m), **execution, **options) for m in (model, resumed))
     train(unsharded, reference, range(NUM_STEPS))
     train(model, optimizer, range(SAVED_AT))
     saved = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(full_state_dict=True))

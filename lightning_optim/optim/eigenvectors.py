@@ -1,0 +1,46 @@
+"""Eigenvectors and roots of stacks of symmetric matrices; torch has them in float32 and float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def inverse_fourth_root(stack: Tensor, eps: float) -> Tensor:
+    """(A + eps I)^(-1/4) of each matrix.
+
+    Args:
+        stack: positive semidefinite, of the shape (number, n, n).
+        eps: > 0.
+    """
+    values, vectors = torch.linalg.eigh(stack)
+    powers = (values.clamp_min(0.0) + eps).pow(-0.25)
+    root: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
+    return root
+
+
+def eigenvectors(stack: Tensor) -> Tensor:
+    """The eigenvectors of each matrix, in the columns, by falling eigenvalues.
+
+    Args:
+        stack: symmetric, of the shape (number, n, n).
+    """
+    vectors: Tensor = torch.linalg.eigh(stack)[1]
+    return vectors.flip(-1)
+
+
+def refined_eigenvectors(stack: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Better eigenvectors, by one power iteration from the given ones and a QR decomposition.
+
+    Args:
+        stack: symmetric, of the shape (number, n, n).
+        vectors: approximate eigenvectors in the columns, of the same shape and dtype.
+
+    Returns:
+        The eigenvectors, sorted by falling estimates of their eigenvalues; and the positions that they had before, of
+        the shape (number, n).
+    """
+    product = stack @ vectors
+    order = (vectors * product).sum(-2).argsort(dim=-1, descending=True)
+    product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
+    return torch.linalg.qr(product)[0], order

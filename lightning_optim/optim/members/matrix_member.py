@@ -1,0 +1,94 @@
+"""`MatrixMember`: a member whose steps are products of matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import sqrt
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ...core.errors import ConfigError
+from ..base import ParamGroup
+from ..matrices import find_shape_problem, join_matrices, matrix_shape, separate_matrices
+from ..newton_schulz import matrix_norms, orthogonalize, polynomials, safety
+from ..tensor_list import TensorList
+from .member import Member
+
+
+class MatrixMember(Member):
+    """A member that reads parameters as matrices, and steps those of one shape together."""
+
+    multiplies_matrices: ClassVar[bool] = True
+
+    def check_params(self, group: ParamGroup, params: Iterable[tuple[str, Tensor]], prefix: str) -> None:
+        for name, tensor in params:
+            if problem := find_shape_problem(name, tensor, group):
+                key, text = problem
+                text = f"{type(self).__name__} {text} Give it to another optimizer" if key == "params" else text
+                raise ConfigError(f"{prefix}{key}: {text}")
+
+    def layout(self, group: ParamGroup, param: Tensor) -> Mapping[str, int]:
+        rows, columns = matrix_shape(group, param.shape)
+        return {"rows": rows, "columns": columns}
+
+    def stack_shape(self, group: ParamGroup, param: Tensor) -> tuple[int, int, int]:
+        """`(number, rows, columns)` of the matrices in a parameter."""
+        rows, columns = matrix_shape(group, param.shape)
+        return param.numel() // max(rows * columns, 1), rows, columns
+
+
+def lr_ratio(adjustment: str | None, rows: int, columns: int) -> float:
+    """What lr is multiplied by for matrices of a shape, as in `torch.optim.Muon`.
+
+    Args:
+        adjustment: `original` or None: √max(1, rows / columns), Keller Jordan's; `match_rms_adamw`:
+            0.2 √max(rows, columns), which gives updates the RMS of AdamW's (arXiv:2502.16982, section 2.2);
+            `spectral_unclamped`: √(rows / columns).
+        rows, columns: of a matrix.
+    """
+    if adjustment == "match_rms_adamw":
+        return 0.2 * sqrt(max(rows, columns))
+    ratio = rows / columns
+    return sqrt(ratio if adjustment == "spectral_unclamped" else max(1, ratio))
+
+
+def newton_schulz_options(group: ParamGroup, eps: float = 1e-7) -> dict[str, Any]:
+    """The arguments of `orthogonalized` and `orthogonal_stack` that a param group asks for.
+
+    Args:
+        group: with the layout of its parameters.
+        eps: minimum of the norm that a matrix is divided by.
+    """
+    kind = group["coefficients"]
+    return {
+        "rows": group["rows"],
+        "columns": group["columns"],
+        "dtype": torch.bfloat16 if group["ns_dtype"] == "bfloat16" else None,
+        "polynomials": polynomials(kind, group["ns_coefficients"], group["ns_steps"]),
+        "eps": eps,
+        "safety": safety(kind),
+    }
+
+
+def orthogonalized(x: Any, *, rows: int, columns: int, dtype: torch.dtype | None, **iteration: Any) -> Any:
+    """The matrices in a tensor or a `TensorList`, orthogonalized as one stack, in new tensors like `x`."""
+    return separate_matrices(orthogonalize(join_matrices(x, rows, columns, dtype), **iteration), x)
+
+
+def orthogonal_stack(x: Any, *, rows: int, columns: int, dtype: torch.dtype | None, **iteration: Any) -> Tensor:
+    """As `orthogonalized`, as a stack of the shape (number, rows, columns) and of the dtype of `x`."""
+    own_dtype = (x.tensors[0] if isinstance(x, TensorList) else x).dtype
+    return orthogonalize(join_matrices(x, rows, columns, dtype), **iteration).to(own_dtype)
+
+
+def scale_to(norms: Tensor | float, stack: Tensor, eps: float) -> Tensor:
+    """The matrices of a stack, each scaled to a norm; a matrix of zeros stays one if `eps` > 0.
+
+    Args:
+        norms: of the shape (number, 1, 1), or a number for all.
+        stack: of the shape (number, rows, columns).
+        eps: added to the norm that a matrix is divided by.
+    """
+    return stack * (norms / (matrix_norms(stack) + eps))
