@@ -25,7 +25,7 @@ from lightning_optim import (
 )
 from lightning_optim.optim.composite import Composite
 from tests.support.cases import every
-from tests.support.optimizer_runs import MEMBERS, MEMBERS_WITH_TWO_GRADIENTS, native_class
+from tests.support.optimizer_runs import MEMBERS_WITH_TWO_GRADIENTS, TRACED_MEMBERS, native_class
 from tests.support.ranks import Job, run_on_two_ranks
 from tests.support.runs.sharpness import train as train_on_ranks
 from tests.support.save_and_load import save_and_load
@@ -34,7 +34,7 @@ from tests.support.training import BATCHES, Net, StepTrace, fit
 STEPS = 6
 SETTINGS = {"SAM": {"rho": 0.05}, "ASAM": {"rho": 0.5, "adaptive": True}}
 each_setting = pytest.mark.parametrize("sharpness", SETTINGS.values(), ids=SETTINGS)
-SINGLE = [name for name in MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS]
+SINGLE = [name for name in TRACED_MEMBERS if name not in MEMBERS_WITH_TWO_GRADIENTS]
 
 
 class TwoCalls:
@@ -122,6 +122,14 @@ def test_equals_the_two_call_form_around_every_rule(name, sharpness) -> None:
     assert losses == train_two_calls(theirs, native_class(name)(theirs.parameters()), sharpness)
     assert same(ours, theirs)
     assert ours[1].num_batches_tracked == STEPS  # theirs counts both passes
+
+
+def test_equals_the_two_call_form_around_schedule_free() -> None:
+    ours, theirs, average = build_net(), build_net(), {"schedule_free": {"beta": 0.9, "warmup_steps": 2}}
+    optimizer = OptimizerFactory("adamw", betas=[0.0, 0.999], sharpness={"rho": 0.05}, **average)(ours)
+    train(ours, optimizer)
+    train_two_calls(theirs, native_class("adamw")(theirs.parameters(), betas=(0.0, 0.999), **average), {"rho": 0.05})
+    assert same(ours, theirs)
 
 
 @each_setting
@@ -460,8 +468,8 @@ def test_accumulation_and_a_grad_scaler_are_refused(tmp_path) -> None:
         ({"name": "storm"}, r"^storm: sharpness: storm takes 2 gradients a step, which sharpness does not support"),
         ({"name": "adamw", "implementation": "torch"}, r"sharpness: our adamw takes it, torch's does not.* auto"),
         (
-            {"name": "sgd"},
-            r"sharpness: sgd has no .*a modifier of our optimizers, and sgd is torch's\. Type another",
+            {"name": "rprop"},
+            r"sharpness: rprop has no .*a modifier of our optimizers, and rprop is torch's\. Type another",
         ),
         ({"name": "adamw", "sharpness": True}, r"sharpness: got True, .* Type for example sharpness: \{rho: 0\.05"),
         ({"name": "adamw", "sharpness": {"rho": 0}}, r"sharpness\.rho: got 0, which is not a finite number > 0"),
