@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,16 +12,16 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from ..core.param_group_keys import ALGORITHM, SCHEDULE
 from ..core.printable import to_printable
+from ..schedule.param_group_values import SCHEDULER_KEYS
 
 # Of values within values. LBFGS has lists of tensors in its state; nothing is nested deeper than a few levels.
 _MAX_DEPTH = 20
 # Of values in the state of one parameter, or in one param group.
 _MAX_VALUES = 100_000
 _MAX_INTEGER = 1 << 64
+_NUMBER = (int, float, Tensor)
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "lr": (int, float, Tensor),
-    "peak_lr": (int, float, Tensor),
-    "weight_decay": (int, float, Tensor),
+    **dict.fromkeys(("lr", "peak_lr", "weight_decay", *SCHEDULER_KEYS), _NUMBER),
     "name": str,
     ALGORITHM: str,
     "configured": Mapping,
@@ -28,7 +29,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 """Of keys in a param group that this package reads."""
 _MAY_BE_NONE = ("weight_decay", "name")
-_NAMES = {Mapping: "a dict", str: "text", (int, float, Tensor): "a number"}
+_NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number"}
 
 
 def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
@@ -84,11 +85,7 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
             _check_kind(name, str, f"{path}.param_names", "text")
         if count_names and len(names) != len(params):
             raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
-    for key, kind in _KINDS.items():
-        value = group.get(key)
-        if key in group and not (value is None and key in _MAY_BE_NONE):
-            _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
-            _check_number(value, f"{path}.{key}")
+    check_group_values(group, path)
     for key, value in (group.get("configured") or {}).items():
         _check_number(value, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
@@ -96,12 +93,31 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
     _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
 
 
+def check_group_values(group: Any, path: str) -> None:
+    """Check the values in a param group that this package or a scheduler computes with.
+
+    Args:
+        group: a saved one, with or without its parameters.
+        path: where it was saved, for the error.
+
+    Raises:
+        ConfigError: one is of another type; or it is a number that is not finite, or is negative.
+    """
+    _check_kind(group, Mapping, path, "a dict")
+    for key, kind in _KINDS.items():
+        value = group.get(key)
+        if key in group and not (value is None and key in _MAY_BE_NONE):
+            _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
+            if kind is _NUMBER:
+                _check_amount(value, f"{path}.{key}")
+
+
 def _check_state(state: Any, path: str) -> None:
     _check_kind(state, Mapping, path, "a dict")
     _check_values(state, path)
     if "step" in state:
         _check_kind(state["step"], (int, float, Tensor), f"{path}.step", "a number")
-        _check_number(state["step"], f"{path}.step")
+        _check_amount(state["step"], f"{path}.step")
 
 
 def _check_values(values: Mapping[Any, Any], path: str) -> None:
@@ -140,6 +156,8 @@ def _check_value(value: Any, path: str) -> None:
         return
     if value.layout != torch.strided:
         raise ConfigError(f"{path}: the tensor is sparse ({value.layout}), and optimizer state is dense")
+    if value.is_quantized:
+        raise ConfigError(f"{path}: the tensor is quantized ({value.dtype}), and optimizer state is not")
     if value.is_meta:
         raise ConfigError(f"{path}: the tensor has no data, as it was saved on the meta device")
     if type(value) in (Tensor, nn.Parameter):
@@ -151,6 +169,17 @@ def _check_value(value: Any, path: str) -> None:
 def _check_number(value: Any, path: str) -> None:
     if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex()):
         raise ConfigError(f"{path}: must be a number, got {_describe(value)}")
+
+
+def _check_amount(value: Any, path: str) -> None:
+    """Check a number that a run cannot have negative, infinite or NaN."""
+    _check_number(value, path)
+    if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided or value.is_quantized):
+        return _check_value(value, path)
+    if isinstance(value, int) and value > _MAX_INTEGER:
+        return _check_value(value, path)
+    if not 0 <= float(value) < math.inf:
+        raise ConfigError(f"{path}: must be a finite number >= 0, got {float(value):g}")
 
 
 def _check_keys(values: Mapping[Any, Any], path: str) -> None:

@@ -47,6 +47,11 @@ def check_training_checkpoint(content: Any) -> None:
     for name, state in content.get("loops", {}).items():
         with prefix_errors(f"loops.{to_printable(str(name))}"):
             _check_loop(state)
+    for name, state in content.get("callbacks", {}).items():
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"callbacks.{to_printable(str(name)[:200])}: must be a dict, got a value of type {type(state).__name__}"
+            )
     for index, state in enumerate(content.get("lr_schedulers", ())):
         if not isinstance(state, Mapping):
             raise ConfigError(f"lr_schedulers[{index}]: must be a dict, got a value of type {type(state).__name__}")

@@ -37,6 +37,7 @@ from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .saved_callback import refuse_wrong_state
+from .saved_stages import check_stages_state
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
@@ -385,7 +386,10 @@ class StagedUnfreeze(Callback):
         """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
         if self._is_tuning:
             return
-        if state := checkpoint["callbacks"].get(self.state_key):
+        state = checkpoint["callbacks"].get(self.state_key)
+        with refuse_wrong_state("StagedUnfreeze"):
+            check_stages_state({} if state is None else state)
+        if state:
             with refuse_wrong_state("StagedUnfreeze"):
                 self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
@@ -430,6 +434,7 @@ class StagedUnfreeze(Callback):
         state, self._loaded_state = self._loaded_state, None
         if state is not None:
             with refuse_wrong_state("StagedUnfreeze"):
+                check_stages_state(state)
                 self._timetable.load_state_dict(state)
                 self._thaw_log = ThawLog(state.get("thaw_log", ()))
                 self._plateaus.load_state_dict(state["plateaus"])

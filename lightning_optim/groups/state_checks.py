@@ -80,7 +80,7 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
     """Check that the buffers have the parameter's shape: torch would fail at the next step, or not at all.
 
     Raises:
-        ConfigError: one has another shape, or is no tensor.
+        ConfigError: one has another shape, or is no tensor of floating-point numbers.
     """
     for buffer in _FULL_SIZE_BUFFERS & state.keys():
         value = state[buffer]
@@ -88,6 +88,11 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
             continue
         if not isinstance(value, Tensor):
             raise ConfigError(f"the checkpoint's {buffer} of {name} is a {type(value).__name__}, not a tensor")
+        if not (value.is_floating_point() or value.is_complex()):
+            raise ConfigError(
+                f"the checkpoint's {buffer} of {name} is a tensor of {str(value.dtype).removeprefix('torch.')}, and "
+                "buffers are floating-point"
+            )
         if value.shape != _buffer_shape(buffer, param.shape):
             raise ConfigError(
                 f"the checkpoint's {buffer} of {name} has the shape {list(value.shape)}, the parameter "

@@ -17,8 +17,9 @@ from .by_group import SchedulerByGroup
 from .joined_groups import schedule_joined_groups
 from .optimizer_loads import watch_loads
 from .record import Record, cycles_momentum, find_differences, follows_metrics
+from .saved_schedule import check_constants, check_record, check_scheduler_state, refuse_wrong_schedule
 from .scheduler_state import num_steps
-from .state_by_name import INSTANCE_ATTRIBUTES, RESUME, save_by_name
+from .state_by_name import RESUME, save_by_name, torch_state
 from .state_by_name import load_state_dict as load_by_name
 from .state_by_name import state_dict as state_by_name
 
@@ -75,7 +76,8 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
     """
     schedule_joined_groups(self.optimizer, keep_values=True)
     resume: Resume = getattr(self, RESUME)
-    resume.load(self, dict(state_dict))
+    with refuse_wrong_schedule():
+        resume.load(self, dict(state_dict))
 
 
 class Resume:
@@ -104,8 +106,7 @@ class Resume:
             return SchedulerByGroup.state_dict(scheduler)
         if self._named:
             return state_by_name(scheduler)
-        state = type(scheduler).state_dict(scheduler)
-        return {key: value for key, value in state.items() if key not in INSTANCE_ATTRIBUTES}
+        return torch_state(scheduler)
 
     def saved_record(self) -> dict[str, Any]:
         """What the saved state holds besides."""
@@ -116,6 +117,8 @@ class Resume:
     def load(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:
         """See `load_state_dict`."""
         saved = state.pop(_RECORD, None)
+        if saved is not None:
+            check_record(saved)
         self._error = None
         if self._on_resume == "restart":
             self._start(scheduler, 0, saved)
@@ -130,6 +133,7 @@ class Resume:
             self._extend(scheduler, self._find_position(saved, state), saved)
             self._started_at = saved[_STARTED_AT]
         else:
+            check_constants(self.save(scheduler), state)
             self._load(scheduler, state)
             self._started_at, self._is_recorded = saved[_STARTED_AT], True
 
@@ -174,7 +178,7 @@ class Resume:
         elif self._named:
             load_by_name(scheduler, state)
         else:
-            type(scheduler).load_state_dict(scheduler, state)
+            type(scheduler).load_state_dict(scheduler, check_scheduler_state(torch_state(scheduler), state))
         self._set_by_load = None
 
     def _load_unrecorded(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:
