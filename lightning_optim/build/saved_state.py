@@ -22,6 +22,7 @@ _MAX_INTEGER = 1 << 64
 _NUMBER = (int, float, Tensor)
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("lr", "peak_lr", "weight_decay", *SCHEDULER_KEYS), _NUMBER),
+    **dict.fromkeys(("max_momentum", "base_momentum"), (int, float)),
     "name": str,
     ALGORITHM: str,
     "configured": Mapping,
@@ -29,7 +30,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 """Of keys in a param group that this package reads."""
 _MAY_BE_NONE = ("weight_decay", "name")
-_NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number"}
+_NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number", (int, float): "a number"}
 
 
 def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
@@ -108,8 +109,8 @@ def check_group_values(group: Any, path: str) -> None:
         value = group.get(key)
         if key in group and not (value is None and key in _MAY_BE_NONE):
             _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
-            if kind is _NUMBER:
-                _check_amount(value, f"{path}.{key}")
+            if kind is _NUMBER or kind == (int, float):
+                _check_amount(value, f"{path}.{key}", 1.0 if key.endswith("momentum") else math.inf)
 
 
 def _check_state(state: Any, path: str) -> None:
@@ -171,15 +172,16 @@ def _check_number(value: Any, path: str) -> None:
         raise ConfigError(f"{path}: must be a number, got {_describe(value)}")
 
 
-def _check_amount(value: Any, path: str) -> None:
-    """Check a number that a run cannot have negative, infinite or NaN."""
+def _check_amount(value: Any, path: str, limit: float = math.inf) -> None:
+    """Check a number that a run cannot have negative, NaN, infinite or at the limit."""
     _check_number(value, path)
     if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided or value.is_quantized):
         return _check_value(value, path)
     if isinstance(value, int) and value > _MAX_INTEGER:
         return _check_value(value, path)
-    if not 0 <= float(value) < math.inf:
-        raise ConfigError(f"{path}: must be a finite number >= 0, got {float(value):g}")
+    if not 0 <= float(value) < limit:
+        allowed = "a finite number >= 0" if limit == math.inf else f"a number >= 0 and < {limit:g}"
+        raise ConfigError(f"{path}: must be {allowed}, got {float(value):g}")
 
 
 def _check_keys(values: Mapping[Any, Any], path: str) -> None:

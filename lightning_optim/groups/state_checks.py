@@ -19,6 +19,8 @@ _SAME_STATE = (
     {"nadam", "nadamw"},
     {"adabound", "adaboundw", "amsbound"},
 )
+# Of torch's classes, those that count no steps.
+_WITHOUT_STEP = ("lbfgs", "muon", "sgd")
 # Buffers of the parameter's shape. For optimizers that users register, no shapes are known.
 _FULL_SIZE_BUFFERS = frozenset(buffer for info in BUILT_IN.values() for buffer in info.buffers.keys() - info.reduced)
 
@@ -65,6 +67,8 @@ def check_buffers(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], 
     needed = [] if info.factored else info.active_buffers(group)
     for name, key in zip(names, group["params"], strict=True):
         state = states.get(key) or {}
+        if state and "step" not in state and not info.own and info.name not in _WITHOUT_STEP:
+            raise ConfigError(f"the checkpoint's state of {name} has no step. Use the checkpoint as it was saved")
         buffers = [buffer for buffer, value in state.items() if buffer != "step" and value is not None]
         missing = [buffer for buffer in needed if state.get(buffer) is None]
         is_foreign = not needed and buffers and not info.buffers.keys() & set(buffers)

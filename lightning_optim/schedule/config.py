@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..core.config_values import to_plain
+from ..core.config_values import read_attributes, to_plain
 from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
 from ..core.short_repr import format_call, settings_html
@@ -51,6 +51,14 @@ class ScheduleConfig:
         self.total_steps = total_steps
         self.on_resume = to_plain(on_resume, "on_resume")
         self.hyperparameters: dict[str, Any] = to_plain(hyperparameters)
+        self._check()
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore it from a pickle, such as a checkpoint, and check it like a new one."""
+        plain = read_attributes(state, {"name": str, "interval": str, "hyperparameters": dict})
+        known = ("name", "hyperparameters", *OF_THE_RUN, *WARMUP_SPECS, "total_steps")
+        vars(self).update({"total_steps": None, "warmup_steps": 0})
+        vars(self).update({key: plain[key] for key in known if key in plain})
         self._check()
 
     @property

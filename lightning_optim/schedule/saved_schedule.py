@@ -83,10 +83,10 @@ def check_constants(own: Mapping[str, Any], saved: Mapping[str, Any], path: str 
             check_constants(inner, other, f"{path}_schedulers[{index}].")
     if "curves" in saved:
         check_curves(saved["curves"])
-        states = [(curve[SCHEDULE], curve["state"]) for curve in saved["curves"]]
         for curve in own.get("curves", ()):
-            for state in (state for override, state in states if override == curve[SCHEDULE]):
-                check_constants(curve["state"], state, f"{path}curves.")
+            for other in saved["curves"]:
+                if (other[SCHEDULE], other["momentum"]) == (curve[SCHEDULE], curve["momentum"]):
+                    check_constants(curve["state"], other["state"], f"{path}curves.")
 
 
 def check_group_names(names: Any) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 
 from tests.support.checkpointed_runs import RUNS
 from tests.support.fuzzed_checkpoints import ALLOWED, checkpoint_fuzzer
@@ -29,14 +30,19 @@ def main() -> int:
             print(fuzzer.run_case(given.case, reraise=True))
             return 0
         start = time.perf_counter()
-        counts, wrong = fuzzer.run_cases(given.seed, given.count)
+        counts: Counter[tuple[str, str]] = Counter()
+        num_wrong = 0
+        for outcome in fuzzer.run_cases(given.seed, given.count):
+            counts[outcome.run, outcome.verdict] += 1
+            if outcome.is_wrong:
+                num_wrong += 1
+                text = f"--case {outcome.seed}: {outcome.run}: {outcome.verdict}: {outcome.detail!r}"
+                print(text[:600], flush=True)
     for run in RUNS:
         print(f"{run}: " + ", ".join(f"{counts[run, verdict]} {verdict}" for verdict in ALLOWED))
-    for outcome in wrong:
-        print(f"--case {outcome.seed}: {outcome.run}: {outcome.verdict}: {outcome.detail!r}"[:600])
     seconds = time.perf_counter() - start
-    print(f"{given.count - len(wrong)} of {given.count} right, seed {given.seed}, {seconds:.0f} s")
-    return 1 if wrong else 0
+    print(f"{given.count - num_wrong} of {given.count} right, seed {given.seed}, {seconds:.0f} s")
+    return 1 if num_wrong else 0
 
 
 if __name__ == "__main__":

@@ -126,6 +126,18 @@ def _delete(content: Any, path: Key, rng: Random) -> Any:
     return replace(content, tuple(above), copy)
 
 
+def _delete_everywhere(content: Any, path: Key, rng: Random) -> Any:
+    """A key from all neighbours too: the step of every parameter, the names of all groups."""
+    if len(path) < 3:
+        return content
+    *above, _, key = path
+    neighbours = find(content, tuple(above))
+    for other in _keys(neighbours):
+        if isinstance(find(neighbours, (other,)), dict) and key in find(neighbours, (other,)):
+            content = _delete(content, (*above, other, key), rng)
+    return content
+
+
 def _add(content: Any, path: Key, rng: Random) -> Any:
     value = find(content, path)
     new = draw_junk(rng)
@@ -221,7 +233,7 @@ def _altered(value: Any, rng: Random) -> Any:
         )
         new = rng.choice(numbers)
         return rng.choice(
-            (new, new, str(value), torch.tensor(value), torch.tensor([float(value)] * 2), [value], bool(value))
+            (new, new, str(value)[:60], torch.tensor(0.5), torch.tensor([0.5, 0.5]), [value], bool(value))
         )
     if isinstance(value, str):
         return rng.choice(("", value + "x", value.upper(), HIDDEN, "x" * 100_000, value.encode(), [value], "nan"))
@@ -315,6 +327,7 @@ _CHANGES: tuple[Callable[[Any, Key, Random], Any], ...] = (
     _alter,
     _delete,
     _delete,
+    _delete_everywhere,
     _add,
     _swap,
     _copy_over,

@@ -9,7 +9,6 @@ import re
 import tempfile
 import traceback
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -36,6 +35,8 @@ MAX_MESSAGE = 4000
 UNCHANGED, AS_SAVED, REFUSED, NOT_OURS = "unchanged", "as saved", "refused", "not ours"
 ALLOWED = (UNCHANGED, AS_SAVED, REFUSED, NOT_OURS)
 _ABSENT = object()
+# A parameter that has had no gradient has no state, and torch's own schedulers no record.
+_OPTIONAL = r"\.optimizer_states\[0\]\.state\.\d+(\.momentum_buffer)?|\.lr_schedulers\[0\]\.schedule"
 
 
 @dataclass
@@ -79,10 +80,9 @@ class CheckpointFuzzer:
             with _captured_output():
                 self._bases[name] = _Base(run, path, torch.load(path), resume(run, path))
 
-    def run_cases(self, seed: int, count: int) -> tuple[Counter[tuple[str, str]], list[Outcome]]:
-        """How often each run ended how, and all cases that went wrong."""
-        outcomes = [self.run_case(seed * 1_000_000 + index) for index in range(count)]
-        return Counter((o.run, o.verdict) for o in outcomes), [o for o in outcomes if o.is_wrong]
+    def run_cases(self, seed: int, count: int) -> Iterator[Outcome]:
+        """The outcomes of as many cases, one after the other."""
+        return (self.run_case(seed * 1_000_000 + index) for index in range(count))
 
     def run_case(self, seed: int, *, reraise: bool = False) -> Outcome:
         """Draw the case of a seed; the same seed is the same case.
@@ -188,9 +188,13 @@ def _differences(path: str, found: Any, expected: Any, saved: Any) -> Iterator[s
         for key in found.keys() | expected.keys():
             if key not in expected and equal(found[key], _get(saved, key)):
                 continue  # nothing reads it
+            if re.fullmatch(_OPTIONAL, f"{path}.{key}") and key not in found and _get(saved, key) is _ABSENT:
+                continue
             values = [_get(container, key) for container in (found, expected, saved)]
             yield from _differences(f"{path}.{key}", *values)
         return
+    if path.endswith("_last_lr") and sorted(found) == sorted(expected):
+        return  # the names beside it were changed; nothing but the log reads it
     if type(found) is type(expected) and isinstance(found, (list, tuple)) and len(found) == len(expected):
         for index in range(len(found)):
             values = [found[index], expected[index], _get(saved, index)]
@@ -214,6 +218,7 @@ def _same_value(found: Any, saved: Any) -> bool:
         return type(found) is type(saved) and found == saved
     try:
         if isinstance(found, Tensor) and isinstance(saved, Tensor) and found.numel() > 1:
+            saved = saved.to(found.dtype)  # torch's classes cast on load
             return equal(found.nan_to_num(7.5), saved.nan_to_num(7.5))
         return float(found) == float(saved)
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -225,7 +230,7 @@ def _is_legal(expected: Any, saved: Any) -> bool:
     if isinstance(expected, bool) or isinstance(saved, bool):
         return isinstance(expected, bool) and isinstance(saved, bool)
     if isinstance(expected, Tensor) and isinstance(saved, Tensor) and expected.ndim:
-        return expected.shape == saved.shape and expected.dtype == saved.dtype
+        return expected.shape == saved.shape and saved.is_floating_point() == expected.is_floating_point()
     if isinstance(expected, (int, float, Tensor)) and isinstance(saved, (int, float, Tensor)):
         return math.isfinite(saved) and (saved >= 0 or expected < 0)
     return isinstance(expected, str) and isinstance(saved, str)
