@@ -87,7 +87,10 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
         if count_names and len(names) != len(params):
             raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
     check_group_values(group, path)
-    for key, value in (group.get("configured") or {}).items():
+    configured = group.get("configured") or {}
+    if not isinstance(configured.get(ALGORITHM, ""), str):
+        raise ConfigError(f"{path}.configured.{ALGORITHM}: must be text")
+    for key, value in configured.items():
         _check_number(value, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
@@ -108,6 +111,8 @@ def check_group_values(group: Any, path: str) -> None:
     for key, kind in _KINDS.items():
         value = group.get(key)
         if key in group and not (value is None and key in _MAY_BE_NONE):
+            if key in SCHEDULER_KEYS and not isinstance(group.get("lr"), Tensor):
+                kind = (int, float)  # a scheduler would turn lr into a tensor
             _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
             if kind is _NUMBER or kind == (int, float):
                 _check_amount(value, f"{path}.{key}", 1.0 if key.endswith("momentum") else math.inf)
@@ -204,4 +209,6 @@ def _describe(value: Any) -> str:
 
 
 def _show(key: Any) -> str:
-    return to_printable(str(key)[:200]) if isinstance(key, str) or abs(key) <= _MAX_INTEGER else "a huge number"
+    if isinstance(key, int):
+        return str(key) if abs(key) <= _MAX_INTEGER else "a huge number"
+    return to_printable(str(key)[:200])

@@ -39,6 +39,8 @@ def check_training_checkpoint(content: Any) -> None:
     for key, (kind, name) in _KINDS.items():
         if key in content and not isinstance(content[key], kind):
             raise ConfigError(f"{key}: must be {name}, got a value of type {type(content[key]).__name__}")
+    if content.get("optimizer_states") == [] and (content.get("lr_schedulers") or content.get("global_step")):
+        raise ConfigError("optimizer_states: is empty, although the run has taken steps")
     for name, weight in content.get("state_dict", {}).items():
         if isinstance(weight, Tensor) and weight.is_meta:
             raise ConfigError(

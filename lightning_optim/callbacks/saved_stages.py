@@ -82,7 +82,7 @@ def _check_optimizer(state: Mapping[str, Any], path: str) -> None:
     groups, live, steps = state["scheduler_groups"], state["live_groups"], state["num_steps"]
     _check(_is_list(groups, Mapping), f"{path}.scheduler_groups", groups, "a list of dicts")
     for index, group in enumerate(groups):
-        check_group_values(group, f"{path}.scheduler_groups[{index}]")
+        check_group_values(group, f"callbacks.StagedUnfreeze.{path}.scheduler_groups[{index}]")
     _check(_is_list(live, Mapping), f"{path}.live_groups", live, "a list of dicts")
     for index, group in enumerate(live):
         is_group = isinstance(group["name"], str) and _is_list(group["param_names"], str)

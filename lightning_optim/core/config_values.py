@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .printable import to_printable
 
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
@@ -45,7 +46,10 @@ def read_attributes(state: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
     """
     if not isinstance(state, Mapping):
         raise ConfigError(f"hyper_parameters: a factory in the file has a {type(state).__name__} for its attributes")
-    plain: dict[str, Any] = {str(key): to_plain(value, str(key)) for key, value in state.items()}
+    try:
+        plain: dict[str, Any] = {str(key): to_plain(value, str(key)) for key, value in state.items()}
+    except ConfigError as error:
+        raise ConfigError(to_printable(str(error))) from None
     for key, kind in kinds.items():
         if not isinstance(plain.get(key), kind):
             raise ConfigError(

@@ -67,7 +67,7 @@ def check_buffers(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], 
     needed = [] if info.factored else info.active_buffers(group)
     for name, key in zip(names, group["params"], strict=True):
         state = states.get(key) or {}
-        if state and "step" not in state and not info.own and info.name not in _WITHOUT_STEP:
+        if state and "step" not in state and info.name not in _WITHOUT_STEP:
             raise ConfigError(f"the checkpoint's state of {name} has no step. Use the checkpoint as it was saved")
         buffers = [buffer for buffer, value in state.items() if buffer != "step" and value is not None]
         missing = [buffer for buffer in needed if state.get(buffer) is None]

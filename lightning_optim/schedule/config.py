@@ -9,6 +9,7 @@ from typing import Any
 from ..core.config_values import read_attributes, to_plain
 from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
+from ..core.printable import to_printable
 from ..core.short_repr import format_call, settings_html
 from .catalog import FLOORS, SCHEDULES, ScheduleInfo, schedule_info, schedules_with
 from .warmup import WARMUP_SPECS, check_warmup
@@ -59,7 +60,10 @@ class ScheduleConfig:
         known = ("name", "hyperparameters", *OF_THE_RUN, *WARMUP_SPECS, "total_steps")
         vars(self).update({"total_steps": None, "warmup_steps": 0})
         vars(self).update({key: plain[key] for key in known if key in plain})
-        self._check()
+        try:
+            self._check()
+        except ConfigError as error:
+            raise ConfigError(to_printable(str(error))) from None
 
     @property
     def info(self) -> ScheduleInfo:

@@ -34,8 +34,10 @@ def refuse_wrong_schedule() -> Iterator[None]:
     """
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        if (message := to_printable(str(error))) == str(error):
+            raise
+        raise ConfigError(message) from None  # names in the file may hold line ends
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         reason = to_printable(f"{type(error).__name__} {error}".splitlines()[0][:200])
         raise ConfigError(
@@ -54,8 +56,9 @@ def check_scheduler_state(own: Mapping[str, Any], saved: Any) -> dict[str, Any]:
         ConfigError: a key is missing, or its value is of another type than this run's.
     """
     _check(isinstance(saved, Mapping), "the state", saved, "a dict")
+    needed = _NEEDED if "mode_worse" in own else (*_NEEDED, "_last_lr")  # torch's plateaus once had none
     for key in own:
-        if key not in saved and (not key.startswith("_") or key in _NEEDED):
+        if key not in saved and (not key.startswith("_") or key in needed):
             raise ConfigError(f"scheduler: the checkpoint's state of it lacks {key}. {_ADVICE}")
     state = {key: value for key, value in saved.items() if key in own}
     for key, value in state.items():
@@ -139,6 +142,7 @@ def _check_alike(own: Any, saved: Any, path: str) -> None:
         _check(isinstance(saved, bool), path, saved, "true or false")
     elif isinstance(own, (int, float, Tensor)):
         _check(_is_number(saved), path, saved, "a number")
+        _check(math.isfinite(saved) or not math.isfinite(own), path, saved, "a finite number")
     elif isinstance(own, str):
         allowed = next((choices for choices in _CHOICES if own in choices), None)
         _check(isinstance(saved, str) and (allowed is None or saved in allowed), path, saved, "text as this run's")

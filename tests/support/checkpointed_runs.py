@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,16 +157,8 @@ def resume(run: Run, path: Path, steps: int = 2) -> Probe:
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            fit(
-                run.module(),
-                path.parent / "resumed",
-                *run.callbacks(),
-                probe,
-                epochs=9,
-                ckpt_path=path,
-                logger=[DummyLogger()] if run.logger else False,
-            )
-        except Stop:
-            pass
+        loggers = [DummyLogger()] if run.logger else False
+        with suppress(Stop):
+            folder = path.parent / "resumed"
+            fit(run.module(), folder, *run.callbacks(), probe, epochs=9, ckpt_path=path, logger=loggers)
     return probe

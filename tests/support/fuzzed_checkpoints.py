@@ -9,7 +9,7 @@ import re
 import tempfile
 import traceback
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ from random import Random
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from rich.console import Console
 from torch import Tensor
 
@@ -193,6 +192,8 @@ def _differences(path: str, found: Any, expected: Any, saved: Any) -> Iterator[s
             values = [_get(container, key) for container in (found, expected, saved)]
             yield from _differences(f"{path}.{key}", *values)
         return
+    if path == ".callbacks.StagedUnfreeze.thaw_log" and saved is _ABSENT and found == []:
+        return  # as older versions have saved it: the log alone reads it
     if path.endswith("_last_lr") and sorted(found) == sorted(expected):
         return  # the names beside it were changed; nothing but the log reads it
     if type(found) is type(expected) and isinstance(found, (list, tuple)) and len(found) == len(expected):
