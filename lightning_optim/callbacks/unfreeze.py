@@ -117,6 +117,8 @@ class StagedUnfreeze(Callback):
         self._last_check: tuple[int, int] | None = None
         """Epoch and batch at which triggers were last checked."""
         self._loaded_state: dict[str, Any] | None = None
+        self._unstaged: list[list[dict[str, Any]]] = []
+        """The param groups of the optimizers in a checkpoint of a run without stages."""
         self._thaw_log = ThawLog()
         self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
@@ -206,6 +208,7 @@ class StagedUnfreeze(Callback):
     def _start_fit(self, trainer: Trainer, module: nn.Module) -> None:
         """Continue where the last fit of this module ended; start over with another module."""
         self._trainer, self._loaded_state, self._last_check = trainer, None, None
+        self._unstaged = []
         self._plateaus, self._thaw_log = PlateauTracker(), ThawLog()
         if self._module is module:
             self._timetable.reset_thaw_times()
@@ -396,6 +399,7 @@ class StagedUnfreeze(Callback):
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
         elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
             self._refuse_unstaged()
+            self._unstaged = [state["param_groups"] for state in checkpoint["optimizer_states"]]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
@@ -432,6 +436,7 @@ class StagedUnfreeze(Callback):
     def _restore(self, previous: Sequence[StagedOptimizer]) -> None:
         """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
         state, self._loaded_state = self._loaded_state, None
+        unstaged, self._unstaged = self._unstaged, []
         if state is not None:
             with refuse_wrong_state("StagedUnfreeze"):
                 check_stages_state(state)
@@ -445,6 +450,9 @@ class StagedUnfreeze(Callback):
         if state is not None:
             with refuse_wrong_state("StagedUnfreeze"):
                 self._load_optimizers(state["optimizers"])
+        elif unstaged:
+            for staged, groups in zip(self._staged, unstaged, strict=False):
+                staged.load_unstaged(groups)
         elif previous:
             for staged, last in zip(self._staged, previous, strict=True):
                 staged.resume_from(last)

@@ -12,6 +12,7 @@ import torch
 from lightning_optim import ConfigError
 from tests.support.checkpoint_mutations import replace
 from tests.support.checkpointed_runs import RUNS, resume, save_checkpoint
+from tests.support.equality import equal
 from tests.support.fuzzed_checkpoints import AS_SAVED, REFUSED, UNCHANGED, CheckpointFuzzer, checkpoint_fuzzer
 
 
@@ -89,3 +90,14 @@ def test_a_state_in_which_every_step_is_missing_is_refused(staged, tmp_path) -> 
     torch.save(replace(content, ("optimizer_states", 0, "state"), without), tmp_path / "changed.ckpt")
     with pytest.raises(ConfigError, match="has no step"):
         resume(run, tmp_path / "changed.ckpt")
+
+
+def test_a_run_that_gets_stages_goes_on_at_its_lr(tmp_path) -> None:
+    """Without the callback's state, the lrs are those of the optimizer's groups, and not the config's."""
+    run = RUNS["factories in the hyperparameters"]
+    path = save_checkpoint(run, tmp_path)
+    content = torch.load(path)
+    del content["callbacks"]["StagedUnfreeze"]
+    torch.save(content, tmp_path / "unstaged.ckpt")
+    unstaged, expected = resume(run, tmp_path / "unstaged.ckpt"), resume(run, path)
+    assert expected.ended is not None and equal(unstaged.ended, expected.ended)

@@ -113,7 +113,8 @@ GUARDS: tuple[Change, ...] = (
         "nodes in a checkpoint are not called",
         "build/read_factory.py",
         "    if isinstance(given, Mapping):\n        hint",
-        '    if isinstance(given, Mapping):\n        return __import__("hydra.utils").utils.instantiate(given)\n        hint',
+        "    if isinstance(given, Mapping):\n"
+        '        return __import__("hydra.utils").utils.instantiate(given)\n        hint',
         "reliability/test_hostile_pickles.py::test_no_target_in_a_checkpoint_is_followed",
     ),
     _guard(
