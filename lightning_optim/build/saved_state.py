@@ -94,7 +94,6 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
         _check_number(value, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
-    _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
 
 
 def check_group_values(group: Any, path: str) -> None:
@@ -108,6 +107,7 @@ def check_group_values(group: Any, path: str) -> None:
         ConfigError: one is of another type; or it is a number that is not finite, or is negative.
     """
     _check_kind(group, Mapping, path, "a dict")
+    _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
     for key, kind in _KINDS.items():
         value = group.get(key)
         if key in group and not (value is None and key in _MAY_BE_NONE):
