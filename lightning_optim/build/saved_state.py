@@ -56,9 +56,15 @@ def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
     seen: set[Any] = set()
     for index, group in enumerate(groups):
         _check_group(group, f"param_groups[{index}]", seen, count_names=not is_regrouped)
+    _check_keys(states, "state")
     own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
-    for key, state in own.items():
-        _check_state(state, f"state[{_show(key)}]")
+    for key, state in states.items():
+        if key in own:
+            _check_state(state, f"state[{_show(key)}]")
+        elif isinstance(key, int):
+            raise ConfigError(f"state[{_show(key)}]: no param group has a parameter of this number")
+        else:
+            _check_values({key: state}, "state")
     for group in groups:  # each of one algorithm, which counts steps or does not
         of_group = {key: own[key] for key in group["params"] if key in own}
         has_step = any("step" in state for state in of_group.values())
@@ -111,8 +117,8 @@ def check_group_values(group: Any, path: str) -> None:
     for key, kind in _KINDS.items():
         value = group.get(key)
         if key in group and not (value is None and key in _MAY_BE_NONE):
-            if key in SCHEDULER_KEYS and not isinstance(group.get("lr"), Tensor):
-                kind = (int, float)  # a scheduler would turn lr into a tensor
+            if key in ("peak_lr", *SCHEDULER_KEYS) and not isinstance(group.get("lr"), Tensor):
+                kind = (int, float)  # else lr would become a tensor
             _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
             if kind is _NUMBER or kind == (int, float):
                 _check_amount(value, f"{path}.{key}", 1.0 if key.endswith("momentum") else math.inf)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from ..build.saved_state import check_group_values
-from ..core.errors import ConfigError
+from ..build.saved_state import check_group_values, check_state_dict
+from ..core.errors import ConfigError, prefix_errors
 from .logged_metrics import REDUCTIONS
 from .remaining_work import EPOCH_END, VALIDATION
 
@@ -48,6 +48,21 @@ def check_stages_state(state: Any) -> None:
     _check(_is_list(state["optimizers"], Mapping), "optimizers", state["optimizers"], "a list of dicts")
     for index, optimizer in enumerate(state["optimizers"]):
         _check_optimizer(optimizer, f"optimizers[{index}]")
+
+
+def read_unstaged_groups(states: Sequence[Any]) -> list[list[dict[str, Any]]]:
+    """The param groups of the optimizers that a run without stages has saved.
+
+    Args:
+        states: the checkpoint's `optimizer_states`.
+
+    Raises:
+        ConfigError: one is no optimizer's state.
+    """
+    for index, state in enumerate(states):
+        with prefix_errors(f"optimizer_states[{index}]"):
+            check_state_dict(state)
+    return [state["param_groups"] for state in states]
 
 
 def _check_plateau(plateau: Any, path: str) -> None:

@@ -37,7 +37,7 @@ from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .saved_callback import refuse_wrong_state
-from .saved_stages import check_stages_state
+from .saved_stages import check_stages_state, read_unstaged_groups
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
@@ -399,7 +399,7 @@ class StagedUnfreeze(Callback):
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
         elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
             self._refuse_unstaged()
-            self._unstaged = [state["param_groups"] for state in checkpoint["optimizer_states"]]
+            self._unstaged = read_unstaged_groups(checkpoint["optimizer_states"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""

@@ -17,7 +17,7 @@ from .by_group import SchedulerByGroup
 from .joined_groups import schedule_joined_groups
 from .optimizer_loads import watch_loads
 from .record import Record, cycles_momentum, find_differences, follows_metrics
-from .saved_schedule import check_constants, check_record, check_scheduler_state, refuse_wrong_schedule
+from .saved_schedule import check_constants, check_has_begun, check_record, check_scheduler_state, refuse_wrong_schedule
 from .scheduler_state import num_steps
 from .state_by_name import RESUME, save_by_name, torch_state
 from .state_by_name import load_state_dict as load_by_name
@@ -122,6 +122,7 @@ class Resume:
         saved = state.pop(_RECORD, None)
         if saved is not None:
             check_record(saved)
+        check_has_begun(state)
         self._error = None
         if self._on_resume == "restart":
             self._start(scheduler, 0, saved)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError
@@ -19,6 +20,7 @@ PEAKS = ("base_lrs", "max_lrs", "min_lrs")
 BY_GROUP = (*PEAKS, "_last_lr", "lr_lambdas", "base_momentums", "max_momentums")
 _ARGUMENTS = frozenset(key for info in SCHEDULES.values() for key in info.hyperparameters) - {*FLOORS, "lr_lambda"}
 _COUNTERS = ("last_epoch", "_step_count", "num_bad_epochs", "cooldown_counter")
+_PLAIN = (bool, int, float, str)
 _CHOICES = (("min", "max"), ("rel", "abs"), ("cos", "linear"))
 # Without these a scheduler would begin anew. torch's other private attributes differ from version to version.
 _NEEDED = ("_step_count", "_schedulers")
@@ -78,9 +80,9 @@ def check_constants(own: Mapping[str, Any], saved: Mapping[str, Any], path: str 
         ConfigError: an argument has another value.
     """
     for key in own.keys() & saved.keys():
-        values = own[key], saved[key]
-        if key in _ARGUMENTS and all(isinstance(value, (bool, int, float, str)) for value in values):
-            _check(values[0] == values[1], f"{path}{key}", saved[key], f"{own[key]}, as its record says")
+        if key in _ARGUMENTS and isinstance(own[key], _PLAIN):
+            is_same = isinstance(saved[key], _PLAIN) and own[key] == saved[key]
+            _check(is_same, f"{path}{key}", saved[key], f"{own[key]}, as its record says")
     for index, (inner, other) in enumerate(zip(own.get("_schedulers", ()), saved.get("_schedulers", ()), strict=False)):
         if isinstance(other, Mapping):
             check_constants(inner, other, f"{path}_schedulers[{index}].")
@@ -90,6 +92,16 @@ def check_constants(own: Mapping[str, Any], saved: Mapping[str, Any], path: str 
             for other in saved["curves"]:
                 if (other[SCHEDULE], other["momentum"]) == (curve[SCHEDULE], curve["momentum"]):
                     check_constants(curve["state"], other["state"], f"{path}curves.")
+
+
+def check_has_begun(state: Mapping[str, Any]) -> None:
+    """Check that the scheduler that is stepped itself, and is not part of a sequence, is at a step.
+
+    Raises:
+        ConfigError: it is at none.
+    """
+    counter = state.get("last_epoch", 0)
+    _check(_is_count(counter), "last_epoch", counter, "an integer >= 0")
 
 
 def check_group_names(names: Any) -> None:
@@ -169,7 +181,8 @@ def _check_list(own: Sequence[Any], saved: Any, path: str) -> None:
 
 def _is_number(value: Any) -> bool:
     if isinstance(value, Tensor):
-        return value.numel() == 1 and not value.is_complex() and not value.is_meta and not bool(value.isnan())
+        is_real = value.numel() == 1 and not value.is_complex() and value.dtype != torch.bool
+        return is_real and not value.is_meta and not bool(value.isnan())
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return not math.isnan(value) if isinstance(value, float) else abs(value) < 1 << 63

@@ -22,9 +22,7 @@ def fuzzer() -> Iterator[CheckpointFuzzer]:
         yield fuzzer
 
 
-@pytest.mark.parametrize(
-    ("seed", "count"), [(0, 100), *(pytest.param(s, 1000, marks=pytest.mark.slow) for s in (1, 2))]
-)
+@pytest.mark.parametrize(("seed", "count"), [(0, 40), pytest.param(1, 160, marks=pytest.mark.slow)])
 def test_a_changed_checkpoint_is_resumed_or_refused(fuzzer, seed, count) -> None:
     outcomes = list(fuzzer.run_cases(seed, count))
     assert [f"--case {o.seed}: {o.run}: {o.verdict}: {o.detail[:200]}" for o in outcomes if o.is_wrong] == []
@@ -34,7 +32,7 @@ def test_a_changed_checkpoint_is_resumed_or_refused(fuzzer, seed, count) -> None
 
 
 def test_the_same_seed_is_the_same_case(fuzzer) -> None:
-    first, second = ([(o.verdict, o.run) for o in fuzzer.run_cases(3, 10)] for _ in range(2))
+    first, second = ([(o.verdict, o.run) for o in fuzzer.run_cases(3, 4)] for _ in range(2))
     assert first == second
 
 
@@ -68,8 +66,27 @@ CHANGED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "the state of the scheduler": (("lr_schedulers",), [], "that schedule's state has not been loaded"),
     "the state of the optimizer": (("optimizer_states",), [], "optimizer_states: is empty"),
     "an argument of the schedule": (("lr_schedulers", 0, "T_max"), 21, "must be 20, as its record says"),
+    "an argument in a tensor": (("lr_schedulers", 0, "T_max"), torch.tensor(20), "must be 20, as its record says"),
+    "a flag in a tensor": (("lr_schedulers", 0, "eta_min"), torch.tensor(True), "eta_min .* must be a number"),
+    "a schedule that has not begun": (("lr_schedulers", 0, "last_epoch"), -1, "last_epoch .* must be an integer >= 0"),
     "a counter": (("lr_schedulers", 0, "last_epoch"), 2.5, "last_epoch .* must be an integer"),
+    "an algorithm with a line end": (
+        ("optimizer_states", 0, "param_groups", 0, "configured", "algorithm"),
+        "lion\nall is well",
+        "was saved by lion.all is well, and this run uses adamw",
+    ),
     "a step of -4": (("optimizer_states", 0, "state", 0, "step"), torch.tensor(-4.0), "must be a finite number >= 0"),
+    "a number of no parameter": (("optimizer_states", 0, "param_groups", 1, "params", 1), "3", r"state\[3\]: no param"),
+    "a peak that would make lr a tensor": (
+        ("optimizer_states", 0, "param_groups", 1, "peak_lr"),
+        torch.tensor(0.5),
+        "peak_lr: must be a number, got a tensor",
+    ),
+    "a flag that no module takes": (
+        ("optimizer_states", 0, "param_groups", 0, "differentiable"),
+        True,
+        "differentiable: torch steps no parameters",
+    ),
     "a factor out of bounds": (("optimizer_states", 0, "param_groups", 0, "eps"), -1.0, "eps: got -1.0"),
 }
 
@@ -80,6 +97,16 @@ def test_what_a_run_would_take_in_silence_is_refused(staged, tmp_path, name) -> 
     path, value, message = CHANGED[name]
     torch.save(replace(content, path, value), tmp_path / "changed.ckpt")
     with pytest.raises(ConfigError, match=message):
+        resume(run, tmp_path / "changed.ckpt")
+
+
+def test_a_value_in_itself_that_is_of_no_parameter_is_refused(staged, tmp_path) -> None:
+    run, _, content = staged
+    value: list[Any] = []
+    value.append(value)
+    states = {**content["optimizer_states"][0]["state"], "extra": value}
+    torch.save(replace(content, ("optimizer_states", 0, "state"), states), tmp_path / "changed.ckpt")
+    with pytest.raises(ConfigError, match="nested more than 20 deep"):
         resume(run, tmp_path / "changed.ckpt")
 
 
@@ -101,3 +128,6 @@ def test_a_run_that_gets_stages_goes_on_at_its_lr(tmp_path) -> None:
     torch.save(content, tmp_path / "unstaged.ckpt")
     unstaged, expected = resume(run, tmp_path / "unstaged.ckpt"), resume(run, path)
     assert expected.ended is not None and equal(unstaged.ended, expected.ended)
+    torch.save({**content, "optimizer_states": [{"a": 2}]}, tmp_path / "wrong.ckpt")
+    with pytest.raises(ConfigError, match=r"optimizer_states\[0\]: param_groups: missing"):
+        resume(run, tmp_path / "wrong.ckpt")
