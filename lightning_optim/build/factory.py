@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ..catalog.info import OptimizerInfo
 from ..catalog.modifiers import MODIFIERS
 from ..catalog.registry import algorithms_with, optimizer_info
-from ..core.config_values import to_plain, to_yaml
+from ..core.config_values import read_attributes, to_plain, to_yaml
 from ..core.errors import ConfigError, explain_call, format_choices, leftover_hint, requires_name
 from ..core.short_repr import format_call, settings_html
 from ..groups.parameters import Parameter, read_parameters
@@ -162,6 +162,12 @@ class OptimizerFactory:
                 settings[f"{rule.key}."] = rule.effects
         with _name_rule_in_errors(None if spec.algorithm == self.name else spec.algorithm, rules):
             return needs_own_class(spec.info, self.implementation, settings)
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore it from a pickle, such as a checkpoint; a call checks it like a new one."""
+        kinds = {"name": str, "groups": dict, "implementation": str, "hyperparameters": dict}
+        plain = read_attributes(state, kinds)
+        vars(self).update({key: plain[key] for key in kinds})
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, OptimizerFactory) and vars(self) == vars(other)

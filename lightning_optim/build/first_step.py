@@ -15,10 +15,17 @@ from ..core.param_group_keys import ALGORITHM
 
 def attach_checks(optimizer: Optimizer) -> None:
     """Check before each step what depends on the device and on the gradients, where a group needs it."""
-    if any(group.get("capturable") for group in optimizer.param_groups):
-        optimizer.register_step_pre_hook(_check_capturable)
-    if any(group.get("differentiable") for group in optimizer.param_groups):
-        optimizer.register_step_pre_hook(_check_differentiable)
+    attached: set[str] = set()
+
+    def attach_flag_checks(optimizer: Optimizer) -> None:
+        """torch's hook after a load, too: the flags of a group come from the checkpoint."""
+        for flag, check in (("capturable", _check_capturable), ("differentiable", _check_differentiable)):
+            if flag not in attached and any(group.get(flag) for group in optimizer.param_groups):
+                optimizer.register_step_pre_hook(check)
+                attached.add(flag)
+
+    attach_flag_checks(optimizer)
+    optimizer.register_load_state_dict_post_hook(attach_flag_checks)
     if any(issubclass(class_of(optimizer, group), SparseAdam) for group in optimizer.param_groups):
         optimizer.register_step_pre_hook(_after_closure(_check_sparse))
     if any(_has_fused_momentum(optimizer, group) for group in optimizer.param_groups):
@@ -36,7 +43,8 @@ def _check_differentiable(optimizer: Optimizer, *_: Any) -> None:
         if group.get("differentiable") and any(param.is_leaf and param.requires_grad for param in group["params"]):
             raise ConfigError(
                 "differentiable: torch steps no parameters of a module with it, only tensors that were computed from "
-                "others. Type differentiable: false"
+                f"others. Type differentiable: false. Where that is the config of param group {group.get('name')!r}, "
+                "the checkpoint has another value: use it as it was saved"
             )
 
 

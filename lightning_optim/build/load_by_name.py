@@ -57,7 +57,8 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
             check_torch_can_resume(optimizer_info(name), group)
     matches = match_groups(optimizer.param_groups, state_dict)
     for match in matches:
-        check_saved_values(match.current, match.sources)
+        specs = optimizer_info(match.current.get(ALGORITHM, main)).hyperparameters
+        check_saved_values(match.current, match.sources, specs)
     schedule_removed = was_schedule_removed(optimizer.param_groups, saved)
     if schedule_removed:
         log_removed_schedule()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,16 +12,17 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from ..core.param_group_keys import ALGORITHM, SCHEDULE
 from ..core.printable import to_printable
+from ..schedule.param_group_values import SCHEDULER_KEYS
 
 # Of values within values. LBFGS has lists of tensors in its state; nothing is nested deeper than a few levels.
 _MAX_DEPTH = 20
 # Of values in the state of one parameter, or in one param group.
 _MAX_VALUES = 100_000
 _MAX_INTEGER = 1 << 64
+_NUMBER = (int, float, Tensor)
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
-    "lr": (int, float, Tensor),
-    "peak_lr": (int, float, Tensor),
-    "weight_decay": (int, float, Tensor),
+    **dict.fromkeys(("lr", "peak_lr", "weight_decay", *SCHEDULER_KEYS), _NUMBER),
+    **dict.fromkeys(("max_momentum", "base_momentum"), (int, float)),
     "name": str,
     ALGORITHM: str,
     "configured": Mapping,
@@ -28,7 +30,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 """Of keys in a param group that this package reads."""
 _MAY_BE_NONE = ("weight_decay", "name")
-_NAMES = {Mapping: "a dict", str: "text", (int, float, Tensor): "a number"}
+_NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number", (int, float): "a number"}
 
 
 def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
@@ -54,9 +56,15 @@ def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
     seen: set[Any] = set()
     for index, group in enumerate(groups):
         _check_group(group, f"param_groups[{index}]", seen, count_names=not is_regrouped)
+    _check_keys(states, "state")
     own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
-    for key, state in own.items():
-        _check_state(state, f"state[{_show(key)}]")
+    for key, state in states.items():
+        if key in own:
+            _check_state(state, f"state[{_show(key)}]")
+        elif isinstance(key, int):
+            raise ConfigError(f"state[{_show(key)}]: no param group has a parameter of this number")
+        else:
+            _check_values({key: state}, "state")
     for group in groups:  # each of one algorithm, which counts steps or does not
         of_group = {key: own[key] for key in group["params"] if key in own}
         has_step = any("step" in state for state in of_group.values())
@@ -84,16 +92,36 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
             _check_kind(name, str, f"{path}.param_names", "text")
         if count_names and len(names) != len(params):
             raise ConfigError(f"{path}.param_names: {len(names)} names for {len(params)} parameters")
-    for key, kind in _KINDS.items():
-        value = group.get(key)
-        if key in group and not (value is None and key in _MAY_BE_NONE):
-            _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
-            _check_number(value, f"{path}.{key}")
-    for key, value in (group.get("configured") or {}).items():
+    check_group_values(group, path)
+    configured = group.get("configured") or {}
+    if not isinstance(configured.get(ALGORITHM, ""), str):
+        raise ConfigError(f"{path}.configured.{ALGORITHM}: must be text")
+    for key, value in configured.items():
         _check_number(value, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
+
+
+def check_group_values(group: Any, path: str) -> None:
+    """Check the values in a param group that this package or a scheduler computes with.
+
+    Args:
+        group: a saved one, with or without its parameters.
+        path: where it was saved, for the error.
+
+    Raises:
+        ConfigError: one is of another type; or it is a number that is not finite, or is negative.
+    """
+    _check_kind(group, Mapping, path, "a dict")
     _check_values({key: value for key, value in group.items() if key not in ("params", "param_names")}, path)
+    for key, kind in _KINDS.items():
+        value = group.get(key)
+        if key in group and not (value is None and key in _MAY_BE_NONE):
+            if key in ("peak_lr", *SCHEDULER_KEYS) and not isinstance(group.get("lr"), Tensor):
+                kind = (int, float)  # else lr would become a tensor
+            _check_kind(value, kind, f"{path}.{key}", _NAMES[kind])
+            if kind is _NUMBER or kind == (int, float):
+                _check_amount(value, f"{path}.{key}", 1.0 if key.endswith("momentum") else math.inf)
 
 
 def _check_state(state: Any, path: str) -> None:
@@ -101,7 +129,7 @@ def _check_state(state: Any, path: str) -> None:
     _check_values(state, path)
     if "step" in state:
         _check_kind(state["step"], (int, float, Tensor), f"{path}.step", "a number")
-        _check_number(state["step"], f"{path}.step")
+        _check_amount(state["step"], f"{path}.step")
 
 
 def _check_values(values: Mapping[Any, Any], path: str) -> None:
@@ -140,6 +168,8 @@ def _check_value(value: Any, path: str) -> None:
         return
     if value.layout != torch.strided:
         raise ConfigError(f"{path}: the tensor is sparse ({value.layout}), and optimizer state is dense")
+    if value.is_quantized:
+        raise ConfigError(f"{path}: the tensor is quantized ({value.dtype}), and optimizer state is not")
     if value.is_meta:
         raise ConfigError(f"{path}: the tensor has no data, as it was saved on the meta device")
     if type(value) in (Tensor, nn.Parameter):
@@ -151,6 +181,18 @@ def _check_value(value: Any, path: str) -> None:
 def _check_number(value: Any, path: str) -> None:
     if isinstance(value, Tensor) and (value.numel() != 1 or value.is_complex()):
         raise ConfigError(f"{path}: must be a number, got {_describe(value)}")
+
+
+def _check_amount(value: Any, path: str, limit: float = math.inf) -> None:
+    """Check a number that a run cannot have negative, NaN, infinite or at the limit."""
+    _check_number(value, path)
+    if isinstance(value, Tensor) and (value.is_meta or value.layout != torch.strided or value.is_quantized):
+        return _check_value(value, path)
+    if isinstance(value, int) and value > _MAX_INTEGER:
+        return _check_value(value, path)
+    if not 0 <= float(value) < limit:
+        allowed = "a finite number >= 0" if limit == math.inf else f"a number >= 0 and < {limit:g}"
+        raise ConfigError(f"{path}: must be {allowed}, got {float(value):g}")
 
 
 def _check_keys(values: Mapping[Any, Any], path: str) -> None:
@@ -173,4 +215,6 @@ def _describe(value: Any) -> str:
 
 
 def _show(key: Any) -> str:
-    return to_printable(str(key)[:200]) if isinstance(key, str) or abs(key) <= _MAX_INTEGER else "a huge number"
+    if isinstance(key, int):
+        return str(key) if abs(key) <= _MAX_INTEGER else "a huge number"
+    return to_printable(str(key)[:200])

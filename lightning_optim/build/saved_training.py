@@ -40,6 +40,8 @@ def check_training_checkpoint(content: Any) -> None:
     for key, (kind, name) in _KINDS.items():
         if key in content and not isinstance(content[key], kind):
             raise ConfigError(f"{key}: must be {name}, got a value of type {type(content[key]).__name__}")
+    if content.get("optimizer_states") == [] and (content.get("lr_schedulers") or content.get("global_step")):
+        raise ConfigError("optimizer_states: is empty, although the run has taken steps")
     for name, weight in content.get("state_dict", {}).items():
         if isinstance(weight, Tensor) and weight.is_meta:
             raise ConfigError(
@@ -48,6 +50,11 @@ def check_training_checkpoint(content: Any) -> None:
     for name, state in content.get("loops", {}).items():
         with prefix_errors(f"loops.{to_printable(str(name))}"):
             _check_loop(state)
+    for name, state in content.get("callbacks", {}).items():
+        if not isinstance(state, Mapping):
+            raise ConfigError(
+                f"callbacks.{to_printable(str(name)[:200])}: must be a dict, got a value of type {type(state).__name__}"
+            )
     for index, state in enumerate(content.get("lr_schedulers", ())):
         if not isinstance(state, Mapping):
             raise ConfigError(f"lr_schedulers[{index}]: must be a dict, got a value of type {type(state).__name__}")

@@ -7,20 +7,24 @@ from typing import Any
 
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, prefix_errors
+from ..core.hyperparameters import Hyperparameter
 from ..core.param_group_keys import EXECUTION_FLAGS
 from ..core.printable import to_printable
 
 
-def check_saved_values(current: Mapping[str, Any], sources: Sequence[Mapping[str, Any]]) -> None:
+def check_saved_values(
+    current: Mapping[str, Any], sources: Sequence[Mapping[str, Any]], specs: Mapping[str, Hyperparameter]
+) -> None:
     """Check what a group may take from saved ones: torch would step with it, or fail then.
 
     Args:
         current: a group of this run; only what it records as configured is checked.
         sources: the saved groups of the same parameters.
+        specs: what values the hyperparameters of the group's algorithm accept.
 
     Raises:
-        ConfigError: a hyperparameter is of another type.
+        ConfigError: a hyperparameter is of another type, or out of bounds.
     """
     configured = current.get("configured", {})
     for source in sources:
@@ -33,6 +37,15 @@ def check_saved_values(current: Mapping[str, Any], sources: Sequence[Mapping[str
                     f"'{to_printable(str(current.get('name')))}' is a value of type {type(source[key]).__name__}, "
                     f"which cannot stand in place of {current[key]!r}"
                 )
+            if is_taken and key != "lr" and key in specs and source[key] != current[key]:
+                with prefix_errors(f"the checkpoint's param group '{to_printable(str(current.get('name')))}'"):
+                    specs[key].check(_without_tensors(source[key]), key)
+
+
+def _without_tensors(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_without_tensors(item) for item in value]
+    return value.item() if isinstance(value, Tensor) else value
 
 
 def _is_alike(current: Any, saved: Any) -> bool:

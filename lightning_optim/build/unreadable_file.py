@@ -30,8 +30,10 @@ def refuse_unreadable(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except ConfigError:
-        raise
+    except ConfigError as error:  # of a factory in the file
+        if str(error).startswith(name := to_printable(str(path))):
+            raise
+        raise ConfigError(f"{name}: {to_printable(str(error))}") from None
     except pickle.UnpicklingError as error:
         if names := _unsafe_names(path, str(error)):
             raise ConfigError(

@@ -21,6 +21,8 @@ _COMBINE: dict[str, Callable[..., Tensor]] = {
     "max": torch.maximum,
     "min": torch.minimum,
 }
+REDUCTIONS = tuple(_COMBINE)
+"""How a metric may be joined over the batches of an epoch."""
 
 
 class LoggedMetrics:

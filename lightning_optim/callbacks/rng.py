@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -127,7 +128,35 @@ def _read_generators() -> dict[str, Any]:
     }
 
 
+def _check_generators(state: dict[str, Any]) -> None:
+    """Check the kinds of numbers: the generators convert others to some state in silence.
+
+    Raises:
+        ValueError: they are no state of generators.
+    """
+    own = _read_generators()
+    _, words, gauss = state["python"]
+    is_python = all(type(word) is int for word in words) and (gauss is None or type(gauss) is float)
+    numpy, current = state["numpy"], own["numpy"]
+    is_numpy = numpy["bit_generator"] == current["bit_generator"] and _is_like(current["key"], numpy["key"])
+    is_numpy = is_numpy and type(numpy["pos"]) is int and 0 <= numpy["pos"] <= len(current["key"])
+    is_numpy = is_numpy and bool(((numpy["key"] >= 0) & (numpy["key"] < 1 << 32)).all())
+    is_numpy = is_numpy and numpy["has_gauss"] in (0, 1) and math.isfinite(numpy["gauss"])
+    cuda = state["cuda"]
+    is_torch = _is_like(own["torch"], state["torch"]) and isinstance(cuda, (list, tuple))
+    is_torch = is_torch and all(isinstance(it, torch.Tensor) and it.dtype == torch.uint8 for it in cuda)
+    for name, is_right in (("python", is_python), ("numpy", is_numpy), ("torch", is_torch)):
+        if not is_right:
+            raise ValueError(f"{name}: this is no state of its generator")
+
+
+def _is_like(own: torch.Tensor, saved: Any) -> bool:
+    is_plain = isinstance(saved, torch.Tensor) and saved.layout == torch.strided and not saved.is_meta
+    return is_plain and saved.dtype == own.dtype and saved.shape == own.shape
+
+
 def _restore_generators(state: dict[str, Any]) -> None:
+    _check_generators(state)
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     numpy = state["numpy"]

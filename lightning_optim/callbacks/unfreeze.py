@@ -38,6 +38,7 @@ from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .saved_callback import refuse_wrong_state
+from .saved_stages import check_stages_state, read_unstaged_groups
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
@@ -119,6 +120,8 @@ class StagedUnfreeze(Callback):
         self._last_check: tuple[int, int] | None = None
         """Epoch and batch at which triggers were last checked."""
         self._loaded_state: dict[str, Any] | None = None
+        self._unstaged: list[list[dict[str, Any]]] = []
+        """The param groups of the optimizers in a checkpoint of a run without stages."""
         self._thaw_log = ThawLog()
         self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
@@ -208,6 +211,7 @@ class StagedUnfreeze(Callback):
     def _start_fit(self, trainer: Trainer, module: nn.Module) -> None:
         """Continue where the last fit of this module ended; start over with another module."""
         self._trainer, self._loaded_state, self._last_check = trainer, None, None
+        self._unstaged = []
         self._plateaus, self._thaw_log = PlateauTracker(), ThawLog()
         if self._module is module:
             self._timetable.reset_thaw_times()
@@ -388,13 +392,17 @@ class StagedUnfreeze(Callback):
         """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
         if self._is_tuning:
             return
-        if state := checkpoint["callbacks"].get(self.state_key):
+        state = checkpoint["callbacks"].get(self.state_key)
+        with refuse_wrong_state("StagedUnfreeze"):
+            check_stages_state({} if state is None else state)
+        if state:
             with refuse_wrong_state("StagedUnfreeze"):
                 self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
         elif checkpoint["global_step"] == 0:
             checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
         elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
             self._refuse_unstaged()
+            self._unstaged = read_unstaged_groups(checkpoint["optimizer_states"])
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
@@ -431,8 +439,10 @@ class StagedUnfreeze(Callback):
     def _restore(self, previous: Sequence[StagedOptimizer]) -> None:
         """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
         state, self._loaded_state = self._loaded_state, None
+        unstaged, self._unstaged = self._unstaged, []
         if state is not None:
             with refuse_wrong_state("StagedUnfreeze"), prefix_errors("callbacks.StagedUnfreeze"):
+                check_stages_state(state)
                 refuse_unknown(state, _STATE_KEYS, "state")
                 self._timetable.load_state_dict(state)
                 self._thaw_log = ThawLog(state.get("thaw_log", ()))
@@ -444,6 +454,9 @@ class StagedUnfreeze(Callback):
         if state is not None:
             with refuse_wrong_state("StagedUnfreeze"):
                 self._load_optimizers(state["optimizers"])
+        elif unstaged:
+            for staged, groups in zip(self._staged, unstaged, strict=False):
+                staged.load_unstaged(groups)
         elif previous:
             for staged, last in zip(self._staged, previous, strict=True):
                 staged.resume_from(last)

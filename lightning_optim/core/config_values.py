@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .errors import ConfigError
+from .printable import to_printable
 
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
@@ -31,6 +32,30 @@ def to_yaml(value: Any) -> str:
         text = repr(value)
         return text.replace("e", ".0e") if "e" in text and "." not in text else text
     return str(value)
+
+
+def read_attributes(state: Any, kinds: Mapping[str, type]) -> dict[str, Any]:
+    """The attributes that a pickle gives a factory: plain values, as its arguments are.
+
+    Args:
+        state: what the pickle has in place of the object's attributes.
+        kinds: the attributes that it must have, with their types.
+
+    Raises:
+        ConfigError: one is missing or of another type, or a value is none that a config may have.
+    """
+    if not isinstance(state, Mapping):
+        raise ConfigError(f"hyper_parameters: a factory in the file has a {type(state).__name__} for its attributes")
+    try:
+        plain: dict[str, Any] = {str(key): to_plain(value, str(key)) for key, value in state.items()}
+    except ConfigError as error:
+        raise ConfigError(to_printable(str(error))) from None
+    for key, kind in kinds.items():
+        if not isinstance(plain.get(key), kind):
+            raise ConfigError(
+                f"{key}: a factory in the file must have a {kind.__name__} here, got {type(plain.get(key)).__name__}"
+            )
+    return plain
 
 
 def to_plain(value: Any, key: str = "") -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..catalog.built_in import BUILT_IN
 from ..catalog.info import OptimizerInfo
 from ..core.errors import ConfigError, format_names
+from ..core.printable import to_printable
 from .merge_values import ParamGroup
 
 # Names of one rule with the same state: a run may continue under the other name.
@@ -19,6 +20,8 @@ _SAME_STATE = (
     {"nadam", "nadamw"},
     {"adabound", "adaboundw", "amsbound"},
 )
+# Of torch's classes, those that count no steps.
+_WITHOUT_STEP = ("lbfgs", "muon", "sgd")
 # Buffers of the parameter's shape. For optimizers that users register, no shapes are known.
 _FULL_SIZE_BUFFERS = frozenset(buffer for info in BUILT_IN.values() for buffer in info.buffers.keys() - info.reduced)
 
@@ -42,8 +45,8 @@ def check_saved_algorithm(
         has_state = any(states.get(key) for key in source["params"])
         if has_state and saved != info.name and not any({saved, info.name} <= family for family in _SAME_STATE):
             raise ConfigError(
-                f"the checkpoint's state of {format_names(names, 3)} was saved by {saved}, and this run uses "
-                f"{info.name} for them. Use the algorithm that it was saved with"
+                f"the checkpoint's state of {format_names(names, 3)} was saved by {to_printable(str(saved))}, and this "
+                f"run uses {info.name} for them. Use the algorithm that it was saved with"
             )
 
 
@@ -65,6 +68,8 @@ def check_buffers(info: OptimizerInfo, group: ParamGroup, names: Sequence[str], 
     needed = [] if info.factored else info.active_buffers(group)
     for name, key in zip(names, group["params"], strict=True):
         state = states.get(key) or {}
+        if state and "step" not in state and info.name not in _WITHOUT_STEP:
+            raise ConfigError(f"the checkpoint's state of {name} has no step. Use the checkpoint as it was saved")
         buffers = [buffer for buffer, value in state.items() if buffer != "step" and value is not None]
         missing = [buffer for buffer in needed if state.get(buffer) is None]
         is_foreign = not needed and buffers and not info.buffers.keys() & set(buffers)
@@ -80,7 +85,7 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
     """Check that the buffers have the parameter's shape: torch would fail at the next step, or not at all.
 
     Raises:
-        ConfigError: one has another shape, or is no tensor.
+        ConfigError: one has another shape, or is no tensor of floating-point numbers.
     """
     for buffer in _FULL_SIZE_BUFFERS & state.keys():
         value = state[buffer]
@@ -88,6 +93,11 @@ def check_shapes(name: str, param: Any, state: Mapping[str, Any]) -> None:
             continue
         if not isinstance(value, Tensor):
             raise ConfigError(f"the checkpoint's {buffer} of {name} is a {type(value).__name__}, not a tensor")
+        if not (value.is_floating_point() or value.is_complex()):
+            raise ConfigError(
+                f"the checkpoint's {buffer} of {name} is a tensor of {str(value.dtype).removeprefix('torch.')}, and "
+                "buffers are floating-point"
+            )
         if value.shape != _buffer_shape(buffer, param.shape):
             raise ConfigError(
                 f"the checkpoint's {buffer} of {name} has the shape {list(value.shape)}, the parameter "

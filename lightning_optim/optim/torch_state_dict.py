@@ -145,6 +145,10 @@ class TorchStateDictAdapter:
                     raise ConfigError(
                         f"the checkpoint's state of {name} has {key}, which {cls_name} does not know: {cause}"
                     )
+                if key in buffers and not isinstance(value, Tensor):
+                    raise ConfigError(
+                        f"the checkpoint's {key} of {name} is a value of type {type(value).__name__}, not a tensor"
+                    )
                 if key in buffers and value.shape != torch.Size(shapes.get(key, param.shape)):
                     raise ConfigError(
                         f"the checkpoint's {key} of {name} has the shape {list(value.shape)}, the parameter "

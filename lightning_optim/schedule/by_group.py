@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..core.param_group_keys import SCHEDULE
 from .group_view import GroupView
+from .saved_schedule import check_curves
 from .scheduler_state import advance, num_steps, saved_curves
 from .value_curves import ValueCurves
 
@@ -82,6 +83,7 @@ class SchedulerByGroup(LRScheduler):
             ConfigError: as `advance`, and as a curve's own `load_state_dict`.
         """
         saved = saved_curves(state_dict)
+        check_curves(saved)
         steps = max(num_steps(curve["state"]) for curve in saved)
         for view, scheduler in zip(self._views, self._schedulers, strict=True):
             same = [c for c in saved if (c[SCHEDULE], c["momentum"]) == (view.override, view.momentum)]

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..core.config_values import to_plain
+from ..core.config_values import read_attributes, to_plain
 from ..core.errors import ConfigError, explain_call, find_source, format_choices, leftover_hint, requires_name
 from ..core.hyperparameters import Number
+from ..core.printable import to_printable
 from ..core.short_repr import format_call, settings_html
 from .also import needs_length, parse_also
 from .catalog import FLOORS, SCHEDULES, ScheduleInfo, schedule_info, schedules_with
@@ -56,6 +57,17 @@ class ScheduleConfig:
         self.also = parse_also(also)
         self.hyperparameters: dict[str, Any] = to_plain(hyperparameters)
         self._check()
+
+    def __setstate__(self, state: Any) -> None:
+        """Restore it from a pickle, such as a checkpoint, and check it like a new one."""
+        plain = read_attributes(state, {"name": str, "interval": str, "hyperparameters": dict})
+        known = ("name", "hyperparameters", *OF_THE_RUN, *WARMUP_SPECS, "total_steps")
+        vars(self).update({"total_steps": None, "warmup_steps": 0})
+        vars(self).update({key: plain[key] for key in known if key in plain})
+        try:
+            self._check()
+        except ConfigError as error:
+            raise ConfigError(to_printable(str(error))) from None
 
     @property
     def info(self) -> ScheduleInfo:

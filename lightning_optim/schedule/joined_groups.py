@@ -18,8 +18,8 @@ from ..core.param_group_keys import SCHEDULE
 from .by_group import SchedulerByGroup
 from .group_view import GroupView
 from .param_group_values import INITIAL_LR, copy_group, copy_value, momentum_keys, set_value
+from .saved_schedule import BY_GROUP
 from .scheduler_state import take_steps
-from .state_by_name import BY_GROUP
 
 _FOLLOWERS = "_schedules_of_joined_groups"
 

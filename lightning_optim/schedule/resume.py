@@ -18,8 +18,9 @@ from .by_group import SchedulerByGroup
 from .joined_groups import schedule_joined_groups
 from .optimizer_loads import watch_loads
 from .record import Record, changes_momentum, changes_weight_decay, find_differences, follows_metrics
+from .saved_schedule import check_constants, check_has_begun, check_record, check_scheduler_state, refuse_wrong_schedule
 from .scheduler_state import num_steps
-from .state_by_name import INSTANCE_ATTRIBUTES, RESUME, save_by_name
+from .state_by_name import RESUME, save_by_name, torch_state
 from .state_by_name import load_state_dict as load_by_name
 from .state_by_name import state_dict as state_by_name
 
@@ -76,7 +77,8 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
     """
     schedule_joined_groups(self.optimizer, keep_values=True)
     resume: Resume = getattr(self, RESUME)
-    resume.load(self, dict(state_dict))
+    with refuse_wrong_schedule():
+        resume.load(self, dict(state_dict))
 
 
 class Resume:
@@ -96,6 +98,8 @@ class Resume:
         self._beginning = Beginning(scheduler, self.save(scheduler))
         self._error: str | None = None
         """Why the optimizer, whose state was loaded, cannot take a step."""
+        self._has_loaded = False
+        """Whether a state was loaded into the scheduler."""
         self._set_by_load: tuple[int, list[dict[str, Any]]] | None = None
         """After `extend` and `restart`: the scheduler's step, and the values of the groups."""
 
@@ -105,8 +109,7 @@ class Resume:
             return SchedulerByGroup.state_dict(scheduler)
         if self._named:
             return state_by_name(scheduler)
-        state = type(scheduler).state_dict(scheduler)
-        return {key: value for key, value in state.items() if key not in INSTANCE_ATTRIBUTES}
+        return torch_state(scheduler)
 
     def saved_record(self) -> dict[str, Any]:
         """What the saved state holds besides."""
@@ -116,8 +119,12 @@ class Resume:
 
     def load(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:
         """See `load_state_dict`."""
+        self._has_loaded = True
         saved = state.pop(_RECORD, None)
-        refuse_unknown(saved or (), ("interval", "curves", _STARTED_AT), "scheduler")
+        if saved is not None:
+            check_record(saved)
+            refuse_unknown(saved, ("interval", "curves", "also", _STARTED_AT), "scheduler")
+        check_has_begun(state)
         self._error = None
         if self._on_resume == "restart":
             self._start(scheduler, 0, saved)
@@ -132,10 +139,11 @@ class Resume:
             self._extend(scheduler, self._find_position(saved, state), saved)
             self._started_at = saved[_STARTED_AT]
         else:
+            check_constants(self.save(scheduler), state)
             self._load(scheduler, state)
             self._started_at, self._is_recorded = saved[_STARTED_AT], True
 
-    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool) -> None:
+    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool, has_stepped: bool) -> None:
         """Put the scheduler on the config's curve where the checkpoint has no schedule, and `on_resume` says so."""
         self._error = None
         if isinstance(scheduler, SchedulerByGroup):
@@ -144,7 +152,12 @@ class Resume:
             # The scheduler's state was loaded before the optimizer's, which has overwritten the groups.
             write_group_values(scheduler, self._set_by_load[1], momentum=True, weight_decay=True)
         elif was_scheduled:
-            return
+            # A new scheduler after steps of its optimizer: its own state should be loaded next.
+            if has_stepped and not self._has_loaded and not num_steps(self.save(scheduler)):
+                self._error = (
+                    "scheduler: the checkpoint's optimizer was driven by a schedule, and that schedule's state has not "
+                    "been loaded. Load it too before the next step, or use the checkpoint as it was saved"
+                )
         elif self._on_resume == "restart":
             self._start(scheduler, 0, None)
         elif self._on_resume == "extend" and self._position is not None:
@@ -178,7 +191,7 @@ class Resume:
         elif self._named:
             load_by_name(scheduler, state)
         else:
-            type(scheduler).load_state_dict(scheduler, state)
+            type(scheduler).load_state_dict(scheduler, check_scheduler_state(torch_state(scheduler), state))
         self._set_by_load = None
 
     def _load_unrecorded(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:

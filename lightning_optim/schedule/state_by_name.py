@@ -18,6 +18,7 @@ from ..core.param_group_keys import SCHEDULE
 from .by_group import SchedulerByGroup
 from .optimizer_marks import moved_groups
 from .param_group_values import copy_group, copy_value, momentum_keys, set_value
+from .saved_schedule import BY_GROUP, PEAKS, check_curves, check_group_names, check_scheduler_state
 from .scheduler_state import advance, num_steps, saved_curves, take_steps
 
 RESUME = "_resume"
@@ -28,9 +29,11 @@ INSTANCE_ATTRIBUTES = ("state_dict", "load_state_dict", RESUME)
 _GROUP_NAMES = "group_names"
 _CLASS = "class"
 
-# The lists that torch's schedulers keep by group. The first three hold configured lrs: the config decides them.
-_PEAKS = ("base_lrs", "max_lrs", "min_lrs")
-BY_GROUP = (*_PEAKS, "_last_lr", "lr_lambdas", "base_momentums", "max_momentums")
+
+def torch_state(scheduler: LRScheduler) -> dict[str, Any]:
+    """The state that torch's class saves, without what this package sets on the instance."""
+    state = type(scheduler).state_dict(scheduler)
+    return {key: value for key, value in state.items() if key not in INSTANCE_ATTRIBUTES}
 
 
 def save_by_name(scheduler: LRScheduler) -> LRScheduler:
@@ -54,9 +57,7 @@ def save_by_name(scheduler: LRScheduler) -> LRScheduler:
 
 def state_dict(self: LRScheduler) -> dict[str, Any]:
     """The state of torch's class, with the class name and the names of the groups."""
-    state = type(self).state_dict(self)
-    state = {key: value for key, value in state.items() if key not in INSTANCE_ATTRIBUTES}
-    return {**state, _CLASS: type(self).__name__, _GROUP_NAMES: _group_names(self)}
+    return {**torch_state(self), _CLASS: type(self).__name__, _GROUP_NAMES: _group_names(self)}
 
 
 def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
@@ -66,6 +67,7 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
         ConfigError: the state is of another scheduler class; or it has no names and another number of groups.
     """
     curves = saved_curves(state_dict)
+    check_curves(curves)
     without_override = [curve["state"] for curve in curves if curve[SCHEDULE] is None]
     if not without_override:  # every saved group had a schedule of its own
         return advance(self, max(num_steps(curve["state"]) for curve in curves), _group_names(self))
@@ -77,8 +79,12 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
         )
     _check_same_curve(self, state)
     names = _group_names(self)
-    lists = [key for key in BY_GROUP if isinstance(state.get(key), list)]
-    saved_names = state.pop(_GROUP_NAMES, None) or names
+    saved_names = state.pop(_GROUP_NAMES, None)
+    if saved_names is None:
+        saved_names = names
+    check_group_names(saved_names)
+    state = check_scheduler_state(torch_state(self), state)
+    lists = [key for key in BY_GROUP if isinstance(state.get(key), (list, tuple))]
     for key in lists:
         if len(state[key]) != len(saved_names):
             raise ConfigError(
@@ -91,7 +97,7 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
         # An entry of lr_lambdas holds the lambda's fields; None leaves them unchanged.
         own = [None] * len(names) if key == "lr_lambdas" else getattr(self, key)
         state[key] = [
-            own[index] if key in _PEAKS or name not in saved_index else state[key][saved_index[name]]
+            own[index] if key in PEAKS or name not in saved_index else state[key][saved_index[name]]
             for index, name in enumerate(names)
         ]
     moved = [index for index, name in enumerate(names) if name in moved_groups(self.optimizer)]

@@ -282,6 +282,11 @@ class StagedOptimizer:
                 for tensor in staged.tensors:
                     self.optimizer.state.pop(tensor, None)
 
+    def load_unstaged(self, groups: Sequence[dict[str, Any]]) -> None:
+        """Take over the lrs of a run without stages: its schedule continues from them."""
+        self.proxy.load_state_dict(groups)
+        self.sync(reset=True)
+
     def resume_from(self, previous: StagedOptimizer) -> None:
         """Take over the number of steps, also of each group, from the optimizer of a previous fit."""
         self.num_steps = previous.num_steps

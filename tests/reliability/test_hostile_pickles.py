@@ -17,8 +17,9 @@ from lightning_optim.callbacks.lightning_internals import callback_state
 from lightning_optim.cli import main
 from lightning_optim.cli.checkpoint_reader import read_checkpoint
 from recipes.checkpoints import read_phase_and_step
+from tests.support.checkpointed_runs import RUNS, FactoryNet, save_checkpoint
 from tests.support.damaged_files import write_hostile_pickles
-from tests.support.hostile_targets import MARK, MODULE
+from tests.support.hostile_targets import MARK, MODULE, hostile_targets, write_hostile_files
 from tests.support.training import Net, fit
 
 
@@ -77,6 +78,23 @@ def test_a_callback_s_state_is_read_without_executing_anything(hostile, tmp_path
         with pytest.raises(Exception):  # noqa: B017, PT011
             callback_state(path, "StagedUnfreeze", None)
     assert not (tmp_path / MARK).exists() and MODULE not in sys.modules
+
+
+def test_no_target_in_a_checkpoint_is_followed(tmp_path, monkeypatch) -> None:
+    """In the hyperparameters, where a factory should be: as Hydra and as LightningCLI write what is to be called."""
+    write_hostile_files(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run = RUNS["factories in the hyperparameters"]
+    content = torch.load(save_checkpoint(run, tmp_path / "run"))
+    path = tmp_path / "hostile.ckpt"
+    for target in hostile_targets(tmp_path):
+        arguments = {key: value for key, value in target.items() if not key.startswith("_")}
+        as_class_path = {"class_path": target["_target_"], "init_args": arguments}
+        for key, node in (("optimizer", target), ("scheduler", as_class_path)):
+            torch.save({**content, "hyper_parameters": {**content["hyper_parameters"], key: node}}, path)
+            with pytest.raises(ConfigError):
+                FactoryNet.load_from_checkpoint(path).configure_optimizers()
+            assert not (tmp_path / MARK).exists() and MODULE not in sys.modules, node
 
 
 @pytest.mark.parametrize("name", ["exec", "os.mkdir", "a handwritten call", "an import"])

@@ -13,7 +13,11 @@ def equal(first: Any, second: Any) -> bool:
     if isinstance(first, Tensor):
         return isinstance(second, Tensor) and first.dtype == second.dtype and torch.equal(first, second)
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(equal(first[key], second[key]) for key in first)
+        )
     if isinstance(first, (list, tuple)):
-        return len(first) == len(second) and all(map(equal, first, second))
+        return isinstance(second, (list, tuple)) and len(first) == len(second) and all(map(equal, first, second))
     return bool(first == second)

@@ -81,7 +81,7 @@ def run_case(seed: int, *, reraise: bool = False) -> Outcome:
     with warnings.catch_warnings(record=True) as caught, _captured_output():
         warnings.simplefilter("always")
         try:
-            with _time_limit(TIME_LIMIT_S):
+            with time_limit(TIME_LIMIT_S):
                 case = KINDS[kind][1](rng, ConfigFuzzer(rng, rng.choice(RATES)))
                 case()
             outcome = Outcome(seed, kind, "built")
@@ -118,7 +118,7 @@ def _format(error: BaseException) -> str:
 
 
 @contextmanager
-def _time_limit(seconds: float) -> Iterator[None]:
+def time_limit(seconds: float) -> Iterator[None]:
     """Raise `TimeLimitError` in the block after this time of the processor; without a limit outside the main thread."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield
