@@ -166,7 +166,8 @@ def test_wrong_states_of_our_callbacks_are_refused(checkpoint, tmp_path, name, v
     content = torch.load(checkpoint)
     content["callbacks"][name] = value
     torch.save(content, tmp_path / "wrong.ckpt")
-    with pytest.raises(ConfigError, match=rf"callbacks\.{name}: (the checkpoint's state of this|state: the checkpoint has a, which)"):
+    message = rf"callbacks\.{name}: (the checkpoint's state of this callback|state: the checkpoint has a, which)"
+    with pytest.raises(ConfigError, match=message):
         resume(tmp_path / "wrong.ckpt")
 
 
