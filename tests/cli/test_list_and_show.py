@@ -167,5 +167,5 @@ def test_show_prints_the_kernel_of_a_rule(cli_output, language, line) -> None:
 
 
 def test_show_says_where_there_is_no_kernel(cli_error) -> None:
-    assert "--kernel: sgd is not one of our own optimizers" in cli_error("show", "sgd", "--kernel", "c")
+    assert "--kernel: rprop is not one of our own optimizers" in cli_error("show", "rprop", "--kernel", "c")
     assert "multiplies matrices" in cli_error("show", "muon", "--kernel", "c")
