@@ -112,6 +112,17 @@ def test_param_groups_have_the_names_parameters_and_lrs_of_the_plan(name, implem
     assert all(parameters[n] is p for g in groups for n, p in zip(g["param_names"], g["params"], strict=True))
 
 
+@pytest.mark.parametrize("implementation", ["torch", "own"])
+def test_a_group_has_the_hyperparameters_of_its_rule(implementation):
+    rule = {"params": "head", "weight_decay": 0.0, "betas": (0.8, 0.9), "eps": 1e-6}
+    factory = OptimizerFactory("adamw", weight_decay=0.1, groups={"head": rule}, implementation=implementation)
+    default, head = (
+        {key: group[key] for key in ("weight_decay", "betas", "eps")} for group in factory(Tiny()).param_groups
+    )
+    assert default == {"weight_decay": 0.1, "betas": (0.9, 0.999), "eps": 1e-8}
+    assert head == {"weight_decay": 0.0, "betas": (0.8, 0.9), "eps": 1e-6}
+
+
 # Fused kernels
 
 FLAGS = {

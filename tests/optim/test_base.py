@@ -64,6 +64,18 @@ def test_each_step_count_is_its_own_cpu_tensor():
     assert len({id(step) for step in steps}) == len(steps)
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Lion"])
+def test_a_step_uses_the_lr_and_decay_that_the_group_has_by_then(name):
+    cls = getattr(optim, name)
+    params, expected = new_params(), new_params()
+    scheduled, built = cls(params, lr=0.1, weight_decay=0.5), cls(expected, lr=0.025, weight_decay=0.125)
+    scheduled.param_groups[0].update(lr=0.025, weight_decay=0.125)
+    for optimizer, own in ((scheduled, params), (built, expected)):
+        set_grads(own, new_grads()[1])
+        optimizer.step()
+    assert all(map(torch.equal, params, expected))
+
+
 def test_loading_copies_the_step_counts():
     params = new_params()
     optimizer, other = optim.Lion(params), optim.Lion(params)
