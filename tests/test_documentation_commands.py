@@ -27,8 +27,6 @@ RECIPES = ("finetune", "curves", "blocks", "arms", "agreement", "compatibility",
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
     """Runs a command in this process, as a shell in the current folder would."""
-    before = set(sys.modules)
-
     def run_command(words: list[str]) -> None:
         if words[0] == "lightning-optim":
             assert main(words[1:]) == 0
@@ -39,8 +37,8 @@ def run(monkeypatch: pytest.MonkeyPatch):
             assert words[:2] == ["pip", "install"] or words[0] == "tensorboard", words
 
     yield run_command
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    for name in {Path(file).stem for page in OWN_FILES for file in find_files(page)}:
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("page", OWN_FILES)

@@ -67,7 +67,7 @@ def test_an_edited_value_comes_from_the_config_and_no_other_does(config, edit, k
     for name in ("head.weight", "head.bias"):
         expected[name][keys.index(key)] = value
     found = values_by_name(resumed_model, resumed, *keys)
-    if key == "maximize" and config is COMPOSITE:  # a rule that sets it makes Muon our class, which has the key
+    if key == "maximize" and config == COMPOSITE:  # a rule that sets it makes Muon our class, which has the key
         expected = {name: [*values[:-1], bool(values[-1])] for name, values in expected.items()}
     assert found == expected
     peaks = values_by_name(resumed_model, resumed, "peak_lr")["head.bias"]
