@@ -27,6 +27,7 @@ RECIPES = ("finetune", "curves", "blocks", "arms", "agreement", "compatibility",
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
     """Runs a command in this process, as a shell in the current folder would."""
+
     def run_command(words: list[str]) -> None:
         if words[0] == "lightning-optim":
             assert main(words[1:]) == 0
