@@ -66,8 +66,8 @@ def check_state_dict(state_dict: Any, *, is_regrouped: bool = False, is_shown_on
             _check_state(state, f"state[{_show(key)}]", is_shown_only)
         elif isinstance(key, int) and (without := [param for param in seen if param not in states]):
             raise ConfigError(
-                f"state[{_show(key)}]: no param group has a parameter of this number, and parameter {_show(without[0])} "
-                "has no state"
+                f"state[{_show(key)}]: no param group has a parameter of this number, and parameter "
+                f"{_show(without[0])} has no state"
             )
         else:
             _check_values({key: state}, "state")
@@ -103,7 +103,8 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
     if not isinstance(configured.get(ALGORITHM, ""), str):
         raise ConfigError(f"{path}.configured.{ALGORITHM}: must be text")
     for key, value in configured.items():
-        _check_number(value, f"{path}.configured.{_show(key)}")
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            _check_number(item, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
 

@@ -90,6 +90,11 @@ CHANGED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     ),
     "a step of 1e308": (("optimizer_states", 0, "state", 0, "step"), 1e308, "step: must be a number >= 0 and < "),
     "a class that is a list": (("lr_schedulers", 0, "class"), [0], "class of the checkpoint's must be a name"),
+    "a configured value that is no number": (
+        ("optimizer_states", 0, "param_groups", 0, "configured", "betas"),
+        [torch.zeros(2), 0.9],
+        "configured.betas: must be a number",
+    ),
     "a step of 0.01": (("optimizer_states", 0, "state", 0, "step"), 0.01, "step: must be a whole number"),
     "a step of -4": (("optimizer_states", 0, "state", 0, "step"), torch.tensor(-4.0), "must be a number >= 0"),
     "a number of no parameter": (
