@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..catalog.registry import algorithms_with, find_optimizer, optimizer_info
 from ..core.errors import ConfigError, format_names, prefix_errors
 from ..core.later_release import refuse_unknown
 from ..core.param_group_keys import ALGORITHM, SCHEDULE
+from ..core.printable import to_printable
 from ..groups.match_by_name import check_same_groups, match_groups
 from ..groups.match_unnamed import name_saved_groups
 from ..groups.merge_values import merge_values
@@ -39,6 +41,22 @@ def remap_before_load(blueprint: Blueprint, optimizer: Optimizer, state_dict: di
     Raises:
         ConfigError: a parameter or its state does not fit; or a scheduler or class of this run cannot continue with it.
     """
+    with _printable_errors():
+        return _remap(blueprint, optimizer, state_dict)
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Names in the file may hold line ends and control characters."""
+    try:
+        yield
+    except ConfigError as error:
+        if (message := to_printable(str(error))) == str(error):
+            raise
+        raise ConfigError(message) from None
+
+
+def _remap(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
     with prefix_errors("the checkpoint's optimizer"):
         own = chain.from_iterable(group["params"] for group in optimizer.param_groups)
         check_state_dict(state_dict, is_regrouped=any(isinstance(param, DTensor) for param in own))

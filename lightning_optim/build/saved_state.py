@@ -19,6 +19,8 @@ _MAX_DEPTH = 20
 # Of values in the state of one parameter, or in one param group.
 _MAX_VALUES = 100_000
 _MAX_INTEGER = 1 << 64
+_MAX_TEXT = 10_000
+_MAX_STEP = 2.0**63
 _NUMBER = (int, float, Tensor)
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("lr", "peak_lr", "weight_decay", *SCHEDULER_KEYS), _NUMBER),
@@ -33,13 +35,14 @@ _MAY_BE_NONE = ("weight_decay", "name")
 _NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number", (int, float): "a number"}
 
 
-def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
+def check_state_dict(state_dict: Any, *, is_regrouped: bool = False, is_shown_only: bool = False) -> None:
     """Check the types in an optimizer's state dict, and that its tensors are ordinary ones.
 
     Args:
         state_dict: anything that was loaded from a file.
         is_regrouped: whether torch has put it into the groups of this run, as for sharded parameters: their names are
             still those of the saved groups.
+        is_shown_only: whether no run goes on from it: then steps may be any numbers.
 
     Raises:
         ConfigError: a type is wrong, a key is missing, a group has more or fewer names than parameters, a tensor is
@@ -60,9 +63,12 @@ def check_state_dict(state_dict: Any, *, is_regrouped: bool = False) -> None:
     own = {key: state for key, state in states.items() if key in seen}  # else one of the optimizer as a whole
     for key, state in states.items():
         if key in own:
-            _check_state(state, f"state[{_show(key)}]")
-        elif isinstance(key, int):
-            raise ConfigError(f"state[{_show(key)}]: no param group has a parameter of this number")
+            _check_state(state, f"state[{_show(key)}]", is_shown_only)
+        elif isinstance(key, int) and (without := [param for param in seen if param not in states]):
+            raise ConfigError(
+                f"state[{_show(key)}]: no param group has a parameter of this number, and parameter "
+                f"{_show(without[0])} has no state"
+            )
         else:
             _check_values({key: state}, "state")
     for group in groups:  # each of one algorithm, which counts steps or does not
@@ -97,7 +103,8 @@ def _check_group(group: Any, path: str, seen: set[Any], *, count_names: bool) ->
     if not isinstance(configured.get(ALGORITHM, ""), str):
         raise ConfigError(f"{path}.configured.{ALGORITHM}: must be text")
     for key, value in configured.items():
-        _check_number(value, f"{path}.configured.{_show(key)}")
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            _check_number(item, f"{path}.configured.{_show(key)}")
     if "configured" in group and (missing := [key for key in ("lr", "peak_lr") if key not in group]):
         raise ConfigError(f"{path}: {missing[0]} is missing")
 
@@ -124,12 +131,16 @@ def check_group_values(group: Any, path: str) -> None:
                 _check_amount(value, f"{path}.{key}", 1.0 if key.endswith("momentum") else math.inf)
 
 
-def _check_state(state: Any, path: str) -> None:
+def _check_state(state: Any, path: str, is_shown_only: bool) -> None:
     _check_kind(state, Mapping, path, "a dict")
     _check_values(state, path)
     if "step" in state:
         _check_kind(state["step"], (int, float, Tensor), f"{path}.step", "a number")
-        _check_amount(state["step"], f"{path}.step")
+        if is_shown_only:
+            return _check_number(state["step"], f"{path}.step")
+        _check_amount(state["step"], f"{path}.step", _MAX_STEP)
+        if not float(state["step"]).is_integer():
+            raise ConfigError(f"{path}.step: must be a whole number, got {float(state['step']):g}")
 
 
 def _check_values(values: Mapping[Any, Any], path: str) -> None:
@@ -164,6 +175,8 @@ def _items(path: str, value: Any) -> Iterable[tuple[str, Any]]:
 def _check_value(value: Any, path: str) -> None:
     if isinstance(value, int) and abs(value) > _MAX_INTEGER:
         raise ConfigError(f"{path}: an integer of {value.bit_length():,} bits")
+    if isinstance(value, str) and len(value) > _MAX_TEXT:
+        raise ConfigError(f"{path}: text of {len(value):,} characters")
     if not isinstance(value, Tensor):
         return
     if value.layout != torch.strided:

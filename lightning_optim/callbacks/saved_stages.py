@@ -9,7 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from ..build.saved_state import check_group_values, check_state_dict
+from ..build.saved_values import check_saved_values
 from ..core.errors import ConfigError, prefix_errors
+from ..stages.scheduler_proxy import SchedulerProxy
 from .logged_metrics import REDUCTIONS
 from .remaining_work import EPOCH_END, VALIDATION
 
@@ -34,7 +36,9 @@ def check_stages_state(state: Any) -> None:
         _check(
             is_time and all(isinstance(it, int) for it in time[:2]), f"thaw_times.{name}", time, "epoch, step, fraction"
         )
-    for index, row in enumerate(state.get("thaw_log", ())):
+    thaw_log = state.get("thaw_log", [])
+    _check(isinstance(thaw_log, (list, tuple)), "thaw_log", thaw_log, "a list")
+    for index, row in enumerate(thaw_log):
         is_row = isinstance(row, Mapping) and row.keys() == {"step", "epoch", "stage", "groups"}
         is_row = is_row and all(_is_count(row[key]) for key in ("step", "epoch"))
         is_row = is_row and all(isinstance(row[key], str) for key in ("stage", "groups"))
@@ -48,6 +52,22 @@ def check_stages_state(state: Any) -> None:
     _check(_is_list(state["optimizers"], Mapping), "optimizers", state["optimizers"], "a list of dicts")
     for index, optimizer in enumerate(state["optimizers"]):
         _check_optimizer(optimizer, f"optimizers[{index}]")
+
+
+def check_scheduler_groups(proxy: SchedulerProxy, saved: Sequence[dict[str, Any]], key: str) -> None:
+    """Check the values that the schedulers' groups take from saved ones.
+
+    Args:
+        proxy: has the groups of this run.
+        saved: those of the checkpoint.
+        key: where in the state they are.
+
+    Raises:
+        ConfigError: a hyperparameter is of another type.
+    """
+    for group, sources in zip(proxy.param_groups, proxy.match_saved(saved), strict=True):
+        with prefix_errors(f"callbacks.StagedUnfreeze.{key}"):
+            check_saved_values(group, sources, {})
 
 
 def read_unstaged_groups(states: Sequence[Any]) -> list[list[dict[str, Any]]]:

@@ -38,7 +38,7 @@ from .print_table import print_table
 from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .saved_callback import refuse_wrong_state
-from .saved_stages import check_stages_state, read_unstaged_groups
+from .saved_stages import check_scheduler_groups, check_stages_state, read_unstaged_groups
 from .stage_claims import claim_trainable, drop_frozen_params
 from .stage_plan import plan_stages
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
@@ -464,7 +464,8 @@ class StagedUnfreeze(Callback):
     def _load_optimizers(self, saved: Sequence[dict[str, Any]]) -> None:
         if len(saved) != len(self._staged):
             raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
-        for staged, own in zip(self._staged, saved, strict=True):
+        for index, (staged, own) in enumerate(zip(self._staged, saved, strict=True)):
+            check_scheduler_groups(staged.proxy, own["scheduler_groups"], f"optimizers[{index}].scheduler_groups")
             staged.load_state_dict(own)
 
     # Cleaning up.

@@ -157,7 +157,7 @@ def _show(value: object) -> str:
 
 def _to_saved_optimizer(key: str, state_dict: Any) -> SavedOptimizer:
     with prefix_errors(key):
-        check_state_dict(state_dict)
+        check_state_dict(state_dict, is_shown_only=True)
     # A parameter's id is its key in the state: a number, or its name where FSDP has gathered the state.
     names: dict[Any, str] = {}
     counts: Counter[str] = Counter()

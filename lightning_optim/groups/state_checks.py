@@ -11,7 +11,6 @@ from torch import Tensor
 from ..catalog.built_in import BUILT_IN
 from ..catalog.info import OptimizerInfo
 from ..core.errors import ConfigError, format_names
-from ..core.printable import to_printable
 from .merge_values import ParamGroup
 
 # Names of one rule with the same state: a run may continue under the other name.
@@ -45,7 +44,7 @@ def check_saved_algorithm(
         has_state = any(states.get(key) for key in source["params"])
         if has_state and saved != info.name and not any({saved, info.name} <= family for family in _SAME_STATE):
             raise ConfigError(
-                f"the checkpoint's state of {format_names(names, 3)} was saved by {to_printable(str(saved))}, and this "
+                f"the checkpoint's state of {format_names(names, 3)} was saved by {saved}, and this "
                 f"run uses {info.name} for them. Use the algorithm that it was saved with"
             )
 

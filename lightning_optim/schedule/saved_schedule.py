@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.config_values import to_plain
+from ..core.errors import ConfigError, prefix_errors
 from ..core.param_group_keys import SCHEDULE
 from ..core.printable import to_printable
 from .catalog import FLOORS, SCHEDULES
@@ -104,6 +105,15 @@ def check_has_begun(state: Mapping[str, Any]) -> None:
     _check(_is_count(counter), "last_epoch", counter, "an integer >= 0")
 
 
+def check_class_name(name: Any) -> None:
+    """Check the class that has saved a state.
+
+    Raises:
+        ConfigError: it is no name.
+    """
+    _check(isinstance(name, str) and len(name) < 1000, "class", name, "a name")
+
+
 def check_group_names(names: Any) -> None:
     """Check the names by which a saved state has its lists.
 
@@ -141,6 +151,8 @@ def check_record(record: Any) -> None:
     for index, curve in enumerate(curves):
         is_curve = isinstance(curve, Mapping) and isinstance(curve.get("name"), str) and SCHEDULE in curve
         _check(is_curve, f"{SCHEDULE}.curves[{index}]", curve, f"a dict with name and {SCHEDULE}")
+        with prefix_errors("scheduler: the checkpoint's record"):
+            to_plain(curve, f"{SCHEDULE}.curves[{index}]")  # a few lists in lists stand for more than can be printed
     also = record.get("also", {})
     is_also = isinstance(also, Mapping) and all(isinstance(curve, Mapping) for curve in also.values())
     _check(is_also, f"{SCHEDULE}.also", also, "a dict of curves")
@@ -150,9 +162,10 @@ def check_record(record: Any) -> None:
 
 def _check_alike(own: Any, saved: Any, path: str) -> None:
     """Check that a saved value may stand in place of this run's."""
-    if path.rpartition(".")[2] in _COUNTERS:
+    key = path.rpartition(".")[2]
+    if key in _COUNTERS:
         # Inside a sequence, one that has not begun is at -1.
-        _check(_is_count(saved) or saved == -1, path, saved, "an integer >= 0")
+        _check(_is_count(saved) or (saved == -1 and key == "last_epoch"), path, saved, "an integer >= 0")
     elif isinstance(own, bool):
         _check(isinstance(saved, bool), path, saved, "true or false")
     elif isinstance(own, (int, float, Tensor)):

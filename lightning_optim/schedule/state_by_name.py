@@ -18,7 +18,7 @@ from ..core.param_group_keys import SCHEDULE
 from .by_group import SchedulerByGroup
 from .optimizer_marks import moved_groups
 from .param_group_values import copy_group, copy_value, momentum_keys, set_value
-from .saved_schedule import BY_GROUP, PEAKS, check_curves, check_group_names, check_scheduler_state
+from .saved_schedule import BY_GROUP, PEAKS, check_class_name, check_curves, check_group_names, check_scheduler_state
 from .scheduler_state import advance, num_steps, saved_curves, take_steps
 
 RESUME = "_resume"
@@ -72,7 +72,9 @@ def load_state_dict(self: LRScheduler, state_dict: Mapping[str, Any]) -> None:
     if not without_override:  # every saved group had a schedule of its own
         return advance(self, max(num_steps(curve["state"]) for curve in curves), _group_names(self))
     state = dict(without_override[0])
-    if (saved_class := state.pop(_CLASS, type(self).__name__)) != type(self).__name__:
+    saved_class = state.pop(_CLASS, type(self).__name__)
+    check_class_name(saved_class)
+    if saved_class != type(self).__name__:
         raise ConfigError(
             f"scheduler: the checkpoint has a {saved_class}, this run a {type(self).__name__}, which cannot load its "
             "state. Use the schedule the checkpoint was saved with, or type scheduler.on_resume: extend or restart"

@@ -68,14 +68,14 @@ class SchedulerProxy:
         """
         moved = []
         schedule_removed = was_schedule_removed(self.param_groups, state)
-        for group, sources in zip(self.param_groups, self._match_saved(state), strict=True):
+        for group, sources in zip(self.param_groups, self.match_saved(state), strict=True):
             if sources and has_moved(group, sources):
                 moved.append(str(group["name"]))
             merged = merge_values(group, sources)
             group.update(without_schedule(merged, group) if schedule_removed else merged)
         mark_moved_groups(self, moved)
 
-    def _match_saved(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    def match_saved(self, state: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """The saved groups that held each group's parameters: by name, or by position without names."""
         if all("param_names" in group for group in (*state, *self.param_groups)):
             saved = {name: group for group in state for name in group["param_names"]}

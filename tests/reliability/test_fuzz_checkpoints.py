@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -41,8 +42,10 @@ WRONG: dict[str, tuple[tuple[Any, ...], Any]] = {
     "a tensor": (STAGES, torch.zeros(2)),
     "a thaw that is no time": ((*STAGES, "thaw_times", "head"), [set(), 0, 0.0]),
     "a row of the log without a stage": ((*STAGES, "thaw_log"), [{"step": 1}]),
+    "a log that is a set": ((*STAGES, "thaw_log"), set()),
     "steps as text": ((*STAGES, "optimizers", 0, "num_steps", "head"), "4"),
     "a pending step that is a number": ((*STAGES, "plateaus", "pending_steps"), [1]),
+    "a flag that is none": ((*STAGES, "optimizers", 0, "scheduler_groups", 0, "amsgrad"), {0: {}}),
     "an lr of NaN": ((*STAGES, "optimizers", 0, "scheduler_groups", 0, "lr"), float("nan")),
 }
 
@@ -67,16 +70,38 @@ CHANGED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
     "the state of the optimizer": (("optimizer_states",), [], "optimizer_states: is empty"),
     "an argument of the schedule": (("lr_schedulers", 0, "T_max"), 21, "must be 20, as its record says"),
     "an argument in a tensor": (("lr_schedulers", 0, "T_max"), torch.tensor(20), "must be 20, as its record says"),
+    "a record of billions of values": (
+        ("lr_schedulers", 0, "schedule", "curves", 0, "T_max"),
+        reduce(lambda value, _: [value] * 10, range(10), 0),
+        "record: .*T_max",
+    ),
     "a flag in a tensor": (("lr_schedulers", 0, "eta_min"), torch.tensor(True), "eta_min .* must be a number"),
     "a schedule that has not begun": (("lr_schedulers", 0, "last_epoch"), -1, "last_epoch .* must be an integer >= 0"),
     "a counter": (("lr_schedulers", 0, "last_epoch"), 2.5, "last_epoch .* must be an integer"),
     "an algorithm with a line end": (
         ("optimizer_states", 0, "param_groups", 0, "configured", "algorithm"),
         "lion\nall is well",
-        "was saved by lion.all is well, and this run uses adamw",
+        "the checkpoint has lion.all is well, which",
     ),
-    "a step of -4": (("optimizer_states", 0, "state", 0, "step"), torch.tensor(-4.0), "must be a finite number >= 0"),
-    "a number of no parameter": (("optimizer_states", 0, "param_groups", 1, "params", 1), "3", r"state\[3\]: no param"),
+    "a text of 100,000 characters": (
+        ("optimizer_states", 0, "param_groups", 0, "configured", "algorithm"),
+        "x" * 100_000,
+        "algorithm: text of 100,000 characters",
+    ),
+    "a step of 1e308": (("optimizer_states", 0, "state", 0, "step"), 1e308, "step: must be a number >= 0 and < "),
+    "a class that is a list": (("lr_schedulers", 0, "class"), [0], "class of the checkpoint's must be a name"),
+    "a configured value that is no number": (
+        ("optimizer_states", 0, "param_groups", 0, "configured", "betas"),
+        [torch.zeros(2), 0.9],
+        "configured.betas: must be a number",
+    ),
+    "a step of 0.01": (("optimizer_states", 0, "state", 0, "step"), 0.01, "step: must be a whole number"),
+    "a step of -4": (("optimizer_states", 0, "state", 0, "step"), torch.tensor(-4.0), "must be a number >= 0"),
+    "a number of no parameter": (
+        ("optimizer_states", 0, "param_groups", 1, "params", 1),
+        "3",
+        r"state\[3\]: no param group has",
+    ),
     "a peak that would make lr a tensor": (
         ("optimizer_states", 0, "param_groups", 1, "peak_lr"),
         torch.tensor(0.5),
