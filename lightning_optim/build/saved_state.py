@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..catalog.info import DECOUPLED_KEY
 from ..core.errors import ConfigError
 from ..core.param_group_keys import ALGORITHM, SCHEDULE
 from ..core.printable import to_printable
@@ -25,6 +26,7 @@ _NUMBER = (int, float, Tensor)
 _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("lr", "peak_lr", "weight_decay", *SCHEDULER_KEYS), _NUMBER),
     **dict.fromkeys(("max_momentum", "base_momentum"), (int, float)),
+    DECOUPLED_KEY: bool,  # in a group that thaws later torch would take None for L2 decay
     "name": str,
     ALGORITHM: str,
     "configured": Mapping,
@@ -32,7 +34,7 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
 }
 """Of keys in a param group that this package reads."""
 _MAY_BE_NONE = ("weight_decay", "name")
-_NAMES = {Mapping: "a dict", str: "text", _NUMBER: "a number", (int, float): "a number"}
+_NAMES = {Mapping: "a dict", str: "text", bool: "true or false", _NUMBER: "a number", (int, float): "a number"}
 
 
 def check_state_dict(state_dict: Any, *, is_regrouped: bool = False, is_shown_only: bool = False) -> None:
