@@ -175,7 +175,12 @@ def _check_alike(own: Any, saved: Any, path: str) -> None:
         allowed = next((choices for choices in _CHOICES if own in choices), None)
         _check(isinstance(saved, str) and (allowed is None or saved in allowed), path, saved, "text as this run's")
     elif isinstance(own, Mapping):
-        _check(isinstance(saved, Mapping) and own.keys() <= saved.keys(), path, saved, f"a dict of {', '.join(own)}")
+        _check(
+            isinstance(saved, Mapping) and own.keys() <= saved.keys(),
+            path,
+            saved,
+            f"a dict of {', '.join(map(str, own))}",
+        )
         for key, value in own.items():
             _check_alike(value, saved[key], f"{path}.{key}")
     elif isinstance(own, (list, tuple)):

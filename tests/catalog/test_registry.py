@@ -38,8 +38,8 @@ SETTING = {
 }
 # They need a gradient that is not finite, 16-bit parameters, or a step that leaves the gradient's direction: see
 # tests/optim/test_modifiers.py. Or a second gradient: tests/optim/test_sharpness.py. Or parameters of three dimensions:
-# tests/optim/test_matrices.py.
-TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update", "sharpness", "matrix")
+# tests/optim/test_matrices.py; or evaluation weights: tests/optim/test_schedule_free.py.
+TESTED_ELSEWHERE = ("skip_nonfinite", "master_weights", "cautious_update", "sharpness", "matrix", "schedule_free")
 REFUSED = [(name, "lookahead") for name in ("extra_adam", "extra_sgd", "storm")]
 # Other values with which a hyperparameter has an effect.
 WITH = {
@@ -235,8 +235,8 @@ def test_per_group_hyperparameters_are_read_from_the_group(name, implementation,
     value, around = value_for(name, key), values_around(name, key)
     from_rule = after_training(name, implementation, **around, groups={"every": {"params": "*", key: value}})
     assert equal(after_training(name, implementation, **{**around, key: value}), from_rule)
-    # STORM's c has no effect on a loss without noise.
-    without_effect = (name, key) == ("storm", "c")
+    # STORM's c has no effect on a loss without noise, Nesterov's momentum none on signs of the same direction.
+    without_effect = (name, key) in (("storm", "c"), ("adamuon", "nesterov"))
     defaults = tuple((other, tuple(v) if isinstance(v, list) else v) for other, v in around.items())
     assert equal(after_default_training(name, implementation, defaults), from_rule) == without_effect, (
         "the value has no effect: take another"

@@ -52,7 +52,8 @@ def test_an_optimizer_is_built_with_the_values_of_its_file(name, write_app):
     derived_if_null = {"foreach", "fused", "max_eval", "weight_decay_mode"}  # by the class or the device
     for implementation in ("auto", *(("own",) if info.own else ())):
         optimizer = instantiate(job.optimizer, **groups, implementation=implementation)(matrices())
-        own = info.is_native_only or implementation == "own" or bool(written.get("lookahead"))  # ranger's
+        modified = any(written.get(key) for key in ("lookahead", "schedule_free"))  # ranger's, schedule_free_adamw's
+        own = info.is_native_only or implementation == "own" or modified
         assert type(optimizer) is info.load(own=own)
         (group,) = optimizer.param_groups
         for key in info.signature(own=own):

@@ -58,8 +58,9 @@ ON_ROSENBROCK = {
     "sophia_g": {"lr": 0.05},
     "madgrad": {"lr": 0.1},
     "rmsprop": {"lr": 0.01},
+    "sgd": {"lr": 1.5e-3},
 }
-NUM_STEPS = {"adagrad": 4000, "omd": 6000, "extra_sgd": 6000, "adamax": 2000, "adopt": 2000, "ef_sgd": 2000}
+NUM_STEPS = {"adagrad": 4000, "omd": 6000, "extra_sgd": 6000, "adamax": 2000, "adopt": 2000, "ef_sgd": 2000, "sgd": 6000}
 
 
 @pytest.mark.parametrize("name", every([m for m in MEMBERS if m not in MATRIX_MEMBERS], fast=FAST))
@@ -99,6 +100,7 @@ LR_ON_DIGITS = {
     "omd": 0.3,
     "padam": 0.3,
     "prodigy": 1.0,
+    "sgd": 0.3,
     "shampoo": 0.3,
     "storm": 1.0,
 }

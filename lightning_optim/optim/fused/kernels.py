@@ -113,7 +113,14 @@ def trace_call(call: Call, kind: Kind) -> Program:
     Raises:
         TraceError: the rule uses something that cannot be written down.
     """
-    program = Program(kind.arguments, call.names, kind.ndim)
+    program = _trace(call, kind, has_reciprocals=False)
+    # Two passes over what is in a cache are bound by computing, one over memory is not.
+    has_sums = bool(program.reductions()) or program.rows is not None
+    return _trace(call, kind, has_reciprocals=True) if has_sums else program
+
+
+def _trace(call: Call, kind: Kind, *, has_reciprocals: bool) -> Program:
+    program = Program(kind.arguments, call.names, kind.ndim, has_reciprocals)
     stand_ins = [
         TracedNumber(program, program.add("number", rank=Rank.NUMBER, value=i), value)
         for i, value in enumerate(call.values)

@@ -94,6 +94,8 @@ class Program:
     """Names of the numbers that may change from step to step."""
     ndim: int
     """The number of dimensions of the parameters: 0, 1, or 2 for any more."""
+    has_reciprocals: bool = False
+    """Whether a division by a number is a multiplication by its reciprocal."""
     lines: list[Line] = field(default_factory=list)
     stores: dict[int, int] = field(default_factory=dict)
     """The line that each written argument ends as."""

@@ -145,7 +145,8 @@ class TracedTensor:
     def div(self, other: Any) -> TracedTensor:
         # A division takes several times as long. The reciprocal is rounded once, from float64; the bounds keep it, and
         # what it is multiplied with, a normal number.
-        if isinstance(other, TracedNumber | float | int) and abs(other) > _TINY and abs(other) < 1 / _TINY:
+        is_number = self.program.has_reciprocals and isinstance(other, TracedNumber | float | int)
+        if is_number and abs(other) > _TINY and abs(other) < 1 / _TINY:
             return self._add("mul", self, 1 / other)
         return self._add("div", self, other)
 

@@ -71,9 +71,7 @@ def test_each_variant_of_a_member(name, options):
     ),
 )
 def test_each_decay_mode(name, mode, cautious):
-    """Masked, on the way to the maximum too."""
-    maximize = {"maximize": True} if cautious else {}
-    assert_equal_runs(name, weight_decay=0.05, weight_decay_mode=mode, cautious_decay=cautious, **maximize)
+    assert_equal_runs(name, weight_decay=0.05, weight_decay_mode=mode, cautious_decay=cautious)
 
 
 @pytest.mark.parametrize(
@@ -82,6 +80,11 @@ def test_each_decay_mode(name, mode, cautious):
 )
 def test_each_modifier(name, modifier):
     assert_equal_runs(name, **MODIFIER_VALUES[modifier])
+
+
+@pytest.mark.parametrize("name", every(TRACED_MEMBERS, fast=["yogi"]))
+def test_maximize(name):
+    assert_equal_runs(name, maximize=True)
 
 
 @pytest.mark.parametrize("name", every(TRACED_MEMBERS, fast=["adan", "stable_adamw"]))
