@@ -50,6 +50,8 @@ def check_training_checkpoint(content: Any) -> None:
     for name, state in content.get("loops", {}).items():
         with prefix_errors(f"loops.{to_printable(str(name))}"):
             _check_loop(state)
+    if content.get("lr_schedulers") == [] and _num_scheduler_steps(content.get("loops", {})):
+        raise ConfigError("lr_schedulers: is empty, although the run has stepped a scheduler")  # Lightning skips it
     for name, state in content.get("callbacks", {}).items():
         if not isinstance(state, Mapping):
             raise ConfigError(
@@ -68,6 +70,12 @@ def check_training_checkpoint(content: Any) -> None:
             "this was written because a validation was stopped, in which Lightning's WeightAveraging exchanges the "
             "trained weights and their average: each would be taken for the other. Use the checkpoint before it"
         )
+
+
+def _num_scheduler_steps(loops: Mapping[str, Any]) -> int:
+    """How often Lightning has stepped schedulers."""
+    total = loops.get("fit_loop", {}).get("epoch_loop.scheduler_progress", {}).get("total", {})
+    return int(total.get("completed", 0))
 
 
 def _is_within_validation(loops: Mapping[str, Any]) -> bool:

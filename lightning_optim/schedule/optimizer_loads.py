@@ -24,13 +24,12 @@ Groups = Iterable[Mapping[str, Any]]
 class Resumable(Protocol):
     """What is told of the loads of an optimizer."""
 
-    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool, has_stepped: bool) -> None:
+    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool) -> None:
         """Called when the optimizer's state has been loaded.
 
         Args:
             scheduler: that drives the optimizer.
             was_scheduled: whether a scheduler drove the optimizer that was saved.
-            has_stepped: whether that optimizer had taken a step, as far as its state says.
         """
 
     def check_loaded(self) -> None:
@@ -63,20 +62,19 @@ class _LoadWatch:
     resumable: Callable[[], Resumable | None]
 
     def __init__(self) -> None:
-        self._was_scheduled, self._has_stepped = True, False
+        self._was_scheduled = True
         self._has_step_hook = False
 
     def before_load(self, optimizer: Optimizer, state_dict: Mapping[str, Any]) -> None:
         groups = state_dict.get("param_groups")  # not yet checked, as this is the first hook
         groups = groups if isinstance(groups, (list, tuple)) else ()
         self._was_scheduled = any(INITIAL_LR in group for group in groups if isinstance(group, Mapping))
-        self._has_stepped = bool(state_dict.get("state"))
 
     def after_load(self, optimizer: Optimizer) -> None:
         scheduler, resumable = self.scheduler(), self.resumable()
         if scheduler is None or resumable is None:
             return
-        resumable.after_optimizer_load(scheduler, was_scheduled=self._was_scheduled, has_stepped=self._has_stepped)
+        resumable.after_optimizer_load(scheduler, was_scheduled=self._was_scheduled)
         if not self._has_step_hook:
             self._has_step_hook = True
             optimizer.register_step_pre_hook(self.before_step)

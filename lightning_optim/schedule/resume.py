@@ -98,7 +98,6 @@ class Resume:
         self._beginning = Beginning(scheduler, self.save(scheduler))
         self._error: str | None = None
         """Why the optimizer, whose state was loaded, cannot take a step."""
-        self._has_loaded = False
         """Whether a state was loaded into the scheduler."""
         self._set_by_load: tuple[int, list[dict[str, Any]]] | None = None
         """After `extend` and `restart`: the scheduler's step, and the values of the groups."""
@@ -119,7 +118,6 @@ class Resume:
 
     def load(self, scheduler: LRScheduler, state: dict[str, Any]) -> None:
         """See `load_state_dict`."""
-        self._has_loaded = True
         saved = state.pop(_RECORD, None)
         if saved is not None:
             check_record(saved)
@@ -143,7 +141,7 @@ class Resume:
             self._load(scheduler, state)
             self._started_at, self._is_recorded = saved[_STARTED_AT], True
 
-    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool, has_stepped: bool) -> None:
+    def after_optimizer_load(self, scheduler: LRScheduler, *, was_scheduled: bool) -> None:
         """Put the scheduler on the config's curve where the checkpoint has no schedule, and `on_resume` says so."""
         self._error = None
         if isinstance(scheduler, SchedulerByGroup):
@@ -152,12 +150,7 @@ class Resume:
             # The scheduler's state was loaded before the optimizer's, which has overwritten the groups.
             write_group_values(scheduler, self._set_by_load[1], momentum=True, weight_decay=True)
         elif was_scheduled:
-            # A new scheduler after steps of its optimizer: its own state should be loaded next.
-            if has_stepped and not self._has_loaded and not num_steps(self.save(scheduler)):
-                self._error = (
-                    "scheduler: the checkpoint's optimizer was driven by a schedule, and that schedule's state has not "
-                    "been loaded. Load it too before the next step, or use the checkpoint as it was saved"
-                )
+            return
         elif self._on_resume == "restart":
             self._start(scheduler, 0, None)
         elif self._on_resume == "extend" and self._position is not None:

@@ -1,4 +1,4 @@
-"""The same training as `parts`, written with torch alone: its own wrapper, loop, optimizers, lrs and stages."""
+"""The same training as `parts`, by hand: its own wrapper, loop, optimizers of torch, lrs and stages."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
 from torch.distributed.fsdp._common_utils import clean_tensor_name
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from lightning_optim import optim
 
 from .fits import Step, gather, read_values
 from .model import EPOCHS, Batches, Net
@@ -130,7 +133,9 @@ class _Optimizers:
             if algorithm in self._optimizers:
                 self._optimizers[algorithm].add_param_group(group)
             elif algorithm == "muon":
-                self._optimizers[algorithm] = torch.optim.Muon([group])
+                # torch's Muon multiplies shards in another order: it has no bits for them to agree with.
+                muon = optim.Muon if isinstance(parameter, DTensor) else torch.optim.Muon
+                self._optimizers[algorithm] = muon([group])
             else:
                 self._optimizers[algorithm] = torch.optim.AdamW([group], fused=self._fused or None)
             live = self._optimizers[algorithm].param_groups[-1]

@@ -20,7 +20,8 @@ thaw and from the step after it).
 
 - **exact**: the weights and lrs after each step, on each rank, are bitwise those of a loop that is written with torch
   alone under the same wrapper (`recipes/strategies/by_hand.py`): its own param groups, `CosineAnnealingLR`, AdamW and
-  Muon, and for stages `add_param_group` and a new wrapper at the thaw. The monitor's norms of each gradient, parameter,
+  Muon (for shards ours, as torch's has no bits to agree with), and for stages `add_param_group` and a new wrapper at
+  the thaw. The monitor's norms of each gradient, parameter,
   update and state buffer are those of the gathered tensors, up to 1e-5. A resumed run is bitwise as one that was not.
 - **refused**: a `ConfigError` before the first step, which says what to type.
 - **not applicable**: Lightning alone does not do it.

@@ -66,7 +66,7 @@ def test_wrong_state_of_stages_is_refused(staged, tmp_path, name) -> None:
 
 
 CHANGED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
-    "the state of the scheduler": (("lr_schedulers",), [], "that schedule's state has not been loaded"),
+    "the state of the scheduler": (("lr_schedulers",), [], "lr_schedulers: is empty, although the run has"),
     "the state of the optimizer": (("optimizer_states",), [], "optimizer_states: is empty"),
     "an argument of the schedule": (("lr_schedulers", 0, "T_max"), 21, "must be 20, as its record says"),
     "an argument in a tensor": (("lr_schedulers", 0, "T_max"), torch.tensor(20), "must be 20, as its record says"),

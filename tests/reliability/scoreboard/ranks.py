@@ -33,7 +33,7 @@ MECHANISMS: dict[str, tuple[OptimizerFactory, Callable[[], list[Callback]]]] = {
     "lion, all modifiers": (
         OptimizerFactory("lion", lr=0.003, skip_nonfinite=True, lookahead={"k": 2}, cautious_update=True), list,
     ),
-    "muon + adamw": (OptimizerFactory("adamw", lr=0.01, groups={**MUON, **NO_DECAY}), list),
+    "muon + adamw": (OptimizerFactory("adamw", lr=0.01, implementation="own", groups={**MUON, **NO_DECAY}), list),
     "StagedUnfreeze": (ADAMW, lambda: [StagedUnfreeze(PLAN)]),
 }  # fmt: skip
 NUM_STEPS = 8

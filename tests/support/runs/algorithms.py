@@ -1,4 +1,4 @@
-"""Train Muon + AdamW in one optimizer under DDP and FSDP2, in one process, or as two torch optimizers by hand."""
+"""Train Muon + AdamW in one optimizer under DDP and FSDP2, in one process, or as two optimizers by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from lightning_optim import OptimizerFactory, SchedulerFactory
+from lightning_optim import OptimizerFactory, SchedulerFactory, optim
 from tests.support.runs.common import RankNet, ShardedNet, configured, fit_on_ranks, to_full
 from tests.support.training import StepTrace
 
@@ -31,7 +31,7 @@ class UnitsNet(ShardedNet):
 
 
 class ByHand(UnitsNet):
-    """Trains the same with torch's AdamW and Muon side by side."""
+    """Trains the same with torch's AdamW and our Muon side by side: torch's has no bits for shards to agree with."""
 
     automatic_optimization = False
 
@@ -42,7 +42,7 @@ class ByHand(UnitsNet):
         rest = [p for _, p in named if not any(p is other for other in (*hidden, *norms))]
         optimizers = [
             torch.optim.AdamW([{"params": rest}, {"params": norms, "weight_decay": 0.0}], lr=0.01, fused=True),
-            torch.optim.Muon(hidden, lr=0.02),
+            optim.Muon(hidden, lr=0.02),
         ]
         return optimizers, [SCHEDULE(optimizer) for optimizer in optimizers]
 

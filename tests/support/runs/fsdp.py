@@ -105,6 +105,8 @@ def full(tensor: Tensor) -> Tensor:
 
 def run_case(name: str, case: str) -> dict[str, float]:
     options: dict[str, Any] = {"lr": 0.01, "weight_decay": 0.1, **MODIFIER_VALUES.get(case, {})}
+    if name == "sgd":  # without momentum torch finds no state that it could send to the other ranks
+        options["momentum"] = 0.9
     dtype = torch.bfloat16 if case == "master_weights" else torch.double
     unsharded = new_model(dtype)
     model, resumed = sharded_models(dtype)
