@@ -170,8 +170,8 @@ def _check_alike(own: Any, saved: Any, path: str) -> None:
         _check(isinstance(saved, bool), path, saved, "true or false")
     elif isinstance(own, (int, float, Tensor)):
         _check(_is_number(saved), path, saved, "a number")
-        may_be_infinite = not math.isfinite(own) or path.rpartition(".")[2] == "best"  # the metric, before the first one
-        _check(math.isfinite(saved) or may_be_infinite, path, saved, "a finite number")
+        is_metric = path.rpartition(".")[2] == "best"  # infinite before the first one
+        _check(math.isfinite(saved) or is_metric or not math.isfinite(own), path, saved, "a finite number")
     elif isinstance(own, str):
         allowed = next((choices for choices in _CHOICES if own in choices), None)
         _check(isinstance(saved, str) and (allowed is None or saved in allowed), path, saved, "text as this run's")
