@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -62,6 +63,8 @@ def run_rank(rank: int, store: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_sharded_matrices_are_stepped_as_in_one_process_bit_by_bit(tmp_path: Path) -> None:
+    """Each rank asserts; one that fails ends this test too."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(["torch.distributed.tensor", "lightning_optim"])
     mp.start_processes(run_rank, args=(str(tmp_path / "store"),), nprocs=2, start_method="forkserver")
