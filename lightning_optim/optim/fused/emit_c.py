@@ -89,9 +89,6 @@ class _CWriter(Writer):
     def _for_elements(self, loop: Loop, count: str) -> Iterator[str]:
         blocked = list(filter(self._is_blocked, loop.sums))
         written = [a for a, _ in loop.stores if a in self._only_written]
-        if not blocked and not written:
-            yield from self._elements(loop, "0", count)
-            return
         size = _WRITTEN_BLOCK if written else _BLOCK
         yield f"for (int64_t start = 0; start < {count}; start += {size}) {{"
         yield f"  const int64_t end = start + {size} < {count} ? start + {size} : {count};"
@@ -150,4 +147,4 @@ class _CWriter(Writer):
 
     def _is_blocked(self, i: int) -> bool:
         line = self.program.lines[i]
-        return line.op in BLOCK_SUMS and self.program.lines[line.args[0]].rank == Rank.ELEMENT
+        return line.op in (*BLOCK_SUMS, 'sum') and self.program.lines[line.args[0]].rank == Rank.ELEMENT
