@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
-from .program import REDUCTIONS, Loop, Pass, Program, Rank
+from .program import AMAX, REDUCTIONS, Loop, Pass, Program, Rank
 
 
 class Writer(ABC):
@@ -145,7 +145,7 @@ class Writer(ABC):
 
     def _is_max(self, i: int) -> bool:
         """Whether a reduction is a maximum, and no sum."""
-        return self.program.lines[i].op == "amax"
+        return self.program.lines[i].op == AMAX
 
     # Where things are.
 

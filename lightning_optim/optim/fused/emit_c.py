@@ -8,7 +8,7 @@ from math import isinf, isnan
 from typing import ClassVar
 
 from .emit import Writer, indent
-from .program import BLOCK_SUMS, Loop, Pass, Program, Rank
+from .program import SQUARES, Loop, Pass, Program, Rank
 
 _BLOCK = 1024
 _WRITTEN_BLOCK = 64
@@ -136,7 +136,7 @@ class _CWriter(Writer):
         value, total = self._operand(self.program.lines[i].args[0]), self._partial(i)
         if self._is_max(i):
             return f"{total} = larger({total}, {value});"
-        return f"{total} += {f'{value} * {value}' if self.program.lines[i].op == 'block_squares' else value};"
+        return f"{total} += {f'{value} * {value}' if self.program.lines[i].op == SQUARES else value};"
 
     def _partial(self, i: int) -> str:
         """The variable that a value is added to."""
@@ -146,5 +146,4 @@ class _CWriter(Writer):
         return f"sum{i}"
 
     def _is_blocked(self, i: int) -> bool:
-        line = self.program.lines[i]
-        return line.op in (*BLOCK_SUMS, 'sum') and self.program.lines[line.args[0]].rank == Rank.ELEMENT
+        return self.program.lines[self.program.lines[i].args[0]].rank == Rank.ELEMENT and not self._is_max(i)

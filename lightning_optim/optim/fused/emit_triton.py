@@ -7,7 +7,7 @@ from importlib.resources import files
 from math import isfinite
 
 from .emit import Writer, indent
-from .program import Loop, Pass, Program
+from .program import SQUARES, Loop, Pass, Program
 
 _PARAMETERS = "addresses, shapes, chunks, numbers, sums, kept, num_tensors, num_chunks, BLOCK: tl.constexpr"
 
@@ -98,4 +98,4 @@ class _TritonWriter(Writer):
 
     def _summand(self, i: int) -> str:
         value = f"{self._operand(self.program.lines[i].args[0])}.to(tl.float64)"
-        return f"({value} * {value})" if self.program.lines[i].op == "block_squares" else value
+        return f"({value} * {value})" if self.program.lines[i].op == SQUARES else value

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-BLOCK_SUMS = ("block_sum", "block_squares")
-"""Sums of values and of squares for telemetry: within a block of elements not in double, which would take longer."""
-REDUCTIONS = ("sum", "amax", *BLOCK_SUMS)
+SUM, SQUARES, AMAX = REDUCTIONS = "sum", "squares", "amax"
+"""The sum of all values, of their squares, and the largest value; that of absolute values is `amax` of `abs`."""
 ON_NUMBERS: Mapping[str, Callable[..., Any]] = {
     name: getattr(operator, {"div": "truediv"}.get(name, name))
     for name in ("add", "sub", "mul", "div", "neg", "abs", "pow", "gt", "ge", "lt", "le", "eq", "ne")

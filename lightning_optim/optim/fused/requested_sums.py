@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .program import BLOCK_SUMS, Program, Rank
+from .program import SQUARES, SUM, Program, Rank
 
-SUM, SQUARES = BLOCK_SUMS
 UPDATE = "update"
 """What a step has added to a parameter, as it is stored."""
 

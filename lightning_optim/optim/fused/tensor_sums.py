@@ -12,7 +12,7 @@ from torch import Tensor
 from .compiler import CompileError
 from .cut import Cut
 from .kernels import Kernel, build_kernel
-from .program import BLOCK_SUMS, Argument, Program, Rank
+from .program import SQUARES, SUM, Argument, Program, Rank
 from .tables import CHUNK
 from .usable import DTYPES
 
@@ -44,7 +44,7 @@ def _find_kernel(dtype: str, absolute: bool) -> Kernel | None:
     program = Program([Argument("x", dtype, Rank.ELEMENT)], [], ndim=1)
     line = program.add("load", rank=Rank.ELEMENT, value=0)
     line = program.add("abs", line) if absolute else line
-    for kind in BLOCK_SUMS:
+    for kind in (SUM, SQUARES):
         program.sums[kind, "x"] = program.add(kind, line, rank=Rank.TENSOR)
     try:
         return build_kernel(program, "cpu")
