@@ -110,15 +110,20 @@ class Writer(ABC):
                 address = self._item("addresses", f"{position} * num_tensors + tensor")
                 yield f"{self._pointer(position, address, start)}  {self.COMMENT} {argument.name}"
 
-    def _lines(self, lines: Iterable[int]) -> Iterator[str]:
-        return (self._declare("const real", f"t{i}", self._expression(i)) for i in lines)
+    def _lines(self, lines: Iterable[int], stored: Mapping[int, int] | None = None) -> Iterator[str]:
+        for i in lines:
+            value = self._load(stored[i], Rank.ELEMENT) if stored and i in stored else self._expression(i)
+            yield self._declare("const real", f"t{i}", value)
+
+    def _load(self, argument: int, rank: Rank) -> str:
+        index = {Rank.TENSOR: "0", Rank.ROW: "row", Rank.ELEMENT: "i"}[rank]
+        return f"load_{self.program.arguments[argument].dtype}({self._item(f'a{argument}', index)})"
 
     def _expression(self, i: int) -> str:
         op, args, rank, value = self.program.lines[i]
         operands = [self._operand(arg) for arg in args]
         if op == "load":
-            index = {Rank.TENSOR: "0", Rank.ROW: "row", Rank.ELEMENT: "i"}[rank]
-            return f"load_{self.program.arguments[value].dtype}({self._item(f'a{value}', index)})"
+            return self._load(value, rank)
         if op in REDUCTIONS:
             return self._item("sums", self._sum(i)) if rank == Rank.TENSOR else self._total(i)
         if op in ("numel", "columns"):

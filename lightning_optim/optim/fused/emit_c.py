@@ -106,7 +106,9 @@ class _CWriter(Writer):
         if not any(map(self._is_max, loop.sums)):
             yield "#pragma omp simd" + "".join(f" reduction(+:{self._partial(i)})" for i in loop.sums)
         yield f"for (int64_t i = {start}; i < {end}; i++) {{"
-        yield from indent([*self._lines(loop.lines), *map(self._add, loop.sums), *self._stores(loop.stores, "i")])
+        yield from indent(
+            [*self._lines(loop.lines, loop.stored), *map(self._add, loop.sums), *self._stores(loop.stores, "i")]
+        )
         yield "}"
 
     def _declare(self, kind: str, name: str, value: str) -> str:

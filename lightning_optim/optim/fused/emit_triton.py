@@ -62,7 +62,7 @@ class _TritonWriter(Writer):
         yield f"for start in range(0, {count}, BLOCK):"
         yield "  i = start + tl.arange(0, BLOCK)"
         yield f"  inside = i < {count}"
-        yield from indent([*self._lines(loop.lines), *sums, *self._stores(loop.stores, "i")])
+        yield from indent([*self._lines(loop.lines, loop.stored), *sums, *self._stores(loop.stores, "i")])
 
     def _declare(self, kind: str, name: str, value: str) -> str:
         return f"{name} = ({value}).to(tl.{self.program.real})" if "real" in kind else f"{name} = {value}"

@@ -64,6 +64,8 @@ class Loop(NamedTuple):
     """Reductions of lines of rank `ELEMENT`."""
     stores: list[tuple[int, int]]
     """Argument and line of rank `ELEMENT`."""
+    stored: dict[int, int]
+    """Those of `lines` that an earlier pass has stored, and the arguments to load them from."""
 
 
 class Pass(NamedTuple):
@@ -164,21 +166,42 @@ class Program:
         return self.rows is not None or any(self.lines[i].op in REDUCTIONS for i in needed)
 
     def passes(self) -> list[Pass]:
-        """The passes over memory; each computes anew what it needs, but for sums: nothing of a tensor's size is kept.
+        """The passes over memory; each computes anew what it needs, but for sums and for what it can store early.
 
-        A pass ends where a sum over a tensor is needed. All tensors are stored in the last one, so every pass reads
-        what the step began with.
+        A pass ends where a sum over a tensor is needed. Tensors are stored in the last one, unless an earlier one has
+        their new values and no later one needs the old: then those read the new ones, in place of what they are
+        computed from.
         """
+        passes = self._passes({})
+        early: dict[tuple[int, int], int] = {}
+        for number, walk in enumerate(passes[:-1]):
+            loop, *others = walk.loops
+            later = [i for x in passes[number + 1 :] for y in x.loops for i in self._targets(y.sums, y.stores)]
+            for arg, i in self.stores.items() if not any(other.lines for other in others) else ():
+                is_new = i in loop.lines and self.lines[i].op != "load" and (arg, i) not in early
+                if is_new and self.arguments[arg].dtype == self.real and not self._loads(arg, later, i):
+                    early[arg, i] = number
+        return self._passes(early)
+
+    def _loads(self, argument: int, targets: Iterable[int], known: int) -> bool:
+        """Whether these lines depend on what a tensor begins with, other than through one that is known."""
+        lines = [self.lines[i] for i in self._needed(targets, {known})]
+        return any(line.op == "load" and line.value == argument for line in lines)
+
+    def _passes(self, early: Mapping[tuple[int, int], int]) -> list[Pass]:
+        """The passes, where these arguments and lines are stored in the first loop of an earlier one than the last."""
         levels = self._levels()
         reductions = {i: levels[self.lines[i].args[0]] for i in self.reductions()}
         stores = [(arg, i) for arg, i in self.stores.items() if self.arguments[arg].rank > Rank.TENSOR]
         last = max([*reductions.values(), *(levels[i] for _, i in stores)], default=0)
         sums = [[i for i, level in reductions.items() if level == number] for number in range(last + 1)]
-        ends = list(zip(sums, [*[[]] * last, stores], strict=True))
-        by_row = [{i for i in self._needed(self._targets(*end)) if self._is_row_reduction(i)} for end in ends]
+        ends = [(sums[number], [x for x in stores if early.get(x, last) == number]) for number in range(last + 1)]
+        stored = [{i: arg for (arg, i), at in early.items() if at < number} for number in range(last + 1)]
+        needed = [self._needed(self._targets(*end), known) for end, known in zip(ends, stored, strict=True)]
+        by_row = [set(filter(self._is_row_reduction, lines)) for lines in needed]
         return [
-            self._pass(*end, set().union(*by_row[:number]), set().union(*by_row[number + 1 :]))
-            for number, end in enumerate(ends)
+            self._pass(*end, stored[i], set().union(*by_row[:i]), set().union(*by_row[i + 1 :]), is_last=i == last)
+            for i, end in enumerate(ends)
         ]
 
     def kept(self) -> list[int]:
@@ -204,15 +227,27 @@ class Program:
         text += [f"{self.arguments[arg].name} <- {name(i)}" for arg, i in self.stores.items()]
         return "\n".join([*text, *(f"{kind}({of}) = {name(i)}" for (kind, of), i in self.sums.items())])
 
-    def _pass(self, sums: list[int], stores: list[tuple[int, int]], known: set[int], later: set[int]) -> Pass:
-        """A pass that ends with these reductions of rank `TENSOR` and these stores.
+    def _pass(
+        self,
+        sums: list[int],
+        stores: list[tuple[int, int]],
+        stored: Mapping[int, int],
+        known_rows: set[int],
+        later: set[int],
+        *,
+        is_last: bool,
+    ) -> Pass:
+        """A pass that ends with these reductions of rank `TENSOR`.
 
         Args:
             sums: the reductions.
             stores: argument and line.
-            known: sums of rows that earlier passes have computed.
+            stored: lines that earlier passes have stored, and their arguments.
+            known_rows: sums of rows that earlier passes have computed.
             later: those that later passes need.
+            is_last: whether it stores in its last loop; an earlier pass does in its first.
         """
+        known = known_rows | stored.keys()
         needed = self._needed(self._targets(sums, stores), known)
         stages = self._stages(known)
         last = max((stages[i] for i in needed), default=0)
@@ -221,7 +256,7 @@ class Program:
         loops = []
         for stage in range(last + 1):
             ends = sums if stage == last else [i for i in row_sums if stages[i] == stage + 1]
-            written = stores if stage == last else []
+            written = stores if stage == (last if is_last else 0) else []
             by_row, by_element = (
                 [i for i in ends if self._summand(i).rank == rank] for rank in (Rank.ROW, Rank.ELEMENT)
             )
@@ -231,11 +266,11 @@ class Program:
             )
             lines = self._needed(self._targets(by_element, element_stores), {*rows, *known})
             row_lines = [i for i in rows if stages[i] == stage]
-            loops.append(
-                Loop(row_lines, by_row, row_stores, self._of_rank(Rank.ELEMENT, lines), by_element, element_stores)
-            )
+            elements = self._of_rank(Rank.ELEMENT, lines)
+            read_back = {i: stored[i] for i in elements if i in stored}
+            loops.append(Loop(row_lines, by_row, row_stores, elements, by_element, element_stores, read_back))
         kept = [i for i in row_sums if i in later]
-        return Pass(self._of_rank(Rank.TENSOR, needed), loops, sums, sorted(known & needed), kept)
+        return Pass(self._of_rank(Rank.TENSOR, needed), loops, sums, sorted(known_rows & needed), kept)
 
     def _targets(self, sums: list[int], stores: list[tuple[int, int]]) -> list[int]:
         """The lines that these reductions and stores take."""

@@ -59,14 +59,52 @@ def test_equal_lines_are_computed_once():
     assert [line.op for line in program_of(update).lines].count("mul") == 1
 
 
-def test_a_sum_is_a_pass_of_its_own_and_all_is_stored_in_the_last():
+def stores_of(program):
+    """For each pass, the names of the arguments that its loops store."""
+    return [[ARGUMENTS[arg].name for loop in walk.loops for arg, _ in loop.stores] for walk in program.passes()]
+
+
+def test_a_pass_ends_at_a_sum_and_stores_what_the_next_one_then_reads():
     def update(p, g, m):
         m.add_(g)
         p.sub_(m / m.norm())
 
+    program = program_of(update)
+    assert stores_of(program) == [["m"], ["p"]]
+    _, last = program.passes()
+    assert list(last.loops[0].stored.values()) == [2]
+    assert [program.lines[i].value for i in last.loops[0].lines if program.lines[i].op == "load"] == [0]  # no gradient
+
+
+def test_what_a_later_pass_needs_as_it_was_is_stored_in_the_last():
+    def update(p, g, m):
+        before = m.clone()
+        m.add_(g)
+        p.sub_(before / m.norm())
+
+    assert stores_of(program_of(update)) == [[], ["p", "m"]]
+
+
+def test_what_is_rounded_when_it_is_stored_is_stored_in_the_last_pass():
+    def rule(p, g, buffers):
+        buffers[0].add_(g)
+        p.sub_(buffers[0] / buffers[0].norm())
+
+    kind = Kind((*ARGUMENTS[:2], Argument("m", "bfloat16", Rank.ELEMENT)), 2, "cpu")
+    assert stores_of(trace_call(Call.of(partial(rule)), kind)) == [[], ["p", "m"]]
+
+
+def test_what_a_later_loop_of_the_same_rows_reads_is_stored_in_the_last_pass():
+    def update(p, g, m):
+        m.add_(g)
+        rows = m.flatten(1)
+        scaled = rows / rows.norm(dim=1, keepdim=True)
+        p.sub_((scaled / scaled.square().sum()).view_as(p))
+
     first, last = program_of(update).passes()
-    assert not first.loops[0].stores
-    assert [argument for argument, _ in last.loops[0].stores] == [0, 2]
+    assert [len(loop.lines) > 0 for loop in first.loops] == [True, True]
+    assert not [loop.stores for loop in first.loops if loop.stores]
+    assert [arg for arg, _ in last.loops[-1].stores] == [0, 2]
 
 
 def test_sums_of_rows_are_kept_for_the_next_pass():
