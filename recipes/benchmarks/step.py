@@ -135,6 +135,11 @@ def build_torch(params: Sequence[Tensor], **flags: Any) -> Optimizer:
     return torch.optim.AdamW(params, lr=_LR, **flags)
 
 
+def build_torch_sgd(params: Sequence[Tensor]) -> Optimizer:
+    """torch's SGD without momentum as one kernel: what can be had where there is no state."""
+    return torch.optim.SGD(params, lr=_LR, fused=True)
+
+
 def build_ours(name: str, params: Sequence[Tensor], **flags: bool) -> Optimizer:
     """A member with its defaults."""
     cls: Any = optimizer_info(name).load(own=True)
@@ -182,6 +187,7 @@ def their_case(name: str) -> str:
 
 COPY = "a copy of the parameters"
 REFERENCE = torch_case("fused")
+TORCH_SGD = "torch SGD, fused"
 
 
 def make_cases(
@@ -190,6 +196,7 @@ def make_cases(
     """Steps that are past their first ones: state is there, kernels are compiled."""
     builds: dict[str, Build] = {
         **{torch_case(way): partial(build_torch, **flags) for way, flags in TORCH.items()},
+        TORCH_SGD: build_torch_sgd,
         **{our_case("adamw", way): partial(build_ours, "adamw", **flags) for way, flags in OURS.items()},
         **{our_case(name): kernel(name) for name in members},
     }
@@ -235,7 +242,8 @@ def bytes_of(case: str, *, on_gpu: bool = False) -> float:
     """The bytes per element that a case must move: those of the algorithm, whoever runs it."""
     if case == COPY:
         return 8.0
-    return bytes_per_element("adamw" if case.startswith("torch ") else case.partition(",")[0], on_gpu=on_gpu)
+    name, _, _ = case.partition(", ")
+    return bytes_per_element({"torch AdamW": "adamw", "torch SGD": "sgd"}.get(name, name), on_gpu=on_gpu)
 
 
 def make_columns(timings: Mapping[str, Timing]) -> dict[str, dict[str, float]]:
@@ -256,6 +264,8 @@ def derive_findings(timings: Mapping[str, Timing]) -> dict[str, float]:
         "our AdamW as a kernel / torch's fused": medians[our_case("adamw")] / medians[REFERENCE],
         "torch's foreach AdamW / our kernel": medians[torch_case("foreach")] / medians[our_case("adamw")],
     }
+    if TORCH_SGD in medians and our_case("sgd") in medians:
+        findings["our SGD as a kernel / torch's fused"] = medians[our_case("sgd")] / medians[TORCH_SGD]
     if shared := [name for name in THEIRS if their_case(name) in medians and our_case(name) in medians]:
         ratios = [medians[their_case(name)] / medians[our_case(name)] for name in shared]
         mean = math.exp(sum(map(math.log, ratios)) / len(ratios))

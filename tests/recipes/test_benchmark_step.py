@@ -115,6 +115,7 @@ def test_cases_step_the_same_parameters_and_share_buffers(kernels, built):
         "torch AdamW, fused",
         "torch AdamW, foreach",
         "torch AdamW, loop",
+        "torch SGD, fused",
         "adamw, lists",
         "adamw, loop",
         "adamw, kernel",
