@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -67,7 +68,7 @@ class WeightDecay:
     @classmethod
     def of(cls, group: Mapping[str, Any]) -> WeightDecay:
         """The policy of a param group; a schedule may have put a tensor or a numpy number there."""
-        return cls(float(group["weight_decay"]), group["weight_decay_mode"], group["cautious_decay"])
+        return _cached(float(group["weight_decay"]), group["weight_decay_mode"], group["cautious_decay"])
 
     def keys(self) -> dict[str, Any]:
         """The param group's keys for this policy, which `of` reads: plain data, so that checkpoints can hold it."""
@@ -157,3 +158,7 @@ def _not_opposed(p: Any, updates: tuple[Update, ...]) -> Any:
     step: Any = updates[0].direction if one_direction else sum_of_steps(updates)
     # The product of signs, because the product itself may underflow. (1 + s) clamped at 1: 0 for s = -1, else 1.
     return step.sign().mul_(p.sign()).add_(1.0).clamp_max_(1.0)
+
+
+_cached = lru_cache(maxsize=256, typed=True)(WeightDecay)
+"""Every group asks for its own at every step."""

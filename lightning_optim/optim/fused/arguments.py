@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from functools import partial
-from types import MethodType
+from functools import cache, partial
+from types import MethodType, NoneType
 from typing import Any, NamedTuple
+
+from torch import dtype
 
 Rule = Callable[[Any, Any, Sequence[Any]], None]
 """Called as `rule(p, g, buffers)`; a partial call, whose floats may change from step to step."""
 _NUMBER = "number"
+_CONSTANTS = (int, bool, str, NoneType, dtype)
+"""Types of most constants, which need not be asked what else they are."""
 
 
 class Call(NamedTuple):
@@ -47,19 +51,27 @@ def split_numbers(value: Any, numbers: dict[str, float], name: str = "") -> Hash
     if isinstance(value, float):  # NumPy's too
         numbers[name] = float(value)
         return _NUMBER
+    key: Hashable = value
+    if type(value) in _CONSTANTS:
+        return key
     if isinstance(value, Mapping):
-        return tuple((key, split_numbers(item, numbers, f"{name}.{key}")) for key, item in value.items())
-    if is_dataclass(value):
-        return type(value), *(split_numbers(getattr(value, f.name), numbers, f"{name}.{f.name}") for f in fields(value))
+        return tuple([(key, split_numbers(item, numbers, f"{name}.{key}")) for key, item in value.items()])
+    if names := _field_names(type(value)):  # type: ignore[arg-type]  # mypy takes classes for unhashable
+        return type(value), *[split_numbers(getattr(value, field), numbers, f"{name}.{field}") for field in names]
     if isinstance(value, partial):
         arguments = dict(enumerate(value.args)) | value.keywords
         return split_numbers(value.func, numbers), split_numbers(arguments, numbers, name)
     if isinstance(value, MethodType):
         return value.__func__, type(value.__self__)
     if isinstance(value, tuple | list):
-        return tuple(split_numbers(item, numbers, f"{name}.{i}") for i, item in enumerate(value))
-    key: Hashable = value
+        return tuple([split_numbers(item, numbers, f"{name}.{i}") for i, item in enumerate(value)])
     return key
+
+
+@cache
+def _field_names(cls: type) -> tuple[str, ...]:
+    """Of a dataclass; of any other class none."""
+    return tuple([field.name for field in fields(cls)]) if is_dataclass(cls) else ()
 
 
 def with_numbers(value: Any, numbers: Iterator[Any]) -> Any:
