@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many tests run at once as there are cores
@@ -20,6 +21,15 @@ from lightning_optim.catalog import registry
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported, by whichever test
+
+gc.disable()  # until the tests are collected: importing makes a million objects, which all stay
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but look no more at what importing and collecting the tests has made."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
