@@ -82,7 +82,6 @@ def find_wrong(folder: Path, full: Run, steps: list[int], metric: str, **argumen
         fast=[
             "at each step, train/mean, accumulate 2",
             "after validation, val/loss, accumulate 1",
-            "at the end of an epoch, end/size, accumulate 1",
         ],
         id=lambda case: "{}, {}, accumulate {}".format(*case),
     ),

@@ -113,10 +113,9 @@ def test_the_sdist_builds_the_same_wheel(wheel, names, tmp_path):
     "how",
     [
         "wheel",
-        "editable",
         *(
             pytest.param(how, marks=pytest.mark.slow)
-            for how in ("wheel-hydra1.3.2", "wheel-hydra1.4", "editable-hydra1.4")
+            for how in ("editable", "wheel-hydra1.3.2", "wheel-hydra1.4", "editable-hydra1.4")
         ),
     ],
 )
