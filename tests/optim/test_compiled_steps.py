@@ -62,7 +62,7 @@ def run(name: str, kind: str, compile: Callable[[Any], Any]) -> tuple[list[Tenso
     ("name", "kind"),
     every(
         [*product(("own", "skipping composite"), KINDS), *IN_TURN],
-        fast=["own,function", "composite,hooks", "prodigy,step"],
+        fast=["own,function", "composite,hooks"],
         id=",".join,
     ),
 )
