@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: as many tests run at once as there are cores
@@ -10,6 +11,7 @@ os.environ.pop("COLUMNS", None)  # tables obey it, and the workers of pytest-xdi
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,19 @@ import torch
 
 import lightning_optim
 from lightning_optim.catalog import registry
+from tests.support.forks import run_forked
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported, by whichever test
+
+gc.disable()  # until the tests are collected: importing makes a million objects, which all stay
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage from now on, but look no more at what importing and collecting the tests has made."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -50,5 +62,26 @@ def run_python() -> Callable[..., str]:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def run_python_again(tmp_path: Path) -> Callable[[str], str]:
+    """Runs code in a fork of this process that has to import lightning_optim again; returns what it prints.
+
+    For what the package itself imports: an interpreter that imports torch and Lightning too takes seconds to start.
+    """
+
+    def run(code: str) -> str:
+        def work() -> None:
+            for name in [name for name in sys.modules if name.partition(".")[0] == "lightning_optim"]:
+                del sys.modules[name]
+            with (tmp_path / "printed").open("w", encoding="utf-8") as file, redirect_stdout(file):
+                exec(compile(code, "<code>", "exec"), {"__name__": "__main__"})
+
+        status = run_forked(work, tmp_path / "log")
+        assert status == 0, (tmp_path / "log").read_text(encoding="utf-8") if status == 1 else status
+        return (tmp_path / "printed").read_text(encoding="utf-8")
 
     return run

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 SNAPSHOT = """
 import atexit, copyreg, gc, json, locale, logging, os, random, signal, sys, threading, warnings
 import hydra, lightning.pytorch.cli, numpy, omegaconf, torch
@@ -81,6 +83,7 @@ print(json.dumps({key: [before[key], after[key]] for key in before}, default=str
 """
 
 
+@pytest.mark.slow
 def test_importing_every_public_name_changes_two_safe_globals_and_nothing_else(run_python):
     compared = json.loads(run_python(SNAPSHOT).splitlines()[-1])
     before, after = compared.pop("safe globals")

@@ -49,7 +49,9 @@ def count_calls(folder: Path, num_parameters: int, num_groups: int, **arguments:
     return monitor.calls
 
 
-@pytest.mark.parametrize("clip", [None, 1.0], ids=["unclipped", "clipped"])
+@pytest.mark.parametrize(
+    "clip", [pytest.param(None, id="unclipped", marks=pytest.mark.slow), pytest.param(1.0, id="clipped")]
+)
 def test_a_logged_step_takes_the_same_calls_for_a_model_of_any_size(tmp_path, clip) -> None:
     few = count_calls(tmp_path / "few", 10, 2, gradient_clip_val=clip)
     many = count_calls(tmp_path / "many", 1000, 20, gradient_clip_val=clip)

@@ -82,7 +82,6 @@ def find_wrong(folder: Path, full: Run, steps: list[int], metric: str, **argumen
         fast=[
             "at each step, train/mean, accumulate 2",
             "after validation, val/loss, accumulate 1",
-            "at the end of an epoch, end/size, accumulate 1",
         ],
         id=lambda case: "{}, {}, accumulate {}".format(*case),
     ),
@@ -98,7 +97,8 @@ def test_a_plan_by_layers_resumes_bitwise(tmp_path, saving, metric, accumulate) 
     assert find_wrong(tmp_path, full, resumed, metric, accumulate_grad_batches=accumulate) == []
 
 
-@pytest.mark.parametrize("metric", every(["val/loss", "train/loss"], fast=["val/loss"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["val/loss", "train/loss"])
 def test_resumes_bitwise_with_a_validation_after_each_batch(tmp_path, metric) -> None:
     torch.manual_seed(0)
     full = run(tmp_path, metric, "at each step", val_check_interval=1)

@@ -47,15 +47,11 @@ def check(tmp_path, setup, hook, epoch, batch, *, stop_first, **arguments) -> No
 @pytest.mark.parametrize(
     ("setup", "hook", "epoch", "batch", "stop_first"),
     [
-        ("training's mean", "on_train_epoch_start", 1, 0, False),
         ("training's mean", "on_after_backward", 1, 1, True),
         ("each step", "on_train_batch_end", 1, 1, True),
-        ("validation", "on_train_batch_end", 1, 2, False),
-        ("stage", "on_validation_start", 1, 0, True),
         ("validation", "on_validation_batch_end", 1, 1, False),
         ("stage", "on_validation_end", 1, 0, True),
         ("module's epoch end", "on_train_epoch_end", 1, 0, True),
-        ("training's mean", "on_train_epoch_end", EPOCHS - 1, 0, False),
         ("validation", "on_fit_start", 0, 0, True),
     ],
 )

@@ -81,6 +81,7 @@ for arguments in (
 """
 
 
+@pytest.mark.slow
 def test_each_command_imports_only_what_it_needs(run_python, tmp_path: Path) -> None:
     model = "{_target_: torch.nn.Linear, in_features: 3, out_features: 2}"
     adamw = "{_target_: lightning_optim.OptimizerFactory, name: adamw}"

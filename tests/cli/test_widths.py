@@ -8,6 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.support.apps import EXPLAIN_RECIPE
+from tests.support.cases import every
 from tests.support.checkpoints import save, state_dict
 from tests.support.printed_numbers import numbers
 
@@ -21,7 +22,7 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(params=COMMANDS)
+@pytest.fixture(params=every(COMMANDS, fast=["show", "explain", "inspect"]))
 def command(request, tmp_path: Path) -> tuple[str, ...]:
     """The arguments of a command that prints tables."""
     arguments = COMMANDS[request.param]

@@ -300,6 +300,7 @@ def test_ours_are_listed_unless_the_app_has_configs_in_the_group(write_app):
 # A sweep with Hydra's basic launcher.
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_combination_of_optimizer_and_lr(installed, copy_app):
     environment, app = installed("wheel"), copy_app("plain")
     completed = environment.run(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from tests.support.apps import APPS
+from tests.support.cases import every
 from tests.support.user_environments import parse_last_line
 
-HYDRAS = ["", pytest.param("-hydra1.3.2", marks=pytest.mark.slow), pytest.param("-hydra1.4", marks=pytest.mark.slow)]
+HYDRAS = ["", "-hydra1.3.2", "-hydra1.4"]
 
 
-@pytest.mark.parametrize("hydra", HYDRAS)
+@pytest.mark.slow
+@pytest.mark.parametrize("hydra", ["", "-hydra1.4"])
 def test_an_apps_own_configs_compose_as_without_us(hydra, installed, tmp_path):
     printed = {}
     for what in ("nothing", "wheel"):
@@ -28,7 +30,7 @@ def test_an_apps_own_configs_compose_as_without_us(hydra, installed, tmp_path):
         assert "Traceback" not in text and text.strip(), f"{way}\n{text}"
 
 
-@pytest.mark.parametrize("hydra", HYDRAS)
+@pytest.mark.parametrize("hydra", every(HYDRAS, fast=[""]))
 def test_a_search_path_names_us_after_the_app(hydra, installed, copy_app):
     printed = installed("wheel" + hydra).run("show.py", "--info", "searchpath", cwd=copy_app("plain")).stdout
     providers = [line.split("|")[1].strip() for line in printed.splitlines() if line.startswith("| ")]

@@ -1,7 +1,8 @@
 """What holds for every member of the family: a row in the catalog is enough to be covered here.
 
-All members take the checks that can go wrong in a member's own lines. What the base class does for all of them is
-checked fast with a few representatives, and with every member and option in the slow tests.
+The slow tests check every member and option. Of what can go wrong in a member's own lines, the fast ones check a member
+of each kind, and of what the base class does for all, a few representatives; each member's equations have fast tests in
+`test_oracles*.py`.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tests.support.cases import every
 from tests.support.messages import check_message
 from tests.support.optimizer_runs import (
     JOINS_AT,
+    KINDS,
     LATE,
     MATRIX_MEMBERS,
     MEMBERS,
@@ -47,6 +49,7 @@ from tests.support.save_and_load import save_and_load
 # One buffer; a scalar in the state and two updates; sums over all parameters; two gradients a step; norms and `update`.
 REPRESENTATIVES = ("lion", "nadam", "prodigy", "storm", "lamb")
 each_member = pytest.mark.parametrize("name", MEMBERS)
+each_kind_first = pytest.mark.parametrize("name", every(MEMBERS, fast=KINDS))
 representatives_first = pytest.mark.parametrize("name", every(MEMBERS, fast=REPRESENTATIVES))
 
 # Prodigy's default d0 makes steps too small to see, and its square underflows in float16.
@@ -84,7 +87,7 @@ def tensors_of(optimizer: Optimizer) -> list[list[Tensor]]:
 # One rule, two executions
 
 
-@each_member
+@each_kind_first
 def test_foreach_is_the_loop_bit_by_bit(name):
     for setting, options in enumerate(settings_of(name)):
         lists = trajectory(native_class(name), foreach=True, **DECAYED, **options)
@@ -112,7 +115,7 @@ def test_foreach_is_the_loop_with_each_decay_and_each_has_an_effect(name):
             assert differences(loop, without_decay) != [], policy
 
 
-@pytest.mark.parametrize("name", TRACED_MEMBERS)
+@pytest.mark.parametrize("name", every(TRACED_MEMBERS, fast=[name for name in KINDS if name in TRACED_MEMBERS]))
 def test_complex_parameters_are_pairs_of_real_ones(name):
     torch.manual_seed(0)
     value, grads = torch.randn(4, 3, dtype=torch.complex64), torch.randn(8, 4, 3, dtype=torch.complex64)
@@ -156,7 +159,7 @@ def test_buffers_keep_their_dtype_and_bits_through_a_file(name):
         assert optimizer.state_dict()["param_groups"] == other.state_dict()["param_groups"]
 
 
-@each_member
+@each_kind_first
 def test_a_run_resumed_from_its_checkpoint_is_the_uninterrupted_run(name):
     for setting, options in enumerate(settings_of(name)):
         resumed = loop_trajectory(name, setting, resume=True)
@@ -219,7 +222,7 @@ def check_gradients_are_never_written(name: str, **options: Any) -> None:
     assert not {id(value) for value in stored} & {id(grad) for grad in given}, "the state holds a gradient itself"
 
 
-@each_member
+@each_kind_first
 def test_gradients_are_never_written(name):
     for foreach in (False, True):
         check_gradients_are_never_written(name, foreach=foreach)
@@ -231,7 +234,7 @@ def test_gradients_are_never_written_with_any_decay(name):
         check_gradients_are_never_written(name, weight_decay_mode=mode, foreach=foreach, maximize=maximize)
 
 
-@each_member
+@each_kind_first
 def test_without_a_gradient_parameter_and_state_do_not_change(name):
     for options in settings_of(name):
         # After an even number of gradients: between two gradients, a parameter without the second one is reset.
@@ -251,7 +254,8 @@ def test_without_a_gradient_parameter_and_state_do_not_change(name):
         assert differences(after[:1], before[:1]) != [], options
 
 
-@pytest.mark.parametrize("name", [name for name in MEMBERS if name != "adai"])  # Adai's mean is over all parameters
+# Adai's mean is over all parameters.
+@pytest.mark.parametrize("name", every([n for n in MEMBERS if n != "adai"], fast=[n for n in KINDS if n != "adai"]))
 def test_a_parameter_that_joins_late_starts_like_a_new_one(name):
     script = new_grads(shapes=shapes_of(name))
     if name in MEMBERS_WITH_TWO_GRADIENTS:  # which of a step's gradients it is depends on all parameters
@@ -294,7 +298,7 @@ def test_sparse_gradients_are_refused_by_name_and_nothing_changes(name):
         native_class(name)([{"params": [params[0]]}, {"params": [unnamed]}]).step()
 
 
-@each_member
+@each_kind_first
 def test_a_closure_is_called_once_per_evaluation_with_gradients_enabled(name):
     param = nn.Parameter(torch.ones(1, 3))
     optimizer = native_class(name)([param], lr=0.1)
@@ -313,7 +317,7 @@ def test_a_closure_is_called_once_per_evaluation_with_gradients_enabled(name):
     assert optimizer.step() is None
 
 
-@each_member
+@each_kind_first
 def test_a_step_with_lr_0_and_zero_gradients_changes_no_parameter(name):
     # torch's distributed checkpoints take such a step with an optimizer that has no state.
     params = new_params(shapes=shapes_of(name))

@@ -17,7 +17,9 @@ from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, opt
 from lightning_optim.groups.plan import Plan
 from lightning_optim.telemetry.inventory import Inventory
 from lightning_optim.telemetry.snapshot import Snapshot
+from tests.support.cases import every
 from tests.support.optimizer_runs import (
+    KINDS,
     MATRIX_MEMBERS,
     MEMBERS,
     RESUMES_AT,
@@ -96,7 +98,10 @@ def test_labml_adam_documented_the_wrong_eps_hat():
         torch.testing.assert_close(params[0], params[1], rtol=1e-15, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", [name for name in MEMBERS if "eps" in optimizer_info(name).hyperparameters])
+WITH_EPS = [name for name in MEMBERS if "eps" in optimizer_info(name).hyperparameters]
+
+
+@pytest.mark.parametrize("name", every(WITH_EPS, fast=[name for name in KINDS if name in WITH_EPS]))
 def test_labml_adam_moved_by_the_full_lr_on_noise(name):
     """labml_nn: Adam's default eps of 1e-16 is too small to have an effect, so a gradient of 1e-12 moves weights by lr.
 
@@ -478,7 +483,7 @@ def test_201419_omd_stored_the_gradient_without_copying_it(name, foreach):
     assert all(torch.equal(a, b) for a, b in zip(*finals, strict=True))
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", every(MEMBERS, fast=KINDS))
 def test_201419_optimistic_adam_stopped_at_the_first_parameter_without_a_gradient(name):
     """201419/Optimizer-PyTorch: OptimisticAdam's step ends at the first parameter without a gradient.
 
@@ -567,7 +572,7 @@ def test_kozistr_foreach_was_not_the_rule_of_the_loop(cls, given):
     assert differences(trajectory(cls, foreach=True, **given), trajectory(cls, foreach=False, **given)) == []
 
 
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", every(MEMBERS, fast=KINDS))
 def test_kozistr_counted_steps_for_the_whole_group(name):
     """pytorch_optimizer: steps are counted per group, so the bias correction of a parameter that joins late is wrong.
 
@@ -614,7 +619,7 @@ def test_kozistr_prodigy_used_the_first_groups_lr_for_all():
 
 
 @loop_and_foreach
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", every(MEMBERS, fast=KINDS))
 def test_timm_sgdw_decayed_once_for_each_dtype_in_the_group(name, foreach):
     """timm: SGDW's foreach decays each parameter once for every device and dtype in its group."""
     given = {"lr": 0.0, "weight_decay": 0.5, "weight_decay_mode": "decoupled", "foreach": foreach}

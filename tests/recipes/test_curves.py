@@ -44,12 +44,14 @@ def ratios(curves: Curves, group: str) -> list[float]:
     return curves[f"optim/ratio/update_param/{group}"]
 
 
+@pytest.mark.slow
 def test_every_run_has_a_point_for_each_step(curves) -> None:
     for run in curves.values():
         assert {len(run[f"optim/{signal}/{group}"]) for signal in ("lr", "norm/param") for group in GROUPS} == {STEPS}
         assert len(run["optim/rms/exp_avg_sq/head"]) == STEPS
 
 
+@pytest.mark.slow
 def test_the_report_names_the_mistake_of_each_run_and_is_silent_on_the_healthy_one(curves, folder) -> None:
     found = {}
     for name in curves:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -70,6 +71,15 @@ def _without_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
         return value if is_number else convert(self, value)
 
     monkeypatch.setattr(Number, "_convert", convert_without_bounds)
+
+
+@pytest.fixture(autouse=True)
+def usual_recursion_limit() -> Iterator[None]:
+    """That of Python: torch.compile raises it in the process where it has run, and then nothing is too deep."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    yield
+    sys.setrecursionlimit(limit)
 
 
 FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str, int]] = {

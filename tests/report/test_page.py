@@ -16,6 +16,7 @@ from lightning_optim.report.page import build_page, check_run
 from lightning_optim.report.pictures import charts_of
 from lightning_optim.report.sicknesses import RULES
 from lightning_optim.report.thin import thin
+from tests.support.cases import every
 from tests.support.report_runs import curve, optimizer_curves
 
 EVIL = "<script>alert(1)</script>&\"'"
@@ -142,14 +143,14 @@ SIGNALS = (
 EXTREMES = (0.0, 1.0, -1.0, 1e300, 1e-310, math.nan, math.inf, -math.inf)
 
 
-@pytest.mark.parametrize("value", EXTREMES)
+@pytest.mark.parametrize("value", every(EXTREMES, fast=["1e+300", "1e-310", "nan", "inf"]))
 def test_any_value_is_drawn_without_a_warning(value) -> None:
     values = {signal: {"head": [value] * 12, "all": [value] * 12} for signal in SIGNALS}
     assert "</html>" in build(optimizer_curves(values, hyperparameters={"head": {"eps": 1e-8, "beta2": 0.999}}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_curves_are_drawn_without_a_warning(seed) -> None:
     rng = np.random.default_rng(seed)
     settings = ({}, {"eps": 1e-8, "beta2": 0.999}, {"eps": "[1, 2]"}, {"eps": 0.0, "beta2": "x"}, {"eps": math.nan})

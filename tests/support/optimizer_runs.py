@@ -13,6 +13,15 @@ from lightning_optim import list_optimizers, optim, optimizer_info
 from tests.support.save_and_load import save_and_load
 
 MEMBERS = [name for name in list_optimizers() if optimizer_info(name).own]
+KINDS = (
+    *("adamw", "lion", "nadam", "adan", "madgrad", "amsgrad", "prodigy", "storm", "lamb", "lars", "adamp", "adam_mini"),
+    *("adai", "ef_sgd", "sophia_g", "muon", "soap"),
+)
+"""Of each structure of a rule one member.
+
+One buffer or several; a scalar in the state; a state from the start; two gradients; sums over all parameters, over
+tensors and over rows; a Hessian; matrices.
+"""
 MEMBERS_WITH_TWO_GRADIENTS = [name for name in MEMBERS if optimizer_info(name).evaluations > 1]
 
 MATRIX_MEMBERS = [name for name in MEMBERS if optimizer_info(name).matrices_only]
