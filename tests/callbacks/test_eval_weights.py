@@ -14,6 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
@@ -23,6 +24,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_optim import (
     ConfigError,
@@ -400,6 +402,54 @@ def test_a_tuner_before_the_fit_leaves_it_as_it_was(run, tmp_path) -> None:
         for callbacks in ([], [finder])
     )
     assert equal(plain.at("train"), tuned.at("train"))
+
+
+class LearningRateFinderLater(LearningRateFinder):
+    """Runs before the second epoch too, as Lightning's documentation has it."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.lr_find(trainer, pl_module)
+
+
+class BatchSizeFinderLater(BatchSizeFinder):
+    """The same."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.scale_batch_size(trainer, pl_module)
+
+
+class SizedNet(AveragedNet):
+    """Has batches of a size that a tuner can change, and returns to the first one."""
+
+    def __init__(self, factory: OptimizerFactory) -> None:
+        super().__init__(factory)
+        self.batch_size = 16
+
+    def train_dataloader(self) -> Any:
+        loader = Loader()
+        rows = TensorDataset(loader.inputs.flatten(0, 1), loader.targets.flatten())
+        return DataLoader(rows, batch_size=self.batch_size, drop_last=True)
+
+
+def test_tuners_in_the_middle_of_a_fit_leave_its_steps_and_validations_as_they_were(tmp_path) -> None:
+    """A tuner saves and loads a checkpoint, and trains in between: the training weights are back after it."""
+    factory = OptimizerFactory("adamw", lr=0.05, betas=[0.0, 0.99], schedule_free={"beta": 0.9})
+    tuners = {
+        "none": [],
+        "lr": [LearningRateFinderLater(num_training_steps=5, update_attr=False)],
+        "batch size": [BatchSizeFinderLater(steps_per_trial=2, init_val=16, max_trials=1, mode="binsearch")],
+    }
+    seen = {}
+    for name, callbacks in tuners.items():
+        torch.manual_seed(0)
+        trainer, module, weights = fit_averaged(tmp_path, *callbacks, module=SizedNet(factory))
+        seen[name] = [entry for entry in weights.seen if entry[0] in ("train", "validation", "fit end")]
+        assert (module.batch_size, trainer.global_step) == (16, EPOCHS * trainer.num_training_batches)
+    assert {hook for hook, *_ in seen["none"]} == {"train", "validation", "fit end"}
+    assert equal(seen["none"], seen["lr"])
+    assert equal(seen["none"], seen["batch size"])
 
 
 def seeded(factory: OptimizerFactory, **kwargs: Any) -> AveragedNet:
