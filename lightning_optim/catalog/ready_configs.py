@@ -23,6 +23,10 @@ class ReadyConfig:
 
 SCHEDULE_FREE_DEFAULTS = {key: spec.default for key, spec in SCHEDULE_FREE.items.items()}
 
+_MATRIX_OPTIMIZERS = {
+    "muon": "Muon", "normuon": "NorMuon", "adamuon": "AdaMuon", "soap": "SOAP", "shampoo": "Shampoo",
+}  # fmt: skip
+
 READY_CONFIGS: Mapping[str, ReadyConfig] = {
     "adamw_groups": ReadyConfig(
         algorithm="adamw",
@@ -36,11 +40,14 @@ READY_CONFIGS: Mapping[str, ReadyConfig] = {
         ),
         rules=("no_decay", "layer_decay"),
     ),
-    "muon_adamw": ReadyConfig(
-        algorithm="adamw",
-        summary="Muon for the backbone's matrices, AdamW for the rest.",
-        rules=("no_decay", "muon_hidden"),
-    ),
+    **{
+        f"{name}_adamw": ReadyConfig(
+            algorithm="adamw",
+            summary=f"{title} for the backbone's matrices, AdamW for the rest.",
+            rules=("no_decay", f"{name}_hidden"),
+        )
+        for name, title in _MATRIX_OPTIMIZERS.items()
+    },
     "ranger": ReadyConfig(
         algorithm="radam",
         summary="RAdam with lookahead, known as Ranger.",

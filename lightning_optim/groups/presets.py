@@ -49,7 +49,7 @@ PRESETS: Mapping[str, Preset] = {
         remedy="'optimizer.groups.depth.layers=\"PATH.{i}\"' with the path of your layers",
     ),
     "groups.hidden": Preset(
-        names=("muon_hidden",),
+        names=tuple(f"{name}_hidden" for name in ("muon", "normuon", "adamuon", "soap", "shampoo")),
         selectors={"params": ("backbone",), "kinds": ("matrix",)},
         remedy=_set_params("optimizer.groups.hidden", "backbone"),
     ),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
@@ -23,6 +24,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_optim import (
     ConfigError,
@@ -400,6 +402,58 @@ def test_a_tuner_before_the_fit_leaves_it_as_it_was(run, tmp_path) -> None:
         for callbacks in ([], [finder])
     )
     assert equal(plain.at("train"), tuned.at("train"))
+
+
+class LearningRateFinderLater(LearningRateFinder):
+    """Runs before the second epoch too, as Lightning's documentation has it."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.lr_find(trainer, pl_module)
+
+
+class BatchSizeFinderLater(BatchSizeFinder):
+    """The same."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.scale_batch_size(trainer, pl_module)
+
+
+class SizedNet(AveragedNet):
+    """Has the attribute that BatchSizeFinder sets, and the same batches whatever it is."""
+
+    batch_size = 8
+
+    def train_dataloader(self) -> Any:
+        loader = Loader()
+        rows = TensorDataset(loader.inputs.flatten(0, 1), loader.targets.flatten())
+        return DataLoader(rows, batch_size=8)
+
+
+def test_tuners_in_the_middle_of_a_fit_leave_its_steps_and_validations_as_they_were(tmp_path) -> None:
+    """A tuner saves and loads a checkpoint, and trains in between: the training weights are back after it."""
+    factory = OptimizerFactory("adamw", lr=0.05, betas=[0.0, 0.99], schedule_free={"beta": 0.9})
+    tuners: dict[str, list[Callback]] = {
+        "none": [],
+        "lr": [LearningRateFinderLater(num_training_steps=3, update_attr=False)],
+        "batch size": [BatchSizeFinderLater(steps_per_trial=2, init_val=2, max_trials=1)],
+    }
+    seen = {}
+    for name, callbacks in tuners.items():
+        torch.manual_seed(0)
+        trainer, module, weights = fit_averaged(tmp_path, *callbacks, module=SizedNet(factory))
+        seen[name] = weights.at("train"), weights.at("validation")
+        (optimizer,) = trainer.optimizers
+        end = weights.at("fit end")[0][1]
+        optimizer.eval()
+        assert equal(copies(module), end), name
+        # Lightning ends a fit in which BatchSizeFinder has run before an epoch, without EvalWeights too (2.6).
+        assert trainer.global_step == (BATCHES if name == "batch size" else NUM_STEPS)
+    assert equal(seen["none"], seen["lr"])
+    steps, validations = seen["batch size"]
+    assert equal(steps, seen["none"][0][: len(steps)]) and len(steps) == BATCHES
+    assert equal(validations, seen["none"][1][: len(validations)]) and validations
 
 
 def seeded(factory: OptimizerFactory, **kwargs: Any) -> AveragedNet:

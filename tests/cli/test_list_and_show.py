@@ -74,8 +74,8 @@ def test_list_prints_schedules_and_presets_of_a_kind(cli_output) -> None:
 
 
 def test_list_prints_the_configs_that_combine_an_optimizer_with_rules(cli_output) -> None:
-    (entry,) = json.loads(cli_output("list", "muon_a*", "--json"))
-    assert (entry["name"], entry["algorithm"]) == ("muon_adamw", "adamw")
+    (entry,) = json.loads(cli_output("list", "soap_a*", "--json"))
+    assert (entry["name"], entry["algorithm"]) == ("soap_adamw", "adamw")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_the_table_in_the_package_agrees_with_the_files():
 BACKBONE, HEAD, PATH = ("NAME", "net.body"), ("NAME", "net.top"), ("PATH", "net.body.layer")
 CASES = {
     "muon_hidden": (["optimizer: muon_adamw"], "groups.hidden", BACKBONE),
+    "soap_hidden": (["optimizer: soap_adamw"], "groups.hidden", BACKBONE),
     "backbone_head": (["optimizer: adamw", "optimizer/groups: [backbone_head]"], "groups.backbone", BACKBONE),
     "backbone_head, head": (["optimizer: adamw", "optimizer/groups: [backbone_head]"], "groups.head", HEAD),
     "head_then_backbone": (["unfreeze: head_then_backbone"], "stages.backbone", BACKBONE),

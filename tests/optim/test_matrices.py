@@ -105,6 +105,25 @@ def test_auto_is_torchs_class_for_2d_matrices_and_ours_for_others_and_options():
         OptimizerFactory("muon", implementation="torch", split=3)
 
 
+def test_a_key_of_ours_in_one_rule_is_not_seen_in_the_other_groups():
+    """One class runs all groups of an algorithm. By ours, the group without the key takes torch's steps."""
+    models = [nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = OptimizerFactory("muon", lr=0.02, groups={"up": {"params": "1.weight", "maximize": True}})(models[0])
+    assert type(ours) is optim.Muon
+    unset = OptimizerFactory("muon", lr=0.02, groups={"down": {"params": "1.weight", "maximize": False}})(models[1])
+    assert type(unset) is torch.optim.Muon
+    start = models[0][1].weight.detach().clone()
+    for model, optimizer in zip(models, (ours, unset), strict=True):
+        for seed, layer in enumerate(model):
+            layer.weight.grad = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed))
+        optimizer.param_groups[0]["weight_decay"] = optimizer.param_groups[1]["weight_decay"] = 0.0
+        optimizer.step()
+    assert torch.equal(models[0][0].weight, models[1][0].weight)
+    up, down = (model[1].weight.detach() - start for model in models)
+    assert up.norm() > 0 and torch.allclose(up, -down, atol=1e-7)  # a sum with the start rounds
+
+
 # Stacks
 
 
@@ -125,28 +144,35 @@ def test_matrices_of_one_shape_are_orthogonalized_together(monkeypatch):
         return out.copy_(x @ mat2)
 
     monkeypatch.setattr(torch, "bmm", record)
-    params = random_params(shapes=[(8, 12), (8, 12), (8, 4, 3), (16, 12), (3, 8, 12), (12, 8)])
+    params = random_params(shapes=[(18, 20), (18, 20), (18, 4, 5), (36, 20), (3, 18, 20), (20, 18)])
     groups = [{"params": params[:3], "matrix": "flatten"}, {"params": params[3:4], "split": 2}]
     groups += [{"params": params[4:], "matrix": "batch"}]
     train(optim.Muon(groups, ns_steps=1), 1)
     # Three in the first group, of which one is a kernel; a split one; a stack of three. One by itself is no stack.
-    assert shapes == [(3, 8, 12), (2, 8, 12), (3, 8, 12)]
+    assert shapes == [(3, 18, 20), (2, 18, 20), (3, 18, 20)]
 
 
-def test_a_large_stack_is_worked_on_in_parts_with_the_same_result(monkeypatch):
-    stack = torch.randn(5, 8, 12, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+@pytest.mark.parametrize(("limit", "parts"), [("_MAX_ELEMENTS", [2, 2, 1]), ("_ELEMENTS_PER_THREAD", [2, 2, 1])])
+def test_a_large_stack_is_worked_on_in_parts_with_the_same_result(monkeypatch, limit, parts):
+    """A part has as many matrices as there is room for; on a CPU as many for each thread."""
+    stack = torch.randn(5, 18, 20, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     given = {"polynomials": newton_schulz.polynomials("jordan", (3.4445, -4.775, 2.0315), 5), "eps": 0.0, "safety": 1.0}
     together = newton_schulz.orthogonalize(stack, **given)
-    monkeypatch.setattr(newton_schulz, "_MAX_ELEMENTS", 200)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(newton_schulz, limit, 2 * 360 if limit == "_MAX_ELEMENTS" else 360)
+    lengths = []
+    norms = newton_schulz.matrix_norms
+    monkeypatch.setattr(newton_schulz, "matrix_norms", lambda stack: (lengths.append(len(stack)), norms(stack))[1])
     assert torch.equal(newton_schulz.orthogonalize(stack, **given), together)
+    assert lengths == parts
 
 
 def test_small_matrices_have_the_bits_of_one_by_one():
     """torch multiplies stacks of small matrices in another way than single ones, with other roundings (CPU, 2.13)."""
     given = {"polynomials": newton_schulz.polynomials("jordan", (3.4445, -4.775, 2.0315), 5), "eps": 0.0, "safety": 1.0}
     generator = torch.Generator().manual_seed(0)
-    for rows, columns in [(2, 5), (3, 6), (6, 3), (4, 6), (5, 5), (7, 9)] * 40:
-        stack = torch.randn(2, rows, columns, generator=generator).to(torch.bfloat16)
+    for rows, columns in [(2, 5), (3, 6), (6, 3), (4, 6), (5, 5), (7, 9), (16, 16), (12, 40), (17, 16), (17, 17)] * 20:
+        stack = torch.randn(2 if rows < 8 else 8, rows, columns, generator=generator).to(torch.bfloat16)
         one_by_one = torch.cat([newton_schulz.orthogonalize(one, **given) for one in stack.split(1)])
         assert torch.equal(newton_schulz.orthogonalize(stack, **given), one_by_one), (rows, columns)
 

@@ -1,4 +1,7 @@
-"""Sharded matrices on two ranks: uneven shards, kernels, stacks and a fused qkv are stepped as in one process."""
+"""Sharded matrices on two ranks: uneven shards, kernels, stacks and a fused qkv are stepped as in one process.
+
+And Newton-Schulz runs over each matrix on one of them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
 from lightning_optim import optim
+from lightning_optim.optim import sharded_matrices
+from lightning_optim.optim.members import matrix_member
+from lightning_optim.optim.sharded_matrices import assign_owners
 
 # Rank 1 has fewer rows, or nothing, of some.
 GROUPS: list[dict[str, Any]] = [
@@ -52,15 +58,49 @@ def train(cls: Any, options: dict[str, Any], shard: Any) -> list[Tensor]:
 def run_rank(rank: int, store: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    line, two_ways = init_device_mesh("cpu", (2,)), init_device_mesh("cpu", (2, 1))
+    line, replicas, alone = (init_device_mesh("cpu", shape) for shape in ((2,), (1, 2), (2, 1)))
+    both = [Replicate(), Shard(0)]
     for name, options in CASES:
         cls = getattr(optim, name)
         whole = train(cls, options, lambda value: value)
-        for mesh, placements in ((line, [Shard(0)]), (two_ways, [Replicate(), Shard(0)])):
+        for mesh, placements in ((line, [Shard(0)]), (line, [Shard(1)]), (replicas, both), (alone, both)):
             sharded = train(cls, options, lambda value, m=mesh, p=placements: distribute_tensor(value, m, p))
             for ours, expected in zip(sharded, whole, strict=True):
                 assert torch.equal(ours.full_tensor(), expected), (name, options, placements, expected.shape)
+    check_each_is_worked_on_once(rank, line)
     dist.destroy_process_group()
+
+
+def check_each_is_worked_on_once(rank: int, mesh: Any) -> None:
+    """Of 5 equal matrices a rank has 3 and the other 2; experts stay where they are; many are exchanged in parts."""
+    worked_on: list[int] = []
+
+    def record(stack: Tensor, **options: Any) -> Tensor:
+        worked_on.append(len(stack))
+        return orthogonalize(stack, **options)
+
+    orthogonalize = matrix_member.orthogonalize
+    matrix_member.orthogonalize = record
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(9, 6, generator=generator) for _ in range(5)]
+    experts = torch.randn(4, 6, 5, generator=generator)
+    results = []
+    for max_elements in (2**26, 60):
+        sharded_matrices._MAX_ELEMENTS = max_elements
+        worked_on.clear()
+        params = [nn.Parameter(distribute_tensor(value, mesh, [Shard(0)])) for value in (*values, experts)]
+        for param in params:
+            param.grad = param.detach() * 2
+        optim.Muon([{"params": params[:5]}, {"params": params[5:], "matrix": "batch"}], foreach=True).step()
+        # In one exchange; or in three, of at most 2 times 60 elements each. Then two experts.
+        assert worked_on == ([3 - rank, 2] if max_elements > 60 else [[1, 1, 1, 2], [1, 1, 2]][rank])
+        results.append([param.detach().full_tensor() for param in params])
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_owners_share_the_work_by_its_cost() -> None:
+    assert assign_owners([1] * 5, 2) == [0, 1, 0, 1, 0]
+    assert assign_owners([1, 4, 2, 1, 3], 3) == [2, 0, 2, 1, 1]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recipes import matrices
-from recipes.benchmarks.matrix import MATRIX, ONE_BY_ONE, STACKS, TORCH, make_cases
+from recipes.benchmarks.matrix import MATRIX, NUM_MATRICES, ONE_BY_ONE, STACKS, TORCH, case_name, make_cases
 from recipes.benchmarks.measure import Timing
 from recipes.model import DigitsNet
 
@@ -36,11 +36,14 @@ def test_the_command_prints_a_line_for_each_optimizer(monkeypatch, capsys) -> No
 
 
 def test_the_arm_steps_every_matrix_with_each_optimizer() -> None:
-    cases = list(make_cases(torch.device("cpu"), number=2, size=8))
-    assert [case.name for case in cases][:3] == [ONE_BY_ONE, STACKS, TORCH]
+    cases = list(make_cases(torch.device("cpu"), {8: 2, 20: 3}))
+    names = [case_name(name, size) for size in (8, 20) for name in (ONE_BY_ONE, STACKS, TORCH)]
+    assert [case.name for case in cases] == names
     for case in cases:
         case.run()
     timings = {
-        name: Timing(median_ms=ms, low_ms=0, high_ms=0) for name, ms in ((ONE_BY_ONE, 6), (STACKS, 2), (TORCH, 3))
+        case_name(name, size): Timing(median_ms=ms, low_ms=0, high_ms=0)
+        for size in NUM_MATRICES
+        for name, ms in ((ONE_BY_ONE, 6), (STACKS, 2), (TORCH, 3))
     }
-    assert list(MATRIX.findings(timings).values()) == [3, 1.5]
+    assert list(MATRIX.findings(timings).values()) == [3, 1.5] * len(NUM_MATRICES)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from math import sqrt
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
 from ..base import ParamGroup
-from ..matrices import find_shape_problem, join_matrices, matrix_shape, separate_matrices
+from ..matrices import find_shape_problem, join_matrices, matrix_shape
 from ..newton_schulz import matrix_norms, orthogonalize, polynomials, safety
+from ..sharded_matrices import map_matrices
 from ..tensor_list import TensorList
 from .member import Member
 
@@ -73,14 +76,21 @@ def newton_schulz_options(group: ParamGroup, eps: float = 1e-7) -> dict[str, Any
 
 
 def orthogonalized(x: Any, *, rows: int, columns: int, dtype: torch.dtype | None, **iteration: Any) -> Any:
-    """The matrices in a tensor or a `TensorList`, orthogonalized as one stack, in new tensors like `x`."""
-    return separate_matrices(orthogonalize(join_matrices(x, rows, columns, dtype), **iteration), x)
+    """The matrices in a tensor or a `TensorList`, orthogonalized as one stack, in new tensors like `x`.
+
+    Those of sharded parameters are orthogonalized on one rank each.
+    """
+    return map_matrices(partial(orthogonalize, **iteration), x, rows, columns, dtype)
 
 
 def orthogonal_stack(x: Any, *, rows: int, columns: int, dtype: torch.dtype | None, **iteration: Any) -> Tensor:
-    """As `orthogonalized`, as a stack of the shape (number, rows, columns) and of the dtype of `x`."""
-    own_dtype = (x.tensors[0] if isinstance(x, TensorList) else x).dtype
-    return orthogonalize(join_matrices(x, rows, columns, dtype), **iteration).to(own_dtype)
+    """As `orthogonalized`, as a stack of the shape (number, rows, columns) and of the dtype of `x`, on every rank."""
+    tensors = x.tensors if isinstance(x, TensorList) else [x]
+    if not any(isinstance(tensor, DTensor) for tensor in tensors):
+        return orthogonalize(join_matrices(x, rows, columns, dtype), **iteration).to(tensors[0].dtype)
+    stack = join_matrices(orthogonalized(x, rows=rows, columns=columns, dtype=dtype, **iteration), rows, columns)
+    # In the memory as `orthogonalize` leaves it: in this order torch adds.
+    return stack.mT.contiguous().mT if rows > columns else stack
 
 
 def scale_to(norms: Tensor | float, stack: Tensor, eps: float) -> Tensor:

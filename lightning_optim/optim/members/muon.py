@@ -16,8 +16,8 @@ class Muon(MatrixMember, name="muon"):
     (experts), a fused qkv by `split: 3`, each decay mode and modifier, the coefficients of Polar Express
     (arXiv:2505.16932, algorithm 1). All matrices of one shape are orthogonalized by one series of batched products;
     with foreach=False, one after the other. In bfloat16 both give the same bits (seen on CPUs), in other dtypes the
-    same up to rounding. Sharded parameters (FSDP2) are gathered for it on every rank, so the result is that of one
-    process. For hidden layers: embeddings, output layers, biases and norms belong to another optimizer.
+    same up to rounding. Sharded parameters (FSDP2) are gathered for it, each matrix on one rank, so the result is that
+    of one process. For hidden layers: embeddings, output layers, biases and norms belong to another optimizer.
 
     Args:
         matrix: what a parameter of three or more dimensions is: "flatten", one matrix (out, rest), as a convolution's

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from lightning_optim import (
+    EvalWeights,
     OptimizerFactory,
     OptimizerMonitor,
     RNGState,
@@ -129,6 +130,11 @@ MECHANISMS: dict[str, Mechanism] = {
     ),
     "accumulating 4 batches": Mechanism(
         optimizer=OptimizerFactory("adamw", lr=0.02), trainer={"accumulate_grad_batches": 4}
+    ),
+    "schedule_free, EvalWeights, StagedUnfreeze": Mechanism(
+        optimizer=OptimizerFactory("adamw", lr=0.02, schedule_free={"warmup_steps": 6}),
+        scheduler=None,
+        callbacks=lambda: [StagedUnfreeze(STAGES), EvalWeights()],
     ),
 }
 """By name."""

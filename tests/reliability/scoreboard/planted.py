@@ -245,7 +245,7 @@ PLANTS = (
     Plant(
         "F17",
         "the average replaces the training weights",
-        "SIGKILL & epoch 4",
+        "SIGKILL & epoch 4 & WeightAveraging",
         _replaced(AverageEachStep, "on_load_checkpoint", _nothing),
     ),
     Plant(

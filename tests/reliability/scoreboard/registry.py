@@ -53,7 +53,7 @@ F15  SIGKILL between the batches of one step
      the step is taken again, bitwise
 F16  other numbers of ranks; one rank killed
      equal by name; all ranks end with an error in 60 s
-F17  WeightAveraging: a kill or an exception in a validation
+F17  WeightAveraging, EvalWeights: a kill or an exception in a validation
      the training weights are restored; or refused
 F18  checkpoints written slowly by another thread
      each holds its moment, the last complete one wins

@@ -30,7 +30,11 @@ from tests.support.stopped_runs import (
     stopped_and_resumed,
 )
 
-AVERAGED = "WeightAveraging, StagedUnfreeze"
+AVERAGED = {
+    "WeightAveraging, StagedUnfreeze": Verdict.REFUSED,
+    "schedule_free, EvalWeights, StagedUnfreeze": Verdict.EXACT,
+}
+"""Mechanisms, and what becomes of a checkpoint that is saved because an exception stops a validation."""
 
 
 def stopped(setup: str, hook: str, epoch: int, batch: int, by: str, first: bool, folder: Path) -> Outcome:
@@ -153,13 +157,13 @@ def cells(seed: int) -> Iterator[Cell]:
             partial(stopped_in_our_callback, name),
             slow=name == "StagedUnfreeze",
         )
-    for epoch in (0, 1, 4, 8, 11):
+    for (mechanism, after_exception), epoch in product(AVERAGED.items(), (0, 1, 4, 8, 11)):
         for fault, run, allowed in (
             ("SIGKILL", killed_in_validation, Verdict.EXACT),
-            ("an exception", stopped_in_validation, Verdict.REFUSED),
+            ("an exception", stopped_in_validation, after_exception),
         ):
             name = f"{fault} in the validation of epoch {epoch}"
-            own = _cell("F17", name, AVERAGED, partial(run, AVERAGED, epoch), slow=epoch == 4)
+            own = _cell("F17", name, mechanism, partial(run, mechanism, epoch), slow=epoch == 4)
             yield replace(own, allowed=frozenset({allowed}))
 
 
