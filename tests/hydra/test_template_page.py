@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
-from tests.support.apps import APPS
+from lightning_optim import OptimizerMonitor
+from tests.support.apps import APPS, App
 from tests.support.documentation import PAGES, apply_diffs, find_blocks, find_files, split_commands
+from tests.support.short_runs import lr_by_group
 
 pytestmark = pytest.mark.filterwarnings("default")  # what Lightning warns of in such short runs
 
@@ -38,13 +41,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 words = words[1:]
             assert words[0] == "python"
             patch.setattr(sys, "argv", words[1:])
-            try:
-                runpy.run_path(words[1], run_name="__main__")
-            finally:
-                for name in [name for name in sys.modules if name.partition(".")[0] == "src"]:
-                    del sys.modules[name]
+            runpy.run_path(words[1], run_name="__main__")
 
-    return run_command
+    yield run_command
+    for name in [name for name in sys.modules if name.partition(".")[0] == "src"]:
+        del sys.modules[name]
 
 
 @pytest.fixture
@@ -61,6 +62,24 @@ def prepare(run, tmp_path: Path) -> Callable[..., None]:
             (tmp_path / name).write_text(text, encoding="utf-8")
 
     return edit
+
+
+def test_what_the_commands_for_the_models_config_configure(prepare, tmp_path: Path, monkeypatch) -> None:
+    prepare()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    app = App(tmp_path, "configs", "train")
+    commands = [words[2:] for words in IN_THE_MODEL if words[1] == "src/train.py" and "-m" not in words]
+    lr, rule, other, monitor, stages = (app.compose(*overrides) for overrides in commands[2:])
+    for job, groups in (
+        (lr, {"default": 3e-4, "no_decay": 3e-4}),
+        (rule, {"default": 1e-3, "no_decay": 1e-3, "head": 1e-2, "head.no_decay": 1e-2}),
+    ):
+        assert lr_by_group(instantiate(job.model.optimizer)(instantiate(job.model))) == groups
+    assert instantiate(other.model.optimizer).name == "sgd"
+    assert type(instantiate(monitor.callbacks.optim)) is OptimizerMonitor
+    assert monitor.logger.tensorboard._target_.endswith("TensorBoardLogger")
+    rows = instantiate(stages.callbacks.unfreeze).explain(instantiate(stages.model)).rows()
+    assert [(row["group"], row["thaws"]) for row in rows[:2]] == [("head", "from the start"), ("backbone", "epoch 1")]
 
 
 def saved_groups(checkpoint: Path) -> list[str]:
