@@ -43,7 +43,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             patch.setattr(sys, "argv", words[1:])
             runpy.run_path(words[1], run_name="__main__")
 
+    forget_src()  # other apps of the tests have a package of this name too
     yield run_command
+    forget_src()
+
+
+def forget_src() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "src"]:
         del sys.modules[name]
 
