@@ -49,6 +49,12 @@ def test_examples_in_docstrings(name) -> None:
         assert not runner.failures, test.name
 
 
+def test_examples_are_in_the_section_that_the_api_page_renders_as_code() -> None:
+    """mkdocstrings knows `Examples:`, and shows `Example:` as a paragraph."""
+    sources = {name: inspect.getsource(importlib.import_module(name)) for name in MODULES}
+    assert not [name for name, source in sources.items() if re.search(r"^ *Example:$", source, re.MULTILINE)]
+
+
 def test_every_public_name_has_an_example() -> None:
     for name in lightning_optim.__all__:
         public = getattr(lightning_optim, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ from tests.support.documentation import PAGES, ROOT, find_blocks, find_files, sp
 
 pytestmark = pytest.mark.filterwarnings("default")  # what Lightning warns of in such short runs
 
-OWN_FILES = [page for page in PAGES if find_files(page)]
+WITH_TESTS_OF_THEIR_OWN = {
+    "docs/template.md": "tests/hydra/test_template_page.py",
+    "docs/scaling_out.md": "tests/hydra/test_scaling_out_page.py",
+}
+OWN_FILES = [page for page in PAGES if find_files(page) and page not in WITH_TESTS_OF_THEIR_OWN]
 """Pages that have the reader write files."""
 COMMANDS = [
     (page, words) for page in PAGES for block in find_blocks("bash", page) for words in split_commands(block) if words
@@ -79,14 +84,18 @@ def test_list_show_and_inspect(tmp_path: Path, monkeypatch, run) -> None:
 def test_every_command_is_one_that_a_test_runs() -> None:
     """Or it installs, opens TensorBoard, or starts what has tests of its own."""
     for page, words in COMMANDS:
+        assert not [word for word in words if re.search(r"[<>]|\b[A-Z]{4,}\b|^\[-", word) and "=" not in word], (
+            "placeholder"
+        )
+        words = [word for index, word in enumerate(words) if index or "=" not in word]  # VARIABLE=value
         first, second = words[0], words[1] if len(words) > 1 else ""
         if words[:2] == ["python", "-m"]:
             module, _, name = words[2].partition(".")
             assert words[2] == "pytest" or (module == "recipes" and name in RECIPES) or module == "tests", (page, words)
         elif first == "python":
-            assert page in OWN_FILES or page == "docs/template.md", (page, words)
+            assert page in OWN_FILES or (ROOT / WITH_TESTS_OF_THEIR_OWN[page]).exists(), (page, words)
         else:
-            known = {"pip": ["install"], "tensorboard": ["--logdir"]}
+            known = {"pip": ["install"], "tensorboard": ["--logdir"], "torchrun": ["--nproc-per-node"]}
             known["lightning-optim"] = ["explain", "list", "show", "inspect", "report"]
             assert second in known[first], (page, words)
 

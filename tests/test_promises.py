@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import pickle
 import re
-import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -65,19 +64,6 @@ def template(copy_app: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -
         (root / "configs" / "logger" / f"{name}.yaml").write_text(f"name: {name}\n", encoding="utf-8")
     monkeypatch.syspath_prepend(str(root))
     return App(root, "configs", "train")
-
-
-def test_commands_of_the_template(template: App) -> None:
-    block = find_block("bash", "docs/template.md", "python src/train.py").replace("\\\n", "")
-    commands = [shlex.split(line, comments=True)[2:] for line in block.splitlines()]
-    lr, rule, other, monitor, stages = (template.compose(*overrides) for overrides in commands)
-    assert lr_by_group(instantiate(lr.model.optimizer)(instantiate(lr.model))) == {"default": 3e-4, "no_decay": 3e-4}
-    groups = lr_by_group(instantiate(rule.model.optimizer)(instantiate(rule.model)))
-    assert groups == {"default": 1e-3, "no_decay": 1e-3, "head": 1e-2, "head.no_decay": 1e-2}
-    assert instantiate(other.model.optimizer).name == "sgd"
-    assert type(instantiate(monitor.callbacks.optim)) is OptimizerMonitor and monitor.logger.name == "tensorboard"
-    rows = instantiate(stages.callbacks.unfreeze).explain(instantiate(stages.model)).rows()
-    assert [(row["group"], row["thaws"]) for row in rows[:2]] == [("head", "from the start"), ("backbone", "epoch 1")]
 
 
 SCHEDULES = {

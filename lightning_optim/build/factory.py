@@ -56,7 +56,7 @@ class OptimizerFactory:
         ConfigError: an argument is invalid. What can only be checked with the model is checked when the factory is
             called.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> factory = OptimizerFactory("adamw", lr=3e-4, groups={"no_decay": {"kinds": ["bias"], "weight_decay": 0}})
         >>> [group["name"] for group in factory(nn.Linear(3, 2)).param_groups]

@@ -39,8 +39,9 @@ def refuse_unreadable(path: Path) -> Iterator[None]:
             raise ConfigError(
                 f"{to_printable(str(path))}: torch.load(weights_only=True) refuses {format_names(names)} in it, as "
                 "loading that runs code that the file names. Save plain containers in its place: dicts, lists, "
-                "numbers, text and tensors. For a class of your own, and only if you trust the file, "
-                "torch.serialization.add_safe_globals allows that class alone"
+                "numbers, text and tensors. Of hyperparameters, save_hyperparameters(ignore=[...]) leaves a network "
+                "out, and Hydra's _convert_: all makes lists plain. For a class of your own, and only if you trust the "
+                "file, torch.serialization.add_safe_globals allows that class alone"
             ) from None
         raise ConfigError(f"{to_printable(str(path))}: {_describe(error)}") from None
     except Exception as error:  # torch's unpickler may raise anything for a file of another program

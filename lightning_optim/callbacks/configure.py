@@ -58,7 +58,7 @@ def configure_optimizers(
             step, and the trainer would not compute all of them on the same batch; it has `schedule_free`, and the
             trainer no `EvalWeights`; or the strategy is DeepSpeed's.
 
-    Example:
+    Examples:
         >>> class Net(LightningModule):
         ...     def configure_optimizers(self):
         ...         return configure_optimizers(self, self.hparams.optimizer, self.hparams.scheduler)

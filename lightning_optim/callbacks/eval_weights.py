@@ -41,7 +41,7 @@ class EvalWeights(Callback):
         ConfigError: no param group has `schedule_free`; or another callback averages the weights too. Raised when a fit
             starts.
 
-    Example:
+    Examples:
         >>> callback = EvalWeights()
     """
 

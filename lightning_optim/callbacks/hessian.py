@@ -40,7 +40,7 @@ class SophiaHessian(Callback):
     Raises:
         ConfigError: no optimizer is Sophia-G, the strategy shards parameters, or the loss is none of these.
 
-    Example:
+    Examples:
         >>> callback = SophiaHessian(every_n_steps=10)
     """
 

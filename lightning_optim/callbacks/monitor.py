@@ -81,7 +81,7 @@ class OptimizerMonitor(Callback):
         ConfigError: an argument is wrong, the trainer has two monitors, or the strategy flattens parameters so that
             their norms are unknown.
 
-    Example:
+    Examples:
         >>> callback = OptimizerMonitor(every_n_steps=10, update_norm=True)
     """
 

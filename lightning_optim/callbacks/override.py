@@ -26,7 +26,7 @@ class OptimizerOverride(Callback):
         scheduler: builds the schedule; None for a constant lr.
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
-    Example:
+    Examples:
         >>> callback = OptimizerOverride(OptimizerFactory("adamw", lr=3e-4))
     """
 

@@ -34,7 +34,7 @@ class RNGState(PlateauCallback):
     Args:
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
-    Example:
+    Examples:
         >>> callback = RNGState()
     """
 

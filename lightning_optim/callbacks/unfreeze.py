@@ -82,7 +82,7 @@ class StagedUnfreeze(Callback):
     Raises:
         ConfigError: the plan is wrong in itself. Errors that need the model are raised before the first step.
 
-    Example:
+    Examples:
         >>> callback = StagedUnfreeze(
         ...     {"head": {"params": "head"}, "backbone": {"params": "backbone", "at": {"epoch": 1}, "lr_scale": 0.1}}
         ... )

@@ -52,7 +52,7 @@ def register_optimizer(
     Raises:
         ConfigError: the name is taken or not allowed, or the class is not an optimizer.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Plain(torch.optim.SGD):
         ...     def __init__(self, params, lr=0.1):
@@ -76,7 +76,7 @@ def register_optimizer(
 def list_optimizers(pattern: str = "*") -> list[str]:
     """The sorted names of all optimizers, registered ones included, that match a glob.
 
-    Example:
+    Examples:
         >>> list_optimizers("nadam*")
         ['nadam', 'nadamw']
     """
@@ -90,7 +90,7 @@ def optimizer_info(name: str) -> OptimizerInfo:
     Raises:
         ConfigError: no optimizer has this name, or the registered class cannot be imported.
 
-    Example:
+    Examples:
         >>> optimizer_info("adamw").hyperparameters["weight_decay"].default
         0.01
     """

@@ -114,7 +114,7 @@ def compare(first: SavedOptimizer, second: SavedOptimizer) -> Comparison:
         first: from `read_checkpoint`; its groups are the rows.
         second: the one to compare it with.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning_optim.cli.checkpoint_reader import SavedGroup, SavedOptimizer
         >>> def saved(lr):

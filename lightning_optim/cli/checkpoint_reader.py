@@ -80,7 +80,7 @@ def read_checkpoint(path: Path, *, verify: bool = True) -> tuple[SavedOptimizer,
         ConfigError: the file does not exist or is damaged, torch cannot load it safely, it holds no optimizer state, or
             something else in its place.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> path = Path(tempfile.mkdtemp()) / "optimizer.pt"
         >>> optimizer = torch.optim.SGD([("weight", torch.zeros(3))], lr=0.1)

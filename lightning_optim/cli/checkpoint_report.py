@@ -67,7 +67,7 @@ def build_report(saved: SavedOptimizer) -> Report:
     Args:
         saved: from `read_checkpoint`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning_optim.cli.checkpoint_reader import SavedGroup, SavedOptimizer
         >>> group = SavedGroup(name="default", params=("w",), hyperparameters={"lr": 0.1})

@@ -37,7 +37,7 @@ def to_json(document: Any) -> str:
     Numbers stay numbers, except those that JSON does not have: they are the strings "NaN", "Infinity" and "-Infinity",
     which `float` of Python and `Number` of JavaScript read. null means that there is none.
 
-    Example:
+    Examples:
         >>> print(to_json({"lr": 0.1, "norm": float("nan")}))
         {
           "lr": 0.1,

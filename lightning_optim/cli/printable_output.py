@@ -13,7 +13,7 @@ from ..core.printable import to_printable
 class PrintableOutput(RenderHook):
     """Replaces what a terminal would obey in everything that a console prints, except for the colors of rich itself.
 
-    Example:
+    Examples:
         >>> console = Console(width=40)
         >>> console.push_render_hook(PrintableOutput())
         >>> console.print("head\\x1b[2J")

@@ -14,7 +14,7 @@ _MAX_WHOLE = 10**9
 def format_number(value: float | None) -> str:
     """A number, within 0.1 % of its value; integers exactly, with thousands separators; '' for None.
 
-    Example:
+    Examples:
         >>> [format_number(value) for value in (3.2768e-05, 0.001, 1 / 3, 23824, 100000.0, 0.0)]
         ['3.277e-05', '0.001', '0.3333', '23,824', '100,000', '0.0']
     """

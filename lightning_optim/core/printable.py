@@ -12,7 +12,7 @@ _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 def to_printable(text: str) -> str:
     """The text on one line, each control character replaced by one of the same width, so that tables stay aligned.
 
-    Example:
+    Examples:
         >>> to_printable("head\\x1b[2J")
         'head\N{REPLACEMENT CHARACTER}[2J'
     """
@@ -22,7 +22,7 @@ def to_printable(text: str) -> str:
 def escape_hidden(message: str) -> str:
     """The text with each control character but line ends as Python escapes it, so that a reader sees which it is.
 
-    Example:
+    Examples:
         >>> print(escape_hidden("head\\x1b[2J"))
         head\\x1b[2J
     """

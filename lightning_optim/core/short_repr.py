@@ -12,7 +12,7 @@ from .printable import escape_hidden
 def format_call(owner: object, /, *arguments: Any, **settings: Any) -> str:
     """The call that makes an object like `owner`.
 
-    Example:
+    Examples:
         >>> format_call(object(), "adamw", lr=0.1)
         "object('adamw', lr=0.1)"
     """

@@ -15,7 +15,7 @@ _BREAKS = re.compile(r"(?<=_)(?=[^_])|(?<=\s)")
 def shorten(name: str, width: int) -> str:
     """The name with its middle left out, at most `width` wide.
 
-    Example:
+    Examples:
         >>> shorten("backbone.encoder.layer.11", 15)
         'backbon…ayer.11'
     """

@@ -26,7 +26,7 @@ _FRAME = 4
 class TextTable:
     """A table that is drawn as wide as its console lets it be, and becomes lines where that is too narrow.
 
-    Example:
+    Examples:
         >>> columns = (Column("group", "name"), Column("lr"))
         >>> print(TextTable(columns=columns, rows=(("backbone", "3.277e-05"), ("head", "0.001"))).render(12))
         backbone

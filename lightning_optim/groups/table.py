@@ -37,7 +37,7 @@ class Table:
     `rows()` and `json()` have the values as they are; all else shows numbers within 0.1 %. `print` obeys `COLUMNS` and
     the width of the terminal, and leaves out columns that are the same for all groups, which it says below.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> print(OptimizerFactory("sgd", lr=0.1).explain(nn.Linear(3, 2)).markdown())
         | group | algorithm | tensors | parameters | lr | weight_decay | rules |

@@ -1,6 +1,6 @@
 """The native optimizers: their base class, and one class per algorithm.
 
-Example:
+Examples:
     >>> from torch import nn
     >>> optimizer = optim.Lion(nn.Linear(3, 2).parameters(), lr=1e-4, weight_decay=0.1, cautious_decay=True)
     >>> optimizer.param_groups[0]["weight_decay_mode"]

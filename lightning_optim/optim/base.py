@@ -73,7 +73,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
     Raises:
         ConfigError: a hyperparameter is unknown or out of bounds, at the top or in a group.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class SignDescent(optim.AdaptiveOptimizer):
         ...     def __init__(self, params, lr=1e-3, **options):

@@ -42,7 +42,7 @@ class WeightDecay:
     Raises:
         ConfigError: the coefficient is negative, the mode is unknown, or `cautious` has nothing to mask.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optimizer = optim.Adam(nn.Linear(3, 2).parameters(), weight_decay=WeightDecay(0.01, "relative"))
         >>> optimizer.param_groups[0]["weight_decay_mode"]

@@ -22,7 +22,7 @@ class TensorList:
     Args:
         tensors: of any shapes; fast only with the same device and dtype.
 
-    Example:
+    Examples:
         >>> import torch
         >>> TensorList([torch.zeros(2), torch.ones(1)]).add_(1.0).mul(2.0).tensors
         [tensor([2., 2.]), tensor([4.])]

@@ -42,7 +42,7 @@ class Verdict:
 class Rule:
     """One sickness: how it shows in the curves.
 
-    Example:
+    Examples:
         >>> rule = Rule(name="my_rule", title="Mine", statement="...", find=lambda curves: Verdict())
         >>> check(OptimizerCurves(root="optim", groups=(), signals={}), [rule])["my_rule"].findings
         []

@@ -51,7 +51,7 @@ class SchedulerFactory(ScheduleConfig):
     Raises:
         ConfigError: an argument is wrong or missing.
 
-    Example:
+    Examples:
         >>> import torch
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
         >>> scheduler = SchedulerFactory("warmup_cosine", warmup_steps=2, total_steps=10)(optimizer)

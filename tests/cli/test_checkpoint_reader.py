@@ -128,6 +128,7 @@ def test_unsafe_content_is_named_and_not_loaded(tmp_path: Path, is_archive) -> N
     torch.save(content, tmp_path / "file", _use_new_zipfile_serialization=is_archive)
     message = read_error(tmp_path / "file", verify=is_archive)
     assert "functools.partial" in message and "Save plain containers in its place" in message
+    assert "save_hyperparameters(ignore=" in message
     assert "only if you trust the file" in message and "add_safe_globals" in message
     assert "weights_only=False" not in message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import zipfile
@@ -11,6 +12,7 @@ import hydra
 import pytest
 
 from tests.support.apps import CHECKOUT
+from tests.support.documentation import README
 from tests.support.user_environments import parse_last_line, run
 
 PLUGIN = CHECKOUT / "lightning_optim/_hydra/path/hydra_plugins/lightning_optim_searchpath"
@@ -95,6 +97,9 @@ def test_the_wheel_has_the_license_and_requires_python_and_hydra(wheel, names):
     lines = zipfile.ZipFile(wheel).read(metadata).decode().splitlines()
     for line in ("License-Expression: Apache-2.0", "Requires-Python: >=3.10", "Requires-Dist: hydra-core<1.5,>=1.3.2"):
         assert line in lines
+    versions = re.findall(r"^Classifier: Programming Language :: Python :: 3\.(\d+)$", "\n".join(lines), re.MULTILINE)
+    (oldest, newest) = re.findall(r"^Python 3\.(\d+) to 3\.(\d+);", README, re.MULTILINE)[0]
+    assert [int(version) for version in versions] == [*range(int(oldest), int(newest) + 1)]
 
 
 @pytest.mark.slow
@@ -103,7 +108,17 @@ def test_the_sdist_builds_the_same_wheel(wheel, names, tmp_path):
     run([*build, "-t", "sdist"], cwd=CHECKOUT)
     (packed,) = tmp_path.glob("*.tar.gz")
     shutil.unpack_archive(packed, tmp_path, filter="data")
-    run([*build, "-t", "wheel"], cwd=tmp_path / packed.name.removesuffix(".tar.gz"))
+    source = tmp_path / packed.name.removesuffix(".tar.gz")
+    for path in (
+        "README.md",
+        "SECURITY.md",
+        "docs/quickstart.md",
+        "mkdocs.yml",
+        "tests/conftest.py",
+        "recipes/finetune.py",
+    ):
+        assert (source / path).exists(), "what the tests and the links of the README need"
+    run([*build, "-t", "wheel"], cwd=source)
     assert set(zipfile.ZipFile(tmp_path / wheel.name).namelist()) == names
 
 

@@ -61,8 +61,8 @@ def state_keys(name: str) -> set[str]:
 @pytest.mark.parametrize("name", MEMBERS)
 def test_help_names_every_argument_buffer_paper_error_and_an_example(name) -> None:
     info, cls, text = MEMBERS[name], MEMBERS[name].load(own=True), text_of(name)
-    sections = re.findall(r"^(Args|State of each parameter|Raises|Example):$", cls.__doc__, re.MULTILINE)
-    assert sections == ["Args", "State of each parameter", "Raises", "Example"]
+    sections = re.findall(r"^(Args|State of each parameter|Raises|Examples):$", cls.__doc__, re.MULTILINE)
+    assert sections == ["Args", "State of each parameter", "Raises", "Examples"]
     for key in info.signature(own=True):
         described = f" {key} (" in text or (key in SHARED_OPTIONS and f"`{key}`" in text)
         assert described, key

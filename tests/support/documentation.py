@@ -53,7 +53,20 @@ def find_blocks(language: str, page: str = "", containing: str = "") -> list[Blo
 
 def find_files(page: str) -> dict[str, str]:
     """The files that a page has the reader write."""
-    return {block.title: block.text for block in BLOCKS if block.page == page and block.title}
+    blocks = [block for block in BLOCKS if block.page == page and block.title]
+    return {block.title: block.text for block in blocks if block.language != "diff"}
+
+
+def apply_diffs(page: str, folder: Path) -> None:
+    """Edit the files in a folder as the page's diffs say; their removed and unmarked lines must be there, once."""
+    for block in BLOCKS:
+        if block.page == page and block.language == "diff":
+            lines = [line or " " for line in block.text.splitlines()]
+            before, after = ("\n".join(line[1:] for line in lines if line[0] in (" ", sign)) for sign in "-+")
+            file = folder / block.title
+            text = file.read_text(encoding="utf-8")
+            assert text.count(before) == 1, f"{block.title} has no such lines:\n{before}"
+            file.write_text(text.replace(before, after), encoding="utf-8")
 
 
 def split_commands(block: Block) -> list[list[str]]:

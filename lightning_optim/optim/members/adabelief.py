@@ -24,7 +24,7 @@ class AdaBelief(Member, name="adabelief"):
     State:
         exp_avg_var: running average of the squared deviation.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdaBelief(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["rectify"]
         True

@@ -22,7 +22,7 @@ class AdaBound(Member, name="adabound"):
         lr: learning rate; must be > 0 when a group is added.
         gamma: convergence speed of the bounds: the distance between them falls as 1 / (γ t).
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdaBound(nn.Linear(3, 2).parameters(), lr=1e-3).param_groups[0]["peak_lr"]
         0.001
@@ -52,7 +52,7 @@ class AdaBoundW(AdaBound, name="adaboundw"):
 
     Paper: Luo et al., arXiv:1902.09843; Loshchilov & Hutter, arXiv:1711.05101.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdaBoundW(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
         'absolute'
@@ -62,7 +62,7 @@ class AdaBoundW(AdaBound, name="adaboundw"):
 class AMSBound(AdaBound, name="amsbound"):
     """`AdaBound` with `amsbound`, under the name that the paper gives it (Luo et al., arXiv:1902.09843).
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AMSBound(nn.Linear(3, 2).parameters()).defaults["amsbound"]
         True

@@ -19,7 +19,7 @@ class Adadelta(Member, name="adadelta"):
         square_avg: running average of squared gradients.
         acc_delta: running average of squared updates.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adadelta(nn.Linear(3, 2).parameters()).defaults["rho"]
         0.9

@@ -20,7 +20,7 @@ class Adagrad(Member, name="adagrad"):
     State:
         sum: sum of squared gradients.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adagrad(nn.Linear(3, 2).parameters(), lr=0.1, lr_decay=0.01).defaults["eps"]
         1e-10

@@ -33,7 +33,7 @@ class Adai(Member, name="adai"):
     State:
         bias_correction1: 1 minus the product of each β1 so far.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adai(nn.Linear(3, 2).parameters(), lr=1.0).defaults["betas"]
         (0.1, 0.99)

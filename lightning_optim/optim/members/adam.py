@@ -22,7 +22,7 @@ class Adam(Member, name="adam"):
         optimized_update: add eps to the root of the uncorrected second moment (end of section 2 of the paper, where ε̂
             = √(1 - β2^t) ε makes the two forms equal); torch has the form without.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adam(nn.Linear(3, 2).parameters(), lr=1e-3, weight_decay_mode="relative").defaults["betas"]
         (0.9, 0.999)
@@ -47,7 +47,7 @@ class Adam(Member, name="adam"):
 class AdamW(Adam, name="adamw"):
     """`Adam` with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101), bitwise `torch.optim.AdamW`.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdamW(nn.Linear(3, 2).parameters()).param_groups[0]["weight_decay_mode"]
         'decoupled'
@@ -60,7 +60,7 @@ class AMSGrad(Adam, name="amsgrad"):
     The maximum is taken of uncorrected moments, as in torch, and corrected afterwards; optax corrects before it, or not
     at all.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AMSGrad(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["amsgrad"]
         True

@@ -28,7 +28,7 @@ class AdamMini(Member, name="adam_mini"):
     Raises:
         ConfigError: a tensor cannot be cut into `num_blocks` equal blocks.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> model = nn.Linear(3, 4)
         >>> optimizer = optim.AdamMini([{"params": [model.weight], "num_blocks": 2}, {"params": [model.bias]}])

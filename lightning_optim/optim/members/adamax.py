@@ -17,7 +17,7 @@ class Adamax(Member, name="adamax"):
     State:
         exp_inf: exponentially weighted infinity norm.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adamax(nn.Linear(3, 2).parameters()).defaults["lr"]
         0.002

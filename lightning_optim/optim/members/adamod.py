@@ -23,7 +23,7 @@ class AdaMod(Member, name="adamod"):
     State:
         exp_avg_lr: running average of step sizes.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdaMod(nn.Linear(3, 2).parameters(), beta3=0.9999).defaults["weight_decay_mode"]
         'decoupled'

@@ -29,7 +29,7 @@ class AdamP(Member, name="adamp"):
         rows: number of rows of the tensor as a matrix; 0 for a vector.
         columns: number of elements per row; 0 for a vector.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdamP(nn.Linear(3, 2).parameters(), lr=1e-3, weight_decay=0.01).defaults["weight_decay_mode"]
         'decoupled'

@@ -23,7 +23,7 @@ class AdaMuon(MatrixMember, name="adamuon"):
     Raises:
         ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdaMuon([nn.Linear(6, 4).weight], lr=1e-3).defaults["betas"]
         (0.95, 0.95)

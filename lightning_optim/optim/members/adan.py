@@ -22,7 +22,7 @@ class Adan(Member, name="adan"):
         exp_avg_sq: running average of (g + β2 δ)².
         previous_grad: the gradient of the previous step.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Adan(nn.Linear(3, 2).parameters(), weight_decay=0.02).defaults["betas"]
         (0.98, 0.92, 0.99)

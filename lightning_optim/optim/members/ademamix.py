@@ -26,7 +26,7 @@ class AdEMAMix(Member, name="ademamix"):
     State:
         exp_avg_slow: the slow running average of the gradient.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.AdEMAMix(nn.Linear(3, 2).parameters(), alpha_warmup=1000, beta3_warmup=1000).defaults["betas"]
         (0.9, 0.999, 0.9999)

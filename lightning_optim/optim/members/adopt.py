@@ -29,7 +29,7 @@ class ADOPT(Member, name="adopt"):
     State:
         exp_avg: running average of normalized gradients.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.ADOPT(nn.Linear(3, 2).parameters(), weight_decay_mode="decoupled").defaults["clip"]
         True

@@ -20,7 +20,7 @@ class DiffGrad(Member, name="diffgrad"):
     State:
         previous_grad: the gradient of the previous step.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.DiffGrad(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
         'l2'

@@ -1,6 +1,6 @@
 """Completes a member's docstring with what its catalog entry says, so that the source does not repeat it.
 
-In the source, a docstring has a summary with the paper, a description, and an `Example:`. Where the catalog does not
+In the source, a docstring has a summary with the paper, a description, and `Examples:`. Where the catalog does not
 say enough it also has `Args:`, `State:` or `Raises:` with only those entries that add something.
 """
 
@@ -20,7 +20,7 @@ from ...core.hyperparameters import Choice, Flag, Hyperparameter, Number, Number
 from ..base import AdaptiveOptimizer
 
 _WIDTH = 116
-_SECTIONS = ("Args", "State", "Raises", "Example")
+_SECTIONS = ("Args", "State", "Raises", "Examples")
 _PYTHON_WORDS = {"null": "None", "true": "True", "false": "False"}
 _SMALLEST_FLOAT16 = 2.0**-24
 _FLOAT16_EPS = (
@@ -66,7 +66,7 @@ def parse_docstring(text: str) -> SourceDocstring:
         args=dict(_parse_entries(sections.get("Args", ""))),
         state=dict(_parse_entries(sections.get("State", ""))),
         raises=[text for _, text in _parse_entries(sections.get("Raises", ""))],
-        example=f"Example:\n{sections.get('Example', '').rstrip()}",
+        example=f"Examples:\n{sections.get('Examples', '').rstrip()}",
     )
 
 

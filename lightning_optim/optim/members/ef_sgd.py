@@ -24,7 +24,7 @@ class EFSGD(Member, name="ef_sgd"):
     State:
         error: what the compression has left out.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.EFSGD(nn.Linear(3, 2).parameters(), lr=0.01).defaults["comp"]
         'scaled_sign'

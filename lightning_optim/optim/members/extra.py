@@ -27,7 +27,7 @@ class ExtraSGD(TwoGradients, name="extra_sgd"):
     State:
         origin: the parameter before the extrapolation.
 
-    Example:
+    Examples:
         >>> import torch
         >>> x, y = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
         >>> optimizer = optim.ExtraSGD([{"params": [x]}, {"params": [y], "maximize": True}], lr=0.5)
@@ -62,7 +62,7 @@ class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
     State:
         origin: the parameter before the extrapolation.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.ExtraAdam(nn.Linear(3, 2).parameters(), lr=1e-3, betas=(0.5, 0.9)).evaluations
         2

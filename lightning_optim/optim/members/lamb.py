@@ -22,7 +22,7 @@ class LAMB(Member, name="lamb"):
         lr: learning rate, relative to the tensor's norm.
         weight_decay: weight decay coefficient; `update`, inside the ratio, is the paper's.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.LAMB(nn.Linear(3, 2).parameters(), weight_decay=0.01).defaults["weight_decay_mode"]
         'update'

@@ -22,7 +22,7 @@ class LaProp(Member, name="laprop"):
     State:
         exp_avg: running average of normalized gradients.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.LaProp(nn.Linear(3, 2).parameters()).defaults["lr"]
         0.0004

@@ -21,7 +21,7 @@ class LARS(Member, name="lars"):
     Args:
         weight_decay: weight decay coefficient; `update`, inside the ratio, is the paper's.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.LARS(nn.Linear(3, 2).parameters(), lr=2.0, weight_decay=1e-4).defaults["weight_decay_mode"]
         'update'

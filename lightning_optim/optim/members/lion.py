@@ -15,7 +15,7 @@ class Lion(Member, name="lion"):
     Every coordinate moves by lr: use an lr 3 to 10 times smaller than AdamW's, and a weight_decay larger by that
     factor.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Lion(nn.Linear(3, 2).parameters(), lr=1e-4, weight_decay=0.1).defaults["betas"]
         (0.9, 0.99)

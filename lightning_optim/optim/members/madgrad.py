@@ -30,7 +30,7 @@ class MADGRAD(Member, name="madgrad"):
         s: weighted sum of gradients.
         x0: the parameter before its first step.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.MADGRAD(nn.Linear(3, 2).parameters(), momentum=0.0).defaults["lr"]
         0.01

@@ -25,7 +25,7 @@ class MARS(Member, name="mars"):
     State:
         previous_grad: the gradient of the previous step.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.MARS(nn.Linear(3, 2).parameters(), weight_decay=0.1).defaults["gamma"]
         0.025

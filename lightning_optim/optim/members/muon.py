@@ -31,7 +31,7 @@ class Muon(MatrixMember, name="muon"):
     Raises:
         ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3))
         >>> weights = [(name, p) for name, p in layers.named_parameters() if p.ndim > 1]

@@ -24,7 +24,7 @@ class NAdam(Member, name="nadam"):
     State:
         mu_product: the product of all μ so far, a float.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.NAdam(nn.Linear(3, 2).parameters(), lr=2e-3).scalars({})
         {'mu_product': 1.0}
@@ -53,7 +53,7 @@ class NAdamW(NAdam, name="nadamw"):
 
     Paper: Dozat 2016; Loshchilov & Hutter, arXiv:1711.05101.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.NAdamW(nn.Linear(3, 2).parameters()).defaults["weight_decay_mode"]
         'decoupled'

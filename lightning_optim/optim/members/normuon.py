@@ -28,7 +28,7 @@ class NorMuon(MatrixMember, name="normuon"):
     Raises:
         ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optimizer = optim.NorMuon([nn.Linear(6, 4).weight], lr=1e-3)
         >>> optimizer.shapes(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])

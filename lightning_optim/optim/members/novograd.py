@@ -25,7 +25,7 @@ class NovoGrad(Member, name="novograd"):
     State:
         sq_norm_avg: running average of ‖g‖², one number of its dtype.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.NovoGrad(nn.Linear(3, 2).parameters(), lr=0.01).defaults["betas"]
         (0.95, 0.98)

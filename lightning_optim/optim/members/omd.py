@@ -21,7 +21,7 @@ class OMD(Member, name="omd"):
     State:
         previous: the previous gradient.
 
-    Example:
+    Examples:
         >>> import torch
         >>> weight = torch.nn.Parameter(torch.zeros(1))
         >>> optimizer = optim.OMD([weight], lr=0.5)

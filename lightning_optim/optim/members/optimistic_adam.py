@@ -22,7 +22,7 @@ class OptimisticAdam(Member, name="optimistic_adam"):
     State:
         previous: the previous step of Adam, without lr.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.OptimisticAdam(nn.Linear(3, 2).parameters(), lr=1e-4, betas=(0.5, 0.9)).defaults["amsgrad"]
         False

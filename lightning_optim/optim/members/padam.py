@@ -21,7 +21,7 @@ class Padam(Member, name="padam"):
         lr: learning rate, nearer to SGD's than to Adam's.
         partial: the power p; 1/2 is AMSGrad, 0 is SGD with momentum.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Padam(nn.Linear(3, 2).parameters(), partial=0.125).defaults["amsgrad"]
         True

@@ -43,7 +43,7 @@ class Prodigy(Member, name="prodigy"):
         d: the current d, a float (float64), the same for all parameters of a step.
         d_max: the largest estimate of d so far, a float.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Prodigy(nn.Linear(3, 2).parameters(), weight_decay=0.01).defaults["lr"]
         1.0

@@ -23,7 +23,7 @@ class QHAdam(Member, name="qhadam"):
     Args:
         nus: weights ν1, ν2 of the running averages against the current gradient and its square.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.QHAdam(nn.Linear(3, 2).parameters(), nus=(0.7, 1.0), betas=(0.995, 0.999)).defaults["nus"]
         (0.7, 1.0)

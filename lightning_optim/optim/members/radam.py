@@ -50,7 +50,7 @@ class RAdam(Member, name="radam"):
     Args:
         optimized_update: add eps to the root of the uncorrected second moment, as torch does.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.RAdam(nn.Linear(3, 2).parameters(), lr=1e-3).defaults["degenerate_to_sgd"]
         True

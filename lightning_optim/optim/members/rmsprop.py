@@ -23,7 +23,7 @@ class RMSprop(Member, name="rmsprop"):
         momentum_buffer: running sum of scaled gradients.
         grad_avg: running average of gradients.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.RMSprop(nn.Linear(3, 2).parameters(), momentum=0.9).defaults["alpha"]
         0.99

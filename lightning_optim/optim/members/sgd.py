@@ -20,7 +20,7 @@ class SGD(Member, name="sgd"):
     State:
         momentum_buffer: running sum of gradients.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1, momentum=0.9).defaults["dampening"]
         0.0

@@ -31,7 +31,7 @@ class Shampoo(MatrixMember, name="shampoo"):
     Raises:
         ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optimizer = optim.Shampoo([nn.Linear(6, 4).weight], lr=0.1)
         >>> optimizer.shapes(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])["column_sum"]

@@ -18,7 +18,7 @@ class Signum(Member, name="signum"):
     Args:
         lr: learning rate; the default is the authors' for ImageNet.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Signum(nn.Linear(3, 2).parameters(), lr=1e-4).defaults["momentum"]
         0.9

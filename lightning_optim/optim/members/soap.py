@@ -34,7 +34,7 @@ class SOAP(MatrixMember, name="soap"):
     Raises:
         ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optimizer = optim.SOAP([nn.Linear(6, 4).weight], lr=3e-3, max_size=5)
         >>> optimizer.shapes(optimizer.param_groups[0], optimizer.param_groups[0]["params"][0])

@@ -40,7 +40,7 @@ class SophiaG(Member, name="sophia_g"):
     Raises:
         ConfigError: it has taken ten steps and no estimate of the Hessian has come.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model, inputs = torch.nn.Linear(3, 2), torch.ones(8, 3)
         >>> optimizer = optim.SophiaG(model.parameters(), lr=1e-3)

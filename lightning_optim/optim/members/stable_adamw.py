@@ -20,7 +20,7 @@ class StableAdamW(Member, name="stable_adamw"):
     Args:
         eps: added to the denominator; its square is the minimum of v in that RMS.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.StableAdamW(nn.Linear(3, 2).parameters(), weight_decay=0.01).defaults["lr"]
         0.002

@@ -29,7 +29,7 @@ class STORM(TwoGradients, name="storm"):
         sum: sum of squared gradients.
         estimate: the variance-reduced momentum.
 
-    Example:
+    Examples:
         >>> import torch
         >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
         >>> optimizer = optim.STORM([weight], lr=1.0, w=4.0)

@@ -25,7 +25,7 @@ class Yogi(Member, name="yogi"):
         betas: decay rate of the running average of the gradient, and 1 minus the rate of the second moment.
         eps: added to the denominator; 1e-3 as in the paper.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> optim.Yogi(nn.Linear(3, 2).parameters()).defaults["eps"]
         0.001
