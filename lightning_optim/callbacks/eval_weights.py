@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from ..core.errors import checks_arguments
@@ -18,12 +18,13 @@ from ..stages.sharded import reshard
 from .configure_hook import ConfigureOptimizersHook
 from .eval_weights_checks import check_callbacks, check_schedule_free
 from .load_checkpoint_hook import LoadCheckpointHook
+from .resumed_epoch import ResumedEpochCallback
 from .save_checkpoint_hook import SaveCheckpointHook
 from .strategies import check_strategy_for_eval_weights
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 
-class EvalWeights(Callback):
+class EvalWeights(ResumedEpochCallback):
     """Swaps the evaluation weights x of `schedule_free` in where a model is evaluated or saved.
 
     In a fit the module holds the training weights y. It holds x from `on_validation_start` to `on_validation_end`,
@@ -87,6 +88,7 @@ class EvalWeights(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A checkpoint has loaded the evaluation weights."""
+        super().on_train_start(trainer, pl_module)
         self._train(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -17,13 +17,14 @@ from ..optim.composite import Composite
 from ..optim.gauss_newton import LOSSES, SampledGradients
 from .lightning_internals import logger_step
 from .rank_average import average_over_ranks
+from .resumed_epoch import ResumedEpochCallback
 from .strategies import check_strategy_for_hessian
 
 if TYPE_CHECKING:
     from ..optim import SophiaG
 
 
-class SophiaHessian(Callback):
+class SophiaHessian(ResumedEpochCallback):
     """Gives Sophia-G an estimate of the Hessian's diagonal before every n-th step, starting with the first.
 
     In the first batch of such a step, the loss that `training_step` computes is differentiated a second time, with
@@ -65,6 +66,7 @@ class SophiaHessian(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Wrap the strategy's `training_step`, which calls the module's: so the module can be copied and pickled."""
+        super().on_train_start(trainer, pl_module)
         if not _find_sophias(trainer.optimizers):
             raise ConfigError(
                 "SophiaHessian: no optimizer is Sophia-G. Type optimizer=sophia_g, or remove the callback"

@@ -242,6 +242,17 @@ def stop_skipping_batches(trainer: Trainer) -> None:
     trainer.fit_loop.epoch_loop.restarting = False
 
 
+def begin_uncounted_epoch(trainer: Trainer) -> None:
+    """Let an epoch begin that Lightning would run as the rest of the one before it (2.6); see `resumed_epoch.py`.
+
+    Between a resume and its first batch. There is no rest where as many epochs are processed as have begun.
+    """
+    loop = trainer.fit_loop
+    progress: Any = loop.epoch_progress.current
+    if loop.restarted_mid_epoch and progress.ready == progress.started == progress.processed:
+        loop.reset_restart_stage()
+
+
 # Lightning's tuner callbacks.
 
 

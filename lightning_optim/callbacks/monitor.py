@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.optim import Optimizer
 
@@ -26,6 +26,7 @@ from ..telemetry.setting_changes import SettingChanges
 from ..telemetry.tags import scalar_layout, tag_roots
 from .lightning_internals import has_optimizers, initial_hyperparameters, logger_step, logs_this_step, purge_step
 from .print_table import print_table
+from .resumed_epoch import ResumedEpochCallback
 from .step_recorder import RecordedStep, StepRecorder
 from .strategies import check_strategy_for_monitor
 from .unfreeze import StagedUnfreeze
@@ -39,7 +40,7 @@ _DEFAULTS = {
 """Of the monitor's arguments: its repr shows the others."""
 
 
-class OptimizerMonitor(Callback):
+class OptimizerMonitor(ResumedEpochCallback):
     """Logs every optimizer step by param group: its hyperparameters, and the norms before and after it.
 
     `optim/lr/<group>`, `optim/weight_decay/<group>`, `optim/momentum|beta1|beta2|eps/<group>`, `optim/step/<group>`;
@@ -161,6 +162,7 @@ class OptimizerMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start recording every optimizer's steps; print the groups of optimizers whose table was not printed yet."""
+        super().on_train_start(trainer, pl_module)
         optimizers = trainer.optimizers if has_optimizers(trainer) else []
         for optimizer in optimizers:
             plan = read_executions(Plan.from_optimizer(optimizer, pl_module), optimizer)

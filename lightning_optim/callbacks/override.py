@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ..build.factory import OptimizerFactory
 from ..build.read_factory import read_factory
@@ -12,10 +12,11 @@ from ..core.short_repr import format_call
 from ..schedule.factory import SchedulerFactory
 from .configure import configure_optimizers
 from .configure_hook import ConfigureOptimizersHook
+from .resumed_epoch import ResumedEpochCallback
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
 
-class OptimizerOverride(Callback):
+class OptimizerOverride(ResumedEpochCallback):
     """Replaces the `configure_optimizers` of the trained module for the duration of a fit.
 
     The module must define one, since Lightning looks for it before it calls any callback. If you can change the module,

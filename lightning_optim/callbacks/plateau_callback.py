@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
 from ..stages.timetable import Timetable
 from .plateau_tracker import PlateauTracker
+from .resumed_epoch import ResumedEpochCallback
 from .unfreeze import StagedUnfreeze
 
 
-class PlateauCallback(Callback):
+class PlateauCallback(ResumedEpochCallback):
     """Saves the metrics that ReduceLROnPlateau waits for, and takes the steps that Lightning skips after a resume.
 
     Lightning does not step such a scheduler at the end of the first epoch after a resume (Lightning #7877, #14702).
@@ -66,6 +67,7 @@ class PlateauCallback(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the steps that were pending in the checkpoint."""
+        super().on_train_start(trainer, pl_module)
         if self._plateaus is not None:
             self._plateaus.on_train_start(trainer)
             self._plateaus.step_schedulers("epoch")

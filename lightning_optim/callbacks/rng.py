@@ -76,6 +76,7 @@ class RNGState(PlateauCallback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """If a scheduler waits for a metric, let Lightning run the end of the epoch that it would skip."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         state = checkpoint["callbacks"].get(self.state_key, {})
         with refuse_wrong_state("RNGState"):
             if self._plateaus is not None and _PLATEAUS in state:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any
 
 
@@ -40,6 +41,28 @@ def resume_at_epoch_start(checkpoint: MutableMapping[str, Any]) -> None:
     batches = state["epoch_loop.batch_progress"]
     batches["current"] = dict.fromkeys(batches["current"], 0)
     batches["is_last_batch"] = False
+
+
+def count_uncounted_epoch(checkpoint: MutableMapping[str, Any]) -> None:
+    """Edit it if it was saved within an epoch that was not counted as begun; see `resumed_epoch.py`.
+
+    It is left as it is where it has no such counts, or none that Lightning has written: Lightning says so itself.
+    """
+    with suppress(KeyError, TypeError, AttributeError):
+        state = _fit_loop(checkpoint)
+        totals, current = _counts(state, "epoch_progress")
+        is_uncounted = current["ready"] == current["started"] == current["processed"]
+        is_uncounted &= _is_within_batch(state["epoch_loop.batch_progress"]["current"])
+        # At the end of the epoch, one more is processed than has begun.
+        if is_uncounted or current["ready"] == current["started"] == current["processed"] - 1:
+            for counts in (totals, current):
+                counts.update(ready=counts["ready"] + 1, started=counts["started"] + 1)
+
+
+def _is_within_batch(counts: Mapping[str, int]) -> bool:
+    """Whether a batch has begun that is not completed; one that `on_train_batch_start` skips with -1 never is."""
+    has_started = counts["completed"] < counts["started"]
+    return has_started or max(counts["started"], counts["processed"]) < counts["ready"]
 
 
 def _fit_loop(checkpoint: MutableMapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
@@ -35,6 +35,7 @@ from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_l
 from .load_checkpoint_hook import LoadCheckpointHook
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
+from .resumed_epoch import ResumedEpochCallback
 from .run_clock import start_clock
 from .run_fraction import get_fraction
 from .saved_callback import refuse_wrong_state
@@ -56,7 +57,7 @@ _DEFAULTS = {"frozen_norm": "eval", "frozen_dropout": "train", OPTION: True}
 _STATE_KEYS = ("plateaus", "thawed", "thaw_times", "stage_plateaus", "thaw_log", "optimizers")
 
 
-class StagedUnfreeze(Callback):
+class StagedUnfreeze(ResumedEpochCallback):
     """Freezes the parameters of later stages, and thaws each stage when its trigger is reached.
 
     Any `configure_optimizers` builds the optimizer and its schedulers over the whole model. The groups of later stages
@@ -280,6 +281,7 @@ class StagedUnfreeze(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put frozen layers into their mode; take scheduler steps that were pending in the checkpoint; log the plan."""
+        super().on_train_start(trainer, pl_module)
         self._plateaus.on_train_start(trainer)
         self._lock_frozen_layers(pl_module)
         self._plateaus.step_schedulers("epoch")
@@ -392,6 +394,7 @@ class StagedUnfreeze(Callback):
         """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
         if self._is_tuning:
             return
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         state = checkpoint["callbacks"].get(self.state_key)
         with refuse_wrong_state("StagedUnfreeze"):
             check_stages_state({} if state is None else state)

@@ -50,6 +50,7 @@ class Side:
     def callbacks(self, row: Sequence[Callback]) -> list[Callback]:
         """Those of this side, and those of the row."""
         own: list[Callback]
+        staging: list[Callback]
         if self.is_ours:
             staging = [StagedUnfreeze(self.setup.stages), OptimizerMonitor(1)] if self.staged else []
             own = [*staging, RNGState()]

@@ -444,6 +444,30 @@ def test_resume_at_epoch_start_leaves_other_checkpoints_alone(tmp_path) -> None:
         assert checkpoint["loops"] == before
 
 
+class BeginEpoch(Ends):
+    """Begins an epoch that Lightning would not, after a resume; notes those that begin."""
+
+    def on_train_start(self, trainer: Trainer, *_: Any) -> None:
+        internals.begin_uncounted_epoch(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        self.events.append(f"start {trainer.current_epoch}")
+
+
+def test_begin_uncounted_epoch_begins_the_one_after_the_last_batch_of_another(tmp_path) -> None:
+    """Lightning alone begins none then, and counts as many epochs processed as begun; see `resumed_epoch.py`."""
+    read = lambda trainer: list(vars(trainer.fit_loop.epoch_progress.current).values())  # noqa: E731
+    saved_at_each_step(tmp_path)
+    for step, starts in ((BATCHES, ["start 1"]), (BATCHES + 1, []), (BATCHES - 1, ["start 1"])):
+        begin, counts = BeginEpoch(), AtBatches(read)
+        fit(ValidatedNet(), tmp_path, begin, counts, epochs=2, ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert [event for event in begin.events if "start" in event] == starts, step
+        assert counts.ends[-1] == [2, 1, 2, 1]  # ready, completed, started, processed
+    unedited = AtBatches(read)
+    fit(ValidatedNet(), tmp_path, unedited, epochs=2, ckpt_path=tmp_path / f"step={BATCHES}.ckpt")
+    assert unedited.ends[-1] == [1, 1, 1, 1]
+
+
 class AtEveryHook(Callback):
     """What `read(trainer)` returns in the second epoch, by hook."""
 
