@@ -17,6 +17,7 @@ from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
 from ..optim.sharpness import is_sharpened
 from ..schedule.factory import SchedulerFactory
+from .eval_weights import EvalWeights
 from .eval_weights_checks import check_eval_weights
 from .lightning_internals import attached_trainer
 from .print_table import print_table
@@ -72,7 +73,8 @@ def configure_optimizers(
     built = build_optimizer(plan)
     if trainer is not None:
         _check_gradients_per_step(built, trainer)
-        check_eval_weights(built, trainer)
+        callbacks = getattr(trainer, "callbacks", ())
+        check_eval_weights(built, has_callback=any(isinstance(callback, EvalWeights) for callback in callbacks))
         hook_tuners(trainer)
     also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
     print_table(built, replace(plan_executions(plan), also=also or {}).table())

@@ -38,8 +38,8 @@ class EvalWeights(Callback):
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
     Raises:
-        ConfigError: no param group has `schedule_free`; or another callback averages the weights too. Raised when a fit
-            starts.
+        ConfigError: no param group has `schedule_free`; another callback averages the weights too; or a `ModelPruning`
+            stands before this one. Raised when a fit starts.
 
     Example:
         >>> callback = EvalWeights()
@@ -65,7 +65,7 @@ class EvalWeights(Callback):
         if stage != "fit":
             return
         check_strategy_for_eval_weights(trainer)
-        check_callbacks(trainer)
+        check_callbacks(trainer, self)
         ConfigureOptimizersHook.install(trainer, pl_module).run_after(check_schedule_free)
         SaveCheckpointHook.install(trainer, lambda: self.around_saving(trainer, pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:

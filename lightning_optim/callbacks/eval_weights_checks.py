@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging, WeightAveraging
 from torch.optim import Optimizer
 
 from ..core.errors import ConfigError
 from .staged_optimizers import find_optimizers
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import Callback, Trainer
 
 
-def check_callbacks(trainer: Trainer) -> None:
-    """Raises a ConfigError if another callback of the trainer averages the weights."""
+def check_callbacks(trainer: Trainer, own: Callback) -> None:
+    """Check the other callbacks of a trainer.
+
+    Raises:
+        ConfigError: one averages the weights, too; or prunes them for good before the average is shown.
+    """
     callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    for callback in callbacks[: callbacks.index(own)] if own in callbacks else ():
+        if isinstance(callback, ModelPruning):
+            raise ConfigError(
+                f"trainer.callbacks: at the end of a fit, {type(callback).__name__} sets pruned weights to 0, and "
+                "EvalWeights then shows the average, in which they are not 0. Put EvalWeights before it in the list"
+            )
     for callback in callbacks:
         if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
             raise ConfigError(
@@ -36,10 +46,9 @@ def check_schedule_free(configured: Any) -> None:
         )
 
 
-def check_eval_weights(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Raises a ConfigError if an optimizer has `schedule_free`, and nothing shows its evaluation weights."""
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    if _has_schedule_free([optimizer]) and not any(type(c).__name__ == "EvalWeights" for c in callbacks):
+def check_eval_weights(optimizer: Optimizer, *, has_callback: bool) -> None:
+    """Raises a ConfigError if an optimizer has `schedule_free`, and no EvalWeights shows its evaluation weights."""
+    if _has_schedule_free([optimizer]) and not has_callback:
         raise ConfigError(
             "schedule_free: validations and checkpoints would have the training weights, and not the average that is "
             "to be evaluated. Add the callback, for example by "

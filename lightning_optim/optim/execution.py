@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from .bucket import Bucket, prefers_lists
+from .eigenvectors import explain_no_decomposition
 from .fused.available import LANGUAGES, can_compile, check_can_compile, pays_to_fuse
 from .fused.execution import FusedExecution, trace_for
 from .fused.program import Program
@@ -63,6 +64,8 @@ class RuleExecution(UpdateRule):
         if rest.params:
             try:
                 rest.run(rule, buffers, foreach=self._runs_lists(rest.params[0], group["foreach"]))
+            except torch.linalg.LinAlgError as error:
+                raise ConfigError(explain_no_decomposition(group, rest.owners, rest.grads)) from error
             except RuntimeError as error:
                 if "without overflow" in str(error):
                     raise ConfigError(_explain_overflow(group, str(error))) from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..core.errors import ConfigError
+from .checks import check_dense
 from .closures import has_new_gradients, no_gradients_error, read_gradient_versions
 from .finite import full_tensor
 from .real_view import real
@@ -58,7 +59,7 @@ class SharpnessMixin:
         """Leave the gradient at the perturbed parameters in `p.grad`; returns the loss at the current ones.
 
         Raises:
-            ConfigError: there is no closure, it computes no gradients, or the model is not known.
+            ConfigError: there is no closure, it computes no gradients, one is sparse, or the model is not known.
         """
         if closure is None:
             # torch's distributed checkpoints take a step with lr 0 to create a state that they can load into.
@@ -76,6 +77,9 @@ class SharpnessMixin:
                 "module, or type optimizer.set_model(module), or optimizer.set_model(None) if it has no buffers"
             )
         loss = self._call(closure)
+        for index, group in enumerate(self.param_groups):
+            if group.get(_KEY):
+                check_dense(group, index, type(self).__name__)
         with _perturbed(self.param_groups, self.state), _kept_buffers(self._find_model()):
             for group in self.param_groups:
                 for param in group["params"]:

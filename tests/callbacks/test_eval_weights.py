@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
@@ -431,6 +432,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: fit_averaged(Path(), StochasticWeightAveraging(swa_lrs=0.1)),
         r"^trainer\.callbacks: StochasticWeightAveraging averages",
     ),
+    "pruning before it": (
+        lambda: fit_averaged(Path(), ModelPruning("l1_unstructured", amount=0.5), EvalWeights()),
+        r"^trainer\.callbacks: .*ModelPruning sets pruned weights to 0.* Put EvalWeights before it",
+    ),
     "no group with it": (
         lambda: fit_averaged(Path(), module=AveragedNet(OptimizerFactory("adamw"))),
         r"^EvalWeights: no param group has schedule_free\. Type for example optimizer=schedule_free_adamw",
@@ -453,6 +458,21 @@ def test_what_does_not_go_along_is_refused_before_the_first_step(case) -> None:
     build, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_a_callback_of_a_class_derived_from_it_is_one(tmp_path) -> None:
+    class Derived(EvalWeights):
+        pass
+
+    *_, plain = fit_averaged(tmp_path)
+    *_, derived = fit_averaged(tmp_path, Derived())
+    assert equal(derived.seen, plain.seen)
+
+
+def test_pruned_weights_stay_pruned(tmp_path) -> None:
+    _, module, _ = fit_averaged(tmp_path, EvalWeights(), ModelPruning("l1_unstructured", amount=0.5))
+    weights = [parameter for name, parameter in module.named_parameters() if name.endswith("weight")]
+    assert sum(int((weight == 0).sum()) for weight in weights) >= sum(weight.numel() for weight in weights) // 3
 
 
 @pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])

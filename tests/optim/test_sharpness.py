@@ -442,6 +442,22 @@ def test_without_a_closure_or_a_model_it_is_refused_and_nothing_changes() -> Non
     bare.step(closure_of(net, 0))
 
 
+def test_a_sparse_gradient_is_refused_by_name() -> None:
+    net = nn.Embedding(5, 3, sparse=True)
+    optimizer = OptimizerFactory("adamw", sharpness=SETTINGS["SAM"])(net)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = net(torch.tensor([1, 2])).square().sum()
+        loss.backward()
+        return loss
+
+    before = net.weight.clone()
+    with pytest.raises(ConfigError, match=r"^weight: its gradient is sparse, .* sparse=False"):
+        optimizer.step(closure)
+    assert torch.equal(net.weight, before)
+
+
 def test_a_closure_that_computes_no_gradient_is_refused() -> None:
     net = build_net()
     optimizer = OptimizerFactory("adamw", sharpness=SETTINGS["SAM"])(net)
