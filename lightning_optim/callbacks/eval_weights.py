@@ -66,7 +66,9 @@ class EvalWeights(Callback):
             return
         check_strategy_for_eval_weights(trainer)
         check_callbacks(trainer, self)
-        ConfigureOptimizersHook.install(trainer, pl_module).run_after(check_schedule_free)
+        ConfigureOptimizersHook.install(trainer, pl_module).run_after(
+            lambda configured: check_schedule_free(configured, trainer)
+        )
         SaveCheckpointHook.install(trainer, lambda: self.around_saving(trainer, pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
             self._load_hook = LoadCheckpointHook(trainer.strategy, self.state_key, self._around_sharded_load)

@@ -33,6 +33,7 @@ from .configure_hook import ConfigureOptimizersHook
 from .first_stage import first_stages_only
 from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_learning_rate_monitors
 from .load_checkpoint_hook import LoadCheckpointHook
+from .modifier_checks import check_modifiers
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
 from .run_clock import start_clock
@@ -236,6 +237,7 @@ class StagedUnfreeze(Callback):
         previous, self._staged = self._staged, split_optimizers(trainer, pl_module, self.stages)
         check_stage_optimizers([group for staged in self._staged for group in staged.plan.groups], self.stages)
         for staged in self._staged:
+            check_modifiers(staged.optimizer, [group.hyperparameters for group in staged.plan.groups], trainer)
             print_table(staged.optimizer, staged.plan.table(_thaw_times(self.stages)), force=True)
         self._clock = start_clock(trainer, pl_module, self.stages)
         self._plateaus.start(trainer, self._timetable)

@@ -423,6 +423,13 @@ def test_the_monitor_logs_the_norm_of_z_and_that_of_the_training_weights(tmp_pat
     assert norms == pytest.approx(trained, rel=1e-5)
 
 
+OWN = OptimizerFactory("adamw", lr=0.01, implementation="own")
+
+
+def staged(**values: Any) -> StagedUnfreeze:
+    return StagedUnfreeze({"head": {"params": "head"}, "rest": {"params": "*", "at": {"epoch": 1}, **values}})
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "an average of Lightning's": (
         lambda: fit_averaged(Path(), EMAWeightAveraging()),
@@ -448,6 +455,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: fit(AveragedNet(OptimizerFactory("adamw", groups={"signs": SIGNS})), Path()),
         r"^schedule_free: validations",
     ),
+    "no callback, in a stage": (
+        lambda: fit(AveragedNet(OWN), Path(), staged(schedule_free={})),
+        r"^schedule_free: validations",
+    ),
     "a wrong argument": (lambda: EvalWeights(every=2), r"^every: EvalWeights has no"),
     "a wrong option": (lambda: EvalWeights(verify_checkpoints=1), r"^verify_checkpoints: got 1"),
 }
@@ -467,6 +478,11 @@ def test_a_callback_of_a_class_derived_from_it_is_one(tmp_path) -> None:
     *_, plain = fit_averaged(tmp_path)
     *_, derived = fit_averaged(tmp_path, Derived())
     assert equal(derived.seen, plain.seen)
+
+
+def test_a_stage_may_have_an_average_of_its_own(tmp_path) -> None:
+    trainer, *_ = fit_averaged(tmp_path, staged(schedule_free={}), module=AveragedNet(OWN))
+    assert [bool(group["schedule_free"]) for group in trainer.optimizers[0].param_groups] == [False, True]
 
 
 def test_pruned_weights_stay_pruned(tmp_path) -> None:

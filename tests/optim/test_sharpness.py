@@ -469,6 +469,14 @@ def test_a_closure_that_computes_no_gradient_is_refused() -> None:
 def test_accumulation_and_a_grad_scaler_are_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"accumulate_grad_batches: AdamW takes 2 gradients a step \(sharpness\)"):
         fit(Net(configure()), tmp_path, accumulate_grad_batches=2)
+    stages = {"head": {"params": "head"}, "rest": {"params": "*", "at": {"epoch": 1}, "sharpness": {}}}
+    with pytest.raises(ConfigError, match=r"accumulate_grad_batches: AdamW takes 2 gradients a step \(sharpness\)"):
+        fit(
+            Net(configure(sharpness=None, implementation="own")),
+            tmp_path,
+            StagedUnfreeze(stages),
+            accumulate_grad_batches=2,
+        )
     with pytest.raises(ConfigError, match=r"trainer\.callbacks: AdamW takes 2 .* Remove the callback"):
         fit(Net(configure()), tmp_path, GradientAccumulationScheduler({1: 2}))
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
