@@ -385,3 +385,17 @@ def test_products_that_overflow_are_refused_with_what_to_type(monkeypatch):
     model.weight.grad = torch.full_like(model.weight, 1e30)
     with pytest.raises(ConfigError, match=r"^param group 'default': .* overflow.* trainer\.gradient_clip_val=1\.0"):
         OptimizerFactory("shampoo")(model).step()
+
+
+def test_a_fused_qkv_whose_rows_are_its_inputs_is_not_split():
+    class Conv1D(nn.Module):  # as GPT-2's in transformers
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6, 18))
+
+    rules = {"qkv": {"params": "c_attn", "optimizer": "muon", "split": 3}}
+    model = nn.ModuleDict({"c_attn": Conv1D(), "c_proj": Conv1D()})
+    with pytest.raises(ConfigError, match=r"^groups\.qkv\.split: c_attn\.weight belongs to a Conv1D .*Remove split"):
+        OptimizerFactory("adamw", groups=rules)(model)
+    del rules["qkv"]["split"]
+    OptimizerFactory("adamw", groups=rules)(model)
