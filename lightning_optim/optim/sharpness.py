@@ -15,13 +15,13 @@ from ..core.errors import ConfigError
 from .checks import check_dense
 from .closures import has_new_gradients, no_gradients_error, read_gradient_versions
 from .finite import full_tensor
+from .half_precision import HALF_DTYPES
 from .real_view import real
 from .state_keys import MASTER
 
 _KEY = "sharpness"
 # As in https://github.com/davda54/sam.
 _EPS = 1e-12
-_HALF = (torch.float16, torch.bfloat16)
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -134,7 +134,7 @@ def _perturb(groups: Groups, state: Mapping[Tensor, Any]) -> list[tuple[Tensor, 
 
 def _scaled(grad: Tensor, param: Tensor) -> Tensor:
     """|p| g, in float32 where they are 16-bit."""
-    return (grad.float() if grad.dtype in _HALF else grad) * param.abs()
+    return (grad.float() if grad.dtype in HALF_DTYPES else grad) * param.abs()
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -148,7 +148,7 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
         by_kind.setdefault((tensor.device, tensor.dtype, mesh), []).append(tensor)
     norms = []
     for (_, dtype, _), same in by_kind.items():
-        each = torch._foreach_norm(same, 2.0, dtype=torch.float32 if dtype in _HALF else None)
+        each = torch._foreach_norm(same, 2.0, dtype=torch.float32 if dtype in HALF_DTYPES else None)
         norms.append(full_tensor(torch.linalg.vector_norm(torch.stack(each))))
     widest = max((norm.dtype for norm in norms), key=lambda dtype: torch.finfo(dtype).bits)
     total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, widest) for norm in norms]))
