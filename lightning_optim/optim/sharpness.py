@@ -126,9 +126,12 @@ def _perturb(groups: Groups, state: Mapping[Tensor, Any]) -> list[tuple[Tensor, 
     norm = _norm([_scaled(grad, real(param)) if group[_KEY]["adaptive"] else grad for group, param, _, grad in moved])
     for group, param, start, grad in moved:
         sign = -1.0 if group["maximize"] else 1.0
-        scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(start)
-        direction = _local(grad) * start.square() if group[_KEY]["adaptive"] else _local(grad)
-        _local(real(param)).copy_(start + direction.to(start.dtype) * scale)
+        wide = start.float() if start.dtype in HALF_DTYPES else start  # float16 holds neither ρ/‖g‖ nor p²
+        scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(wide)
+        direction = _local(grad).to(wide.dtype)
+        if group[_KEY]["adaptive"]:
+            direction = direction * wide.square()
+        _local(real(param)).copy_(wide + direction * scale)
     return origins
 
 

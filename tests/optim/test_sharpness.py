@@ -229,6 +229,28 @@ def test_a_master_is_perturbed_in_float32_and_only_the_gradient_sees_it() -> Non
     assert torch.equal(seen[-1], (last + 0.014 / 2).bfloat16())
 
 
+@each_setting
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-2])
+def test_float16_parameters_are_perturbed_in_float32_and_rounded_once(sharpness, size) -> None:
+    param = nn.Parameter(torch.tensor([1.5, -1e-3, 2e-4]).half())
+    gradient = torch.tensor([1.0, -2.0, 3.0]).mul(size).half()
+    optimizer = optim.SGD([param], lr=0.1, sharpness=sharpness)
+    optimizer.set_model(None)
+    seen: list[Tensor] = []
+
+    def closure() -> Tensor:
+        seen.append(param.detach().clone())
+        param.grad = gradient.clone()
+        return param.sum()
+
+    optimizer.step(closure)
+    p, g = seen[0].float(), gradient.float()
+    scaled = p.abs() * g if sharpness.get("adaptive") else g
+    direction = p.square() * g if sharpness.get("adaptive") else g
+    expected = p + sharpness["rho"] * direction / (scaled.norm() + 1e-12)
+    assert torch.equal(seen[1], expected.half())
+
+
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_nothing_stays_away() -> None:
     net = build_net()
     optimizer = OptimizerFactory("adamw", skip_nonfinite=True, sharpness=SETTINGS["SAM"])(net)
