@@ -20,6 +20,7 @@ from ..groups.match_unnamed import name_saved_groups
 from ..groups.merge_values import merge_values
 from ..groups.state_checks import check_buffers, check_flat_state, check_saved_algorithm
 from ..groups.state_copies import copy_state
+from ..optim.state_keys import MODIFIER_KEYS
 from ..schedule.optimizer_loads import log_removed_schedule, was_schedule_removed, without_schedule
 from ..schedule.optimizer_marks import is_scheduled_elsewhere, mark_moved_groups
 from .blueprint import Blueprint
@@ -86,11 +87,12 @@ def _remap(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any
         if schedule_removed:
             group = without_schedule(group, match.current)
         name = match.current.get(ALGORITHM, main)
-        param_names: Sequence[str] = match.current.get("param_names") or ()
+        param_names: Sequence[str] = match.current.get("param_names") or [f"parameter {k}" for k in match.state_keys]
         info = optimizer_info(name)
-        check_saved_algorithm(info, param_names, match.sources, states)
+        check_saved_algorithm(info, dict(zip(match.state_keys, param_names, strict=True)), match.sources, states)
         if not uses_own_class[name] and info.is_built_in:
-            check_buffers(info, group, param_names or [f"parameter {key}" for key in match.state_keys], states)
+            states = {**states, **_without_modifiers(states, match.state_keys)}
+            check_buffers(info, group, param_names, states)
             group = {key: value for key, value in group.items() if key not in info.own_only}
         groups.append(group)
     mark_moved_groups(optimizer, [str(match.current.get("name")) for match in matches if match.moved])
@@ -102,6 +104,15 @@ def _remap(blueprint: Blueprint, optimizer: Optimizer, state_dict: dict[str, Any
     }
     copies = {key: copy_state(states[key], param) for key, param in params.items() if key in states}
     return {**state_dict, "param_groups": groups, "state": {**states, **copies}}
+
+
+def _without_modifiers(states: Mapping[Any, Any], keys: Iterable[Any]) -> dict[Any, Any]:
+    """Some parameters' states without what our modifiers have stored: torch's classes would carry it along for ever."""
+    return {
+        key: {name: value for name, value in states[key].items() if name not in MODIFIER_KEYS}
+        for key in keys
+        if key in states
+    }
 
 
 def _refuse_later_release(optimizer: Optimizer, saved: Iterable[Mapping[str, Any]]) -> None:

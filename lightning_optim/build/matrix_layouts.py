@@ -25,7 +25,7 @@ def resolve_matrices(plan: Plan, parameters: Iterable[Parameter], implementation
         implementation: the config's.
 
     Raises:
-        ConfigError: a group has both kernels and stacks of matrices.
+        ConfigError: a group has both kernels and stacks of matrices; or `split` would cut a weight along its inputs.
     """
     specs = {name: _choose_class(plan, spec, implementation) for name, spec in plan.specs.items()}
     owners = {p.name: [o.owner for o in p.occurrences if o.owner is not None] for p in parameters}
@@ -58,6 +58,8 @@ def _torch_takes(tensor: Tensor, group: Group) -> bool:
 
 def _resolve_layout(plan: Plan, group: Group, owners: Mapping[str, list[nn.Module]]) -> Group:
     """The group with what its parameters of three or more dimensions are, by the classes of their modules."""
+    if group.hyperparameters["split"] > 1:
+        _check_rows_are_outputs(group, owners)
     if group.hyperparameters["matrix"] is not None:
         return group
     found: dict[str, str] = {}
@@ -65,13 +67,27 @@ def _resolve_layout(plan: Plan, group: Group, owners: Mapping[str, list[nn.Modul
         if plan.tensors[name].ndim > 2 and owners.get(name):
             found.setdefault("flatten" if _is_kernel(owners[name]) else "batch", name)
     if len(found) > 1:
-        source = (group.sources.get("optimizer") or ("name",))[0].rpartition(".")[0]
         raise ConfigError(
-            f"{f'{source}.' if source else ''}matrix: {found['flatten']} is the kernel of a convolution, and "
+            f"{_prefix(group)}matrix: {found['flatten']} is the kernel of a convolution, and "
             f"{found['batch']} would be a stack of matrices. Give them rules of their own, with matrix: flatten and "
             "matrix: batch"
         )
     return replace(group, hyperparameters={**group.hyperparameters, "matrix": next(iter(found))}) if found else group
+
+
+def _check_rows_are_outputs(group: Group, owners: Mapping[str, list[nn.Module]]) -> None:
+    """Raises a ConfigError if `split` would cut the weight of GPT-2's `Conv1D`, of the shape (in, out), by inputs."""
+    for name in group.params:
+        if any(type(owner).__name__ == "Conv1D" for owner in owners.get(name, ())):
+            raise ConfigError(
+                f"{_prefix(group)}split: {name} belongs to a Conv1D of transformers, whose weight has the shape (in, "
+                "out): the rows that would be cut are its inputs. Remove split, or give it a rule of its own without"
+            )
+
+
+def _prefix(group: Group) -> str:
+    source = (group.sources.get("optimizer") or ("name",))[0].rpartition(".")[0]
+    return f"{source}." if source else ""
 
 
 def _is_kernel(owners: Iterable[nn.Module]) -> bool:

@@ -15,10 +15,9 @@ from ..build.read_factory import read_factory
 from ..build.scheduler_config import scheduler_config
 from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
-from ..optim.sharpness import is_sharpened
 from ..schedule.factory import SchedulerFactory
-from .eval_weights_checks import check_eval_weights
 from .lightning_internals import attached_trainer
+from .modifier_checks import check_modifiers
 from .print_table import print_table
 from .run_length import get_position, get_run_length, get_steps_per_epoch
 from .strategies import check_strategy_for_factory, rebuild_ddp_reducer
@@ -28,7 +27,6 @@ from .unfreeze import StagedUnfreeze
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
-    from torch.optim import Optimizer
 
     from ..stages.stages import Stage
 
@@ -71,8 +69,7 @@ def configure_optimizers(
     plan = plan_with_stages(factory, _claimed_stages(trainer), module)
     built = build_optimizer(plan)
     if trainer is not None:
-        _check_gradients_per_step(built, trainer)
-        check_eval_weights(built, trainer)
+        check_modifiers(built, built.param_groups, trainer)
         hook_tuners(trainer)
     also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
     print_table(built, replace(plan_executions(plan), also=also or {}).table())
@@ -118,31 +115,3 @@ def _claimed_stages(trainer: Trainer | None) -> list[Stage]:
 
 def _count_trainable(module: LightningModule) -> int:
     return sum(p.requires_grad for p in module.parameters())
-
-
-def _check_gradients_per_step(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Raises where an optimizer calls its closure several times a step, and the trainer would mix up the gradients."""
-    evaluations = getattr(optimizer, "gradients_per_step", 1)
-    if evaluations == 1:
-        return
-    cause, remedy = (
-        (" (sharpness)", "remove sharpness") if is_sharpened(optimizer.param_groups) else ("", "use another optimizer")
-    )
-    prefix = f"{type(optimizer).__name__} takes {evaluations} gradients a step{cause}"
-    if trainer.accumulate_grad_batches > 1:
-        raise ConfigError(
-            f"trainer.accumulate_grad_batches: {prefix}, and under accumulation the second would be added to the "
-            f"first. Type trainer.accumulate_grad_batches=1, or {remedy}"
-        )
-    for callback in getattr(trainer, "callbacks", ()):
-        accumulates = getattr(callback, "going_to_accumulate_grad_batches", None)  # Lightning's scheduler of it has one
-        if accumulates is not None and accumulates():
-            raise ConfigError(
-                f"trainer.callbacks: {prefix}, and under the accumulation of {type(callback).__name__} the second "
-                f"would be added to the first. Remove the callback, or {remedy}"
-            )
-    if getattr(trainer.precision_plugin, "scaler", None) is not None:
-        raise ConfigError(
-            f"trainer.precision: {prefix}, and with a GradScaler Lightning computes only one. Type "
-            f"trainer.precision=bf16-mixed, or {remedy}"
-        )

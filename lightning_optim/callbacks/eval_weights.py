@@ -39,8 +39,8 @@ class EvalWeights(ResumedEpochCallback):
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
 
     Raises:
-        ConfigError: no param group has `schedule_free`; or another callback averages the weights too. Raised when a fit
-            starts.
+        ConfigError: no param group has `schedule_free`; another callback averages the weights too; or a `ModelPruning`
+            stands before this one. Raised when a fit starts.
 
     Examples:
         >>> callback = EvalWeights()
@@ -66,8 +66,10 @@ class EvalWeights(ResumedEpochCallback):
         if stage != "fit":
             return
         check_strategy_for_eval_weights(trainer)
-        check_callbacks(trainer)
-        ConfigureOptimizersHook.install(trainer, pl_module).run_after(check_schedule_free)
+        check_callbacks(trainer, self)
+        ConfigureOptimizersHook.install(trainer, pl_module).run_after(
+            lambda configured: check_schedule_free(configured, trainer)
+        )
         SaveCheckpointHook.install(trainer, lambda: self.around_saving(trainer, pl_module))
         if trainer.strategy.restore_checkpoint_after_setup:
             self._load_hook = LoadCheckpointHook(trainer.strategy, self.state_key, self._around_sharded_load)

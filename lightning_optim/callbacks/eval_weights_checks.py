@@ -1,23 +1,31 @@
-"""What `schedule_free` and EvalWeights need of each other, and what does not go along with them."""
+"""What EvalWeights needs, and what does not go along with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
-from torch.optim import Optimizer
+from lightning.pytorch.callbacks import ModelPruning, StochasticWeightAveraging, WeightAveraging
 
 from ..core.errors import ConfigError
 from .staged_optimizers import find_optimizers
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import Callback, Trainer
 
 
-def check_callbacks(trainer: Trainer) -> None:
-    """Raises a ConfigError if another callback of the trainer averages the weights."""
+def check_callbacks(trainer: Trainer, own: Callback) -> None:
+    """Check the other callbacks of a trainer.
+
+    Raises:
+        ConfigError: one averages the weights, too; or prunes them for good before the average is shown.
+    """
     callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    for callback in callbacks[: callbacks.index(own)] if own in callbacks else ():
+        if isinstance(callback, ModelPruning):
+            raise ConfigError(
+                f"trainer.callbacks: at the end of a fit, {type(callback).__name__} sets pruned weights to 0, and "
+                "EvalWeights then shows the average, in which they are not 0. Put EvalWeights before it in the list"
+            )
     for callback in callbacks:
         if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
             raise ConfigError(
@@ -27,25 +35,13 @@ def check_callbacks(trainer: Trainer) -> None:
             )
 
 
-def check_schedule_free(configured: Any) -> None:
-    """Raises a ConfigError if nothing that `configure_optimizers` has returned has `schedule_free`."""
-    if not _has_schedule_free(find_optimizers(configured)):
+def check_schedule_free(configured: Any, trainer: Trainer) -> None:
+    """Raises a ConfigError if nothing that `configure_optimizers` has returned has `schedule_free`, nor a stage."""
+    stages = [stage for callback in getattr(trainer, "callbacks", []) for stage in getattr(callback, "stages", ())]
+    groups = [group for optimizer in find_optimizers(configured) for group in optimizer.param_groups]
+    values = (*groups, *(stage.hyperparameters for stage in stages))
+    if all(each.get("schedule_free") is None for each in values):
         raise ConfigError(
             "EvalWeights: no param group has schedule_free. Type for example optimizer=schedule_free_adamw, or remove "
             "the callback"
         )
-
-
-def check_eval_weights(optimizer: Optimizer, trainer: Trainer) -> None:
-    """Raises a ConfigError if an optimizer has `schedule_free`, and nothing shows its evaluation weights."""
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    if _has_schedule_free([optimizer]) and not any(type(c).__name__ == "EvalWeights" for c in callbacks):
-        raise ConfigError(
-            "schedule_free: validations and checkpoints would have the training weights, and not the average that is "
-            "to be evaluated. Add the callback, for example by "
-            "+callbacks.eval_weights._target_=lightning_optim.EvalWeights"
-        )
-
-
-def _has_schedule_free(optimizers: Iterable[Optimizer]) -> bool:
-    return any(group.get("schedule_free") for optimizer in optimizers for group in optimizer.param_groups)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -13,51 +13,35 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ..build.stage_optimizers import check_stage_optimizers
-from ..core.config_values import to_plain
-from ..core.errors import ConfigError, checks_arguments, format_choices, format_names, prefix_errors
-from ..core.hyperparameters import Flag
-from ..core.later_release import refuse_unknown
-from ..core.short_repr import format_call, settings_html
-from ..groups.parameter_settings import ParameterSettings
+from ..core.errors import checks_arguments, format_names
 from ..groups.plan import Plan
-from ..groups.table import Table
-from ..stages.freezing import EvalModeLock, set_trainable
+from ..stages.freezing import EvalModeLock
 from ..stages.sharded import check_precision, reshard
 from ..stages.split import split_by_stage
 from ..stages.stage_steps import StageSteps
-from ..stages.staged import StagedOptimizer
-from ..stages.stages import Stage, claim, parse_stages
+from ..stages.stages import claim, parse_stages
 from ..stages.timetable import Timetable
 from ..stages.triggers import Clock
 from .configure_hook import ConfigureOptimizersHook
 from .first_stage import first_stages_only
 from .lightning_internals import LearningRateMonitorHook, has_optimizers, hook_learning_rate_monitors
 from .load_checkpoint_hook import LoadCheckpointHook
+from .modifier_checks import check_modifiers
 from .plateau_tracker import PlateauTracker
 from .print_table import print_table
-from .resumed_epoch import ResumedEpochCallback
 from .run_clock import start_clock
 from .run_fraction import get_fraction
-from .saved_callback import refuse_wrong_state
-from .saved_stages import check_scheduler_groups, check_stages_state, read_unstaged_groups
 from .stage_claims import claim_trainable, drop_frozen_params
-from .stage_plan import plan_stages
+from .stage_settings import thaw_times
+from .stage_state import StageState
 from .staged_optimizers import check_callbacks, check_not_split, check_schedulers_follow, split_optimizers
 from .strategies import check_strategy_for_stages, rebuild_ddp_reducer
 from .thaw_log import ThawLog
 from .tuner_hook import hook_tuners
-from .verify_checkpoint import OPTION, VerifyCheckpointHook
-
-if TYPE_CHECKING:
-    from ..build.factory import OptimizerFactory
-
-_MODES = ("eval", "train")
-_DEFAULTS = {"frozen_norm": "eval", "frozen_dropout": "train", OPTION: True}
-
-_STATE_KEYS = ("plateaus", "thawed", "thaw_times", "stage_plateaus", "thaw_log", "optimizers")
+from .verify_checkpoint import VerifyCheckpointHook
 
 
-class StagedUnfreeze(ResumedEpochCallback):
+class StagedUnfreeze(StageState):
     """Freezes the parameters of later stages, and thaws each stage when its trigger is reached.
 
     Any `configure_optimizers` builds the optimizer and its schedulers over the whole model. The groups of later stages
@@ -100,83 +84,16 @@ class StagedUnfreeze(ResumedEpochCallback):
         frozen_dropout: str = "train",
         verify_checkpoints: bool = True,
     ) -> None:
-        for key, mode in (("frozen_norm", frozen_norm), ("frozen_dropout", frozen_dropout)):
-            if to_plain(mode, key) not in _MODES:
-                raise ConfigError(f"{key}: there is no mode {mode!r}.{format_choices(str(mode), _MODES)}")
-        self._config = to_plain(stages, "stages")
-        self._parsed_stages = parse_stages(self._config)
-        self.stages = self._parsed_stages
-        """With the parameters they claim, once a fit has started."""
-        self.frozen_norm = frozen_norm
-        self.frozen_dropout = frozen_dropout
-        self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
-        self._timetable = Timetable(self.stages)
-        self._staged: list[StagedOptimizer] = []
-        self._plateaus = PlateauTracker()
+        modes = {"frozen_norm": frozen_norm, "frozen_dropout": frozen_dropout}
+        super().__init__(stages, **modes, verify_checkpoints=verify_checkpoints)
         self._eval_mode_lock = EvalModeLock(norms=frozen_norm == "eval", dropouts=frozen_dropout == "eval")
         self._clock = Clock()
         self._steps = StageSteps(())
-        self._is_tuning = False
-        """Whether Lightning saves and loads a checkpoint around the steps of a tuner."""
         self._last_check: tuple[int, int] | None = None
         """Epoch and batch at which triggers were last checked."""
-        self._loaded_state: dict[str, Any] | None = None
-        self._unstaged: list[list[dict[str, Any]]] = []
-        """The param groups of the optimizers in a checkpoint of a run without stages."""
-        self._thaw_log = ThawLog()
-        self._trainer: Trainer | None = None
         self._module: nn.Module | None = None
-        self._load_hook: LoadCheckpointHook | None = None
-        """For strategies that load the optimizers after setup: FSDP2's."""
         self._step_hooks: list[Any] = []
         self._monitor_hooks: list[LearningRateMonitorHook] = []
-
-    def __repr__(self) -> str:
-        modes = self._modes()
-        return format_call(self, self._config, **{key: mode for key, mode in modes.items() if mode != _DEFAULTS[key]})
-
-    def _repr_html_(self) -> str:
-        stages = {f"stages.{name}": stage for name, stage in self._config.items()}
-        return settings_html(type(self).__name__, {**stages, **self._modes()})
-
-    def _modes(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in _DEFAULTS}
-
-    def explain(self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None = None) -> Table:
-        """The plan for a model: what thaws when, and with which peak lr; changes nothing.
-
-        Args:
-            module: the model.
-            optimizer: a factory or a built optimizer, which gives the groups; without it, each stage is one group.
-
-        Raises:
-            ConfigError: the plan does not fit the model.
-        """
-        plan, thaw_times = self._plan(module, optimizer)
-        return plan.table(thaw_times)
-
-    def settings_of(
-        self, parameter: str, module: nn.Module, optimizer: OptimizerFactory | Optimizer
-    ) -> ParameterSettings:
-        """Every setting of one parameter from its thaw on, with its stage and the config keys that set each value.
-
-        Args:
-            parameter: any of its clean names.
-            module: the model.
-            optimizer: a factory or a built optimizer; only a factory knows which rule set what.
-
-        Raises:
-            ConfigError: there is no such parameter, or the plan does not fit the model.
-        """
-        plan, thaw_times = self._plan(module, optimizer)
-        return plan.settings_of(parameter, thaw_times)
-
-    def _plan(
-        self, module: nn.Module, optimizer: OptimizerFactory | Optimizer | None
-    ) -> tuple[Plan, tuple[tuple[str, str], ...]]:
-        """The groups split by stage, and `(stage, when it thaws)`."""
-        plan, stages = plan_stages(self._parsed_stages, module, optimizer)
-        return plan, _thaw_times(stages)
 
     def plan_of(self, optimizer: Optimizer, module: nn.Module) -> Plan:
         """The groups of a built optimizer, split by stage and including those still frozen; before or during a fit.
@@ -237,7 +154,8 @@ class StagedUnfreeze(ResumedEpochCallback):
         previous, self._staged = self._staged, split_optimizers(trainer, pl_module, self.stages)
         check_stage_optimizers([group for staged in self._staged for group in staged.plan.groups], self.stages)
         for staged in self._staged:
-            print_table(staged.optimizer, staged.plan.table(_thaw_times(self.stages)), force=True)
+            check_modifiers(staged.optimizer, [group.hyperparameters for group in staged.plan.groups], trainer)
+            print_table(staged.optimizer, staged.plan.table(thaw_times(self.stages)), force=True)
         self._clock = start_clock(trainer, pl_module, self.stages)
         self._plateaus.start(trainer, self._timetable)
         self._restore(previous)
@@ -287,7 +205,7 @@ class StagedUnfreeze(ResumedEpochCallback):
         self._plateaus.step_schedulers("epoch")
         for staged in self._staged:
             staged.sync(reset=True)  # the optimizers' states have been loaded since `on_fit_start`
-        self._thaw_log.write_plan(trainer, self._staged, _thaw_times(self.stages))
+        self._thaw_log.write_plan(trainer, self._staged, thaw_times(self.stages))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the scheduler steps and observe the metrics of the last epoch."""
@@ -345,10 +263,6 @@ class StagedUnfreeze(ResumedEpochCallback):
         """Mark the metrics that stages wait for and that training logs."""
         self._plateaus.after_epoch(trainer)
 
-    def _sync_groups(self) -> None:
-        for staged in self._staged:
-            staged.sync()
-
     def _thaw_due(self, trainer: Trainer, module: LightningModule, batch_idx: int) -> None:
         # Once per batch: a callable may count how often it is called. A resumed epoch may have no `epoch_start`.
         position = (trainer.current_epoch, batch_idx)
@@ -371,105 +285,6 @@ class StagedUnfreeze(ResumedEpochCallback):
         waiting = self._timetable.waiting
         tensors = [tensor for staged in self._staged for stage in waiting for tensor in staged.tensors(stage.name)]
         self._eval_mode_lock.lock(module, frozenset().union(*(stage.params for stage in waiting)), tensors)
-
-    def _set_trainable(self, stage: Stage, trainable: bool) -> None:
-        for staged in self._staged:
-            set_trainable(staged.tensors(stage.name), trainable)
-
-    # Saving and restoring.
-
-    def state_dict(self) -> dict[str, Any]:
-        """The thawed stages, the groups that the schedulers drive, and what the plateaus wait for."""
-        if not self._staged:
-            return {}  # the optimizers are not split yet
-        self._sync_groups()  # the module may have stepped a scheduler by hand; Lightning saves the optimizers next
-        return {
-            "plateaus": self._plateaus.state_dict(self._trainer),  # first, since it may mark plateaus of stages
-            **self._timetable.state_dict(),
-            "thaw_log": list(self._thaw_log.rows),
-            "optimizers": [staged.state_dict() for staged in self._staged],
-        }
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """If something waits for a metric, let Lightning run the end of the epoch that it would skip."""
-        if self._is_tuning:
-            return
-        super().on_load_checkpoint(trainer, pl_module, checkpoint)
-        state = checkpoint["callbacks"].get(self.state_key)
-        with refuse_wrong_state("StagedUnfreeze"):
-            check_stages_state({} if state is None else state)
-        if state:
-            with refuse_wrong_state("StagedUnfreeze"):
-                self._plateaus.on_load_checkpoint(checkpoint, state["plateaus"])
-        elif checkpoint["global_step"] == 0:
-            checkpoint["optimizer_states"] = []  # saved before the optimizers were split; they have no state yet
-        elif trainer.state.fn == "fit" and any(checkpoint.get("optimizer_states", ())):
-            self._refuse_unstaged()
-            self._unstaged = read_unstaged_groups(checkpoint["optimizer_states"])
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Store the state until the optimizers are built; under FSDP2, `_load_sharded` gets it first."""
-        if self._load_hook is None and not self._is_tuning:
-            self._loaded_state = state_dict
-
-    def _refuse_unstaged(self) -> None:
-        """Raises if a stage waits: the checkpoint of a run without stages has already trained its parameters."""
-        if waiting := [stage.name for stage in self._parsed_stages if not stage.trigger.from_start]:
-            raise ConfigError(
-                "stages: the checkpoint was saved by a run without StagedUnfreeze, which trained what waits here: "
-                f"{format_names(waiting)}. Resume it without stages (unfreeze=none), or start anew from its weights"
-            )
-
-    @contextmanager
-    def _load_sharded(self, state: dict[str, Any] | None) -> Iterator[None]:
-        """Restore the stage first, since the checkpoint is loaded into the groups that it has; pause step hooks."""
-        if self._is_tuning:
-            yield
-            return
-        if state is None:
-            self._refuse_unstaged()
-        self._loaded_state = state
-        self._restore([])
-        for staged in self._staged:
-            staged.ignore_steps = True
-        with ExitStack() as stack:
-            for staged in self._staged:
-                stack.enter_context(staged.around_sharded_load())
-            yield
-        for staged in self._staged:
-            staged.ignore_steps = False
-
-    def _restore(self, previous: Sequence[StagedOptimizer]) -> None:
-        """Restore a loaded state; without one, continue from the optimizers of the last fit, if there was one."""
-        state, self._loaded_state = self._loaded_state, None
-        unstaged, self._unstaged = self._unstaged, []
-        if state is not None:
-            with refuse_wrong_state("StagedUnfreeze"), prefix_errors("callbacks.StagedUnfreeze"):
-                check_stages_state(state)
-                refuse_unknown(state, _STATE_KEYS, "state")
-                self._timetable.load_state_dict(state)
-                self._thaw_log = ThawLog(state.get("thaw_log", ()))
-                self._plateaus.load_state_dict(state["plateaus"])
-        for staged in self._staged:
-            staged.activate_stages(self._timetable.thawed)
-        for stage in self.stages:
-            self._set_trainable(stage, stage.name in self._timetable.thawed)
-        if state is not None:
-            with refuse_wrong_state("StagedUnfreeze"):
-                self._load_optimizers(state["optimizers"])
-        elif unstaged:
-            for staged, groups in zip(self._staged, unstaged, strict=False):
-                staged.load_unstaged(groups)
-        elif previous:
-            for staged, last in zip(self._staged, previous, strict=True):
-                staged.resume_from(last)
-
-    def _load_optimizers(self, saved: Sequence[dict[str, Any]]) -> None:
-        if len(saved) != len(self._staged):
-            raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
-        for index, (staged, own) in enumerate(zip(self._staged, saved, strict=True)):
-            check_scheduler_groups(staged.proxy, own["scheduler_groups"], f"optimizers[{index}].scheduler_groups")
-            staged.load_state_dict(own)
 
     # Cleaning up.
 
@@ -500,7 +315,3 @@ class StagedUnfreeze(ResumedEpochCallback):
             self._load_hook.remove()
         self._load_hook = None
         self._step_hooks, self._monitor_hooks, self._trainer, self._clock = [], [], None, Clock()
-
-
-def _thaw_times(stages: Sequence[Stage]) -> tuple[tuple[str, str], ...]:
-    return tuple((stage.name, str(stage.trigger)) for stage in stages)

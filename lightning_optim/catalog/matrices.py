@@ -55,9 +55,16 @@ _OWN_NEWTON_SCHULZ: dict[str, Hyperparameter] = {
         help="dtype of the iterations: bfloat16, or that of the parameter",
     ),
 }
+_ITERATIONS = {key: _NEWTON_SCHULZ[key] for key in ("ns_coefficients", "ns_steps")}
+_SOAP_FACTORS = frozenset({"row_cov", "column_cov", "row_basis", "column_basis"})
+_SHAMPOO_FACTORS = frozenset({"row_sum", "column_sum", "row_root", "column_root"})
 _POLYNOMIALS = (
     "coefficients: polar_express has other a, b, c in each iteration (arXiv:2505.16932), and divides by 1.01 ‖x‖"
 )
+
+
+def _factor_beta(help: str) -> Number:
+    return Number(default=None, low=0, high=1, open_high=True, optional=True, help=help)
 
 
 def _find_coefficients_conflict(values: Mapping[str, Any]) -> str | None:
@@ -125,8 +132,7 @@ MATRICES = (
             "nesterov": replace(_NESTEROV, default=False),
             "eps": eps(help="added to the denominators"),
             "weight_decay": weight_decay(),
-            "ns_coefficients": _NEWTON_SCHULZ["ns_coefficients"],
-            "ns_steps": _NEWTON_SCHULZ["ns_steps"],
+            **_ITERATIONS,
             "adjust_lr_fn": Choice(
                 default="match_rms_adamw",
                 options=("original", "match_rms_adamw"),
@@ -158,8 +164,7 @@ MATRICES = (
             "sign": Flag(default=True, help="orthogonalize the signs of the momentum; false: the momentum"),
             "eps": eps(help="added to the denominators"),
             "weight_decay": weight_decay(),
-            "ns_coefficients": _NEWTON_SCHULZ["ns_coefficients"],
-            "ns_steps": _NEWTON_SCHULZ["ns_steps"],
+            **_ITERATIONS,
             **_OWN_NEWTON_SCHULZ,
             **_SHAPES,
         },
@@ -183,9 +188,7 @@ MATRICES = (
         hyperparameters={
             "lr": lr(3e-3),
             "betas": betas(0.95, 0.95, "decay rates of the momentum and of the second moment"),
-            "shampoo_beta": Number(
-                default=None, low=0, high=1, open_high=True, optional=True, help="decay rate of L and R; null: β2"
-            ),
+            "shampoo_beta": _factor_beta("decay rate of L and R; null: β2"),
             "eps": eps(),
             "weight_decay": weight_decay(1e-2),
             "precondition_frequency": Number(
@@ -194,16 +197,9 @@ MATRICES = (
             "max_size": Number(default=10_000, low=0, integer=True, help="a side longer than this is not rotated"),
             **_SHAPES,
         },
-        buffers={
-            "exp_avg": "",
-            "exp_avg_sq": "",
-            "row_cov": "",
-            "column_cov": "",
-            "row_basis": "",
-            "column_basis": "",
-        },
-        reduced=frozenset({"row_cov", "column_cov", "row_basis", "column_basis"}),
-        factors=frozenset({"row_cov", "column_cov", "row_basis", "column_basis"}),
+        buffers=dict.fromkeys(("exp_avg", "exp_avg_sq", "row_cov", "column_cov", "row_basis", "column_basis"), ""),
+        reduced=_SOAP_FACTORS,
+        factors=_SOAP_FACTORS,
         decay="decoupled",
         matrices_only=True,
     ),
@@ -220,9 +216,7 @@ MATRICES = (
         hyperparameters={
             "lr": lr(1e-2),
             "momentum": beta(0.0, "momentum factor; 0: no momentum buffer"),
-            "beta2": Number(
-                default=None, low=0, high=1, open_high=True, optional=True, help="decay rate of L and R; null: sums"
-            ),
+            "beta2": _factor_beta("decay rate of L and R; null: sums"),
             "eps": replace(eps(1e-6, "added to the diagonals"), open_low=True),
             "weight_decay": weight_decay(),
             "precondition_frequency": Number(default=1, low=1, integer=True, help="steps between two roots"),
@@ -235,8 +229,8 @@ MATRICES = (
             "column_root": "",
             "momentum_buffer": "momentum",
         },
-        reduced=frozenset({"row_sum", "column_sum", "row_root", "column_root"}),
-        factors=frozenset({"row_sum", "column_sum", "row_root", "column_root"}),
+        reduced=_SHAMPOO_FACTORS,
+        factors=_SHAMPOO_FACTORS,
         matrices_only=True,
     ),
 )  # fmt: skip

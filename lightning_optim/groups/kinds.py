@@ -16,7 +16,9 @@ KINDS_BY_NAME = ("bias", "vector", FROZEN)
 # Matches `LayerNorm2d` and `Normalization`, but not `NormalizingFlow` or `AbnormalHead`.
 _NORM_CLASS = re.compile(r"Norm(?!al(?!ization))|norm$")
 _NORM_NAME = re.compile(r"(^|_)(norm|layernorm|batchnorm|groupnorm|rmsnorm|ln|bn)\d*(_|$)", re.IGNORECASE)
-_EMBEDDING = re.compile(r"embed|(^|_)emb(_|\d*$)|(^|_)tokens?$", re.IGNORECASE)
+_EMBEDDING = re.compile(
+    r"embed|(^|_)emb(_|\d*$)|(^|_)tokens?$|(^|_)rel_pos(_|$)|(^|_)pos(ition(al)?)?_enc(_|od|$)", re.IGNORECASE
+)
 # The magnitude that weight normalization splits off a weight: `fc.weight_g`, `fc.parametrizations.weight.original0`.
 _MAGNITUDE = re.compile(r"_g$|^original0$")
 # The names of a gain or a bias per feature.
@@ -69,7 +71,7 @@ def kinds_of(
         kinds.add("embedding")
     elif is_output:
         kinds.add("output")
-    elif not is_vector:
+    elif not (is_vector or is_bias or _is_gain_or_table(leaf, shape, owner, is_exempt=is_exempt)):
         kinds.add("matrix")
     return frozenset(kinds)
 
@@ -77,6 +79,17 @@ def kinds_of(
 def is_flat(shape: Sequence[int]) -> bool:
     """Whether at most one dimension is longer than 1: `(8,)`, `(8, 1)`, `(1, 1, 1, 8)`."""
     return sum(size > 1 for size in shape) <= 1
+
+
+def _is_gain_or_table(leaf: str, shape: Sequence[int], owner: nn.Module, *, is_exempt: bool) -> bool:
+    """Whether a parameter of two or more dimensions multiplies no vector of features.
+
+    It is a gain with dimensions of 1: a LayerScale's, RWKV's `time_mix_key`, NFNet's `gain`; or what the model exempts
+    from weight decay: Swin's `relative_position_bias_table`, Mamba's `A_log`. A layer's weight is neither.
+    """
+    if isinstance(owner, _PLAIN_LAYERS) and "weight" in leaf:
+        return False
+    return is_exempt or (len(shape) > 2 and is_flat(shape))
 
 
 def _is_norm(name: str, owner: nn.Module) -> bool:

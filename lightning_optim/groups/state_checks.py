@@ -26,13 +26,13 @@ _FULL_SIZE_BUFFERS = frozenset(buffer for info in BUILT_IN.values() for buffer i
 
 
 def check_saved_algorithm(
-    info: OptimizerInfo, names: Sequence[str], sources: Sequence[ParamGroup], states: Mapping[Any, Any]
+    info: OptimizerInfo, names: Mapping[Any, str], sources: Sequence[ParamGroup], states: Mapping[Any, Any]
 ) -> None:
     """Check that states were saved by an algorithm, where the checkpoint says by which: buffers may share names.
 
     Args:
         info: the algorithm.
-        names: of the parameters, for the error.
+        names: of the parameters, by their keys in `states`.
         sources: the saved groups that they were in.
         states: the state dict's `state`.
 
@@ -41,10 +41,10 @@ def check_saved_algorithm(
     """
     for source in sources:
         saved = source.get("configured", {}).get("algorithm", info.name)
-        has_state = any(states.get(key) for key in source["params"])
-        if has_state and saved != info.name and not any({saved, info.name} <= family for family in _SAME_STATE):
+        with_state = [names[key] for key in source["params"] if key in names and states.get(key)]
+        if with_state and saved != info.name and not any({saved, info.name} <= family for family in _SAME_STATE):
             raise ConfigError(
-                f"the checkpoint's state of {format_names(names, 3)} was saved by {saved}, and this "
+                f"the checkpoint's state of {format_names(with_state, 3)} was saved by {saved}, and this "
                 f"run uses {info.name} for them. Use the algorithm that it was saved with"
             )
 

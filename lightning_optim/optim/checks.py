@@ -156,16 +156,9 @@ def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *
     layouts, dtypes = set(map(_layout, grads)), set(map(_dtype, group["params"]))
     if layouts <= {torch.strided} and not any(dtype.is_complex for dtype in dtypes):
         return  # nearly always, and there may be very many parameters
+    check_dense(group, group_index, cls_name)
     for index, param in enumerate(group["params"]):
-        grad = param.grad
-        if grad is None:
-            continue
-        if grad.layout != torch.strided:
-            raise ConfigError(
-                f"{_param_name(group, group_index, index)}: its gradient is sparse, which {cls_name} does not take. "
-                "Build the embedding with sparse=False, or use torch.optim.SparseAdam (name: sparse_adam)"
-            )
-        if not param.is_complex():
+        if param.grad is None or not param.is_complex():
             continue
         if not allow_complex:
             raise ConfigError(
@@ -176,6 +169,16 @@ def check_gradients(group: Mapping[str, Any], group_index: int, cls_name: str, *
             raise ConfigError(
                 f"{_param_name(group, group_index, index)}: it is complex, and {by_row[0]} works on rows of real "
                 f"numbers. Put it in a group without {by_row[0]}"
+            )
+
+
+def check_dense(group: Mapping[str, Any], group_index: int, cls_name: str) -> None:
+    """Raises a ConfigError if a gradient of a group is sparse."""
+    for index, param in enumerate(group["params"]):
+        if param.grad is not None and param.grad.layout != torch.strided:
+            raise ConfigError(
+                f"{_param_name(group, group_index, index)}: its gradient is sparse, which {cls_name} does not take. "
+                "Build the embedding with sparse=False, or use torch.optim.SparseAdam (name: sparse_adam)"
             )
 
 

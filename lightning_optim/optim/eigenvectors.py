@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from ..core.errors import format_names
+from .finite import all_finite
 
 
 def inverse_fourth_root(stack: Tensor, eps: float) -> Tensor:
@@ -44,3 +50,25 @@ def refined_eigenvectors(stack: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor
     order = (vectors * product).sum(-2).argsort(dim=-1, descending=True)
     product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
     return torch.linalg.qr(product)[0], order
+
+
+def explain_no_decomposition(group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Tensor]) -> str:
+    """Why torch has no eigenvectors of what a step has computed from these gradients, and what to type.
+
+    Args:
+        group: the param group.
+        params: those of the group that were stepped together.
+        grads: theirs.
+    """
+    keys = group.get("param_names") or [f"params[{index}]" for index in range(len(group["params"]))]
+    names = {id(param): key for param, key in zip(group["params"], keys, strict=True)}
+    nonfinite = [names[id(param)] for param, grad in zip(params, grads, strict=True) if not all_finite([grad])]
+    if nonfinite:
+        return (
+            f"skip_nonfinite: the gradient of {format_names(nonfinite, 3)} is not finite, and its products have no "
+            "eigenvectors. Type skip_nonfinite: true to skip such steps, and resume from the last checkpoint"
+        )
+    return (
+        f"param group {group.get('name')!r}: the products of its gradients overflow, or torch finds no eigenvectors of "
+        "them. Type for example trainer.gradient_clip_val=1.0, and resume from the last checkpoint"
+    )

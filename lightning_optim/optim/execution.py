@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from .bucket import Bucket, prefers_lists
+from .eigenvectors import explain_no_decomposition
 from .fused.available import LANGUAGES, can_compile, check_can_compile, pays_to_fuse
 from .fused.execution import FusedExecution, trace_for
 from .fused.program import Program
@@ -63,9 +64,14 @@ class RuleExecution(UpdateRule):
         if rest.params:
             try:
                 rest.run(rule, buffers, foreach=self._runs_lists(rest.params[0], group["foreach"]))
+            except torch.linalg.LinAlgError as error:
+                raise ConfigError(explain_no_decomposition(group, rest.owners, rest.grads)) from error
             except RuntimeError as error:
                 if "without overflow" in str(error):
                     raise ConfigError(_explain_overflow(group, str(error))) from error
+                own_dtype = [name for name, dtype in self.step_buffers(group).items() if dtype is None]
+                if converted := _explain_converted(group, rest, own_dtype):
+                    raise ConfigError(converted) from error
                 raise
         if count:
             count()
@@ -203,6 +209,24 @@ def common_dtype(dtypes: Mapping[str, torch.dtype | None]) -> torch.dtype | None
     """The dtype that the buffers with a fixed dtype promote to; None if there are none."""
     fixed = [dtype for dtype in dtypes.values() if dtype is not None]
     return reduce(torch.promote_types, fixed) if fixed else None
+
+
+def _explain_converted(group: ParamGroup, bucket: Bucket, buffers: Iterable[str]) -> str | None:
+    """What is wrong if parameters have another dtype than their buffers, which have been created in theirs."""
+    names = list(buffers)
+    for param, state in zip(bucket.params, bucket.states, strict=True):
+        for name in names:
+            if name in state and state[name].dtype != param.dtype:
+                return (
+                    f"param group {group.get('name')!r}: a parameter is {_short(param.dtype)}, and its {name} in the "
+                    f"state {_short(state[name].dtype)}: the module was converted after the first step. Convert it "
+                    "before that, or type trainer.precision"
+                )
+    return None
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _explain_overflow(group: ParamGroup, problem: str) -> str:

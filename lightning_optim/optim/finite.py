@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from .half_precision import HALF_DTYPES
+
 
 def skips_nonfinite(group: Mapping[str, Any]) -> bool:
     """Whether a param group skips steps with a non-finite gradient."""
@@ -36,7 +38,7 @@ def all_finite(grads: Iterable[Any]) -> bool:
 
 
 def _are_finite(tensors: list[Tensor]) -> bool:
-    wide = torch.float32 if tensors[0].dtype in (torch.float16, torch.bfloat16) else None
+    wide = torch.float32 if tensors[0].dtype in HALF_DTYPES else None
     norms = full_tensor(torch.stack(torch._foreach_norm(tensors, 2.0, dtype=wide)))
     # A norm can overflow although every element is finite.
     return bool(norms.isfinite().all()) or all(full_tensor(tensor.isfinite().all()) for tensor in tensors)

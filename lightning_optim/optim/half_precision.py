@@ -1,4 +1,4 @@
-"""Checks that a rule stays finite where it computes in float16, whose smallest number is 6e-8."""
+"""16-bit dtypes, and checks that a rule stays finite in float16, whose smallest number is 6e-8."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 
+HALF_DTYPES = (torch.float16, torch.bfloat16)
 # An eps that Adam's rules work with in float16.
 _EPS = 1e-4
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from .half_precision import HALF_DTYPES
 from .state_keys import MASTER
-
-_HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 def is_master_out_of_sync(state: Mapping[str, Any], group: Mapping[str, Any], param: Tensor) -> bool:
     """Whether a master is missing that the group asks for, or there is one that it does not ask for."""
-    needed: bool = group["master_weights"] and param.dtype in _HALF_DTYPES
+    needed: bool = group["master_weights"] and param.dtype in HALF_DTYPES
     return needed != (MASTER in state)
 
 

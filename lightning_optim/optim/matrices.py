@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor, Replicate
 
 from .finite import full_tensor
+from .half_precision import HALF_DTYPES
 from .tensor_list import TensorList
 
-_HALF = (torch.float16, torch.bfloat16)
 _AMBIGUOUS = 3
 """A parameter of so many dimensions is the kernel of a `Conv1d` or a stack of matrices."""
 
@@ -63,7 +63,7 @@ def find_shape_problem(name: str, tensor: Tensor, group: Mapping[str, Any]) -> t
 def join_wide(x: Tensor | TensorList, rows: int, columns: int) -> Tensor:
     """As `join_matrices`, 16-bit numbers in float32: torch's decompositions take no others."""
     tensor = x.tensors[0] if isinstance(x, TensorList) else x
-    return join_matrices(x, rows, columns, torch.float32 if tensor.dtype in _HALF else None)
+    return join_matrices(x, rows, columns, torch.float32 if tensor.dtype in HALF_DTYPES else None)
 
 
 def join_matrices(x: Tensor | TensorList, rows: int, columns: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .half_precision import HALF_DTYPES
 from .tensor_list import TensorList
 from .update import Update, sum_of_steps
 
@@ -71,6 +72,6 @@ def _row_dims(tensor: Tensor) -> list[int]:
 def _row_norm(tensor: Tensor) -> Tensor:
     dims = {} if tensor.ndim < 2 else {"dim": _row_dims(tensor), "keepdim": True}
     # In float16 the sum of squares can overflow although no element does.
-    wide = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else None
+    wide = torch.float32 if tensor.dtype in HALF_DTYPES else None
     norm: Tensor = tensor.norm(2.0, **dims, dtype=wide)
     return norm

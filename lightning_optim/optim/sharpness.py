@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ..core.errors import ConfigError
+from .checks import check_dense
 from .closures import has_new_gradients, no_gradients_error, read_gradient_versions
 from .finite import full_tensor
+from .half_precision import HALF_DTYPES
 from .real_view import real
 from .state_keys import MASTER
 
 _KEY = "sharpness"
 # As in https://github.com/davda54/sam.
 _EPS = 1e-12
-_HALF = (torch.float16, torch.bfloat16)
 
 Groups = Sequence[Mapping[str, Any]]
 
@@ -58,7 +59,7 @@ class SharpnessMixin:
         """Leave the gradient at the perturbed parameters in `p.grad`; returns the loss at the current ones.
 
         Raises:
-            ConfigError: there is no closure, it computes no gradients, or the model is not known.
+            ConfigError: there is no closure, it computes no gradients, one is sparse, or the model is not known.
         """
         if closure is None:
             # torch's distributed checkpoints take a step with lr 0 to create a state that they can load into.
@@ -76,6 +77,9 @@ class SharpnessMixin:
                 "module, or type optimizer.set_model(module), or optimizer.set_model(None) if it has no buffers"
             )
         loss = self._call(closure)
+        for index, group in enumerate(self.param_groups):
+            if group.get(_KEY):
+                check_dense(group, index, type(self).__name__)
         with _perturbed(self.param_groups, self.state), _kept_buffers(self._find_model()):
             for group in self.param_groups:
                 for param in group["params"]:
@@ -122,15 +126,18 @@ def _perturb(groups: Groups, state: Mapping[Tensor, Any]) -> list[tuple[Tensor, 
     norm = _norm([_scaled(grad, real(param)) if group[_KEY]["adaptive"] else grad for group, param, _, grad in moved])
     for group, param, start, grad in moved:
         sign = -1.0 if group["maximize"] else 1.0
-        scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(start)
-        direction = _local(grad) * start.square() if group[_KEY]["adaptive"] else _local(grad)
-        _local(real(param)).copy_(start + direction.to(start.dtype) * scale)
+        wide = start.float() if start.dtype in HALF_DTYPES else start  # float16 holds neither ρ/‖g‖ nor p²
+        scale = (sign * group[_KEY]["rho"] / (norm + _EPS)).to(wide)
+        direction = _local(grad).to(wide.dtype)
+        if group[_KEY]["adaptive"]:
+            direction = direction * wide.square()
+        _local(real(param)).copy_(wide + direction * scale)
     return origins
 
 
 def _scaled(grad: Tensor, param: Tensor) -> Tensor:
     """|p| g, in float32 where they are 16-bit."""
-    return (grad.float() if grad.dtype in _HALF else grad) * param.abs()
+    return (grad.float() if grad.dtype in HALF_DTYPES else grad) * param.abs()
 
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
@@ -144,7 +151,7 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
         by_kind.setdefault((tensor.device, tensor.dtype, mesh), []).append(tensor)
     norms = []
     for (_, dtype, _), same in by_kind.items():
-        each = torch._foreach_norm(same, 2.0, dtype=torch.float32 if dtype in _HALF else None)
+        each = torch._foreach_norm(same, 2.0, dtype=torch.float32 if dtype in HALF_DTYPES else None)
         norms.append(full_tensor(torch.linalg.vector_norm(torch.stack(each))))
     widest = max((norm.dtype for norm in norms), key=lambda dtype: torch.finfo(dtype).bits)
     total: Tensor = torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device, widest) for norm in norms]))

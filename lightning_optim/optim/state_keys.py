@@ -16,4 +16,6 @@ WEIGHT_SUM, MAX_LR = "schedule_free_weight_sum", "schedule_free_max_lr"
 """The sum of the weights in the average, and the largest lr so far."""
 AVERAGE_NUMBERS = (WEIGHT_SUM, MAX_LR)
 AVERAGE_KEYS = (BASE, TRAINING, *AVERAGE_NUMBERS)
+MODIFIER_TENSORS = (MASTER, SLOW, BASE, TRAINING)
+"""Those of the parameter's shape."""
 MODIFIER_KEYS = (MASTER, SLOW, SKIPPED, *AVERAGE_KEYS)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from .half_precision import HALF_DTYPES
+
 
 class TensorList:
     """Several tensors on which a method of `torch.Tensor` is called at once.
@@ -101,4 +103,4 @@ def _rounds_the_factor(tensors: list[Tensor]) -> bool:
 
     It does on the CPU (seen in torch 2.13): in bfloat16 0.99 becomes 0.98828. The tensor's own `mul_` does not.
     """
-    return tensors[0].device.type == "cpu" and tensors[0].dtype in (torch.bfloat16, torch.float16)
+    return tensors[0].device.type == "cpu" and tensors[0].dtype in HALF_DTYPES

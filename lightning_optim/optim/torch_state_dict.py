@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any, ClassVar, Protocol
@@ -17,7 +18,7 @@ from ..groups.state_copies import copy_state
 from .bucket import scalar
 from .extra_keys import EXTRA_GROUP_KEYS
 from .real_view import real
-from .state_keys import AVERAGE_NUMBERS, MASTER, MODIFIER_KEYS
+from .state_keys import AVERAGE_NUMBERS, BASE, MASTER, MODIFIER_KEYS, MODIFIER_TENSORS
 
 # What a checkpoint of torch's class does not have.
 _ONLY_OURS = tuple(key for key in GROUP_METADATA if key not in ("params", "param_names"))
@@ -139,18 +140,30 @@ class TorchStateDictAdapter:
                 if key not in state:
                     raise ConfigError(f"the checkpoint's state of {name} has no {key}, which {cls_name} needs: {cause}")
             shapes = self.optimizer.shapes(group, real(param))
+            expected = dict.fromkeys(MODIFIER_TENSORS, param.shape)
+            expected |= {key: torch.Size(shapes.get(key, param.shape)) for key in buffers}
+            for key in AVERAGE_NUMBERS if BASE in state else ():
+                if not _is_sum(value := state.get(key)):
+                    raise ConfigError(f"the checkpoint's {key} of {name} is {value!r}, not a number >= 0: {cause}")
             for key, value in state.items():
                 # A class without buffers has hooks, which may store anything.
                 if buffers and key not in known:
                     raise ConfigError(
                         f"the checkpoint's state of {name} has {key}, which {cls_name} does not know: {cause}"
                     )
-                if key in buffers and not isinstance(value, Tensor):
+                if key in expected and not isinstance(value, Tensor):
                     raise ConfigError(
                         f"the checkpoint's {key} of {name} is a value of type {type(value).__name__}, not a tensor"
                     )
-                if key in buffers and value.shape != torch.Size(shapes.get(key, param.shape)):
+                if key in expected and value.shape != expected[key]:
                     raise ConfigError(
                         f"the checkpoint's {key} of {name} has the shape {list(value.shape)}, the parameter "
                         f"{list(param.shape)}: it was saved for another model"
                     )
+
+
+def _is_sum(value: Any) -> bool:
+    """Whether a saved value is a finite number >= 0, as sums of weights and lrs are."""
+    value = value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and value >= 0

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..optim.fused.tensor_sums import add_up
+from ..optim.half_precision import HALF_DTYPES
 from .tensor_batch import Indices, Partition, TensorBatch
-
-_HALF_DTYPES = (torch.float16, torch.bfloat16)
 
 
 class Reduce(Enum):
@@ -248,4 +247,4 @@ def _widest_float(device: torch.device) -> torch.dtype:
 
 def _accumulation_dtype(dtype: torch.dtype) -> torch.dtype | None:
     """float32 for 16-bit tensors, whose own dtype would lose small summands; None for the tensor's own."""
-    return torch.float32 if dtype in _HALF_DTYPES else None
+    return torch.float32 if dtype in HALF_DTYPES else None

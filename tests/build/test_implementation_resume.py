@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_optim import ConfigError, OptimizerFactory, optimizer_info
+from lightning_optim.optim import state_keys
 from tests.support.cases import every
 from tests.support.implementations import (
     ABSOLUTE,
@@ -27,6 +28,8 @@ from tests.support.implementations import (
 from tests.support.messages import check_message
 from tests.support.models import Tiny, model_for, same, train
 from tests.support.save_and_load import save_and_load
+
+MODIFIER_KEYS = set(state_keys.MODIFIER_KEYS)
 
 
 def without_configured(state_dict):
@@ -60,6 +63,29 @@ def test_auto_continues_in_torch_s_class_what_ours_has_trained():
     model, optimizer, resumed_model, resumed = resume("adam", "own", "auto", {}, {})
     assert type(resumed) is torch.optim.Adam
     assert same(train(model, optimizer, 5), train(resumed_model, resumed, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "modifier"),
+    [("adamw", {"schedule_free": {}}), ("sgd", {"schedule_free": {}}), ("adamw", {"lookahead": {"k": 2}})],
+    ids=str,
+)
+def test_torch_s_class_does_not_carry_along_what_a_modifier_has_stored(name, modifier):
+    """A later run with the modifier would continue from it: the weights of long ago, which `eval` has put away."""
+    model = model_for(name)
+    optimizer = factory_of(name, "auto", **modifier)(model)
+    train(model, optimizer, 3)
+    optimizer.eval()
+    plain = factory_of(name, "auto")(model)
+    assert type(plain).__module__.startswith("torch.optim")
+    plain.load_state_dict(save_and_load(optimizer.state_dict()))
+    train(model, plain, 3)
+    trained = [parameter.clone() for parameter in model.parameters()]
+    again = factory_of(name, "auto", **modifier)(model)
+    again.load_state_dict(save_and_load(plain.state_dict()))
+    again.train()
+    assert same(trained, list(model.parameters()))
+    assert not any(MODIFIER_KEYS & state.keys() for state in plain.state.values())
 
 
 @directions

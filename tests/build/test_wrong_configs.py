@@ -94,7 +94,7 @@ WRONG: dict[str, Case] = {
         "implementation", "'torhc'", "Did you mean 'torch'?", "auto, torch, own", implementation="torhc"
     ),
     "implementation that does not exist": top(
-        "implementation", "no sgd of our own", "implementation: auto", name="sgd", implementation="own"
+        "implementation", "no adafactor of our own", "implementation: auto", name="adafactor", implementation="own"
     ),
     # Keys at the top level
     "key misspelt": top("weigth_decay", "Did you mean 'weight_decay'?", "lr, betas, eps", weigth_decay=0.1),
@@ -235,9 +235,9 @@ WRONG: dict[str, Case] = {
     ),
     "native class that does not exist, in a rule": groups(
         "implementation",
-        "no sgd of our own",
-        "groups.x.optimizer: sgd",
-        groups={"x": {**HEAD, "optimizer": "sgd"}},
+        "no adafactor of our own",
+        "groups.x.optimizer: adafactor",
+        groups={"x": {**HEAD, "optimizer": "adafactor"}},
         implementation="own",
     ),
     # Layers

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     LearningRateFinder,
     ModelCheckpoint,
+    ModelPruning,
     OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
@@ -476,6 +477,13 @@ def test_the_monitor_logs_the_norm_of_z_and_that_of_the_training_weights(tmp_pat
     assert norms == pytest.approx(trained, rel=1e-5)
 
 
+OWN = OptimizerFactory("adamw", lr=0.01, implementation="own")
+
+
+def staged(**values: Any) -> StagedUnfreeze:
+    return StagedUnfreeze({"head": {"params": "head"}, "rest": {"params": "*", "at": {"epoch": 1}, **values}})
+
+
 REFUSED: dict[str, tuple[Any, str]] = {
     "an average of Lightning's": (
         lambda: fit_averaged(Path(), EMAWeightAveraging()),
@@ -484,6 +492,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "an average at the end": (
         lambda: fit_averaged(Path(), StochasticWeightAveraging(swa_lrs=0.1)),
         r"^trainer\.callbacks: StochasticWeightAveraging averages",
+    ),
+    "pruning before it": (
+        lambda: fit_averaged(Path(), ModelPruning("l1_unstructured", amount=0.5), EvalWeights()),
+        r"^trainer\.callbacks: .*ModelPruning sets pruned weights to 0.* Put EvalWeights before it",
     ),
     "no group with it": (
         lambda: fit_averaged(Path(), module=AveragedNet(OptimizerFactory("adamw"))),
@@ -497,6 +509,10 @@ REFUSED: dict[str, tuple[Any, str]] = {
         lambda: fit(AveragedNet(OptimizerFactory("adamw", groups={"signs": SIGNS})), Path()),
         r"^schedule_free: validations",
     ),
+    "no callback, in a stage": (
+        lambda: fit(AveragedNet(OWN), Path(), staged(schedule_free={})),
+        r"^schedule_free: validations",
+    ),
     "a wrong argument": (lambda: EvalWeights(every=2), r"^every: EvalWeights has no"),
     "a wrong option": (lambda: EvalWeights(verify_checkpoints=1), r"^verify_checkpoints: got 1"),
 }
@@ -507,6 +523,26 @@ def test_what_does_not_go_along_is_refused_before_the_first_step(case) -> None:
     build, message = REFUSED[case]
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_a_callback_of_a_class_derived_from_it_is_one(tmp_path) -> None:
+    class Derived(EvalWeights):
+        pass
+
+    *_, plain = fit_averaged(tmp_path)
+    *_, derived = fit_averaged(tmp_path, Derived())
+    assert equal(derived.seen, plain.seen)
+
+
+def test_a_stage_may_have_an_average_of_its_own(tmp_path) -> None:
+    trainer, *_ = fit_averaged(tmp_path, staged(schedule_free={}), module=AveragedNet(OWN))
+    assert [bool(group["schedule_free"]) for group in trainer.optimizers[0].param_groups] == [False, True]
+
+
+def test_pruned_weights_stay_pruned(tmp_path) -> None:
+    _, module, _ = fit_averaged(tmp_path, EvalWeights(), ModelPruning("l1_unstructured", amount=0.5))
+    weights = [parameter for name, parameter in module.named_parameters() if name.endswith("weight")]
+    assert sum(int((weight == 0).sum()) for weight in weights) >= sum(weight.numel() for weight in weights) // 3
 
 
 @pytest.mark.parametrize("name", ["FSDPStrategy", "DeepSpeedStrategy"])

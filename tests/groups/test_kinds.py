@@ -143,6 +143,48 @@ def test_other_names_with_emb_in_them_are_no_embeddings(name):
     assert kinds_in(module_of("GPT", **{name: (5, 8)})) == {name: {"matrix"}}
 
 
+# Parameters of two or more dimensions that are no weights: Muon would normalize their updates.
+
+NO_MATRICES = {
+    "biases of experts": (
+        module_of("Experts", down_proj=(4, 8, 8), down_proj_bias=(4, 8)),
+        {"down_proj_bias": {"bias"}},
+    ),
+    "biases of XLNet's heads": (module_of("RelAttn", q=(8, 2, 4), r_w_bias=(2, 4)), {"r_w_bias": {"bias"}}),
+    "LayerScale over an image": (module_of("Block", layer_scale=(8, 1, 1)), {"layer_scale": set()}),
+    "RWKV's mixing": (module_of("Attention", time_mix_key=(1, 1, 8)), {"time_mix_key": set()}),
+    "a table of position biases": (
+        module_of("Attention", relative_position_bias_table=(9, 2)),
+        {"relative_position_bias_table": {"no_weight_decay"}},
+    ),
+    "rel_pos of SAM": (module_of("Attention", rel_pos_h=(9, 4)), {"rel_pos_h": {"embedding"}}),
+    "an encoding of positions": (module_of("Encoder", position_enc=(9, 4)), {"position_enc": {"embedding"}}),
+}
+
+
+@pytest.mark.parametrize(("module", "expected"), NO_MATRICES.values(), ids=NO_MATRICES)
+def test_biases_gains_and_tables_are_no_matrices(module, expected):
+    kinds = kinds_in(module)
+    others = {name: found for name, found in kinds.items() if name not in expected}
+    assert {name: kinds[name] for name in expected} == expected
+    assert all(found == {"matrix"} for found in others.values())
+
+
+def test_a_gain_of_a_convolution_is_no_matrix_but_its_kernel_is():
+    layer = nn.Conv2d(1, 4, 1, bias=False)  # as NFNet's ScaledStdConv2d
+    layer.gain = nn.Parameter(torch.ones(4, 1, 1, 1))
+    assert kinds_in(layer) == {"weight": {"matrix"}, "gain": set()}
+
+
+def test_what_a_model_exempts_is_no_matrix_unless_it_is_a_layer_s_weight():
+    table, layer = nn.Module(), nn.Linear(4, 4, bias=False)
+    table.A_log = nn.Parameter(torch.zeros(4, 2))
+    for parameter in (table.A_log, layer.weight):
+        parameter._no_weight_decay = True
+    assert kinds_in(table) == {"A_log": {"no_weight_decay"}}
+    assert kinds_in(layer) == {"weight": {"no_weight_decay", "matrix"}}
+
+
 def test_the_bias_of_keys_in_attention_is_no_matrix():
     kinds = kinds_in(nn.MultiheadAttention(4, 2, add_bias_kv=True))
     assert kinds["bias_k"] == kinds["bias_v"] == {"bias", "vector"}

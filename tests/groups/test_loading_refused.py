@@ -88,6 +88,18 @@ def test_the_state_of_another_algorithm_is_refused_by_parameter_name(case):
     assert_refused(model, OptimizerFactory(name, **given)(model), save_and_load(optimizer.state_dict()), part)
 
 
+def test_only_the_parameters_that_another_algorithm_has_stepped_are_named():
+    saved_model, model = Deep(), Deep()
+    optimizer = OptimizerFactory("adamw", groups=MUON)(saved_model)
+    run(saved_model, optimizer, 0, 4)
+    muon = {name for group in optimizer.param_groups if group["algorithm"] == "muon" for name in group["param_names"]}
+    with pytest.raises(ConfigError, match="was saved by muon") as raised:
+        OptimizerFactory("adamw", implementation="own")(model).load_state_dict(save_and_load(optimizer.state_dict()))
+    named, _, _ = str(raised.value).partition(" was saved by")
+    others = {name for name, _ in model.named_parameters()} - muon
+    assert any(name in named for name in muon) and not any(name in named for name in others)
+
+
 COMPATIBLE = {
     "torch adamw -> own": (("adamw", {}), ("adamw", {"implementation": "own"})),
     "own adamw -> torch": (("adamw", {"implementation": "own"}), ("adamw", {})),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_optim import ConfigError, optim
+from lightning_optim import ConfigError, OptimizerFactory, optim
 from tests.support.messages import check_message
 from tests.support.optimizer_runs import (
     MEMBERS,
@@ -51,6 +51,20 @@ def test_parameters_of_several_dtypes_share_one_optimizer():
         for optimizer in optimizers:
             optimizer.step()
         assert all(torch.equal(a, b) for a, b in zip(joint, separate, strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"foreach": True}, {"schedule_free": {}}], ids=str)
+def test_a_module_converted_during_the_training_is_refused_with_both_dtypes(options):
+    layer = nn.Linear(3, 2)
+    optimizer = OptimizerFactory("adamw", implementation="own", **options)(layer)
+    for dtype in (torch.float32, torch.float64):
+        layer.to(dtype)
+        optimizer.zero_grad()
+        layer(torch.ones(1, 3, dtype=dtype)).sum().backward()
+        if dtype == torch.float32:
+            optimizer.step()
+    with pytest.raises(ConfigError, match=r"^param group 'default': a parameter is float64, and its \w+ .* float32: "):
+        optimizer.step()
 
 
 def test_each_step_count_is_its_own_cpu_tensor():

@@ -390,3 +390,38 @@ def test_kernels_and_stacks_in_one_group_are_refused():
     pairs = list(Mixed().named_parameters())
     with pytest.raises(ConfigError, match=r"^groups\.x\.matrix: experts has the shape \[4, 6, 5\]: one matrix"):
         OptimizerFactory("adamw", groups={"x": {"params": "experts", "optimizer": "muon"}})(pairs)
+
+
+@pytest.mark.parametrize("name", ["soap", "shampoo"])
+def test_products_without_eigenvectors_are_refused_with_the_parameter_and_what_to_type(name):
+    model = nn.Sequential(nn.Linear(3, 2, bias=False), nn.Linear(2, 3, bias=False))
+    optimizer = OptimizerFactory(name, foreach=False)(model)
+    for layer, value in zip(model, (1.0, float("nan")), strict=True):
+        layer.weight.grad = torch.full_like(layer.weight, value)
+    with pytest.raises(ConfigError, match=r"^skip_nonfinite: the gradient of 1\.weight is not finite.*: true to skip"):
+        optimizer.step()
+
+
+def test_products_that_overflow_are_refused_with_what_to_type(monkeypatch):
+    def fail(_: Tensor) -> Any:
+        raise torch.linalg.LinAlgError("linalg.eigh: The algorithm failed to converge")  # as LAPACK sometimes does
+
+    monkeypatch.setattr(torch.linalg, "eigh", fail)
+    model = nn.Linear(3, 2, bias=False)
+    model.weight.grad = torch.full_like(model.weight, 1e30)
+    with pytest.raises(ConfigError, match=r"^param group 'default': .* overflow.* trainer\.gradient_clip_val=1\.0"):
+        OptimizerFactory("shampoo")(model).step()
+
+
+def test_a_fused_qkv_whose_rows_are_its_inputs_is_not_split():
+    class Conv1D(nn.Module):  # as GPT-2's in transformers
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(6, 18))
+
+    rules = {"qkv": {"params": "c_attn", "optimizer": "muon", "split": 3}}
+    model = nn.ModuleDict({"c_attn": Conv1D(), "c_proj": Conv1D()})
+    with pytest.raises(ConfigError, match=r"^groups\.qkv\.split: c_attn\.weight belongs to a Conv1D .*Remove split"):
+        OptimizerFactory("adamw", groups=rules)(model)
+    del rules["qkv"]["split"]
+    OptimizerFactory("adamw", groups=rules)(model)

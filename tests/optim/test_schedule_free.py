@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -271,6 +272,30 @@ def test_a_run_resumes_bitwise_from_either_weights(dtype, shown) -> None:
     assert (
         differences(trajectory(optim.AdamW, before_step=before_step, **given), trajectory(optim.AdamW, **given)) == []
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule_free_z": torch.zeros(7)}, r"schedule_free_z of parameter 0 has the shape \[7\]"),
+        ({"schedule_free_z": "x"}, r"schedule_free_z of parameter 0 is a value of type str, not a tensor"),
+        ({"schedule_free_y": torch.zeros(7)}, r"schedule_free_y of parameter 0 has the shape \[7\]"),
+        ({"slow": torch.zeros(7)}, r"slow of parameter 0 has the shape \[7\]"),
+        ({"schedule_free_weight_sum": None}, r"schedule_free_weight_sum of parameter 0 is None, not a number >= 0"),
+        ({"schedule_free_weight_sum": "1"}, r"schedule_free_weight_sum of parameter 0 is '1', not a number >= 0"),
+        ({"schedule_free_max_lr": -1.0}, r"schedule_free_max_lr of parameter 0 is -1\.0, not a number >= 0"),
+        ({"schedule_free_max_lr": math.nan}, r"schedule_free_max_lr of parameter 0 is nan, not a number >= 0"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_state_that_is_none_is_refused_before_anything_changes(changes, message) -> None:
+    optimizer, _ = trained()
+    saved = save_and_load(optimizer.state_dict())
+    before = save_and_load(optimizer.state_dict())
+    saved["state"][0] = {key: value for key, value in (saved["state"][0] | changes).items() if value is not None}
+    with pytest.raises(ConfigError, match=rf"^the checkpoint's {message}"):
+        optimizer.load_state_dict(saved)
+    assert equal(optimizer.state_dict(), before)
 
 
 def test_without_the_modifier_its_state_is_dropped() -> None:

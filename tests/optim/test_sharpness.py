@@ -229,6 +229,28 @@ def test_a_master_is_perturbed_in_float32_and_only_the_gradient_sees_it() -> Non
     assert torch.equal(seen[-1], (last + 0.014 / 2).bfloat16())
 
 
+@each_setting
+@pytest.mark.parametrize("size", [0.0, 1e-6, 1e-2])
+def test_float16_parameters_are_perturbed_in_float32_and_rounded_once(sharpness, size) -> None:
+    param = nn.Parameter(torch.tensor([1.5, -1e-3, 2e-4]).half())
+    gradient = torch.tensor([1.0, -2.0, 3.0]).mul(size).half()
+    optimizer = optim.SGD([param], lr=0.1, sharpness=sharpness)
+    optimizer.set_model(None)
+    seen: list[Tensor] = []
+
+    def closure() -> Tensor:
+        seen.append(param.detach().clone())
+        param.grad = gradient.clone()
+        return param.sum()
+
+    optimizer.step(closure)
+    p, g = seen[0].float(), gradient.float()
+    scaled = p.abs() * g if sharpness.get("adaptive") else g
+    direction = p.square() * g if sharpness.get("adaptive") else g
+    expected = p + sharpness["rho"] * direction / (scaled.norm() + 1e-12)
+    assert torch.equal(seen[1], expected.half())
+
+
 def test_a_step_with_a_gradient_that_is_not_finite_is_skipped_and_nothing_stays_away() -> None:
     net = build_net()
     optimizer = OptimizerFactory("adamw", skip_nonfinite=True, sharpness=SETTINGS["SAM"])(net)
@@ -442,6 +464,22 @@ def test_without_a_closure_or_a_model_it_is_refused_and_nothing_changes() -> Non
     bare.step(closure_of(net, 0))
 
 
+def test_a_sparse_gradient_is_refused_by_name() -> None:
+    net = nn.Embedding(5, 3, sparse=True)
+    optimizer = OptimizerFactory("adamw", sharpness=SETTINGS["SAM"])(net)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = net(torch.tensor([1, 2])).square().sum()
+        loss.backward()
+        return loss
+
+    before = net.weight.clone()
+    with pytest.raises(ConfigError, match=r"^weight: its gradient is sparse, .* sparse=False"):
+        optimizer.step(closure)
+    assert torch.equal(net.weight, before)
+
+
 def test_a_closure_that_computes_no_gradient_is_refused() -> None:
     net = build_net()
     optimizer = OptimizerFactory("adamw", sharpness=SETTINGS["SAM"])(net)
@@ -453,6 +491,14 @@ def test_a_closure_that_computes_no_gradient_is_refused() -> None:
 def test_accumulation_and_a_grad_scaler_are_refused(tmp_path) -> None:
     with pytest.raises(ConfigError, match=r"accumulate_grad_batches: AdamW takes 2 gradients a step \(sharpness\)"):
         fit(Net(configure()), tmp_path, accumulate_grad_batches=2)
+    stages = {"head": {"params": "head"}, "rest": {"params": "*", "at": {"epoch": 1}, "sharpness": {}}}
+    with pytest.raises(ConfigError, match=r"accumulate_grad_batches: AdamW takes 2 gradients a step \(sharpness\)"):
+        fit(
+            Net(configure(sharpness=None, implementation="own")),
+            tmp_path,
+            StagedUnfreeze(stages),
+            accumulate_grad_batches=2,
+        )
     with pytest.raises(ConfigError, match=r"trainer\.callbacks: AdamW takes 2 .* Remove the callback"):
         fit(Net(configure()), tmp_path, GradientAccumulationScheduler({1: 2}))
     scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
