@@ -1,0 +1,75 @@
+"""Results as JSON lines: one for each run, so that an interrupted study goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from multiprocessing import get_context
+from pathlib import Path
+
+from lightning_optim import ConfigError
+
+from .run import Measured, Run, measure, prepare_worker
+
+
+class Results:
+    """The results of all runs so far, in a file.
+
+    Args:
+        file: read if it exists; a line cut by a kill is left out.
+        num_workers: processes, of one thread each.
+        measure_run: carries out a run.
+
+    Raises:
+        ConfigError: a line in the middle of the file is not one of ours.
+    """
+
+    def __init__(self, file: Path, num_workers: int, measure_run: Callable[[Run], Measured] = measure) -> None:
+        self._file, self._num_workers, self._measure = file, num_workers, measure_run
+        self._known = dict(_read(file)) if file.exists() else {}
+
+    def get(self, runs: Sequence[Run]) -> list[Measured]:
+        """The results of these runs in their order; those that are missing are carried out first."""
+        missing = [run for run in dict.fromkeys(runs) if run not in self._known]
+        for number, (run, measured) in enumerate(self._carry_out(missing), start=1):
+            self._add(run, measured)
+            print(f"{number} of {len(missing)}: {measured.accuracy:.3f} in {measured.wall_s:.1f} s", file=sys.stderr)
+        return [self._known[run] for run in runs]
+
+    def _carry_out(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Measured]]:
+        if self._num_workers == 0:
+            yield from ((run, self._measure(run)) for run in runs)
+            return
+        if not runs:
+            return
+        with ProcessPoolExecutor(self._num_workers, get_context("spawn"), prepare_worker) as pool:
+            pending = {pool.submit(self._measure, run): run for run in runs}
+            try:
+                for done in as_completed(pending):
+                    yield pending[done], done.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _add(self, run: Run, measured: Measured) -> None:
+        self._known[run] = measured
+        line = json.dumps({"split": run.split, "overrides": list(run.overrides), **asdict(measured)})
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _read(file: Path) -> Iterable[tuple[Run, Measured]]:
+    text = file.read_text(encoding="utf-8")
+    complete, _, cut = text.rpartition("\n")
+    if cut:
+        file.write_text(complete + "\n" if complete else "", encoding="utf-8")
+    for number, line in enumerate(complete.splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            yield Run(tuple(row.pop("overrides")), row.pop("split")), Measured(**row)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ConfigError(f"{file}: line {number} is not a result of this study ({error}). Remove it") from error
