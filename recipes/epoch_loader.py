@@ -15,7 +15,7 @@ class IndexedBatches(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, indices: Tensor) -> tuple[Tensor, ...]:
+    def __getitem__(self, indices: Tensor, /) -> tuple[Tensor, ...]:
         """The inputs and labels at these indices."""
 
 
@@ -40,7 +40,7 @@ class EpochLoader:
     def __len__(self) -> int:
         return -(-self._samples_per_rank // self._batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._batch >= len(self):
             self._epoch, self._batch = self._epoch + 1, 0
         generator = torch.Generator().manual_seed(1000 * self._seed + self._epoch)
@@ -48,7 +48,8 @@ class EpochLoader:
         of_rank = order[self._rank :: self._world_size][: self._samples_per_rank]
         for batch in of_rank.split(self._batch_size)[self._batch :]:  # type: ignore[no-untyped-call]
             self._batch += 1
-            yield self._data[batch]
+            inputs, labels = self._data[batch]
+            yield inputs, labels
 
     def set_epoch(self, epoch: int) -> None:
         """Start an epoch. Lightning calls this in every epoch; it restores a loader's state only within one."""

@@ -44,7 +44,7 @@ def read_csv(file: Path) -> list[tuple[str, str]]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             reader = csv.DictReader(lines)
             _check_columns(file, reader.fieldnames)
-            labels = {}
+            labels: dict[str, str] = {}
             for row in reader:
                 text, label = ((row[column] or "").strip() for column in COLUMNS)
                 if not text or not label:

@@ -49,6 +49,20 @@ def load_backbone(backbone: str | None) -> tuple[nn.Module, int]:
     return model, width
 
 
+def add_lora(model: nn.Module, rank: int) -> None:
+    """Add low-rank adapters to every linear layer; nothing else of the model requires a gradient any more.
+
+    Raises:
+        ConfigError: peft is not installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise ConfigError(f"task.lora_rank: {rank} needs peft ({error}). Type pip install peft") from error
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    peft.inject_adapter_in_model(config, model)
+
+
 def _import_transformers() -> Any:
     try:
         import transformers

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightning_optim import OptimizerFactory, SchedulerFactory
 
 from .classifier import Classifier
-from .pretrained_text import load_backbone
+from .pretrained_text import add_lora, load_backbone
 
 
 class TextNet(Classifier):
@@ -17,6 +17,7 @@ class TextNet(Classifier):
         backbone: name or folder of a model of transformers; None for the packaged one.
         num_classes: number of labels.
         dropout: between backbone and head; the backbone has that of its own config.
+        lora_rank: rank of adapters (LoRA) that train in place of the backbone's weights; None for none.
         optimizer: builds the optimizer.
         scheduler: builds the schedule; None for a constant lr.
     """
@@ -26,12 +27,15 @@ class TextNet(Classifier):
         backbone: str | None,
         num_classes: int,
         dropout: float,
+        lora_rank: int | None,
         optimizer: OptimizerFactory,
         scheduler: SchedulerFactory | None = None,
     ) -> None:
         super().__init__(num_classes)
         self.save_hyperparameters()
         self.backbone, width = load_backbone(backbone)
+        if lora_rank is not None:
+            add_lora(self.backbone, lora_rank)
         self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(width, num_classes))
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ def choose_lrs(
         for (cell, lr), accuracy in zip(wanted, evaluate(wanted), strict=True):
             accuracies[cell][lr] = accuracy
         accuracies = {cell: dict(sorted(by_lr.items())) for cell, by_lr in accuracies.items()}
-        wanted = [(cell, lr) for cell, by_lr in accuracies.items() if (lr := _next_lr(by_lr)) is not None]
+        beyond = {cell: _next_lr(by_lr) for cell, by_lr in accuracies.items()}
+        wanted = [(cell, lr) for cell, lr in beyond.items() if lr is not None]
         if not wanted:
             return accuracies
     raise RuntimeError(f"the best lr is at the edge of the grid after {MAX_ROUNDS} rounds: {wanted}")

@@ -82,7 +82,7 @@ def draw(finals: Mapping[Cell, Final], title: str, file: Path) -> None:
             panel.spines[side].set_visible(False)
     figure.supxlabel(title, fontsize=10)
     figure.tight_layout()
-    figure.savefig(file, dpi=110, metadata={"Software": None})
+    figure.savefig(file, dpi=110)
     pyplot.close(figure)
 
 
