@@ -15,9 +15,9 @@ from pathlib import Path
 from .arguments import check_folder, check_names
 from .studies.choose_lr import best_lr, choose_lrs
 from .studies.design import ARMS, OPTIMIZERS, TASKS, build_overrides, find_arms
+from .studies.records import Run
 from .studies.report import Cell, Final, draw, format_table
 from .studies.results import Results
-from .studies.run import Run
 
 FIRST_SELECTION_SEED = 100
 

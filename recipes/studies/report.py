@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .design import FULL
-from .run import Measured
+from .records import Measured
 from .statistics import mean_interval, paired_difference
 
 

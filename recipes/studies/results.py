@@ -12,7 +12,14 @@ from pathlib import Path
 
 from lightning_optim import ConfigError
 
-from .run import Measured, Run, measure, prepare_worker
+from .records import Measured, Run
+
+
+def measure_in_worker(run: Run) -> Measured:
+    """Carry out a run; only a worker imports what that takes."""
+    from .run import measure
+
+    return measure(run)
 
 
 class Results:
@@ -27,9 +34,12 @@ class Results:
         ConfigError: a line in the middle of the file is not one of ours.
     """
 
-    def __init__(self, file: Path, num_workers: int, measure_run: Callable[[Run], Measured] = measure) -> None:
+    def __init__(
+        self, file: Path, num_workers: int, measure_run: Callable[[Run], Measured] = measure_in_worker
+    ) -> None:
         self._file, self._num_workers, self._measure = file, num_workers, measure_run
         self._known = dict(_read(file)) if file.exists() else {}
+        self._pool: ProcessPoolExecutor | None = None
 
     def get(self, runs: Sequence[Run]) -> list[Measured]:
         """The results of these runs in their order; those that are missing are carried out first."""
@@ -45,14 +55,15 @@ class Results:
             return
         if not runs:
             return
-        with ProcessPoolExecutor(self._num_workers, get_context("spawn"), prepare_worker) as pool:
-            pending = {pool.submit(self._measure, run): run for run in runs}
-            try:
-                for done in as_completed(pending):
-                    yield pending[done], done.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        if self._pool is None:  # for all calls, as a worker takes seconds to start
+            self._pool = ProcessPoolExecutor(self._num_workers, get_context("spawn"), _prepare_worker)
+        pending = {self._pool.submit(self._measure, run): run for run in runs}
+        try:
+            for done in as_completed(pending):
+                yield pending[done], done.result()
+        except BaseException:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
     def _add(self, run: Run, measured: Measured) -> None:
         self._known[run] = measured
@@ -60,6 +71,12 @@ class Results:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         with self._file.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+
+
+def _prepare_worker() -> None:
+    from .run import prepare_worker
+
+    prepare_worker()
 
 
 def _read(file: Path) -> Iterable[tuple[Run, Measured]]:

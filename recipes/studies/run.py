@@ -7,7 +7,6 @@ import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,29 +18,9 @@ from omegaconf import DictConfig
 from ..classifier import Classifier
 from ..finetune import finetune, pretrain, silence_warnings
 from .peak_memory import peak_since, reset_peak
+from .records import Measured, Run
 
 _CONF = str(Path(__file__).parents[1] / "conf")
-
-
-@dataclass(frozen=True)
-class Run:
-    """What identifies a run: its config, and the split that is evaluated."""
-
-    overrides: tuple[str, ...]
-    split: str
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What came of a run."""
-
-    accuracy: float
-    wall_s: float
-    """Of the fit."""
-    cpu_s: float
-    """Of the fit, over all threads."""
-    peak_mb: float | None
-    """Above the memory of the process before; None where the system does not tell."""
 
 
 class FitClock(Callback):

@@ -13,9 +13,10 @@ from recipes import study
 from recipes.studies.choose_lr import best_lr, choose_lrs, lr_at
 from recipes.studies.design import ARMS, OPTIMIZERS, TASKS, build_overrides, find_arms
 from recipes.studies.peak_memory import peak_since, reset_peak
+from recipes.studies.records import Measured, Run
 from recipes.studies.report import Cell, Final, draw, format_table
 from recipes.studies.results import Results
-from recipes.studies.run import Measured, Run, measure
+from recipes.studies.run import measure
 from recipes.studies.statistics import mean_interval, paired_difference
 from tests.support.processes import ROOT
 
