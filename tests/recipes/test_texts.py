@@ -123,7 +123,9 @@ def test_without_a_package_the_error_has_the_pip_line(module, tiny, monkeypatch)
 
 
 def test_padding_does_not_change_the_logits(tiny) -> None:
-    module = recipe.build_module(compose_config(*tiny), recipe.FINETUNE).eval()
+    module = recipe.build_module(compose_config(*tiny), recipe.FINETUNE)
+    assert all(child.training for child in module.modules())  # from_pretrained returns a model in eval mode
+    module.eval()
     data = recipe.build_data(compose_config(*tiny, "task.max_tokens=16"), recipe.FINETUNE)
     assert isinstance(data, Texts)
     tokens = data._splits["train"][torch.arange(3)][0]
