@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 from lightning_optim import ConfigError
@@ -76,7 +78,16 @@ class Results:
 def _prepare_worker() -> None:
     from .run import prepare_worker
 
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     prepare_worker()
+
+
+def _exit_with_parent() -> None:
+    """End this worker when the study is killed: its queue would not tell."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _read(file: Path) -> Iterable[tuple[Run, Measured]]:
