@@ -29,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seeds", type=int, help="number of final runs of each cell; by default 20 on digits, 5 on text"
     )
-    parser.add_argument(
-        "--selection-seeds", type=int, help="number of runs at each lr; by default 3 on digits, 1 on text"
-    )
+    parser.add_argument("--selection-seeds", type=int, help="number of runs at each lr, by default 3")
     parser.add_argument("--arms", nargs="*", default=[], metavar="ARM", help="some arms only")
     parser.add_argument("--optimizers", nargs="*", default=[], metavar="NAME", help="some optimizers only")
     parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="where the results are")

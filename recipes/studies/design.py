@@ -100,7 +100,7 @@ TASKS: dict[str, Task] = {
         stages=["unfreeze=tenths"],
         layers="auto",
         seeds=5,
-        selection_seeds=1,
+        selection_seeds=3,
         is_pretrained=True,
         first_lr={"adamw": 3e-4, "schedule_free_adamw": 1e-3, "lion": 1e-4, "sgd": 3e-2},
         lr_factors={
