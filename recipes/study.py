@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--seeds", type=int, help="number of final runs of each cell; by default 20 on digits, 5 on text"
     )
-    parser.add_argument("--selection-seeds", type=int, help="number of runs at each lr, by default 3")
+    parser.add_argument("--selection-seeds", type=int, default=3, help="number of runs at each lr, by default 3")
     parser.add_argument("--arms", nargs="*", default=[], metavar="ARM", help="some arms only")
     parser.add_argument("--optimizers", nargs="*", default=[], metavar="NAME", help="some optimizers only")
     parser.add_argument("--folder", type=Path, default=Path("runs/study"), help="where the results are")
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return [Run(tuple(build_overrides(options.task, arm, cell.optimizer, lr, seed)), split) for seed in seeds]
 
     def evaluate(wanted: Sequence[tuple[Cell, float]]) -> list[float]:
-        count = options.selection_seeds or task.selection_seeds
+        count = options.selection_seeds
         runs = [runs_of(cell, lr, FIRST_SELECTION_SEED, count, "val") for cell, lr in wanted]
         measured = iter(results.get(_by_seed(runs)))
         table = dict(zip(_by_seed(runs), measured, strict=True))

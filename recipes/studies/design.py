@@ -21,8 +21,6 @@ class Task:
     """The layers of layer decay."""
     seeds: int
     """Of the final runs."""
-    selection_seeds: int
-    """Of the choice of the lr."""
     is_pretrained: bool
     first_lr: Mapping[str, float]
     """Optimizer → where the search for the lr begins, when all of the network trains at one lr."""
@@ -84,7 +82,6 @@ TASKS: dict[str, Task] = {
         stages=["unfreeze=head_then_backbone"],
         layers='"backbone.{i}"',
         seeds=20,
-        selection_seeds=3,
         is_pretrained=False,
         first_lr={"adamw": 3e-3, "schedule_free_adamw": 1e-2, "lion": 3e-4, "sgd": 3e-2},
         lr_factors={"head only": 1, "full": 1, "full, backbone at lr/10": 3, "staged": 3, "staged, layer decay": 3},
@@ -100,7 +97,6 @@ TASKS: dict[str, Task] = {
         stages=["unfreeze=tenths"],
         layers="auto",
         seeds=5,
-        selection_seeds=3,
         is_pretrained=True,
         first_lr={"adamw": 3e-4, "schedule_free_adamw": 1e-3, "lion": 1e-4, "sgd": 3e-2},
         lr_factors={
