@@ -18,8 +18,8 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
+from .classifier import Classifier
 from .finetune import finetune, pretrain, silence_warnings
-from .model import DigitsNet
 
 # Arm → (whether it starts from the pretrained backbone, overrides of the recipe's config).
 ARMS: dict[str, tuple[bool, list[str]]] = {
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(_format_table(accuracies, options.split))
 
 
-def _measure_accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: DigitsNet, split: str) -> float:
+def _measure_accuracy(arm: str, overrides: Sequence[str], seed: int, pretrained: Classifier, split: str) -> float:
     starts_pretrained, arm_overrides = ARMS[arm]
     trainer, module, data = finetune(
         _compose([*overrides, *arm_overrides], seed), None, pretrained if starts_pretrained else None

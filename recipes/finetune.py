@@ -1,7 +1,8 @@
 """Staged fine-tuning of a pretrained backbone, end to end: `python -m recipes.finetune`.
 
 Pretrains a small convolutional network on clean digits, then fine-tunes it on heavily noisy ones from few labels:
-first the head, then the backbone too. It can be stopped at any time and resumed with `ckpt_path=<checkpoint>`.
+first the head, then the backbone too. `task=text` fine-tunes a published transformer on texts, `task=images` a model of
+timm or torchvision on a folder of images. It can be stopped at any time and resumed with `ckpt_path=<checkpoint>`.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ from rich.console import Console
 from lightning_optim import RNGState
 
 from .checkpoints import AtomicCheckpointIO, RecordRun, read_phase_and_step
-from .digits import Digits
-from .model import DigitsNet
+from .classifier import Classifier
+from .split_data import SplitData
 from .stopping import StopBetweenBatches
 
 PRETRAIN, FINETUNE = "pretrain", "finetune"
@@ -34,11 +35,13 @@ PRETRAIN, FINETUNE = "pretrain", "finetune"
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parent / "conf"), config_name="finetune")
 def main(config: DictConfig) -> None:
-    """Run both phases and the test, in one run directory."""
+    """Run the phases and the test, in one run directory."""
     silence_warnings()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     explain(config)
-    phase, step = read_phase_and_step(config.ckpt_path, data_settings(config)) if config.ckpt_path else (PRETRAIN, 0)
+    phase, step = PRETRAIN if config.pretrain else FINETUNE, 0
+    if config.ckpt_path:
+        phase, step = read_phase_and_step(config.ckpt_path, data_settings(config))
     try:
         if phase == PRETRAIN:
             pretrained = pretrain(config, run_dir, config.ckpt_path, step)
@@ -51,7 +54,7 @@ def main(config: DictConfig) -> None:
             sys.exit(128 + signal.SIGTERM)  # Lightning would exit with status 0, as if the run were complete
         raise
     (result,) = trainer.test(module, data, verbose=False)
-    _print(f"\nTest accuracy on noisy digits: {result['test/accuracy']:.3f}")
+    _print(f"\nTest accuracy on {data.description}: {result['test/accuracy']:.3f}")
     _print(f"See the run: tensorboard --logdir {_relative_to_cwd(run_dir / 'tensorboard')}")
 
 
@@ -64,8 +67,8 @@ def explain(config: DictConfig) -> None:
         _print(instantiate(config.unfreeze).explain(module, factory))
 
 
-def pretrain(config: DictConfig, run_dir: Path | None, ckpt_path: str | None = None, step: int = 0) -> DigitsNet:
-    """Train on all clean images and return the module."""
+def pretrain(config: DictConfig, run_dir: Path | None, ckpt_path: str | None = None, step: int = 0) -> Classifier:
+    """Train on the data of the first phase and return the module."""
     seed_everything(config.seed, verbose=False)
     module, data = build_module(config, PRETRAIN), build_data(config, PRETRAIN)
     trainer = build_trainer(config, PRETRAIN, run_dir, [], step, max_epochs=config.pretrain.max_epochs)
@@ -76,11 +79,11 @@ def pretrain(config: DictConfig, run_dir: Path | None, ckpt_path: str | None = N
 def finetune(
     config: DictConfig,
     run_dir: Path | None,
-    pretrained: DigitsNet | None,
+    pretrained: Classifier | None,
     ckpt_path: str | None = None,
     step: int = 0,
-) -> tuple[Trainer, DigitsNet, Digits]:
-    """Train on few noisy images, stage by stage, from a pretrained backbone or from a checkpoint."""
+) -> tuple[Trainer, Classifier, SplitData]:
+    """Train on few labels, stage by stage; the backbone is the model's own, another network's, or a checkpoint's."""
     # Seeded again, so that a run resumed in this phase draws the same numbers as one that pretrained first.
     seed_everything(config.seed + 1, verbose=False)
     module, data = build_module(config, FINETUNE), build_data(config, FINETUNE)
@@ -92,25 +95,18 @@ def finetune(
     return trainer, module, data
 
 
-def build_module(config: DictConfig, phase: str) -> DigitsNet:
+def build_module(config: DictConfig, phase: str) -> Classifier:
     """The network with the optimizer and scheduler of a phase."""
     source = config.pretrain if phase == PRETRAIN else config
     optimizer, scheduler = instantiate(source.optimizer), instantiate(source.scheduler)
-    module: DigitsNet = instantiate(config.model, optimizer=optimizer, scheduler=scheduler)
+    module: Classifier = instantiate(config.model, optimizer=optimizer, scheduler=scheduler)
     return module
 
 
-def build_data(config: DictConfig, phase: str) -> Digits:
-    """The images of a phase."""
-    task = config.task
-    few_noisy = {"noise": task.noise, "labels_per_class": task.labels_per_class, "batch_size": task.batch_size}
-    all_clean = {"noise": 0.0, "labels_per_class": None, "batch_size": task.pretrain_batch_size}
-    return Digits(
-        seed=config.seed,
-        test_size=task.test_size,
-        val_size=task.val_size,
-        **(all_clean if phase == PRETRAIN else few_noisy),
-    )
+def build_data(config: DictConfig, phase: str) -> SplitData:
+    """The data of a phase."""
+    data: SplitData = instantiate(config.data, **(config.pretrain.data if phase == PRETRAIN else {}))
+    return data
 
 
 def build_trainer(

