@@ -23,6 +23,7 @@ from lightning_optim import (
     StagedUnfreeze,
     configure_optimizers,
 )
+from lightning_optim.callbacks.resumed_epoch import ResumedEpochCallback
 from lightning_optim.callbacks.saved_loops import count_uncounted_epoch
 from tests.support.cases import every
 from tests.support.equality import equal
@@ -164,7 +165,21 @@ def test_a_chain_whose_first_resume_had_none_of_our_callbacks_is_bitwise(tmp_pat
     assert is_as_uninterrupted(full, module, trainer, done=int(newest[-1]))
 
 
-def test_what_an_exception_within_a_step_saves_is_counted_too(tmp_path) -> None:
+@pytest.mark.parametrize("name", every(list(CALLBACKS)[:-1], fast=["StagedUnfreeze"]))
+def test_each_callback_corrects_what_an_older_release_has_saved(tmp_path, monkeypatch, name) -> None:
+    full, _ = run(tmp_path, *CALLBACKS[name](), name=name)
+    with monkeypatch.context() as older:
+        for hook in ("on_train_start", "on_load_checkpoint"):
+            older.setattr(ResumedEpochCallback, hook, lambda *_: None)
+        run(tmp_path / "a", *CALLBACKS[name](), stop=6, ckpt_path=tmp_path / "batch-4.ckpt", name=name)
+    newest = tmp_path / "a" / "batch-6.ckpt"
+    module, trainer = run(tmp_path / "end", *CALLBACKS[name](), ckpt_path=newest, name=name)
+    assert is_as_uninterrupted(full, module, trainer, done=6)
+
+
+@pytest.mark.parametrize("hook", ["on_train_batch_start", "on_before_backward"])
+def test_what_an_exception_within_a_step_saves_is_counted_too(tmp_path, monkeypatch, hook) -> None:
+    monkeypatch.setattr(StopInStep, hook, StopInStep.on_before_backward, raising=False)
     for folder, checkpoint in (("full", None), ("resumed", tmp_path / "full" / "batch-4.ckpt")):
         run(tmp_path / folder, stop=6, ckpt_path=checkpoint)
     full, resumed = (load(tmp_path / folder / "stopped.ckpt") for folder in ("full", "resumed"))

@@ -1,4 +1,4 @@
-"""One fault per family that is planted in the code, and that its cells must notice: the comparisons are real."""
+"""A fault or two per family, planted in the code, that its cells must notice: the comparisons are real."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lightning_optim import optim
 from lightning_optim.build import attachments, load_by_name
 from lightning_optim.callbacks import rng, verify_checkpoint
 from lightning_optim.callbacks.plateau_tracker import PlateauTracker
+from lightning_optim.callbacks.resumed_epoch import ResumedEpochCallback
 from lightning_optim.groups import merge_values, plan
 from lightning_optim.optim import base, torch_state_dict
 from lightning_optim.schedule.resume import Resume
@@ -163,6 +164,13 @@ def _without_merging() -> AbstractContextManager[Any]:
     return stack
 
 
+def _without_counting() -> AbstractContextManager[Any]:
+    stack = ExitStack()
+    for hook in ("on_train_start", "on_load_checkpoint"):
+        stack.enter_context(mock.patch.object(ResumedEpochCallback, hook, _nothing))
+    return stack
+
+
 PLANTS = (
     Plant(
         "F1",
@@ -171,6 +179,7 @@ PLANTS = (
         _replaced(rng, "_restore_generators", _nothing),
     ),
     Plant("F1b", "the schedule is not restored", "one_cycle", _replaced(Resume, "load", _nothing)),
+    Plant("F1b", "the epoch after a resume is not counted", "EvalWeights", _without_counting),
     Plant(
         "F2",
         "a buffer is dropped on load",
