@@ -1,7 +1,7 @@
 """Our rules next to what the authors of transformers and timm do: `python -m recipes.agreement`.
 
-For each configuration of transformers, with a language-model head where it has one, and for each model of timm, with
-random weights on the meta device:
+The command builds each configuration of transformers, with a language-model head where it has one, and each model of
+timm, with random weights on the meta device. For each model it compares or checks:
 
 - the parameters that the preset `no_decay` exempts from weight decay, compared with those that transformers' Trainer or
   timm exempts;
