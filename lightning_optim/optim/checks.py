@@ -99,8 +99,8 @@ def check_combination(
         raise ConfigError(f"{prefix}fused: true excludes foreach: true. Remove one of them")
     if group["fused"] and not supports_fused:
         raise ConfigError(
-            f"{prefix}fused: a kernel is made of a declared rule whose update is a staticmethod. Type fused: null, or "
-            "declare buffers, coefficients and update"
+            f"{prefix}fused: only a rule with declared buffers, coefficients and update, which is a staticmethod, has "
+            "a kernel. Declare these, or type fused: null"
         )
     if group["foreach"] and not supports_foreach:
         raise ConfigError(

@@ -16,9 +16,9 @@ COLUMNS = ("no stages", "no stages, resumed", "stages", "stages, resumed")
 _NOTES = """\
 Each callback that Lightning exports runs in two versions of one training of four epochs. The first version uses our
 factory and scheduler and, under *stages*, `StagedUnfreeze` and `OptimizerMonitor`. The second one is written by hand
-with torch alone (`recipes/compatibility/by_hand.py`): torch's optimizers and schedulers, and a plain callback that thaws
-the backbone by `add_param_group`. The network has BatchNorm and dropout. Each cell compares two such pairs of runs:
-AdamW under a schedule by step, with the thaw inside an epoch; and SGD with accumulation and clipping under
+with torch alone (`recipes/compatibility/by_hand.py`): torch's optimizers and schedulers, and a plain callback that
+thaws the backbone by `add_param_group`. The network has BatchNorm and dropout. Each cell compares two such pairs of
+runs: AdamW under a schedule by step, with the thaw inside an epoch; and SGD with accumulation and clipping under
 `ReduceLROnPlateau` (without stages: under a schedule by epoch). In one of the pairs, our callbacks come first in the
 trainer's list; in the other one, they come last.
 
