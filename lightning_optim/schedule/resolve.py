@@ -48,7 +48,7 @@ def resolve_schedule(
         arguments["schedulers"] = _resolve_blocks(config, arguments, remaining)
     if config.name == "one_cycle" and arguments["pct_start"] * arguments["total_steps"] == 1:
         # torch would divide by zero.
-        raise ConfigError("pct_start: the lr would rise within a single step. Type pct_start: 0, or a larger value")
+        raise ConfigError("pct_start: the lr would rise within one step. Type pct_start: 0, or a larger value")
     return {"name": config.name, "warmup_steps": warmup_steps, **arguments}
 
 
