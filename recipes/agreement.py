@@ -1,16 +1,19 @@
 """Our rules next to what the authors of transformers and timm do: `python -m recipes.agreement`.
 
-For each configuration of transformers, with a language-model head where it has one, and for each model of timm, with
-random weights on the meta device:
+The command builds each configuration of transformers, with a language-model head where it has one, and each model of
+timm, with random weights on the meta device. For each model it compares or checks:
 
-- the parameters that the preset `no_decay` exempts, next to those that transformers' Trainer or timm exempts;
-- the lr scale of every parameter under `layers: auto` and layer decay, next to timm's;
+- the parameters that the preset `no_decay` exempts from weight decay, compared with those that transformers' Trainer or
+  timm exempts;
+- the lr scale of every parameter under `layers: auto` and layer decay, compared with timm's;
 - whether the rule of the preset `muon_hidden`, applied to the whole model, selects an embedding or the output layer of
   a language model: what `get_input_embeddings()` and `get_output_embeddings()` return, and every `nn.Embedding`. A
-  convolution or linear layer that projects pixels or audio to the input embeddings is a matrix, and counted apart;
+  convolution or linear layer that projects pixels or audio to the input embeddings is a matrix, and counted
+  separately;
 - whether `layers: auto` finds layers.
 
-The exit status is 1 where a difference has no reason, an lr scale is another, or such a layer is selected.
+The exit status is 1 if a difference has no known reason, an lr scale differs, or an embedding or output layer is
+selected.
 """
 
 from __future__ import annotations

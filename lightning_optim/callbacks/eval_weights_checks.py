@@ -30,7 +30,7 @@ def check_callbacks(trainer: Trainer, own: Callback) -> None:
         if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
             raise ConfigError(
                 f"trainer.callbacks: {type(callback).__name__} averages the weights and swaps them for a validation, "
-                "as EvalWeights does with those of schedule_free: each would overwrite the other's. Remove it; or "
+                "as EvalWeights does too, so each would overwrite the weights of the other. Remove this callback, or "
                 "remove EvalWeights and type schedule_free: null"
             )
 

@@ -82,8 +82,9 @@ class StageState(StageSettings, ResumedEpochCallback):
         """Raises if a stage waits: the checkpoint of a run without stages has already trained its parameters."""
         if waiting := [stage.name for stage in self._parsed_stages if not stage.trigger.from_start]:
             raise ConfigError(
-                "stages: the checkpoint was saved by a run without StagedUnfreeze, which trained what waits here: "
-                f"{format_names(waiting)}. Resume it without stages (unfreeze=none), or start anew from its weights"
+                "stages: the checkpoint was saved by a run without StagedUnfreeze, which trained the stages that are "
+                f"frozen here: {format_names(waiting)}. Resume it without stages (unfreeze=none), or start a new run "
+                "from its weights"
             )
 
     @contextmanager
@@ -132,7 +133,10 @@ class StageState(StageSettings, ResumedEpochCallback):
 
     def _load_optimizers(self, saved: Sequence[dict[str, Any]]) -> None:
         if len(saved) != len(self._staged):
-            raise ConfigError(f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}")
+            raise ConfigError(
+                f"stages: the checkpoint holds {len(saved)} optimizers, this run {len(self._staged)}. Use the "
+                "optimizers the checkpoint was saved with"
+            )
         for index, (staged, own) in enumerate(zip(self._staged, saved, strict=True)):
             check_scheduler_groups(staged.proxy, own["scheduler_groups"], f"optimizers[{index}].scheduler_groups")
             staged.load_state_dict(own)

@@ -65,8 +65,8 @@ def check_callbacks(trainer: Trainer) -> None:
         if isinstance(callback, BaseFinetuning):
             raise ConfigError(
                 f"trainer.callbacks: {type(callback).__name__} freezes parameters and adds their groups itself, which "
-                "StagedUnfreeze would undo. Add a stage for what it thaws, and remove it; or train without stages: "
-                "unfreeze=none"
+                "StagedUnfreeze would undo. Replace the callback by a stage that thaws the same parameters, or train "
+                "without stages: unfreeze=none"
             )
         if isinstance(callback, StochasticWeightAveraging):
             raise ConfigError(

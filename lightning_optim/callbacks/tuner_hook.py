@@ -108,6 +108,6 @@ class TunerHook:
         if waits_for_training_state(trainer):
             raise ConfigError(
                 f"trainer.callbacks: with {type(self._tuner).__name__}, Lightning forgets the checkpoint that the run "
-                "resumes from: epoch, steps and optimizers would start over. Remove it to resume, or start without "
-                "ckpt_path"
+                "resumes from: epoch, steps and optimizers would start over. Remove the callback to resume, or start "
+                "without ckpt_path"
             )

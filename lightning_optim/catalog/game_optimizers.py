@@ -55,7 +55,7 @@ GAME_OPTIMIZERS = (
     native_entry(
         "extra_sgd",
         "ExtraSGD",
-        summary="SGD by the gradient at an extrapolated point: two evaluations a step; for games such as GANs.",
+        summary="SGD with the gradient at an extrapolated point: two evaluations per step; for games such as GANs.",
         paper="arXiv:1802.10551",
         equations=(
             "q = p - lr d(∇f(p));  p ← p - lr d(∇f(q))",
@@ -74,7 +74,7 @@ GAME_OPTIMIZERS = (
     native_entry(
         "extra_adam",
         "ExtraAdam",
-        summary="Adam by the gradient at an extrapolated point: two evaluations a step; for games such as GANs.",
+        summary="Adam with the gradient at an extrapolated point: two evaluations per step; for games such as GANs.",
         paper="arXiv:1802.10551",
         equations=(
             "q = p - Adam's step by ∇f(p);  p ← p - Adam's step by ∇f(q)",

@@ -150,7 +150,7 @@ MATRICES = (
     native_entry(
         "adamuon",
         "AdaMuon",
-        summary="Muon of the signs of the momentum, divided by Adam's second moment of it.",
+        summary="Muon with the signs of the momentum; the result is divided by the root of its second moment.",
         paper="arXiv:2507.11005",
         equations=(
             "b ← β1 b + (1 - β1) g;  x = NewtonSchulz(sign(b)), as in muon    (nesterov: of (1 - β1) g + β1 b)",
@@ -206,7 +206,7 @@ MATRICES = (
     native_entry(
         "shampoo",
         "Shampoo",
-        summary="Gradients between the inverse fourth roots of sums of their outer products.",
+        summary="Gradients multiplied on both sides by inverse fourth roots of sums of their outer products.",
         paper="arXiv:1802.09568",
         equations=(
             "L ← L + g gᵀ;  R ← R + gᵀ g    (with beta2: L ← β2 L + (1 - β2) g gᵀ, and R)",

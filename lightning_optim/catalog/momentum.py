@@ -45,7 +45,7 @@ MOMENTUM = (
     native_entry(
         "madgrad",
         "MADGRAD",
-        summary="Dual averaging with a cube root, and momentum as an average of points.",
+        summary="Dual averaging with a cube root of the second moment; its momentum is an average of points.",
         paper="arXiv:2101.11075",
         equations=(
             "w = (lr + ε) √t, 0 where lr = 0",

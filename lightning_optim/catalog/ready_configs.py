@@ -55,7 +55,7 @@ READY_CONFIGS: Mapping[str, ReadyConfig] = {
     ),
     "schedule_free_adamw": ReadyConfig(
         algorithm="adamw",
-        summary="AdamW without a schedule: it evaluates an average of its weights (arXiv:2405.15682).",
+        summary="AdamW without a schedule: you evaluate an average of its weights (arXiv:2405.15682).",
         values={"lr": 2.5e-3, "betas": [0.0, 0.999], "weight_decay": 0.0, "schedule_free": SCHEDULE_FREE_DEFAULTS},
     ),
     "schedule_free_radam": ReadyConfig(
@@ -72,7 +72,7 @@ READY_CONFIGS: Mapping[str, ReadyConfig] = {
     ),
     "schedule_free_sgd": ReadyConfig(
         algorithm="sgd",
-        summary="SGD without a schedule: it evaluates an average of its weights (arXiv:2405.15682).",
+        summary="SGD without a schedule: you evaluate an average of its weights (arXiv:2405.15682).",
         values={"lr": 1.0, "schedule_free": SCHEDULE_FREE_DEFAULTS},
     ),
 }

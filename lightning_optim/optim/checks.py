@@ -99,8 +99,8 @@ def check_combination(
         raise ConfigError(f"{prefix}fused: true excludes foreach: true. Remove one of them")
     if group["fused"] and not supports_fused:
         raise ConfigError(
-            f"{prefix}fused: a kernel is made of a declared rule whose update is a staticmethod. Type fused: null, or "
-            "declare buffers, coefficients and update"
+            f"{prefix}fused: a kernel needs a declared rule: buffers, coefficients, and an update that is a "
+            "staticmethod. Declare these, or type fused: null"
         )
     if group["foreach"] and not supports_foreach:
         raise ConfigError(

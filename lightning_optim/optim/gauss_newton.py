@@ -58,9 +58,9 @@ class SampledGradients(TorchFunctionMode):
         _check_plain(loss, given.arguments)
         if self.found_loss:
             raise ConfigError(
-                f"SophiaHessian: training_step computes a second loss, {loss.__name__}, and it is not known how the "
-                "two add up. Call optimizer.update_hessian yourself (see optim.SophiaG), or wrap the loss that does "
-                "not count in torch.no_grad()"
+                f"SophiaHessian: training_step computes a second loss, {loss.__name__}, and it is not known how "
+                "the two are combined. Call optimizer.update_hessian yourself (see optim.SophiaG), or wrap the loss "
+                "that does not count in torch.no_grad()"
             )
         self.found_loss = True
         output = given.arguments["input"]
@@ -88,7 +88,7 @@ def _check_plain(loss: Callable[..., Tensor], arguments: Mapping[str, Any]) -> N
         what = format_names([f"{key}=" for key in weighted] or [f"reduction={arguments['reduction']!r}"])
         raise ConfigError(
             f"SophiaHessian: {loss.__name__} with {what} is not a plain mean, and the estimate needs one. "
-            "Remove it, or call optimizer.update_hessian yourself (see optim.SophiaG)"
+            "Remove that argument, or call optimizer.update_hessian yourself (see optim.SophiaG)"
         )
 
 

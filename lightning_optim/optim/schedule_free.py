@@ -59,7 +59,7 @@ def plan_average(
     if not math.isfinite(weight_sum):
         raise ConfigError(
             f"schedule_free: the weight {t:g}^{settings['r']:g} * {max_lr:g}^{settings['weight_lr_power']:g} of step "
-            f"{t:g} is no finite number. Type smaller values of r and weight_lr_power, or a smaller lr"
+            f"{t:g} is not finite. Type smaller values of r and weight_lr_power, or a smaller lr"
         )
     c = weight / weight_sum if weight_sum else 0.0
     return AverageStep(c, 1 - settings["beta"] * (1 - c)), {WEIGHT_SUM: weight_sum, MAX_LR: max_lr}

@@ -68,7 +68,7 @@ class SharpnessMixin:
             raise ConfigError(
                 f"sharpness: {type(self).__name__} takes 2 gradients a step, and step() got no closure to compute them "
                 "with. Type optimizer.step(closure), where closure calls optimizer.zero_grad() and loss.backward(), "
-                "and returns the loss; with a GradScaler there is no second gradient"
+                "and returns the loss. A GradScaler calls step() without one, so train in bfloat16 instead"
             )
         if self._find_model is None:
             raise ConfigError(

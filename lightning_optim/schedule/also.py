@@ -118,11 +118,13 @@ def _find_end(curve: Mapping[str, Any], end: str, configured: float) -> float:
 def _parse_curve(key: str, curve: Any) -> dict[str, Any]:
     where = f"also.{key}"
     if key == "lr":
-        raise ConfigError("also.lr: lr is what the schedule itself drives. Set its own arguments, and remove also.lr")
+        raise ConfigError(
+            "also.lr: the schedule itself sets the lr. Remove also.lr, and set the arguments of the schedule"
+        )
     if key == "betas":
-        raise ConfigError("also.betas: each of them has a curve of its own. Type also.beta1 or also.beta2")
+        raise ConfigError("also.betas: each of the two has a curve of its own. Type also.beta1 or also.beta2")
     if key not in _VALUES:
-        raise ConfigError(f"{where}: a schedule drives no {key}.{format_choices(str(key), _VALUES)}")
+        raise ConfigError(f"{where}: a schedule cannot set {key}.{format_choices(str(key), _VALUES)}")
     if not isinstance(curve, Mapping):
         raise ConfigError(
             f"{where}: got {to_yaml(curve)}, which is not a curve. Type for example {where}: {{name: cosine, "

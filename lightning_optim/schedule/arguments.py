@@ -27,7 +27,7 @@ def resolve_curve_arguments(name: str, arguments: dict[str, Any], warmup_steps: 
         if warmup_steps + decay_steps > arguments["total_steps"]:
             raise ConfigError(
                 f"decay_steps: {warmup_steps} steps of warm-up and {decay_steps} of decay are more than the run's "
-                f"{arguments['total_steps']}. Type fewer"
+                f"{arguments['total_steps']}. Type smaller values"
             )
         return {**arguments, "decay_steps": decay_steps}
     if name == "inverse_sqrt":

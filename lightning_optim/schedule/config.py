@@ -113,7 +113,7 @@ class ScheduleConfig:
         for index, block in enumerate(self.hyperparameters["schedulers"]):
             with prefix_block_errors(index):
                 if "name" not in block:
-                    raise ConfigError(f"name: a block needs one. Available: {', '.join(sorted(SCHEDULES))}")
+                    raise ConfigError(f"name: a block needs a name. Available: {', '.join(sorted(SCHEDULES))}")
                 blocks.append(ScheduleConfig(**block))
         return blocks
 
@@ -226,7 +226,7 @@ class ScheduleConfig:
                     )
             for key in ("warmup_fraction", "warmup_epochs"):
                 if raw.get(key):
-                    raise ConfigError(f"schedulers[{index}].{key}: not inside a block. Type warmup_steps: 500")
+                    raise ConfigError(f"schedulers[{index}].{key}: a block cannot have it. Type warmup_steps: 500")
             for key in OF_THE_RUN:
                 if key in raw:
                     raise ConfigError(
@@ -253,7 +253,7 @@ class ScheduleConfig:
         if self.has_warmup and not info.takes_warmup_steps and not info.composable:
             key = next(key for key, value in self.warmup.items() if value)
             none = 0 if key == "warmup_steps" else "null"
-            raise ConfigError(f"{key}: {self.name} takes none. Type {key}: {none}, or another schedule")
+            raise ConfigError(f"{key}: {self.name} does not take it. Type {key}: {none}, or another schedule")
         floor = next((key for key in FLOORS if self.hyperparameters.get(key)), None)
         if floor and self.hyperparameters.get("final_scale") is not None:
             raise ConfigError(f"final_scale: {floor} sets the lowest lr too. Type {floor}: 0 or final_scale: null")

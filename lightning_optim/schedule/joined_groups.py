@@ -130,8 +130,8 @@ def _add_group(scheduler: LRScheduler, single: LRScheduler, group: dict[str, Any
         scheduler, single = found[0], inner
     elif isinstance(single, SchedulerByGroup):
         raise ConfigError(
-            f"schedule: param group '{group.get('name')}' joins with one, and all groups before it follow one curve. "
-            "Give a rule of the config a schedule too, or none to this group"
+            f"schedule: param group '{group.get('name')}' joins with a schedule of its own, but all groups before it "
+            "share one curve. Give a rule of the config a schedule too, or remove that of this group"
         )
     _advance(single, scheduler)
     for node, other in zip(_nodes(scheduler), _nodes(single), strict=True):

@@ -33,7 +33,9 @@ def resolve_schedule(
     if total is not None and warmup_steps >= total:
         key = next((key for key, value in config.warmup.items() if value), "warmup_steps")
         meaning = "" if key == "warmup_steps" else f" (warmup_steps: {warmup_steps})"
-        raise ConfigError(f"{key}: {config.warmup[key]}{meaning} is not less than the run's {total} steps. Type fewer")
+        raise ConfigError(
+            f"{key}: {config.warmup[key]}{meaning} is not less than the run's {total} steps. Type a smaller value"
+        )
     remaining = total if info.takes_warmup_steps or total is None else total - warmup_steps
     arguments = config.arguments()
     if info.takes_function:
@@ -46,7 +48,7 @@ def resolve_schedule(
         arguments["schedulers"] = _resolve_blocks(config, arguments, remaining)
     if config.name == "one_cycle" and arguments["pct_start"] * arguments["total_steps"] == 1:
         # torch would divide by zero.
-        raise ConfigError("pct_start: an increase over one step has no length. Type pct_start: 0, or a larger one")
+        raise ConfigError("pct_start: the lr would rise within one step. Type pct_start: 0, or a larger value")
     return {"name": config.name, "warmup_steps": warmup_steps, **arguments}
 
 
@@ -70,7 +72,8 @@ def _resolve_blocks(config: ScheduleConfig, arguments: dict[str, Any], total: in
         milestones = arguments["milestones"]
         if total is not None and milestones[-1] >= total:
             raise ConfigError(
-                f"milestones: the last, {milestones[-1]}, is not before the end of the run, {total} steps"
+                f"milestones: the last, {milestones[-1]}, is not before the end of the run, {total} steps. "
+                "Type smaller ones"
             )
         lengths = [None if end is None else end - start for start, end in pairwise([0, *milestones, total])]
     resolved = []

@@ -212,7 +212,7 @@ class Resume:
         if self._position is None or started_at is None:
             raise ConfigError(
                 f"scheduler.interval: the checkpoint's schedule has taken {steps} steps, one per {saved['interval']}, "
-                f"and how many of one per {interval} these are is not known here. Type scheduler.interval: "
+                f"and how many steps of one per {interval} that makes is not known here. Type scheduler.interval: "
                 f"{saved['interval']}, or scheduler.on_resume: restart, or build the scheduler with "
                 "lightning_optim.configure_optimizers, which asks the trainer"
             )

@@ -44,7 +44,7 @@ def refuse_wrong_schedule() -> Iterator[None]:
     except (TypeError, KeyError, IndexError, AttributeError, ValueError, RuntimeError, OverflowError) as error:
         reason = to_printable(f"{type(error).__name__} {error}".splitlines()[0][:200])
         raise ConfigError(
-            f"scheduler: the checkpoint's state of it has wrong types or lacks keys ({reason}). {_ADVICE}"
+            f"scheduler: its state in the checkpoint has wrong types or lacks keys ({reason}). {_ADVICE}"
         ) from error
 
 
@@ -62,7 +62,7 @@ def check_scheduler_state(own: Mapping[str, Any], saved: Any) -> dict[str, Any]:
     needed = _NEEDED if "mode_worse" in own else (*_NEEDED, "_last_lr")  # torch's plateaus once had none
     for key in own:
         if key not in saved and (not key.startswith("_") or key in needed):
-            raise ConfigError(f"scheduler: the checkpoint's state of it lacks {key}. {_ADVICE}")
+            raise ConfigError(f"scheduler: its state in the checkpoint lacks {key}. {_ADVICE}")
     state = {key: value for key, value in saved.items() if key in own}
     for key, value in state.items():
         _check_alike(own[key], value, key)
@@ -218,5 +218,5 @@ def _check(is_right: bool, path: str, value: Any, expected: str) -> None:
     if not is_right:
         found = to_printable(repr(value)[:60]) if isinstance(value, (str, bool, float)) else type(value).__name__
         raise ConfigError(
-            f"scheduler: {to_printable(path)} of the checkpoint's must be {expected}, got {found}. {_ADVICE}"
+            f"scheduler: {to_printable(path)} in the checkpoint must be {expected}, got {found}. {_ADVICE}"
         )

@@ -77,7 +77,7 @@ class ValueCurves:
             raise ConfigError(
                 f"also.{key}.{absolute}: {key} is {value:g} in {first!r} and {driven[other]:g} in {other!r}, and "
                 f"{absolute}: {curve[absolute]:g} would be the same for both. Type also.{key}.{absolute}_scale: "
-                f"{curve[absolute] / value:g}, a multiple of each group's own"
+                f"{curve[absolute] / value:g}, a multiple of each group's value"
             )
         for name, value in driven.items():
             if key != "weight_decay" and max(find_ends(curve, value)) >= 1:

@@ -70,7 +70,7 @@ def build_report(library: Library, outcome: Outcome) -> Report:
     if with_layers:
         counts += [
             ("`layers: auto, layer_decay`: every lr scale the same", len(with_layers) - other_lrs),
-            ("`layers: auto, layer_decay`: another lr scale", other_lrs),
+            ("`layers: auto, layer_decay`: a different lr scale", other_lrs),
             (f"{library.name} has no layers for the model", len(comparisons) - len(with_layers)),
         ]
     counts += [

@@ -89,7 +89,7 @@ REASONS = (
         is_missed_norm=True,
     ),
     Reason(
-        text="ours only: in a model of timm inside, what timm exempts: its `no_weight_decay()` and every vector",
+        text="ours only: in a timm model inside the model, what timm exempts: its `no_weight_decay()` and every vector",
         applies=lambda d: d.is_ours and d.is_exempt_in_timm,
     ),
     Reason(
@@ -101,7 +101,7 @@ REASONS = (
         applies=lambda d: not d.is_ours and issubclass(d.owner, nn.Embedding) and _is_in_norm(d),
     ),
     Reason(
-        text="theirs only: a scalar whose name contains `bias`, but is no bias",
+        text="theirs only: a scalar whose name contains `bias`, but that is not a bias",
         applies=lambda d: not d.is_ours and not d.shape and "bias_" in d.name.rpartition(".")[2],
     ),
 )

@@ -14,27 +14,28 @@ from .cells import Cell, Result
 COLUMNS = ("no stages", "no stages, resumed", "stages", "stages, resumed")
 
 _NOTES = """\
-Each callback that Lightning exports is put into a run of four epochs with our factory and scheduler and, under
-*stages*, with `StagedUnfreeze` and `OptimizerMonitor`; and into the same run that is written by hand with torch alone
-(`recipes/compatibility/by_hand.py`): its optimizers and schedulers, and a plain callback that thaws the backbone by
-`add_param_group`. The network has BatchNorm and dropout. Each cell has two of these pairs: AdamW under a schedule by
-step, with the thaw inside an epoch; and SGD with accumulation and clipping under `ReduceLROnPlateau` (without stages:
-under a schedule by epoch). Our callbacks come first in the trainer's list in one of them, last in the other.
+Each callback that Lightning exports runs in two versions of one training of four epochs. The first version uses our
+factory and scheduler and, under *stages*, `StagedUnfreeze` and `OptimizerMonitor`. The second one is written by hand
+with torch alone (`recipes/compatibility/by_hand.py`): torch's optimizers and schedulers, and a plain callback that
+thaws the backbone by `add_param_group`. The network has BatchNorm and dropout. Each cell compares two such pairs of
+runs: AdamW under a schedule by step, with the thaw inside an epoch; and SGD with accumulation and clipping under
+`ReduceLROnPlateau` (without stages: under a schedule by epoch). In one of the pairs, our callbacks come first in the
+trainer's list; in the other one, they come last.
 
 - **exact**: weights, optimizer state, lrs, random generator and position at the end are those of the run by hand,
-  bit by bit; also what the callback produced (its curves, the names of its checkpoints). *Resumed*: from each of
-  the checkpoints (inside an epoch, at its end, around the thaw, after exceptions in six hooks, those that the callback
-  itself has written), the run ends bitwise as the one that was not stopped.
-- **as Lightning**: from some of the checkpoints (2 of 9, say), the resumed run does not end as the one that was not
-  stopped, because of Lightning: the run by hand does not either, and both resumed runs end bitwise alike. The reason
-  is below; a difference without a known reason counts as silent-wrong. All other checkpoints are exact.
+  bit by bit. So is what the callback produces (its curves, the names of its checkpoints). *Resumed*: from each of the
+  checkpoints, the run ends bitwise as the uninterrupted one. Checkpoints are saved inside an epoch, at its end, around
+  the thaw, after exceptions in six hooks, and by the callback itself.
+- **as Lightning**: from some of the checkpoints (for example 2 of 9), the resumed run does not end as the uninterrupted
+  one, because of Lightning: the run by hand does not either, and both resumed runs end bitwise alike. The table below
+  has the reason; a difference without a known reason counts as silent-wrong. All other checkpoints are exact.
 - **refused**: a `ConfigError` before the first step. A tuner is refused in a resumed run only.
 - **not applicable**: Lightning itself raises an error.
-- **silent-wrong**, **error**: there is none; the command exits with 1 if there is.
+- **silent-wrong**, **error**: no cell has these; if one does, the command exits with status 1.
 
-A tuner (`LearningRateFinder`, `BatchSizeFinder`) changes the run that follows it: the run by hand has none, and starts
-with the lr or the batch size that ours has found. Beside a finetuning callback, the optimizer is built over the
-parameters that require a gradient, as Lightning asks.
+A tuner (`LearningRateFinder`, `BatchSizeFinder`) changes the run that follows it. The run by hand has no tuner: it
+starts with the lr or the batch size that the tuner has found in ours. With a finetuning callback, the optimizer gets
+only the parameters that require a gradient, as Lightning asks.
 """
 
 

@@ -124,18 +124,18 @@ STOPS = {
 
 
 _STOP_IS_FORGOTTEN = (
-    "no checkpoint says that the run was to stop, and what was still to run at the end of an epoch is not run after a "
-    "resume: the resumed run goes on"
+    "a checkpoint does not record that the run is to stop, and what remained to be done at the end of an epoch is not "
+    "done after a resume: the resumed run continues"
 )
 _NO_EPOCH_START = (
-    "Lightning calls no `on_train_epoch_start` in the epoch in which a run resumes from the checkpoint of a batch, and "
-    "the callback does its work there"
+    "after a resume inside an epoch, Lightning does not call `on_train_epoch_start` for that epoch, and the callback "
+    "does its work there"
 )
 _STAYS_FROZEN = "Lightning leaves the backbone frozen in a run that resumes after the thaw (#21901)"
-_MASKS = "Lightning saves the pruned weights and no masks, so the resumed run trains what was pruned"
+_MASKS = "Lightning saves the pruned weights without the masks, so the resumed run trains what was pruned"
 _ON_EXCEPTION = (
-    "stopped in `on_train_batch_start`, the loader's state is past a batch that was not trained; stopped in "
-    "`on_train_epoch_start`, Lightning takes the epoch for one that has had its batches (with stages, it does not)"
+    "after an exception in `on_train_batch_start`, the loader's state is past a batch that was not trained; after one "
+    "in `on_train_epoch_start`, Lightning assumes that the epoch has had its batches (with stages, it does not)"
 )
 
 

@@ -408,7 +408,9 @@ WRONG: dict[str, Case] = {
     "argument that is missing": schedule("step_size", "an integer >= 1", name="step"),
     "interval in the plural": schedule("interval", "'steps'", "Did you mean 'step'?", name="linear", interval="steps"),
     "warm-up a part of the run": schedule("warmup_steps", "0.1", "an integer", name="linear", warmup_steps=0.1),
-    "warm-up before one_cycle": schedule("warmup_steps", "one_cycle takes none", name="one_cycle", warmup_steps=3),
+    "warm-up before one_cycle": schedule(
+        "warmup_steps", "one_cycle does not take it", name="one_cycle", warmup_steps=3
+    ),
     "max_lr": schedule("max_lr", "each group's lr is its peak", "optimizer.lr", name="one_cycle", max_lr=0.1),
     "epochs": schedule("epochs", "total_steps", name="one_cycle", epochs=3, steps_per_epoch=10),
     "length that it does not need": schedule("total_steps", "total_steps: null", name="constant", total_steps=10),

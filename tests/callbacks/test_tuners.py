@@ -194,7 +194,9 @@ def test_resuming_beside_a_tuner_is_refused(tmp_path) -> None:
     """Lightning forgets the checkpoint's loops and optimizers: the run would silently start over."""
     saving = ModelCheckpoint(tmp_path, "{epoch}")
     fit(TunedNet(by_factory()), tmp_path, saving, loader=Data(8), epochs=1, enable_checkpointing=True)
-    with pytest.raises(ConfigError, match=r"trainer\.callbacks: with LearningRateFinder.*Remove it to resume"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.callbacks: with LearningRateFinder.*Remove the callback to resume"
+    ):
         fit(TunedNet(by_factory()), tmp_path, lr_finder(), loader=Data(8), ckpt_path=tmp_path / "epoch=0.ckpt")
 
 

@@ -264,7 +264,9 @@ def test_a_callback_that_adds_a_group_is_refused(tmp_path, hook) -> None:
 def test_finetuning_callbacks_are_refused(tmp_path, is_first) -> None:
     """Their freezing would be undone."""
     both = [BackboneFinetuning(unfreeze_backbone_at_epoch=1), StagedUnfreeze(PLAN)]
-    with pytest.raises(ConfigError, match=r"^trainer.callbacks: BackboneFinetuning freezes .* Add a stage for what"):
+    with pytest.raises(
+        ConfigError, match=r"^trainer.callbacks: BackboneFinetuning freezes .* Replace the callback by a stage"
+    ):
         fit(Net(by_factory()), tmp_path, *(both if is_first else both[::-1]))
 
 

@@ -89,7 +89,7 @@ CHANGED: dict[str, tuple[tuple[Any, ...], Any, str]] = {
         "algorithm: text of 100,000 characters",
     ),
     "a step of 1e308": (("optimizer_states", 0, "state", 0, "step"), 1e308, "step: must be a number >= 0 and < "),
-    "a class that is a list": (("lr_schedulers", 0, "class"), [0], "class of the checkpoint's must be a name"),
+    "a class that is a list": (("lr_schedulers", 0, "class"), [0], "class in the checkpoint must be a name"),
     "a configured value that is no number": (
         ("optimizer_states", 0, "param_groups", 0, "configured", "betas"),
         [torch.zeros(2), 0.9],

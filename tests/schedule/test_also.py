@@ -222,8 +222,8 @@ def test_without_the_schedule_each_group_continues_at_its_configured_decay() -> 
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no mapping": (3, r"^also: got 3, which is not a mapping\. Type for example also: \{weight_decay"),
-    "unknown value": ({"wieght_decay": {}}, r"^also\.wieght_decay: a schedule drives no wieght_decay\..*weight_decay"),
-    "lr": ({"lr": {}}, r"^also\.lr: lr is what the schedule itself drives"),
+    "unknown value": ({"wieght_decay": {}}, r"^also\.wieght_decay: a schedule cannot set wieght_decay\..*weight_decay"),
+    "lr": ({"lr": {}}, r"^also\.lr: the schedule itself sets the lr"),
     "betas": ({"betas": {}}, r"^also\.betas: .* Type also\.beta1"),
     "no curve": ({"weight_decay": 0.4}, r"^also\.weight_decay: got 0\.4, .*\{name: cosine, final: 0\.4\}"),
     "no name": ({"weight_decay": {"final": 1}}, r"^also\.weight_decay\.name: a curve needs a name\."),

@@ -133,7 +133,7 @@ WRONG: list[tuple[Any, dict[str, Any], list[str]]] = [
     ("chained", {"schedulers": [{**BLOCK, "interval": "epoch"}]}, ["schedulers[0].interval", "Move it"]),
     ("chained", {"schedulers": [BLOCK, {"name": "step"}]}, ["schedulers[1].step_size", "step needs it"]),
     ("chained", {"schedulers": [BLOCK, {"name": "stepp"}]}, ["schedulers[1].name", "'stepp'", "Did you mean 'step'?"]),
-    ("chained", {"schedulers": [BLOCK, {"step_size": 3}]}, ["schedulers[1].name", "a block needs one"]),
+    ("chained", {"schedulers": [BLOCK, {"step_size": 3}]}, ["schedulers[1].name", "a block needs a name"]),
     (
         "sequential",
         {"schedulers": [BLOCK, NESTED], "milestones": [5]},

@@ -90,7 +90,7 @@ class Kernels:
     def _build(self, call: Call, kind: Kind, sums: tuple[tuple[str, str], ...]) -> Kernel:
         self._counts[kind, sums] += 1
         if self._counts[kind, sums] > _MAX_KERNELS:
-            raise TraceError(f"the rule has needed {_MAX_KERNELS} kernels: one of its constants changes all the time")
+            raise TraceError(f"the rule has needed {_MAX_KERNELS} kernels, because one of its constants keeps changing")
         program = trace_call(call, kind)
         add_sums(program, sums)
         return build_kernel(program, kind.device)
@@ -130,4 +130,4 @@ def _trace(call: Call, kind: Kind, *, has_reciprocals: bool) -> Program:
     except TraceError:
         raise
     except Exception as error:  # whatever a rule does that a stand-in is not made for
-        raise TraceError(f"the rule does not run with stand-ins: {error}") from error
+        raise TraceError(f"the rule cannot be traced: {error}") from error

@@ -217,7 +217,7 @@ class TracedTensor:
     def norm(self, p: float = 2.0, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> TracedTensor:
         del dtype  # everything is computed in at least float32
         if p != 2:
-            raise TraceError(f"a kernel has norms of order 2 only, not of {p}")
+            raise TraceError(f"a kernel computes norms of order 2 only, not of order {p}")
         return self._add("sqrt", self.square().sum(dim, keepdim))
 
     # Other views of the same values.
@@ -238,7 +238,7 @@ class TracedTensor:
 
     def unsqueeze(self, dim: int) -> TracedTensor:
         if dim != -1 or self.view != _WHOLE:
-            raise TraceError("a kernel has no dimensions of 1 but at the end")
+            raise TraceError("a kernel adds a dimension of 1 only at the end")
         return self._see_as(_WHOLE, self.ndim + 1)
 
     def flatten(self, start_dim: int) -> TracedTensor:
@@ -253,7 +253,7 @@ class TracedTensor:
 
     def new_full(self, size: Sequence[int], value: Any) -> TracedTensor:
         if tuple(size):
-            raise TraceError("a kernel makes new tensors of 0 dimensions only")
+            raise TraceError("a kernel creates only tensors of 0 dimensions")
         return self._add("copy", value, rank=Rank.TENSOR)
 
     def _add(self, op: str, *operands: Any, rank: Rank | None = None) -> TracedTensor:
@@ -306,7 +306,7 @@ def _is_one(factor: Any) -> bool:
 
 def _line_of(operand: Any, program: Program) -> int:
     if isinstance(operand, TracedTensor) and operand.base is not None and operand.base.line != operand.line:
-        raise TraceError("a rule reads a view of a tensor that it has written to since. Take the view after that")
+        raise TraceError("a rule reads a view after it has written to the tensor. Take the view after the write")
     if isinstance(operand, TracedTensor | TracedNumber):
         return operand.line
     if isinstance(operand, int | float):

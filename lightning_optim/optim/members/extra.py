@@ -12,7 +12,7 @@ from .two_gradients import TwoGradients
 
 
 class ExtraSGD(TwoGradients, name="extra_sgd"):
-    """SGD by the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 2).
+    """SGD with the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 2).
 
     For games such as GANs, where gradient descent moves in circles. A step takes two gradients: the first extrapolates,
     and the second, at that point, is applied from where the parameters were. `step(closure)` therefore calls the
@@ -53,7 +53,7 @@ class ExtraSGD(TwoGradients, name="extra_sgd"):
 
 
 class ExtraAdam(TwoGradients, Adam, name="extra_adam"):
-    """`Adam` by the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 4).
+    """`Adam` with the gradient at an extrapolated point (Gidel et al., arXiv:1802.10551, algorithm 4).
 
     A step takes two gradients, with or without a closure, as in `ExtraSGD`. Both go into the moments and count as
     steps, as in the paper. eps is added as in Adam; the authors' code adds it to the uncorrected root, which is

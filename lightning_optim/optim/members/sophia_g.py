@@ -118,6 +118,6 @@ def check_hessian(optimizer: SophiaG, groups: Sequence[ParamGroup]) -> bool:
         return True
     raise ConfigError(
         f"SophiaG has taken {steps:g} steps without an estimate of the Hessian, so each was the sign of the momentum. "
-        "With Lightning, add the callback SophiaHessian (callbacks=[SophiaHessian(every_n_steps=10)]); else call "
-        "optimizer.update_hessian, first before the first step (see optim.SophiaG)"
+        "With Lightning, add the callback SophiaHessian (callbacks=[SophiaHessian(every_n_steps=10)]). Without "
+        "Lightning, call optimizer.update_hessian, for the first time before the first step (see optim.SophiaG)"
     )

@@ -143,8 +143,11 @@ REFUSED = {
     "rows in two ways": (lambda p, g, m, k: (g.flatten(1), g.reshape(4, -1)), "in one way"),
     "a shape that grows": (lambda p, g, m, k: m.sum().add_(g), "another shape"),
     "augmented assignment": (lambda p, g, m, k: operator.iadd(m, g), "methods that end in _"),
-    "another error": (lambda p, g, m, k: k.is_integer(), "stand-ins: .*is_integer"),
-    "a view of what was": (lambda p, g, m, k: (m.view_as(p), m.add_(g))[0].add(g), "written to since"),
+    "another error": (lambda p, g, m, k: k.is_integer(), "cannot be traced: .*is_integer"),
+    "a view of what was": (
+        lambda p, g, m, k: (m.view_as(p), m.add_(g))[0].add(g),
+        "after it has written to the tensor",
+    ),
     "math of numbers": (lambda p, g, m, k: m.mul_(__import__("math").sqrt(k)), "real number"),
 }
 
