@@ -185,7 +185,11 @@ OLD = pytest.mark.filterwarnings("ignore:size_average and reduce args")
     [
         ("cross_entropy", SUM, r"cross_entropy with reduction='sum' is not a plain mean"),
         ("cross_entropy", {"reduction": "none"}, r"with reduction='none' is not"),
-        ("cross_entropy", {"weight": torch.ones(3)}, r"cross_entropy with weight= is not .* Remove it, or call"),
+        (
+            "cross_entropy",
+            {"weight": torch.ones(3)},
+            r"cross_entropy with weight= is not .* Remove that argument, or call",
+        ),
         ("cross_entropy", {"size_average": False}, r"with size_average= is not"),
         ("cross_entropy", {"reduce": True}, r"with reduce= is not"),
         ("binary_cross_entropy_with_logits", {"pos_weight": torch.ones(3)}, r"with pos_weight= is not"),
