@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.data import sized_len
-from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor
+from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.core.optimizer import _MockOptimizer
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.trainer.connectors.data_connector import (
@@ -245,8 +245,11 @@ def stop_skipping_batches(trainer: Trainer) -> None:
 def begin_uncounted_epoch(trainer: Trainer) -> None:
     """Let an epoch begin that Lightning would run as the rest of the one before it (2.6); see `resumed_epoch.py`.
 
-    Between a resume and its first batch. There is no rest where as many epochs are processed as have begun.
+    Between a resume and its first batch. There is no rest where as many epochs are processed as have begun. Lightning's
+    finetuning callbacks are left as they are: they cannot be resumed (#21901), and thaw in that hook.
     """
+    if any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        return
     loop = trainer.fit_loop
     progress: Any = loop.epoch_progress.current
     if loop.restarted_mid_epoch and progress.ready == progress.started == progress.processed:

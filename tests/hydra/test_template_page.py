@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import runpy
 import shutil
@@ -27,10 +28,11 @@ MODULE, DATA, MODEL = "src/models/mnist_module.py", "configs/data/mnist.yaml", "
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
     """Runs commands in a copy of the app, in this process, as a shell would."""
     shutil.copytree(APPS / "mnist", tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.INFO, logger="lightning.pytorch")  # other tests may have silenced it
 
     def run_command(words: list[str]) -> None:
         with monkeypatch.context() as patch:
@@ -92,9 +94,9 @@ def saved_groups(checkpoint: Path) -> list[str]:
     return [group["name"] for group in state["param_groups"]]
 
 
-def check_resume(capfd: pytest.CaptureFixture[str], checkpoint: str) -> None:
+def check_resume(output: str, checkpoint: str) -> None:
     """The one command with 12 epochs went on from the checkpoint."""
-    _, restored, rest = capfd.readouterr().out.partition(f"Restored all states from the checkpoint at {checkpoint}")
+    _, restored, rest = output.partition(f"Restored all states from the checkpoint at {checkpoint}")
     assert restored and "`max_epochs=12` reached" in rest
 
 
@@ -104,7 +106,7 @@ def test_the_commands_for_the_models_config(run, prepare, capfd, tmp_path: Path)
     for words in IN_THE_MODEL:
         run(words)
     assert saved_groups(tmp_path / "logs/first/checkpoints/last.ckpt") == ["default", "no_decay"]
-    check_resume(capfd, "logs/first/checkpoints/last.ckpt")
+    check_resume(capfd.readouterr().out, "logs/first/checkpoints/last.ckpt")
     assert len(list(tmp_path.glob("logs/train/multiruns/*/*/checkpoints/last.ckpt"))) == 2
     assert list(tmp_path.glob("logs/train/runs/*/tensorboard/**/optim/no_decay/events.out.tfevents.*"))
 
@@ -115,9 +117,10 @@ def test_the_commands_for_an_experiment_file(run, prepare, capfd, tmp_path: Path
     prepare(MODEL)
     for words in IN_AN_EXPERIMENT:
         run(words)
-    names = ["head", "head.no_decay", "backbone", "backbone.no_decay"]
-    assert saved_groups(tmp_path / "logs/second/checkpoints/last.ckpt") == names
-    check_resume(capfd, "logs/second/checkpoints/last.ckpt")
+    # Not the groups in `last.ckpt`: it is written only when the accuracy, which is random here, has risen.
+    output = capfd.readouterr().out
+    assert "'backbone' thaws (backbone, backbone.no_decay)" in output
+    check_resume(output, "logs/second/checkpoints/last.ckpt")
     assert len(list(tmp_path.glob("logs/train/multiruns/*/*/checkpoints/last.ckpt"))) == 2
 
 
