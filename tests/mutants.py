@@ -257,7 +257,7 @@ def import_other_packages() -> None:
     gc.freeze()  # a collection in a fork would copy all pages
 
 
-def main() -> None:
+def _options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--sample", type=int, default=sys.maxsize, help="number of mutants, drawn at random; default: all"
@@ -265,11 +265,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="number of mutants that run at the same time")
     parser.add_argument("--only", default="*.py", help="the mutants of one file, for example members/adam.py")
-    given = parser.parse_args()
-    trees = {path: ast.parse(path.read_bytes()) for path in sorted(MUTATED.rglob("*.py")) if path.match(given.only)}
+    options = parser.parse_args(arguments)
+    options.files = [path for path in sorted(MUTATED.rglob("*.py")) if path.match(options.only)]
+    if not options.files:
+        parser.error(f"--only {options.only}: there is no such file")
+    return options
+
+
+def main() -> None:
+    given = _options()
+    trees = {path: ast.parse(path.read_bytes()) for path in given.files}
     mutants = [mutant for path, tree in trees.items() for mutant in mutants_in(path, tree, tree)]
     if not mutants:
-        parser.error(f"--only {given.only}: no mutants in such a file")
+        raise SystemExit(f"--only {given.only}: no mutants in such a file")
     import_other_packages()
     drawn = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
     for arguments in PASSES:

@@ -21,18 +21,8 @@ from .rows import ROWS
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run every cell and print the table; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m recipes.compatibility",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("callbacks", nargs="*", metavar="CALLBACK", help="names of callbacks; default: all")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
-    options = parser.parse_args(arguments)
-    exported = dict.fromkeys(row.callback for row in ROWS)
-    names = check_names(parser, "callback", options.callbacks, exported)
-    check_folder(parser, "--markdown", options.markdown)
-    rows = [row for row in ROWS if row.callback in names]
+    options = _options(arguments)
+    rows = [row for row in ROWS if row.callback in options.callbacks]
     progress = Console(stderr=True)
     cells = [cell for row in track(rows, "callbacks", console=progress, transient=True) for cell in fill_cells(row)]
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False, markup=False)
@@ -44,6 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = " ".join(["python -m recipes.compatibility", *(sys.argv[1:] if arguments is None else arguments)])
         options.markdown.write_text(to_markdown(cells, command), encoding="utf-8")
     return int(any(cell.is_failure for cell in cells))
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m recipes.compatibility",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("callbacks", nargs="*", metavar="CALLBACK", help="names of callbacks; default: all")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the table to this file")
+    options = parser.parse_args(arguments)
+    options.callbacks = check_names(parser, "callback", options.callbacks, dict.fromkeys(row.callback for row in ROWS))
+    check_folder(parser, "--markdown", options.markdown)
+    return options
 
 
 if __name__ == "__main__":

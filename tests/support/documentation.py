@@ -1,4 +1,4 @@
-"""The README and the pages of docs/, read as code blocks, links and commands."""
+"""The README, the pages of docs/ and those for contributors, read as code blocks, links and commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
+        *sorted((ROOT / "docs").glob("*.md")),
+    ]
 }
 """The text of each page, by its path in the repository."""
 README = PAGES["README.md"]
