@@ -147,6 +147,12 @@ def test_links_lead_somewhere(page: str) -> None:
             assert anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], target
 
 
+def test_links_of_the_readme_are_absolute_once_the_project_has_an_address() -> None:
+    """PyPI, which the address is for, resolves no others."""
+    if "[project.urls]" in (ROOT / "pyproject.toml").read_text(encoding="utf-8"):
+        assert re.findall(r"\]\((?!https:)([^)]+)\)", README) == []
+
+
 def test_version_is_the_same_in_every_file() -> None:
     patterns = {
         "pyproject.toml": r'^version = "(.+)"$',

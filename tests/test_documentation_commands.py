@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_optim import OptimizerFactory
+from lightning_optim import ConfigError, OptimizerFactory
 from lightning_optim.cli import main
 from recipes.studies.design import OPTIMIZERS, find_arms
 from recipes.studies.records import Measured, Run
 from recipes.studies.results import Results
 from tests.reliability import golden
-from tests.support.documentation import ROOT, find_files
+from tests.support.documentation import PAGES, ROOT, find_files
 from tests.support.documented_commands import (
     COMMANDS,
     ELSEWHERE,
@@ -90,6 +90,16 @@ def test_a_page_with_files_works_in_an_empty_folder(page: str, tmp_path: Path, m
             run(list(command.words))
 
 
+def test_the_typo_of_the_quickstart_ends_as_it_says(tmp_path: Path, monkeypatch, run) -> None:
+    ((override, message),) = re.findall(r"`'(.+?)'` ends in\s+`(.+?)`", PAGES["docs/quickstart.md"])
+    for name, text in find_files("docs/quickstart.md").items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run(["python", "train.py", override])
+
+
 @pytest.mark.parametrize("command", [command for command in CLI if command.words[1] == "explain"], ids=str)
 def test_explain_of_the_recipes(command: Command, tmp_path: Path, monkeypatch, run) -> None:
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
@@ -122,9 +132,10 @@ def test_the_commands_of_a_module_in_short(module: str, tmp_path: Path, monkeypa
     (tmp_path / "docs").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(golden, "GOLDEN", tmp_path / "golden")
-    for command in find_commands("shortened"):
-        if command.module == module:
-            run_module(tmp_path, *command.words[2:], *shlex.split(SHORTENED[module]))
+    commands = [command.words for command in find_commands("shortened") if command.module == module]
+    for words in commands:
+        if not any(words == others[: len(words)] for others in commands if others != words):  # that one says no more
+            run_module(tmp_path, *words[2:], *shlex.split(SHORTENED[module]))
     for command in (*find_commands("TensorBoard"), *(command for command in CLI if command.words[1] == "report")):
         if reads_of(command) == module:
             assert Path(command.words[2]).is_dir(), command

@@ -16,7 +16,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 _COPIED = ("lightning_optim", "tests", "recipes")
-_LINKED = ("conf", "docs", "README.md", "CHANGELOG.md", "SECURITY.md", "pyproject.toml", "constraints.txt")
+_LINKED = (
+    "conf",
+    "docs",
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "pyproject.toml",
+    "constraints.txt",
+)
 # What tests import of other packages: a fork that finds them loaded starts in a tenth of the time.
 _PRELOADED = ("pytest", "hydra", "omegaconf", "lightning.pytorch", "rich.console", "hypothesis", "torch.optim", "numpy")
 
