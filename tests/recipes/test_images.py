@@ -116,7 +116,8 @@ def test_a_model_of_torchvision_loses_its_last_layer(torchvision, tmp_path) -> N
     state = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 3)).state_dict()
     torch.save(state, tmp_path / "weights.pth")
     model, _ = load_backbone("torchvision", "even", True, str(tmp_path / "weights.pth"))
-    assert torchvision[1:] == [None] and torch.equal(model[1].weight, state["1.weight"])
+    assert load_backbone("torchvision", "even", False, None)[1] == 5
+    assert torchvision[1:] == [None, None] and torch.equal(model[1].weight, state["1.weight"])
     for name, message in (
         ("eve", "task.backbone: torchvision has no model 'eve'. Did you mean 'even'?"),
         ("odd", "task.backbone: the last layer of odd is not linear"),
@@ -127,6 +128,33 @@ def test_a_model_of_torchvision_loses_its_last_layer(torchvision, tmp_path) -> N
     torch.save({}, tmp_path / "weights.pth")
     with pytest.raises(ConfigError, match=r"^task\.weights: .*weights\.pth does not fit even: "):
         load_backbone("torchvision", "even", True, str(tmp_path / "weights.pth"))
+
+
+def test_a_model_of_timm_gets_the_weights_that_are_asked_for(tmp_path, monkeypatch) -> None:
+    """By what stands for timm."""
+    asked = []
+
+    def create_model(name: str, **arguments: object) -> nn.Module:
+        asked.append(arguments)
+        if arguments["pretrained"] and not arguments["pretrained_cfg_overlay"]:
+            raise RuntimeError("no network\nand more")
+        model = nn.Flatten()
+        model.num_features = 7
+        return model
+
+    stand_in = ModuleType("timm")
+    stand_in.list_models, stand_in.create_model = lambda: ["net"], create_model  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "timm", stand_in)
+    (file := tmp_path / "weights.pth").touch()
+    assert load_backbone("timm", "net.tag", False, None)[1] == load_backbone("timm", "net", True, str(file))[1] == 7
+    overlays = [None, {"file": str(file)}]
+    assert asked == [
+        {"pretrained": overlay is not None, "num_classes": 0, "pretrained_cfg_overlay": overlay} for overlay in overlays
+    ]
+    with pytest.raises(
+        ConfigError, match=r"^task\.pretrained: .* net cannot be downloaded: no network\. Type task\.we"
+    ):
+        load_backbone("timm", "net", True, None)
 
 
 @pytest.mark.slow

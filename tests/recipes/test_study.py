@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from lightning_optim import ConfigError
 from recipes import study
+from recipes.finetune import finetune
+from recipes.studies import run as study_run
 from recipes.studies.choose_lr import best_lr, choose_lrs, lr_at
 from recipes.studies.design import ARMS, OPTIMIZERS, TASKS, build_overrides, find_arms
 from recipes.studies.peak_memory import peak_since, reset_peak
@@ -18,6 +26,7 @@ from recipes.studies.report import Cell, Final, draw, format_table
 from recipes.studies.results import Results
 from recipes.studies.run import measure
 from recipes.studies.statistics import mean_interval, paired_difference
+from tests.support.equality import equal
 from tests.support.processes import ROOT
 
 RUN = Run(("optimizer.lr=1",), "val")
@@ -108,7 +117,27 @@ def test_a_line_that_is_no_result_is_an_error(tmp_path) -> None:
         Results(tmp_path / "digits.jsonl", 0)
 
 
+@pytest.mark.slow
+def test_a_worker_has_one_thread_and_ends_with_the_study(tmp_path) -> None:
+    command = [sys.executable, "-m", "tests.support.runs.study", str(tmp_path)]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "2"}, stdout=subprocess.PIPE)
+    while not (tmp_path / "worker").exists():
+        assert process.poll() is None
+        time.sleep(0.02)
+    assert (tmp_path / "worker").read_text() == "1 thread"
+    process.kill()
+    process.communicate(timeout=60)  # until both have ended, as both may print
+
+
 # The design
+
+
+DEPTH = {"layer_decay": 0.75}
+RULES = {
+    "full, backbone at lr/10": {"backbone": {"params": "backbone", "lr_scale": 0.1}},
+    "LoRA": {"base": {"kinds": ["frozen"], "frozen": True}},
+}
+"""By arm: its rules beside the one that all have."""
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -121,25 +150,59 @@ def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
         assert (config.optimizer.lr, config.seed) == (1e-3, 5)
         assert bool(config.unfreeze) == (arm.is_staged or arm.name == "head only")
         assert TASKS[task].first_lr[optimizer] * TASKS[task].lr_factors[arm.name] > 0
+        groups = OmegaConf.to_container(config.optimizer.groups)
+        assert groups.pop("no_decay") == {"kinds": ["bias", "norm"], "weight_decay": 0}
+        assert groups == RULES.get(arm.name, {}) | ({"depth": {**DEPTH, "layers": TASKS[task].layers.strip('"')}}
+            if arm.name == "staged, layer decay" else {})  # fmt: skip
+        assert config.task.get("lora_rank") == (8 if arm.name == "LoRA" else None)
         every_override.add(tuple(overrides))
     assert len(every_override) == len(arms) + len(OPTIMIZERS) - 1
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_run_measures_and_the_head_alone_leaves_the_backbone_as_it_was() -> None:
+def test_a_run_evaluates_its_split_and_head_only_leaves_the_backbone_as_it_was_pretrained(monkeypatch) -> None:
+    fits = []
+
+    def record(config, run_dir, pretrained):
+        fits.append((finetune(config, run_dir, pretrained), pretrained))
+        return fits[-1][0]
+
+    monkeypatch.setattr(study_run, "finetune", record)
     (head_only,) = (arm for arm in find_arms("digits") if arm.name == "head only")
-    overrides = build_overrides("digits", head_only, "adamw", 3e-3, 0)
-    short = ["trainer.max_epochs=1", "trainer.enable_progress_bar=false", "pretrain.max_epochs=1"]
-    result = measure(Run((*overrides, *short), "val"))
-    assert 0 < result.accuracy < 1 and result.cpu_s > 0 and result.wall_s > 0
+    short = ["pretrain.max_epochs=1", "trainer.max_epochs=2", "task.labels_per_class=2", "task.pretrain_batch_size=500"]
+    overrides = (*build_overrides("digits", head_only, "adamw", 3e-3, 0), *short)
+    splits = ("val", "test")
+    results = [measure(Run(overrides, split)) for split in splits]
+    for split, result, ((trainer, module, data), pretrained) in zip(splits, results, fits, strict=True):
+        evaluate = trainer.validate if split == "val" else trainer.test
+        assert result.accuracy == evaluate(module, data, verbose=False)[0][f"{split}/accuracy"]
+        assert result.cpu_s > 0 and result.wall_s > 0 and (result.peak_mb is None) == (reset_peak() is None)
+        assert equal(module.backbone.state_dict(), pretrained.backbone.state_dict())
+    assert results[0].accuracy != results[1].accuracy and fits[0][1] is fits[1][1]
+
+
+def test_a_pretrained_network_is_shared_by_runs_of_its_seed_and_data() -> None:
+    overrides = build_overrides("digits", ARMS[1], "adamw", 3e-3, 7)
+    kept = [part for part in overrides if study_run._is_of_pretraining(part)]
+    assert {"task=digits", "seed=7"} < set(kept)
+    assert not [part for part in kept if "optimizer" in part or "unfreeze" in part]
+
+
+def test_the_clock_counts_the_fit_and_all_its_threads(monkeypatch) -> None:
+    clocks = SimpleNamespace(perf_counter=iter([10.0, 13.0]).__next__, process_time=iter([1.0, 6.0]).__next__)
+    monkeypatch.setattr(study_run, "time", clocks)
+    clock = study_run.FitClock()
+    clock.on_fit_start(None, None)
+    clock.on_fit_end(None, None)
+    assert (clock.wall_s, clock.cpu_s) == (3.0, 5.0)
 
 
 def test_peak_memory_is_that_of_the_part() -> None:
     if (start := reset_peak()) is None:
         pytest.skip("needs Linux")
-    block = np.ones(6_000_000)
+    block = np.ones(12_000_000)
     del block
-    assert 45 < peak_since(start) < 60  # MB: 48 and a little
+    assert 95 < peak_since(start) < 108  # MB: 96 and a little
     assert peak_since(reset_peak()) < 20
 
 

@@ -11,7 +11,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 
-from lightning_optim import ConfigError
+from lightning_optim import ConfigError, StagedUnfreeze
 from recipes import finetune as recipe
 from recipes.labelled_texts import count_labels, read_csv, read_texts
 from recipes.texts import Texts
@@ -144,9 +144,41 @@ def test_a_local_folder_and_a_csv_are_fine_tuned_block_by_block(tiny, tmp_path) 
     assert [group["name"] for group in trainer.optimizers[0].param_groups][::2] == [
         "head", "top.1.depth.1", "top.0.depth.0", "rest.depth.stem",
     ]  # fmt: skip
+    peaks = {group["name"]: group["peak_lr"] for group in trainer.optimizers[0].param_groups}
+    # A tenth of the head's lr, and the layer decay of 0.75.
+    assert peaks["top.1.depth.1"] / peaks["head"] == pytest.approx(0.075)
+    assert peaks["rest.depth.stem"] / peaks["head"] == pytest.approx(0.1 * 0.75**3)
+    (callback,) = (callback for callback in trainer.callbacks if isinstance(callback, StagedUnfreeze))
+    thaws = [row["step"] for row in callback.state_dict()["thaw_log"]]
+    assert thaws[-3:] == [3, 6, 9]  # a tenth of the 24 steps, rounded up, after the one before
     (result,) = trainer.test(module, data, verbose=False)
     assert result["test/accuracy"] > 0.9
     assert data.description.startswith("texts of ")
+
+
+def test_lora_trains_adapters_and_the_head_alone(tiny) -> None:
+    pytest.importorskip("peft", reason="needs peft")
+    module = recipe.build_module(compose_config(*tiny, "task.lora_rank=2"), recipe.FINETUNE)
+    trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad]
+    assert all("lora_" in name or name.startswith("head.") for name in trained)
+    assert len(trained) == 2 * 12 + 2  # two matrices for each of six linear layers in two blocks; the head's two
+
+
+# What is drawn
+
+
+def test_the_seed_chooses_the_training_texts_only(tiny) -> None:
+    overrides = [*tiny, "task.texts_per_label=4", "task.eval_texts_per_label=3"]
+    first, again, other = (
+        recipe.build_data(compose_config(*overrides, f"seed={seed}"), recipe.FINETUNE)._splits for seed in (0, 0, 1)
+    )
+    for split, count in {"train": 8, "val": 6, "test": 6}.items():
+        (tokens, labels), (same, _), (others, _) = (data[split].tensors for data in (first, again, other))
+        assert len(tokens) == count and labels.sum() == count // 2
+        assert torch.equal(tokens, same) and torch.equal(tokens, others) == (split != "train")
+    # "colour" is 0: its texts begin with the tokens 2, 3 or 4.
+    tokens, labels = first["train"].tensors
+    assert torch.equal(tokens[:, 0, 0] > 4, labels == 1)
 
 
 # The released model
