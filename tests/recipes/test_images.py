@@ -32,7 +32,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / "images" / label).mkdir(parents=True)
         for number in range(10):
             pixels = (np.array(colour) * generator.uniform(0.5, 1, (12, 20, 1))).astype(np.uint8)
-            image_module.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.png")
+            suffix = "png" if number else "PNG"
+            image_module.fromarray(pixels).save(tmp_path / "images" / label / f"{number}.{suffix}")
     return tmp_path / "images"
 
 
@@ -90,6 +91,9 @@ def test_wrong_models_are_errors_that_say_what_to_type(monkeypatch) -> None:
             load_backbone(*arguments)
         assert str(caught.value).startswith(message)
     assert str(caught.value).endswith("Type pip install torchvision")
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ConfigError, match=r"^task: images needs pillow \(.*\)\. Type pip install pillow$"):
+        read_image(Path("a.png"), 8)
 
 
 @pytest.fixture
