@@ -35,8 +35,7 @@ class NorMuon(MatrixMember, name="normuon"):
         {'row_sq_avg': (1, 4, 1)}
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, rows, _ = self.stack_shape(group, param)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
         return {"row_sq_avg": (number, rows, 1)}
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:

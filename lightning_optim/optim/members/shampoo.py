@@ -38,8 +38,7 @@ class Shampoo(MatrixMember, name="shampoo"):
         (1, 6, 6)
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, rows, columns = self.stack_shape(group, param)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
         row, column = (number, rows, rows), (number, columns, columns)
         return {"row_sum": row, "column_sum": column, "row_root": row, "column_root": column}
 

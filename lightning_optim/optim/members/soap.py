@@ -41,9 +41,8 @@ class SOAP(MatrixMember, name="soap"):
         {'row_cov': (1, 4, 4), 'column_cov': (1, 0, 0), 'row_basis': (1, 4, 4), 'column_basis': (1, 0, 0)}
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, *sides = self.stack_shape(group, param)
-        row, column = ((number, n, n) if n <= group["max_size"] else (number, 0, 0) for n in sides)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
+        row, column = ((number, n, n) if n <= group["max_size"] else (number, 0, 0) for n in (rows, columns))
         return {"row_cov": row, "column_cov": column, "row_basis": row, "column_basis": column}
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
