@@ -28,6 +28,7 @@ GROUPS: list[dict[str, Any]] = [
     {"shapes": [(5, 3, 2, 2)], "matrix": "flatten"},
     {"shapes": [(3, 8, 4)], "matrix": "batch"},
     {"shapes": [(9, 6)], "split": 3},
+    {"shapes": [(9, 6), (9, 6)], "split": [5, 1, 3]},
 ]
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("Muon", {}),
