@@ -101,6 +101,12 @@ def join_matrices(x: Tensor | TensorList, rows: int, columns: int, dtype: torch.
         dtype: of the result; None: theirs.
     """
     tensors = x.tensors if isinstance(x, TensorList) else [x]
+    if dtype is not None and len(tensors) > 1 and not any(isinstance(tensor, DTensor) for tensor in tensors):
+        pieces = [tensor.reshape(-1, rows, columns) for tensor in tensors]
+        counts = [len(piece) for piece in pieces]
+        stack = tensors[0].new_empty((sum(counts), rows, columns), dtype=dtype)
+        torch._foreach_copy_(list(torch.split(stack, counts)), pieces)
+        return stack
     # Cast first: then fewer bytes are gathered.
     whole = (full_tensor(tensor if dtype is None else tensor.to(dtype)) for tensor in tensors)
     stacks = [tensor.reshape(-1, rows, columns) for tensor in whole]
@@ -117,6 +123,8 @@ def separate_matrices(stack: Tensor, like: Any) -> Any:
     if not isinstance(like, TensorList):
         return _as(stack, like)
     counts = [tensor.numel() // (stack.shape[-2] * stack.shape[-1]) for tensor in like.tensors]
+    if len(dtypes := {tensor.dtype for tensor in like.tensors}) == 1:
+        stack = stack.to(dtypes.pop())  # all in one call
     pieces = zip(torch.split(stack, counts), like.tensors, strict=True)
     return TensorList([_as(piece, tensor) for piece, tensor in pieces])
 

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from ...core.errors import ConfigError
 from ..base import ParamGroup
 from ..matrices import find_shape_problem, join_matrices, matrix_shape, unequal_rows
-from ..newton_schulz import matrix_norms, orthogonalize, polynomials, safety
+from ..newton_schulz import find_part_size, matrix_norms, orthogonalize, polynomials, safety
 from ..row_parts import build_parts, join_shapes, step_parts
 from ..sharded_matrices import map_matrices
 from ..tensor_list import TensorList
@@ -67,6 +67,13 @@ class MatrixMember(Member):
         if "parts" not in coefficients:
             return super()._compute_updates(p, g, buffers, coefficients)
         return step_parts(self.update, p, g, buffers, **coefficients)
+
+    def tensors_at_once(self, group: ParamGroup, param: Tensor) -> int | None:
+        # On a CPU the whole step of some matrices while they are in its caches; sharded ones are dealt out together.
+        if "ns_steps" not in group or param.device.type != "cpu" or isinstance(param, DTensor):
+            return None
+        number, rows, columns = self.stack_shape(group, param)
+        return max(find_part_size(rows * columns, "cpu") // number, 1)
 
     def stack_shape(self, group: ParamGroup, param: Tensor) -> tuple[int, int, int]:
         """`(number, rows, columns)` of the matrices in a parameter."""
