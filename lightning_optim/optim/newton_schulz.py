@@ -109,10 +109,10 @@ def _iterate_one(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 
 def _iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    # Into the same memory each time: to get that of a large tensor from the system takes as long as to fill it.
+    # Into the same memory each time, that of `x` too: what is written here must stay in the caches.
     number, rows, _ = x.shape
     gram, square = (x.new_empty(number, rows, rows) for _ in range(2))
-    buffers = [torch.empty_like(x) for _ in range(2)]
+    buffers = [torch.empty_like(x), x]
     for step, (a, b, c) in enumerate(polynomials):
         torch.bmm(x, x.mT, out=gram)
         torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=square)

@@ -52,13 +52,15 @@ class Shampoo(MatrixMember, name="shampoo"):
     @staticmethod
     def update(p, g, left, right, left_root, right_root, b=None, *, b2, w2, rows, columns, momentum, is_due, eps, size):
         x = join_wide(g, rows, columns)
-        of_rows = advance_factor(left, left_root, x @ x.mT, b2, w2, eps if is_due else None)
-        of_columns = advance_factor(right, right_root, x.mT @ x, b2, w2, eps if is_due else None)
+        of_rows = advance_factor(left, left_root, x @ x.mT, b2, w2, eps if is_due else None, p)
+        of_columns = advance_factor(right, right_root, x.mT @ x, b2, w2, eps if is_due else None, p)
         d = separate_matrices(of_rows @ x @ of_columns, p)
         return Update(d if b is None else b.mul_(momentum).add_(d), size)
 
 
-def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight: float, eps: float | None) -> Tensor:
+def advance_factor(
+    total: Any, root: Any, product: Tensor, decay: float, weight: float, eps: float | None, p: Any
+) -> Tensor:
     """Advance a factor, and its root if that is due.
 
     Args:
@@ -68,6 +70,7 @@ def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight:
         decay: what the sum is multiplied by.
         weight: what the product is multiplied by.
         eps: added to the diagonal for the root; None: the root stays as it is.
+        p: the parameters.
 
     Returns:
         The root, of the shape (matrices, n, n).
@@ -77,6 +80,6 @@ def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight:
     total.copy_(separate_matrices(new, total))
     if eps is None:
         return join_wide(root, n, n)
-    computed = inverse_fourth_root(new, eps)
+    computed = inverse_fourth_root(new, eps, p)
     root.copy_(separate_matrices(computed, root))
     return computed

@@ -61,13 +61,13 @@ class SOAP(MatrixMember, name="soap"):
         x = join_wide(g, rows, columns)
         covs = advance((left, right), x, sides, w3)
         if is_first:
-            store((q, r), [None if cov is None else eigenvectors(cov) for cov in covs])
+            store((q, r), [None if cov is None else eigenvectors(cov, p) for cov in covs])
             return Update(g, size)  # of the size 0
         bases = join_used((q, r), sides)
         m.lerp_(g, w1)
         second = join_wide(v, rows, columns).lerp(rotate(x, bases).square(), w2)
         step = rotate_back(rotate(join_wide(m, rows, columns), bases) / (second.sqrt() + eps), bases)
-        v.copy_(separate_matrices(refine((q, r), covs, bases, second) if is_due else second, v))
+        v.copy_(separate_matrices(refine((q, r), covs, bases, second, p) if is_due else second, v))
         return Update(separate_matrices(step, p), size)
 
 
@@ -109,12 +109,12 @@ def rotate_back(x: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
 
 
 def refine(
-    buffers: Sequence[Any], covs: Sequence[Tensor | None], bases: Sequence[Tensor | None], second: Tensor
+    buffers: Sequence[Any], covs: Sequence[Tensor | None], bases: Sequence[Tensor | None], second: Tensor, p: Any
 ) -> Tensor:
     """Refine and store the eigenvectors of both sides; returns the second moment in their new order."""
     for dim, (buffer, cov, basis) in zip((-2, -1), zip(buffers, covs, bases, strict=True), strict=True):
         if cov is not None and basis is not None:
-            vectors, order = refined_eigenvectors(cov, basis)
+            vectors, order = refined_eigenvectors(cov, basis, p)
             buffer.copy_(separate_matrices(vectors, buffer))
             second = second.gather(dim, order.unsqueeze(-3 - dim).expand_as(second))
     return second
