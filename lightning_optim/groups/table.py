@@ -167,7 +167,9 @@ class Table:
             reference = first.setdefault(group.algorithm, group).hyperparameters
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
         values = (group.hyperparameters for group in self.groups)
-        shown.update(name for given in values for name, usual in _SHOWN_UNLESS.items() if given.get(name, usual) != usual)
+        shown.update(
+            name for given in values for name, usual in _SHOWN_UNLESS.items() if given.get(name, usual) != usual
+        )
         return [name for name in names if name in shown]
 
     def _is_shared(self, column: str, rows: Sequence[Mapping[str, Any]]) -> bool:

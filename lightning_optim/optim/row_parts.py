@@ -28,7 +28,7 @@ class RowPart:
     rows: slice
     """In the parameter."""
     factors: Mapping[int, tuple[slice, tuple[int, ...]]]
-    """By the position of a buffer that does not have the parameter's shape: the columns, and their shape in a matrix."""
+    """By the position of a buffer that does not have the parameter's shape: the columns, and their shape."""
     coefficients: Mapping[str, Any]
     """The rule's, for a matrix of this shape."""
 

@@ -21,7 +21,7 @@ class AdaMuon(MatrixMember, name="adamuon"):
         exp_avg_sq: running average of the square of the orthogonalized momentum.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn

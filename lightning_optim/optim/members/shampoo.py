@@ -20,7 +20,7 @@ class Shampoo(MatrixMember, name="shampoo"):
     The roots are computed in the first step and in every `precondition_frequency`-th, in float32 at least. With a beta2
     the sums are running averages. Parameters are read as matrices, a convolution's kernel as one; the paper's method
     for tensors has a factor for each dimension. Sharded parameters are gathered on every rank, and their factors are
-    whole on every rank.
+    whole on every rank; each decomposition runs on one rank.
 
     State:
         row_sum: sum or running average of G Gᵀ, of the shape (matrices, rows, rows).
@@ -29,7 +29,7 @@ class Shampoo(MatrixMember, name="shampoo"):
         column_root: inverse fourth root of column_sum.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn

@@ -21,7 +21,7 @@ class SOAP(MatrixMember, name="soap"):
     the eigenvectors are refined every `precondition_frequency` steps by one power iteration and a QR decomposition, in
     float32 at least, which sorts them by their eigenvalues and the second moment with them. A side longer than
     `max_size` is not rotated. Parameters are read as matrices, a convolution's kernel as one. Sharded parameters are
-    gathered on every rank, and their factors are whole on every rank.
+    gathered on every rank, and their factors are whole on every rank; each decomposition runs on one rank.
 
     State:
         exp_avg: running average of the gradient.
@@ -32,7 +32,7 @@ class SOAP(MatrixMember, name="soap"):
         column_basis: eigenvectors of column_cov.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn
