@@ -211,6 +211,20 @@ def test_a_large_stack_is_worked_on_in_parts_with_the_same_result(monkeypatch, l
     assert lengths == parts
 
 
+@pytest.mark.parametrize("name", ["muon", "normuon", "adamuon"])
+def test_a_step_takes_as_many_tensors_at_once_as_fit_a_cpus_caches_with_the_same_result(monkeypatch, name):
+    results, lengths = [], []
+    norms = newton_schulz.matrix_norms
+    monkeypatch.setattr(newton_schulz, "matrix_norms", lambda stack: (lengths.append(len(stack)), norms(stack))[1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for limit in (2**18, 360):
+        monkeypatch.setattr(newton_schulz, "_ELEMENTS_PER_THREAD", limit)
+        lengths.clear()
+        results.append(train(native_class(name)(random_params(shapes=[(18, 20)] * 5), lr=0.1), 1))
+        assert lengths == ([5] if limit > 360 else [2, 2, 1])
+    assert same(*results)
+
+
 def test_small_matrices_have_the_bits_of_one_by_one():
     """torch multiplies stacks of small matrices in another way than single ones, with other roundings (CPU, 2.13)."""
     given = {"polynomials": newton_schulz.polynomials("jordan", (3.4445, -4.775, 2.0315), 5), "eps": 0.0, "safety": 1.0}
