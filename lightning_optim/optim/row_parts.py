@@ -71,18 +71,18 @@ def build_parts(
 
 
 def step_parts(
-    update: Callable[..., Update], p: Any, g: Any, buffers: Sequence[Any], *, parts: Sequence[RowPart], is_stack: bool
+    update: Callable[..., Any], p: Any, g: Any, buffers: Sequence[Any], *, parts: Sequence[RowPart], is_stack: bool
 ) -> tuple[Update, ...]:
     """The updates of a rule that steps each part by itself; sharded parameters are gathered on every rank.
 
     Args:
-        update: the rule.
+        update: the rule, which returns one `Update`.
         p, g, buffers: what it takes of a whole parameter: tensors or `TensorList`s.
         parts: all of them.
         is_stack: whether the last two dimensions are those of a matrix, and not the first one its rows.
     """
     whole_p, whole_g, *wholes = (map_tensors(full_tensor, x) for x in (p, g, *buffers))
-    taken = []
+    taken: list[Update] = []
     for part in parts:
         cut = _cutter(part.rows, is_stack=is_stack)
         own = [
