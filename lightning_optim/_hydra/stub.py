@@ -12,7 +12,7 @@ from ..catalog.built_in import BUILT_IN
 from ..catalog.common import SHARED_OPTIONS
 from ..catalog.decay import COMMON_MODES
 from ..catalog.info import OptimizerInfo
-from ..core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
+from ..core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, Parts
 from ..optim.extra_keys import EXTRA_GROUP_KEYS
 from ..optim.members.docstrings import with_python_words
 
@@ -87,6 +87,8 @@ def _type(key: str, spec: Hyperparameter) -> str:
         text = "bool"
     elif isinstance(spec, Numbers):
         text = f"tuple[{', '.join(['float'] * len(spec.items))}]"
+    elif isinstance(spec, Parts):
+        text = "int | Sequence[int]"
     elif key == _MODE and isinstance(spec, Choice):
         text = "_DecayModeOrUpdate" if "update" in spec.options else "_DecayMode"
     elif isinstance(spec, Choice):

@@ -58,7 +58,7 @@ def _torch_takes(tensor: Tensor, group: Group) -> bool:
 
 def _resolve_layout(plan: Plan, group: Group, owners: Mapping[str, list[nn.Module]]) -> Group:
     """The group with what its parameters of three or more dimensions are, by the classes of their modules."""
-    if group.hyperparameters["split"] > 1:
+    if group.hyperparameters["split"] != 1:
         _check_rows_are_outputs(group, owners)
     if group.hyperparameters["matrix"] is not None:
         return group

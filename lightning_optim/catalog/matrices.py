@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..core.hyperparameters import Choice, Flag, Hyperparameter, Number, Numbers
+from ..core.hyperparameters import Choice, Flag, Hyperparameter, Number, Numbers, Parts
 from .common import beta, betas, eps, lr, shared_options, weight_decay
 from .decay import find_decay_conflict
 from .entry import native_entry
@@ -26,8 +26,12 @@ _SHAPES: dict[str, Hyperparameter] = {
             "batch: a stack of matrices (..., rows, columns); null: by the class of its module"
         ),
     ),
-    "split": Number(
-        default=1, low=1, integer=True, help="matrices of equal size that the rows are cut into: 3 for a fused qkv"
+    "split": Parts(
+        default=1,
+        help=(
+            "matrices that the rows are cut into: 3, equal ones of a fused qkv; [768, 256, 256], of so many rows each, "
+            "for one with grouped queries"
+        ),
     ),
 }
 """How parameters are read as matrices."""

@@ -233,6 +233,23 @@ class IncreasingIntegers(Hyperparameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Parts(Number):
+    """A number of equal parts, or the size of each part as a list, which is converted to a tuple."""
+
+    low: float | None = 1
+    integer: bool = True
+
+    def _convert(self, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return super()._convert(value)
+        sizes = tuple([_POSITIVE._convert(size) for size in value])
+        return _INVALID if not sizes or _INVALID in sizes else sizes
+
+    def _describe(self) -> str:
+        return f"{super()._describe()}, or a list of positive integers"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fields(Hyperparameter):
     """A mapping with a fixed set of keys; keys that are not given get their default."""
 

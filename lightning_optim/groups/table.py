@@ -19,8 +19,8 @@ from ..schedule.value_curves import show_ends
 from .group import ALL, Group
 
 _ALWAYS_SHOWN = ("lr", "weight_decay")
-_SHOWN_IF_SET = ("matrix",)
-"""What may be a guess, which the table shows."""
+_SHOWN_UNLESS = {"matrix": None, "split": 1}
+"""How parameters are read as matrices, which may be a guess: shown unless it is this."""
 _KINDS: dict[str, Literal["name", "text"]] = {
     "group": "name", "algorithm": "name", "thaws": "text", "layer": "text", "execution": "text", "schedule": "text",
     "rules": "text",
@@ -167,7 +167,9 @@ class Table:
             reference = first.setdefault(group.algorithm, group).hyperparameters
             shown.update(name for name, value in group.hyperparameters.items() if value != reference.get(name))
         values = (group.hyperparameters for group in self.groups)
-        shown.update(name for given in values for name in _SHOWN_IF_SET if given.get(name))
+        shown.update(
+            name for given in values for name, usual in _SHOWN_UNLESS.items() if given.get(name, usual) != usual
+        )
         return [name for name in names if name in shown]
 
     def _is_shared(self, column: str, rows: Sequence[Mapping[str, Any]]) -> bool:

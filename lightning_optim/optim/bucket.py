@@ -97,18 +97,28 @@ class Bucket:
         return rest
 
     def run(
-        self, function: Callable[[Any, Any, Sequence[Any]], None], buffers: Sequence[str], *, foreach: bool | None
+        self,
+        function: Callable[[Any, Any, Sequence[Any]], None],
+        buffers: Sequence[str],
+        *,
+        foreach: bool | None,
+        at_once: int | None = None,
     ) -> None:
-        """Call `function(param, grad, buffers)`: once with `TensorList`s, or once per parameter with tensors.
+        """Call `function(param, grad, buffers)`: with `TensorList`s, or once per parameter with tensors.
 
         Args:
             function: a rule and the steps around it.
             buffers: names of the state tensors it takes.
             foreach: whether to use lists; None: where that is faster.
+            at_once: how many tensors a list has at most; None: all.
         """
         if prefers_lists(self.params[0]) if foreach is None else foreach:
-            buffer_lists = [TensorList([real(state[name]) for state in self.states]) for name in buffers]
-            function(TensorList(map(real, self.params)), TensorList(map(real, self._wide_grads())), buffer_lists)
+            columns = [[real(state[name]) for state in self.states] for name in buffers]
+            columns = [list(map(real, self.params)), list(map(real, self._wide_grads())), *columns]
+            for start in range(0, len(self.params), at_once or len(self.params)):
+                stop = start + at_once if at_once else None
+                p, g, *rest = (TensorList(column[start:stop]) for column in columns)
+                function(p, g, rest)
         else:
             self.for_each(lambda state, p, g: function(real(p), real(g), [real(state[name]) for name in buffers]))
 

@@ -10,37 +10,41 @@ from torch import Tensor
 
 from ..core.errors import format_names
 from .finite import all_finite
+from .shared_work import map_in_shares
 
 
-def inverse_fourth_root(stack: Tensor, eps: float) -> Tensor:
+def inverse_fourth_root(stack: Tensor, eps: float, like: Any = None) -> Tensor:
     """(A + eps I)^(-1/4) of each matrix.
 
     Args:
         stack: positive semidefinite, of the shape (number, n, n).
         eps: > 0.
+        like: the parameters; if they are sharded, the ranks share the decompositions.
     """
-    values, vectors = torch.linalg.eigh(stack)
+    vectors, values = map_in_shares(_eigenvectors_and_values, stack, like).tensor_split([-1], dim=-2)
+    values = values.squeeze(-2)
     powers = (values.clamp_min(0.0) + eps).pow(-0.25)
     root: Tensor = (vectors * powers.unsqueeze(-2)) @ vectors.mT
     return root
 
 
-def eigenvectors(stack: Tensor) -> Tensor:
+def eigenvectors(stack: Tensor, like: Any = None) -> Tensor:
     """The eigenvectors of each matrix, in the columns, by falling eigenvalues.
 
     Args:
         stack: symmetric, of the shape (number, n, n).
+        like: the parameters; if they are sharded, the ranks share the decompositions.
     """
-    vectors: Tensor = torch.linalg.eigh(stack)[1]
-    return vectors.flip(-1)
+    return map_in_shares(lambda share: torch.linalg.eigh(share)[1], stack, like).flip(-1)
 
 
-def refined_eigenvectors(stack: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+def refined_eigenvectors(stack: Tensor, vectors: Tensor, like: Any = None) -> tuple[Tensor, Tensor]:
     """Better eigenvectors, by one power iteration from the given ones and a QR decomposition.
 
     Args:
         stack: symmetric, of the shape (number, n, n).
         vectors: approximate eigenvectors in the columns, of the same shape and dtype.
+        like: the parameters; if they are sharded, the ranks share the decompositions.
 
     Returns:
         The eigenvectors, sorted by falling estimates of their eigenvalues; and the positions that they had before, of
@@ -49,7 +53,13 @@ def refined_eigenvectors(stack: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor
     product = stack @ vectors
     order = (vectors * product).sum(-2).argsort(dim=-1, descending=True)
     product = product.gather(-1, order.unsqueeze(-2).expand_as(product))
-    return torch.linalg.qr(product)[0], order
+    return map_in_shares(lambda share: torch.linalg.qr(share)[0], product, like), order
+
+
+def _eigenvectors_and_values(stack: Tensor) -> Tensor:
+    """The eigenvectors in the columns, and below them a row of their eigenvalues."""
+    values, vectors = torch.linalg.eigh(stack)
+    return torch.cat([vectors, values.unsqueeze(-2)], dim=-2)
 
 
 def explain_no_decomposition(group: Mapping[str, Any], params: Sequence[Tensor], grads: Sequence[Tensor]) -> str:

@@ -63,7 +63,8 @@ class RuleExecution(UpdateRule):
             requested.copy(rest.owners)
         if rest.params:
             try:
-                rest.run(rule, buffers, foreach=self._runs_lists(rest.params[0], group["foreach"]))
+                lists = self._runs_lists(rest.params[0], group["foreach"])
+                rest.run(rule, buffers, foreach=lists, at_once=self.tensors_at_once(group, rest.params[0]))
             except torch.linalg.LinAlgError as error:
                 raise ConfigError(explain_no_decomposition(group, rest.owners, rest.grads)) from error
             except RuntimeError as error:

@@ -19,7 +19,7 @@ _AMBIGUOUS = 3
 
 
 def matrix_shape(group: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, int]:
-    """`(rows, columns)` of each of the matrices in a parameter.
+    """`(rows, columns)` of each of the matrices in a parameter, of which unequal parts are still one.
 
     Args:
         group: has `matrix`, as the catalog describes it, and `split`.
@@ -27,7 +27,21 @@ def matrix_shape(group: Mapping[str, Any], shape: Sequence[int]) -> tuple[int, i
     """
     is_stack = group["matrix"] == "batch"
     rows, columns = (shape[-2], shape[-1]) if is_stack else (shape[0], prod(shape[1:]))
-    return rows // group["split"], columns
+    return rows // (1 if unequal_rows(group["split"]) else count_parts(group["split"])), columns
+
+
+def unequal_rows(split: int | Sequence[int]) -> tuple[int, ...] | None:
+    """The rows of each part; None if all parts are equal, which then are a stack of matrices.
+
+    Args:
+        split: number of equal parts, or the rows of each part.
+    """
+    return None if isinstance(split, int) or len(set(split)) == 1 else tuple(split)
+
+
+def count_parts(split: int | Sequence[int]) -> int:
+    """The number of parts that the rows are cut into."""
+    return split if isinstance(split, int) else len(split)
 
 
 def find_shape_problem(name: str, tensor: Tensor, group: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -51,11 +65,23 @@ def find_shape_problem(name: str, tensor: Tensor, group: Mapping[str, Any]) -> t
             f"{name} has the shape {shape}: one matrix of {shape[0]} rows, as the kernel of a Conv1d, or a stack of "
             f"{shape[0]} matrices? Type matrix: flatten or matrix: batch"
         )
-    rows = shape[-2] if group["matrix"] == "batch" else shape[0]
-    if rows % group["split"]:
+    return _find_split_problem(name, shape, shape[-2] if group["matrix"] == "batch" else shape[0], group["split"])
+
+
+def _find_split_problem(
+    name: str, shape: Sequence[int], rows: int, split: int | Sequence[int]
+) -> tuple[str, str] | None:
+    if not isinstance(split, int):
+        if sum(split) == rows:
+            return None
         return "split", (
-            f"got {group['split']}, but the {rows} rows of {name}, of the shape {shape}, cannot be cut into so many "
-            "equal parts. Give it a group of its own, with split: 1"
+            f"got {list(split)}, together {sum(split)} rows, but {name}, of the shape {shape}, has {rows}. Type the "
+            f"rows of each part, together {rows}, or give it a group of its own, with split: 1"
+        )
+    if rows % split:
+        return "split", (
+            f"got {split}, but the {rows} rows of {name}, of the shape {shape}, cannot be cut into so many equal "
+            f"parts. Type the rows of each part, together {rows}, or give it a group of its own, with split: 1"
         )
     return None
 
@@ -75,6 +101,12 @@ def join_matrices(x: Tensor | TensorList, rows: int, columns: int, dtype: torch.
         dtype: of the result; None: theirs.
     """
     tensors = x.tensors if isinstance(x, TensorList) else [x]
+    if dtype is not None and len(tensors) > 1 and not any(isinstance(tensor, DTensor) for tensor in tensors):
+        pieces = [tensor.reshape(-1, rows, columns) for tensor in tensors]
+        counts = [len(piece) for piece in pieces]
+        stack = tensors[0].new_empty((sum(counts), rows, columns), dtype=dtype)
+        torch._foreach_copy_(list(torch.split(stack, counts)), pieces)
+        return stack
     # Cast first: then fewer bytes are gathered.
     whole = (full_tensor(tensor if dtype is None else tensor.to(dtype)) for tensor in tensors)
     stacks = [tensor.reshape(-1, rows, columns) for tensor in whole]
@@ -91,15 +123,20 @@ def separate_matrices(stack: Tensor, like: Any) -> Any:
     if not isinstance(like, TensorList):
         return _as(stack, like)
     counts = [tensor.numel() // (stack.shape[-2] * stack.shape[-1]) for tensor in like.tensors]
+    if len(dtypes := {tensor.dtype for tensor in like.tensors}) == 1:
+        stack = stack.to(dtypes.pop())  # all in one call
     pieces = zip(torch.split(stack, counts), like.tensors, strict=True)
     return TensorList([_as(piece, tensor) for piece, tensor in pieces])
 
 
-def _as(matrices: Tensor, tensor: Tensor) -> Tensor:
-    whole = matrices.reshape(tensor.shape).to(tensor.dtype)
+def shard_like(whole: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor that every rank has, sharded like another one if that is: each rank takes its part, nothing is sent."""
     if not isinstance(tensor, DTensor):
         return whole
-    # Every rank has the same: each takes its part, and nothing is sent.
     everywhere = [Replicate()] * tensor.device_mesh.ndim
     replicated = DTensor.from_local(whole, tensor.device_mesh, everywhere, run_check=False)
     return replicated.redistribute(placements=tensor.placements)
+
+
+def _as(matrices: Tensor, tensor: Tensor) -> Tensor:
+    return shard_like(matrices.reshape(tensor.shape).to(tensor.dtype), tensor)

@@ -66,7 +66,7 @@ def orthogonalize(stack: Tensor, *, polynomials: Sequence[Polynomial], eps: floa
         safety: what the norm is multiplied by.
     """
     number, rows, columns = stack.shape
-    if number > (most := _find_part_size(rows * columns, stack.device.type)):
+    if number > (most := find_part_size(rows * columns, stack.device.type)):
         parts = torch.split(stack, most)
         return torch.cat([orthogonalize(part, polynomials=polynomials, eps=eps, safety=safety) for part in parts])
     x = stack.mT if rows > columns else stack
@@ -79,7 +79,7 @@ def orthogonalize(stack: Tensor, *, polynomials: Sequence[Polynomial], eps: floa
     return x.mT if rows > columns else x
 
 
-def _find_part_size(num_elements: int, device_type: str) -> int:
+def find_part_size(num_elements: int, device_type: str) -> int:
     """How many matrices of so many elements are worked on at once; on a CPU each thread has as many as the others."""
     most = max(_MAX_ELEMENTS // num_elements, 1)
     if device_type != "cpu":
@@ -109,10 +109,10 @@ def _iterate_one(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
 
 
 def _iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    # Into the same memory each time: to get that of a large tensor from the system takes as long as to fill it.
+    # Into the same memory each time, that of `x` too: what is written here must stay in the caches.
     number, rows, _ = x.shape
     gram, square = (x.new_empty(number, rows, rows) for _ in range(2))
-    buffers = [torch.empty_like(x) for _ in range(2)]
+    buffers = [torch.empty_like(x), x]
     for step, (a, b, c) in enumerate(polynomials):
         torch.bmm(x, x.mT, out=gram)
         torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=square)

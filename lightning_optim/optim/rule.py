@@ -127,6 +127,11 @@ class UpdateRule:
         del group, param
         return {}
 
+    def tensors_at_once(self, group: ParamGroup, param: Tensor) -> int | None:
+        """How many tensors like this one are stepped at once by lists; None: all that share their coefficients."""
+        del group, param
+        return None
+
     def denominator_floor(self, group: ParamGroup) -> float | None:
         """What keeps the denominators above 0 where gradients are 0; None if the rule needs nothing for that.
 

@@ -159,6 +159,7 @@ class TorchStateDictAdapter:
                     raise ConfigError(
                         f"the checkpoint's {key} of {name} has the shape {list(value.shape)}, the parameter "
                         f"{list(param.shape)}: it was saved for another model"
+                        + (", or with another split" if key in shapes and "split" in group else "")
                     )
 
 

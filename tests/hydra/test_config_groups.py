@@ -142,6 +142,21 @@ def test_a_removed_rule_gives_no_param_group(override, write_app):
     assert [group["name"] for group in factory(model).param_groups] == ["default"]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+optimizer.groups.hidden.split=[8,4,4]", "optimizer.groups.no_decay=null"],
+        ["optimizer=muon", "optimizer.split=[8,4,4]"],
+    ],
+    ids=["rule", "optimizer"],
+)
+def test_the_rows_of_each_part_are_a_list_on_the_command_line(overrides, write_app):
+    factory = instantiate(write_app({"config.yaml": "defaults: [optimizer: muon_adamw]"}).compose(*overrides).optimizer)
+    model = nn.Sequential()
+    model.add_module("backbone", nn.Linear(8, 16, bias=False))
+    assert [group["split"] for group in factory(model).param_groups] == [(8, 4, 4)]
+
+
 # Presets of callbacks, one node each.
 
 CALLBACKS = {"config.yaml": "callbacks: {}\noptimizer: null\n"}

@@ -15,6 +15,8 @@ from lightning_optim.optim.matrices import find_shape_problem, join_matrices, ma
 from lightning_optim.optim.members.matrix_member import lr_ratio
 from lightning_optim.optim.tensor_list import TensorList
 from tests.support.cases import every
+from tests.support.equality import equal
+from tests.support.optimizer_runs import MATRIX_MEMBERS, native_class
 from tests.support.save_and_load import save_and_load
 
 SHAPES = [(64, 64), (64, 64), (32, 128), (128, 32), (10, 64), (3, 4), (1, 7), (7, 1)]
@@ -105,6 +107,48 @@ def test_auto_is_torchs_class_for_2d_matrices_and_ours_for_others_and_options():
         OptimizerFactory("muon", implementation="torch", split=3)
 
 
+class Classifier(nn.Module):
+    """A small network with what torch's Muon does not take: kernels and stacked experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 6, 3, padding=1)
+        self.experts = nn.Parameter(torch.randn(3, 6, 6) / 3)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).tanh().mean(-1)
+        return self.head(torch.einsum("bi,eij->bj", x, self.experts))
+
+
+@pytest.mark.parametrize("rules", ["conv", "experts", "both", "linear"])
+def test_auto_by_rules_steps_kernels_and_experts_as_an_optimizer_made_by_hand(rules):
+    """`linear` has only what torch's class takes, and gets it."""
+    torch.manual_seed(0)
+    configured = Classifier()
+    by_hand = Classifier()
+    by_hand.load_state_dict(configured.state_dict())
+    names = {"conv": "conv.weight", "experts": "experts", "linear": "head.weight"}
+    chosen = ["conv", "experts"] if rules == "both" else [rules]
+    groups = {key: {"params": names[key], "optimizer": "muon", "lr": 0.02} for key in chosen}
+    optimizer = OptimizerFactory("adamw", lr=0.01, groups=groups)(configured)
+    assert {type(child) for child in optimizer.children.values()} == {
+        torch.optim.AdamW, torch.optim.Muon if rules == "linear" else optim.Muon,
+    }  # fmt: skip
+    weights = dict(by_hand.named_parameters())
+    matrix = {"conv": "flatten", "experts": "batch", "linear": None}
+    hidden = [{"params": [weights.pop(names[key])], "matrix": matrix[key]} for key in chosen]
+    hands = (optim.Muon(hidden, lr=0.02), torch.optim.AdamW(weights.values(), lr=0.01, fused=True))
+    x, y = torch.randn(8, 2, 5), torch.randint(4, (8,))
+    for _ in range(3):
+        for model, optimizers in ((configured, [optimizer]), (by_hand, hands)):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            for one in optimizers:
+                one.step()
+    assert equal(configured.state_dict(), by_hand.state_dict())
+
+
 def test_a_key_of_ours_in_one_rule_is_not_seen_in_the_other_groups():
     """One class runs all groups of an algorithm. By ours, the group without the key takes torch's steps."""
     models = [nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False)) for _ in range(2)]
@@ -165,6 +209,20 @@ def test_a_large_stack_is_worked_on_in_parts_with_the_same_result(monkeypatch, l
     monkeypatch.setattr(newton_schulz, "matrix_norms", lambda stack: (lengths.append(len(stack)), norms(stack))[1])
     assert torch.equal(newton_schulz.orthogonalize(stack, **given), together)
     assert lengths == parts
+
+
+@pytest.mark.parametrize("name", ["muon", "normuon", "adamuon"])
+def test_a_step_takes_as_many_tensors_at_once_as_fit_a_cpus_caches_with_the_same_result(monkeypatch, name):
+    results, lengths = [], []
+    norms = newton_schulz.matrix_norms
+    monkeypatch.setattr(newton_schulz, "matrix_norms", lambda stack: (lengths.append(len(stack)), norms(stack))[1])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for limit in (2**18, 360):
+        monkeypatch.setattr(newton_schulz, "_ELEMENTS_PER_THREAD", limit)
+        lengths.clear()
+        results.append(train(native_class(name)(random_params(shapes=[(18, 20)] * 5), lr=0.1), 1))
+        assert lengths == ([5] if limit > 360 else [2, 2, 1])
+    assert same(*results)
 
 
 def test_small_matrices_have_the_bits_of_one_by_one():
@@ -400,6 +458,25 @@ def test_products_without_eigenvectors_are_refused_with_the_parameter_and_what_t
         layer.weight.grad = torch.full_like(layer.weight, value)
     with pytest.raises(ConfigError, match=r"^skip_nonfinite: the gradient of 1\.weight is not finite.*: true to skip"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", MATRIX_MEMBERS)
+def test_a_gradient_that_is_not_finite_is_seen_in_the_parameter_or_refused_or_skipped(name, value):
+    """Sign(NaN) is 0 in torch: by it AdaMuon would go on as if nothing had happened."""
+    for foreach in (False, True):
+        for skips in (False, True):
+            param = random_params(shapes=[(6, 4)])[0]
+            optimizer = native_class(name)([param], lr=0.1, foreach=foreach, skip_nonfinite=skips)
+            train(optimizer, 2)
+            before = param.detach().clone()
+            param.grad[1, 2] = value
+            if name == "shampoo" and not skips:
+                with pytest.raises(ConfigError, match=r"^skip_nonfinite: the gradient of params\[0\] is not finite"):
+                    optimizer.step()
+                continue
+            optimizer.step()
+            assert torch.equal(param, before) if skips else param.isnan().all()
 
 
 def test_products_that_overflow_are_refused_with_what_to_type(monkeypatch):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 
-from lightning_optim import optim
+from lightning_optim import ConfigError, optim
 from lightning_optim.optim import sharded_matrices
 from lightning_optim.optim.members import matrix_member
 from lightning_optim.optim.sharded_matrices import assign_owners
@@ -28,6 +28,7 @@ GROUPS: list[dict[str, Any]] = [
     {"shapes": [(5, 3, 2, 2)], "matrix": "flatten"},
     {"shapes": [(3, 8, 4)], "matrix": "batch"},
     {"shapes": [(9, 6)], "split": 3},
+    {"shapes": [(9, 6), (9, 6)], "split": [5, 1, 3]},
 ]
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("Muon", {}),
@@ -35,6 +36,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("NorMuon", {"nesterov": True}),
     ("AdaMuon", {}),
     ("SOAP", {"precondition_frequency": 2, "max_size": 8}),
+    ("SOAP", {"precondition_frequency": 2, "foreach": False}),
     ("Shampoo", {"momentum": 0.5}),
 ]
 
@@ -68,6 +70,7 @@ def run_rank(rank: int, store: str) -> None:
             for ours, expected in zip(sharded, whole, strict=True):
                 assert torch.equal(ours.full_tensor(), expected), (name, options, placements, expected.shape)
     check_each_is_worked_on_once(rank, line)
+    check_decompositions_are_shared(rank, line)
     dist.destroy_process_group()
 
 
@@ -96,6 +99,46 @@ def check_each_is_worked_on_once(rank: int, mesh: Any) -> None:
         assert worked_on == ([3 - rank, 2] if max_elements > 60 else [[1, 1, 1, 2], [1, 1, 2]][rank])
         results.append([param.detach().full_tensor() for param in params])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def check_decompositions_are_shared(rank: int, mesh: Any) -> None:
+    """Of 3 equal matrices rank 0 decomposes 2, and both have the same; if one fails, both raise."""
+    worked_on: list[int] = []
+    eigh, qr = torch.linalg.eigh, torch.linalg.qr
+
+    def record(function: Any) -> Any:
+        def recorded(stack: Tensor) -> Any:
+            worked_on.append(len(stack))
+            return function(stack)
+
+        return recorded
+
+    torch.linalg.eigh, torch.linalg.qr = record(eigh), record(qr)
+    for cls, options, expected in (
+        (optim.SOAP, {"precondition_frequency": 1}, [2 - rank] * 4),
+        (optim.Shampoo, {}, [2 - rank] * 4),
+    ):
+        worked_on.clear()
+        generator = torch.Generator().manual_seed(0)
+        values = [torch.randn(6, 9, generator=generator) for _ in range(3)]
+        params = [nn.Parameter(distribute_tensor(value, mesh, [Shard(0)])) for value in values]
+        optimizer = cls(params, **options)
+        for _ in range(2):
+            for param in params:
+                param.grad = param.detach() * 2
+            optimizer.step()
+        assert worked_on == expected, (cls, worked_on)
+        for state in optimizer.state.values():  # also where the rank of a factor is deficient
+            for name in ("row_basis", "column_basis", "row_root", "column_root"):
+                if name in state:
+                    ours = state[name].to_local().contiguous()
+                    of_ranks = [torch.empty_like(ours) for _ in range(2)]
+                    dist.all_gather(of_ranks, ours)
+                    assert torch.equal(*of_ranks)
+    torch.linalg.eigh, torch.linalg.qr = eigh, qr
+    params[2].grad = distribute_tensor(torch.full((6, 9), float("nan")), mesh, [Shard(0)])  # rank 1 decomposes it
+    with pytest.raises(ConfigError, match=r"^skip_nonfinite: the gradient of params\[2\] is not finite"):
+        optimizer.step()
 
 
 def test_owners_share_the_work_by_its_cost() -> None:

@@ -21,6 +21,7 @@ from lightning_optim.core.hyperparameters import (
     IncreasingIntegers,
     Number,
     Numbers,
+    Parts,
     Text,
 )
 from lightning_optim.groups.kinds import KINDS
@@ -212,6 +213,8 @@ class ConfigFuzzer:
             return draw_junk(rng)
         if spec.optional and rng.random() < 0.3:
             return None
+        if isinstance(spec, Parts) and rng.random() < 0.3:
+            return [rng.randrange(1, 6) for _ in range(rng.randrange(1, 4))]
         if isinstance(spec, Number):
             return self._number(spec)
         if isinstance(spec, Flag):

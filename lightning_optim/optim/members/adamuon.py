@@ -21,7 +21,7 @@ class AdaMuon(MatrixMember, name="adamuon"):
         exp_avg_sq: running average of the square of the orthogonalized momentum.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn
@@ -39,7 +39,8 @@ class AdaMuon(MatrixMember, name="adamuon"):
     def update(p, g, b, v, *, w1, b1, nesterov, sign, b2, w2, eps, size, options) -> Update:
         b.lerp_(g, w1)
         m = g.lerp(b, b1) if nesterov else b
-        x = orthogonal_stack(m.sign() if sign else m, **options)
+        # The sign of NaN is 0 in torch. 0 m adds nothing to the others, and makes NaN of what is not finite.
+        x = orthogonal_stack(m.sign().add_(m, alpha=0.0) if sign else m, **options)
         square = join_matrices(v, x.shape[-2], x.shape[-1]).mul(b2).addcmul_(x, x, value=w2)
         v.copy_(separate_matrices(square, v))
         norm = 0.2 * (x.shape[-2] * x.shape[-1]) ** 0.5

@@ -16,7 +16,7 @@ from ...catalog.common import SHARED_OPTIONS
 from ...catalog.decay import DECAY_MODES
 from ...catalog.info import OptimizerInfo
 from ...catalog.modifiers import find_evaluations_conflict
-from ...core.hyperparameters import Choice, Flag, Hyperparameter, Number, Numbers
+from ...core.hyperparameters import Choice, Flag, Hyperparameter, Number, Numbers, Parts
 from ..base import AdaptiveOptimizer
 
 _WIDTH = 116
@@ -161,6 +161,7 @@ def _describe_type(key: str, spec: Hyperparameter) -> str:
         text = " or ".join(f'"{option}"' for option in spec.options)
     else:
         text = "bool" if isinstance(spec, Flag) else "mapping"
+    text += ", or ints >= 1" if isinstance(spec, Parts) else ""
     alternative = {"lr": ", or a tensor of one element", "weight_decay": ", or a WeightDecay"}.get(key, "")
     return text + alternative + (" or None" if spec.optional else "")
 

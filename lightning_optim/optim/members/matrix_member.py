@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from math import sqrt
 from typing import Any, ClassVar
@@ -13,10 +13,12 @@ from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
 from ..base import ParamGroup
-from ..matrices import find_shape_problem, join_matrices, matrix_shape
-from ..newton_schulz import matrix_norms, orthogonalize, polynomials, safety
+from ..matrices import find_shape_problem, join_matrices, matrix_shape, unequal_rows
+from ..newton_schulz import find_part_size, matrix_norms, orthogonalize, polynomials, safety
+from ..row_parts import build_parts, join_shapes, step_parts
 from ..sharded_matrices import map_matrices
 from ..tensor_list import TensorList
+from ..update import Update
 from .member import Member
 
 
@@ -35,6 +37,43 @@ class MatrixMember(Member):
     def layout(self, group: ParamGroup, param: Tensor) -> Mapping[str, int]:
         rows, columns = matrix_shape(group, param.shape)
         return {"rows": rows, "columns": columns}
+
+    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
+        stack = self.stack_shape(group, param)
+        if (parts := unequal_rows(group["split"])) is None:
+            return self.stack_shapes(group, *stack)
+        number, _, columns = stack
+        return join_shapes([self.stack_shapes(group, number, rows, columns) for rows in parts])
+
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
+        """As `shapes`, for a stack of matrices: the first dimension of each shape is their number."""
+        del group, number, rows, columns
+        return {}
+
+    def _compute_coefficients(
+        self, t: float, group: ParamGroup, scalars: Mapping[str, float], param: Tensor
+    ) -> tuple[dict[str, Any], dict[str, float]]:
+        if (rows := unequal_rows(group["split"])) is None:
+            return super()._compute_coefficients(t, group, scalars, param)
+        columns = self.layout(group, param)["columns"]
+        shapes = [self.stack_shapes(group, 1, n, columns) for n in rows]
+        coefficients = [self.coefficients(t, {**group, "rows": n, "columns": columns}) for n in rows]
+        parts = build_parts(rows, shapes, coefficients, list(self.buffer_dtypes(group)))
+        return {"parts": parts, "is_stack": group["matrix"] == "batch"}, {}
+
+    def _compute_updates(
+        self, p: Any, g: Any, buffers: Sequence[Any], coefficients: Mapping[str, Any]
+    ) -> tuple[Update, ...]:
+        if "parts" not in coefficients:
+            return super()._compute_updates(p, g, buffers, coefficients)
+        return step_parts(self.update, p, g, buffers, **coefficients)
+
+    def tensors_at_once(self, group: ParamGroup, param: Tensor) -> int | None:
+        # On a CPU the whole step of some matrices while they are in its caches; sharded ones are dealt out together.
+        if "ns_steps" not in group or param.device.type != "cpu" or isinstance(param, DTensor):
+            return None
+        number, rows, columns = self.stack_shape(group, param)
+        return max(find_part_size(rows * columns, "cpu") // number, 1)
 
     def stack_shape(self, group: ParamGroup, param: Tensor) -> tuple[int, int, int]:
         """`(number, rows, columns)` of the matrices in a parameter."""

@@ -14,7 +14,7 @@ from ...catalog.built_in import BUILT_IN
 from ...catalog.info import DECOUPLED_KEY, TORCH_ONLY_KEYS, OptimizerInfo
 from ...core.config_values import to_yaml
 from ...core.errors import ConfigError
-from ...core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers
+from ...core.hyperparameters import Choice, Fields, Flag, Hyperparameter, Numbers, Parts
 from ..base import AdaptiveOptimizer, ParamGroup, ParamsT
 from ..decay import WeightDecay
 from .docstrings import complete_docstring
@@ -114,7 +114,7 @@ def _signature(info: OptimizerInfo) -> Signature:
 
 def _annotation(spec: Hyperparameter) -> Any:
     """The type that `help` and LightningCLI show."""
-    types: dict[type, Any] = {Flag: bool, Choice: str, Fields: dict[str, float]}
+    types: dict[type, Any] = {Flag: bool, Choice: str, Fields: dict[str, float], Parts: int | tuple[int, ...]}
     annotation = types.get(type(spec), float)
     if isinstance(spec, Numbers):
         annotation = GenericAlias(tuple, (float,) * len(spec.items))

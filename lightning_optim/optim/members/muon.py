@@ -13,7 +13,7 @@ class Muon(MatrixMember, name="muon"):
     """Momentum whose matrices are orthogonalized before each step (Jordan et al. 2024; Liu et al., arXiv:2502.16982).
 
     It equals `torch.optim.Muon`, whose state it reads and writes, and takes more: convolutions, stacks of matrices
-    (experts), a fused qkv by `split: 3`, each decay mode and modifier, the coefficients of Polar Express
+    (experts), a fused qkv by `split`, each decay mode and modifier, the coefficients of Polar Express
     (arXiv:2505.16932, algorithm 1). All matrices of one shape are orthogonalized by one series of batched products;
     with foreach=False, one after the other. In bfloat16 both give the same bits (seen on CPUs), in other dtypes the
     same up to rounding. Sharded parameters (FSDP2) are gathered for it, each matrix on one rank, so the result is that
@@ -23,13 +23,14 @@ class Muon(MatrixMember, name="muon"):
         matrix: what a parameter of three or more dimensions is: "flatten", one matrix (out, rest), as a convolution's
             kernel; "batch", a stack of matrices (..., rows, columns). None: four or more dimensions are flattened, and
             three are refused; in a config the class of its module decides.
-        split: matrices that the rows of each one are cut into, which are stepped apart: 3 for a fused qkv.
+        split: matrices that the rows of each one are cut into, which are stepped apart: 3 for a fused qkv; the rows of
+            each, as [768, 256, 256], for one with grouped queries. Sharded ones of unequal parts are on every rank.
 
     State:
         momentum_buffer: running average of the gradient.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn

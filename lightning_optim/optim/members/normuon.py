@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
-
 from ..base import ParamGroup
 from ..matrices import join_matrices, separate_matrices
 from ..newton_schulz import matrix_norms
@@ -26,7 +24,7 @@ class NorMuon(MatrixMember, name="normuon"):
         row_sq_avg: running average of each row's mean square, of the shape (matrices, rows, 1).
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn
@@ -35,8 +33,7 @@ class NorMuon(MatrixMember, name="normuon"):
         {'row_sq_avg': (1, 4, 1)}
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, rows, _ = self.stack_shape(group, param)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
         return {"row_sq_avg": (number, rows, 1)}
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:

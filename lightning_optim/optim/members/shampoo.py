@@ -20,7 +20,7 @@ class Shampoo(MatrixMember, name="shampoo"):
     The roots are computed in the first step and in every `precondition_frequency`-th, in float32 at least. With a beta2
     the sums are running averages. Parameters are read as matrices, a convolution's kernel as one; the paper's method
     for tensors has a factor for each dimension. Sharded parameters are gathered on every rank, and their factors are
-    whole on every rank.
+    whole on every rank; each decomposition runs on one rank.
 
     State:
         row_sum: sum or running average of G Gᵀ, of the shape (matrices, rows, rows).
@@ -29,7 +29,7 @@ class Shampoo(MatrixMember, name="shampoo"):
         column_root: inverse fourth root of column_sum.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn
@@ -38,8 +38,7 @@ class Shampoo(MatrixMember, name="shampoo"):
         (1, 6, 6)
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, rows, columns = self.stack_shape(group, param)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
         row, column = (number, rows, rows), (number, columns, columns)
         return {"row_sum": row, "column_sum": column, "row_root": row, "column_root": column}
 
@@ -53,13 +52,15 @@ class Shampoo(MatrixMember, name="shampoo"):
     @staticmethod
     def update(p, g, left, right, left_root, right_root, b=None, *, b2, w2, rows, columns, momentum, is_due, eps, size):
         x = join_wide(g, rows, columns)
-        of_rows = advance_factor(left, left_root, x @ x.mT, b2, w2, eps if is_due else None)
-        of_columns = advance_factor(right, right_root, x.mT @ x, b2, w2, eps if is_due else None)
+        of_rows = advance_factor(left, left_root, x @ x.mT, b2, w2, eps if is_due else None, p)
+        of_columns = advance_factor(right, right_root, x.mT @ x, b2, w2, eps if is_due else None, p)
         d = separate_matrices(of_rows @ x @ of_columns, p)
         return Update(d if b is None else b.mul_(momentum).add_(d), size)
 
 
-def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight: float, eps: float | None) -> Tensor:
+def advance_factor(
+    total: Any, root: Any, product: Tensor, decay: float, weight: float, eps: float | None, p: Any
+) -> Tensor:
     """Advance a factor, and its root if that is due.
 
     Args:
@@ -69,6 +70,7 @@ def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight:
         decay: what the sum is multiplied by.
         weight: what the product is multiplied by.
         eps: added to the diagonal for the root; None: the root stays as it is.
+        p: the parameters.
 
     Returns:
         The root, of the shape (matrices, n, n).
@@ -78,6 +80,6 @@ def advance_factor(total: Any, root: Any, product: Tensor, decay: float, weight:
     total.copy_(separate_matrices(new, total))
     if eps is None:
         return join_wide(root, n, n)
-    computed = inverse_fourth_root(new, eps)
+    computed = inverse_fourth_root(new, eps, p)
     root.copy_(separate_matrices(computed, root))
     return computed

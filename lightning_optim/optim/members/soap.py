@@ -21,7 +21,7 @@ class SOAP(MatrixMember, name="soap"):
     the eigenvectors are refined every `precondition_frequency` steps by one power iteration and a QR decomposition, in
     float32 at least, which sorts them by their eigenvalues and the second moment with them. A side longer than
     `max_size` is not rotated. Parameters are read as matrices, a convolution's kernel as one. Sharded parameters are
-    gathered on every rank, and their factors are whole on every rank.
+    gathered on every rank, and their factors are whole on every rank; each decomposition runs on one rank.
 
     State:
         exp_avg: running average of the gradient.
@@ -32,7 +32,7 @@ class SOAP(MatrixMember, name="soap"):
         column_basis: eigenvectors of column_cov.
 
     Raises:
-        ConfigError: a parameter is no matrix, or its rows cannot be cut into `split` equal parts.
+        ConfigError: a parameter is no matrix, or its rows cannot be cut as `split` says.
 
     Examples:
         >>> from torch import nn
@@ -41,9 +41,8 @@ class SOAP(MatrixMember, name="soap"):
         {'row_cov': (1, 4, 4), 'column_cov': (1, 0, 0), 'row_basis': (1, 4, 4), 'column_basis': (1, 0, 0)}
     """
 
-    def shapes(self, group: ParamGroup, param: Tensor) -> dict[str, Sequence[int]]:
-        number, *sides = self.stack_shape(group, param)
-        row, column = ((number, n, n) if n <= group["max_size"] else (number, 0, 0) for n in sides)
+    def stack_shapes(self, group: ParamGroup, number: int, rows: int, columns: int) -> dict[str, Sequence[int]]:
+        row, column = ((number, n, n) if n <= group["max_size"] else (number, 0, 0) for n in (rows, columns))
         return {"row_cov": row, "column_cov": column, "row_basis": row, "column_basis": column}
 
     def coefficients(self, t: float, group: ParamGroup) -> dict[str, Any]:
@@ -62,13 +61,13 @@ class SOAP(MatrixMember, name="soap"):
         x = join_wide(g, rows, columns)
         covs = advance((left, right), x, sides, w3)
         if is_first:
-            store((q, r), [None if cov is None else eigenvectors(cov) for cov in covs])
+            store((q, r), [None if cov is None else eigenvectors(cov, p) for cov in covs])
             return Update(g, size)  # of the size 0
         bases = join_used((q, r), sides)
         m.lerp_(g, w1)
         second = join_wide(v, rows, columns).lerp(rotate(x, bases).square(), w2)
         step = rotate_back(rotate(join_wide(m, rows, columns), bases) / (second.sqrt() + eps), bases)
-        v.copy_(separate_matrices(refine((q, r), covs, bases, second) if is_due else second, v))
+        v.copy_(separate_matrices(refine((q, r), covs, bases, second, p) if is_due else second, v))
         return Update(separate_matrices(step, p), size)
 
 
@@ -110,12 +109,12 @@ def rotate_back(x: Tensor, bases: Sequence[Tensor | None]) -> Tensor:
 
 
 def refine(
-    buffers: Sequence[Any], covs: Sequence[Tensor | None], bases: Sequence[Tensor | None], second: Tensor
+    buffers: Sequence[Any], covs: Sequence[Tensor | None], bases: Sequence[Tensor | None], second: Tensor, p: Any
 ) -> Tensor:
     """Refine and store the eigenvectors of both sides; returns the second moment in their new order."""
     for dim, (buffer, cov, basis) in zip((-2, -1), zip(buffers, covs, bases, strict=True), strict=True):
         if cov is not None and basis is not None:
-            vectors, order = refined_eigenvectors(cov, basis)
+            vectors, order = refined_eigenvectors(cov, basis, p)
             buffer.copy_(separate_matrices(vectors, buffer))
             second = second.gather(dim, order.unsqueeze(-3 - dim).expand_as(second))
     return second
