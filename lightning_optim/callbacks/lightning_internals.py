@@ -98,6 +98,18 @@ def is_accumulating(trainer: Trainer) -> bool:
     return trainer.fit_loop.epoch_loop._should_accumulate()
 
 
+def accumulated_batches(trainer: Trainer) -> int:
+    """How many batches have been added to the gradients of a step that has not been taken yet.
+
+    Without one that is running: what is saved meanwhile resumes with it.
+    """
+    # Lightning steps after an epoch's last batch, however many came before it.
+    if not is_within_batch(trainer) and has_run_all_batches(trainer):
+        return 0
+    processed: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    return processed % trainer.accumulate_grad_batches
+
+
 def is_last_batch(trainer: Trainer) -> bool:
     """Whether the last batch that was started is the last one of its epoch."""
     return trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
