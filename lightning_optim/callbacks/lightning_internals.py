@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.strategies import model_parallel
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.core.optimizer import _MockOptimizer
@@ -409,3 +410,28 @@ def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, 
     checkpoint = torch.load(file, map_location="cpu", mmap=file == path, weights_only=weights_only)
     state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(key)
     return state
+
+
+@contextmanager
+def optimizer_states_by_name() -> Iterator[None]:
+    """Within it, ModelParallelStrategy finds the parameters of a checkpoint of another strategy by their saved names.
+
+    Lightning (2.6) takes the order of `module.parameters()` for the optimizer's, which has another one if it has groups:
+    it fails with a traceback, or gives a parameter the state of another one of its shape.
+    """
+    original = model_parallel._rekey_optimizer_state_if_needed
+
+    def rekey(state_dict: dict[str, Any], module: Any) -> dict[str, Any]:
+        groups = state_dict["param_groups"]
+        if not all(len(group.get("param_names", ())) == len(group["params"]) for group in groups):
+            return original(state_dict, module)
+        names = {key: name for group in groups for key, name in zip(group["params"], group["param_names"], strict=True)}
+        state = {names.get(key, key): value for key, value in state_dict["state"].items()}
+        groups = [{**group, "params": list(group["param_names"])} for group in groups]
+        return {**state_dict, "state": state, "param_groups": groups}
+
+    model_parallel._rekey_optimizer_state_if_needed = rekey
+    try:
+        yield
+    finally:
+        model_parallel._rekey_optimizer_state_if_needed = original
