@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.core.optimizer import _MockOptimizer
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.data_connector import (
     _parse_num_batches,
     _process_dataloader,
@@ -435,3 +437,19 @@ def optimizer_states_by_name() -> Iterator[None]:
         yield
     finally:
         model_parallel._rekey_optimizer_state_if_needed = original
+
+
+def load_optimizer_states_by_name(trainer: Trainer) -> None:
+    """Let the strategy load checkpoints within `optimizer_states_by_name`, if it needs to; for runs without callbacks."""
+    strategy = trainer.strategy
+    load = strategy.load_checkpoint
+    if not isinstance(strategy, ModelParallelStrategy) or hasattr(load, "by_name"):
+        return
+
+    @wraps(load)
+    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        with optimizer_states_by_name():
+            return load(*args, **kwargs)
+
+    load_checkpoint.by_name = True  # type: ignore[attr-defined]
+    strategy.load_checkpoint = load_checkpoint  # type: ignore[method-assign]
