@@ -109,8 +109,8 @@ def accumulated_batches(trainer: Trainer) -> int:
     # Lightning steps after an epoch's last batch, however many came before it.
     if not is_within_batch(trainer) and has_run_all_batches(trainer):
         return 0
-    processed: int = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-    return processed % trainer.accumulate_grad_batches
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(batches.processed % trainer.accumulate_grad_batches)
 
 
 def is_last_batch(trainer: Trainer) -> bool:
@@ -418,19 +418,19 @@ def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, 
 def optimizer_states_by_name() -> Iterator[None]:
     """Within it, ModelParallelStrategy finds the parameters of a checkpoint of another strategy by their saved names.
 
-    Lightning (2.6) takes the order of `module.parameters()` for the optimizer's, which has another one if it has groups:
+    Lightning (2.6) takes the order of `module.parameters()` for that of the optimizer, whose groups change it:
     it fails with a traceback, or gives a parameter the state of another one of its shape.
     """
     original = model_parallel._rekey_optimizer_state_if_needed
 
-    def rekey(state_dict: dict[str, Any], module: Any) -> dict[str, Any]:
-        groups = state_dict["param_groups"]
+    def rekey(optimizer_state_dict: dict[str, Any], module: Any) -> dict[str, Any]:
+        groups = optimizer_state_dict["param_groups"]
         if not all(len(group.get("param_names", ())) == len(group["params"]) for group in groups):
-            return original(state_dict, module)
+            return original(optimizer_state_dict, module)
         names = {key: name for group in groups for key, name in zip(group["params"], group["param_names"], strict=True)}
-        state = {names.get(key, key): value for key, value in state_dict["state"].items()}
+        state = {names.get(key, key): value for key, value in optimizer_state_dict["state"].items()}
         groups = [{**group, "params": list(group["param_names"])} for group in groups]
-        return {**state_dict, "state": state, "param_groups": groups}
+        return {**optimizer_state_dict, "state": state, "param_groups": groups}
 
     model_parallel._rekey_optimizer_state_if_needed = rekey
     try:
@@ -440,7 +440,7 @@ def optimizer_states_by_name() -> Iterator[None]:
 
 
 def load_optimizer_states_by_name(trainer: Trainer) -> None:
-    """Let the strategy load checkpoints within `optimizer_states_by_name`, if it needs to; for runs without callbacks."""
+    """Let a ModelParallelStrategy load checkpoints within `optimizer_states_by_name`; for runs without callbacks."""
     strategy = trainer.strategy
     load = strategy.load_checkpoint
     if not isinstance(strategy, ModelParallelStrategy) or hasattr(load, "by_name"):

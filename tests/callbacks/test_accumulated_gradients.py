@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_optim import ConfigError, RNGState
 from tests.support.equality import equal
 from tests.support.stopped_runs import SaveOnException, Stop
-from tests.support.training import BATCHES, Loader, Net, fit
+from tests.support.training import BATCHES, Net, fit
 
 ACCUMULATE, EPOCHS = 3, 2
 """Of four batches per epoch, so the last step of each has one."""
@@ -111,9 +111,7 @@ def test_after_an_exception_later_in_the_batch_the_resume_warns(tmp_path, hook) 
 def test_on_several_ranks_the_resume_warns(tmp_path, monkeypatch) -> None:
     save, generators = SaveEachBatch(tmp_path), RNGState()
     read = generators._gradients.read
-    monkeypatch.setattr(
-        generators._gradients, "read", lambda trainer, module: read(_Of(trainer, world_size=2), module)
-    )
+    monkeypatch.setattr(generators._gradients, "read", lambda trainer, module: read(_Of(trainer, world_size=2), module))
     fit(Accumulating(), tmp_path, generators, save, epochs=1, accumulate_grad_batches=ACCUMULATE, save=True)
     with pytest.warns(UserWarning, match=LOST):
         run(tmp_path, ckpt_path=tmp_path / "batch=2.ckpt")
