@@ -16,7 +16,7 @@ from ..build.scheduler_config import scheduler_config
 from ..build.stage_optimizers import plan_with_stages
 from ..core.errors import ConfigError
 from ..schedule.factory import SchedulerFactory
-from .lightning_internals import attached_trainer
+from .lightning_internals import attached_trainer, load_optimizer_states_by_name
 from .modifier_checks import check_modifiers
 from .print_table import print_table
 from .run_length import get_position, get_run_length, get_steps_per_epoch
@@ -71,6 +71,7 @@ def configure_optimizers(
     if trainer is not None:
         check_modifiers(built, built.param_groups, trainer)
         hook_tuners(trainer)
+        load_optimizer_states_by_name(trainer)
     also = None if scheduler is None else read_factory("scheduler", scheduler, SchedulerFactory).also
     print_table(built, replace(plan_executions(plan), also=also or {}).table())
     apply_suggestion(module, built, next(iter(plan.specs.values())).hyperparameters["lr"])

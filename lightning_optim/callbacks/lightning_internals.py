@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.strategies import model_parallel
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch.callbacks import BaseFinetuning, LearningRateFinder, LearningRateMonitor
 from lightning.pytorch.core.optimizer import _MockOptimizer
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.trainer.connectors.data_connector import (
     _parse_num_batches,
     _process_dataloader,
@@ -96,6 +99,18 @@ def logs_this_step(trainer: Trainer) -> bool:
 def is_accumulating(trainer: Trainer) -> bool:
     """Whether the current batch only adds to the gradients, without an optimizer step."""
     return trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def accumulated_batches(trainer: Trainer) -> int:
+    """How many batches have been added to the gradients of a step that has not been taken yet.
+
+    Without one that is running: what is saved meanwhile resumes with it.
+    """
+    # Lightning steps after an epoch's last batch, however many came before it.
+    if not is_within_batch(trainer) and has_run_all_batches(trainer):
+        return 0
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return int(batches.processed % trainer.accumulate_grad_batches)
 
 
 def is_last_batch(trainer: Trainer) -> bool:
@@ -397,3 +412,44 @@ def callback_state(path: Any, key: str, weights_only: bool | None) -> dict[str, 
     checkpoint = torch.load(file, map_location="cpu", mmap=file == path, weights_only=weights_only)
     state: dict[str, Any] | None = checkpoint.get("callbacks", {}).get(key)
     return state
+
+
+@contextmanager
+def optimizer_states_by_name() -> Iterator[None]:
+    """Within it, ModelParallelStrategy finds the parameters of a checkpoint of another strategy by their saved names.
+
+    Lightning (2.6) takes the order of `module.parameters()` for that of the optimizer, whose groups change it:
+    it fails with a traceback, or gives a parameter the state of another one of its shape.
+    """
+    original = model_parallel._rekey_optimizer_state_if_needed
+
+    def rekey(optimizer_state_dict: dict[str, Any], module: Any) -> dict[str, Any]:
+        groups = optimizer_state_dict["param_groups"]
+        if not all(len(group.get("param_names", ())) == len(group["params"]) for group in groups):
+            return original(optimizer_state_dict, module)
+        names = {key: name for group in groups for key, name in zip(group["params"], group["param_names"], strict=True)}
+        state = {names.get(key, key): value for key, value in optimizer_state_dict["state"].items()}
+        groups = [{**group, "params": list(group["param_names"])} for group in groups]
+        return {**optimizer_state_dict, "state": state, "param_groups": groups}
+
+    model_parallel._rekey_optimizer_state_if_needed = rekey
+    try:
+        yield
+    finally:
+        model_parallel._rekey_optimizer_state_if_needed = original
+
+
+def load_optimizer_states_by_name(trainer: Trainer) -> None:
+    """Let a ModelParallelStrategy load checkpoints within `optimizer_states_by_name`; for runs without callbacks."""
+    strategy = trainer.strategy
+    load = strategy.load_checkpoint
+    if not isinstance(strategy, ModelParallelStrategy) or hasattr(load, "by_name"):
+        return
+
+    @wraps(load)
+    def load_checkpoint(*args: Any, **kwargs: Any) -> Any:
+        with optimizer_states_by_name():
+            return load(*args, **kwargs)
+
+    load_checkpoint.by_name = True  # type: ignore[attr-defined]
+    strategy.load_checkpoint = load_checkpoint  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""RNGState: what a checkpoint does not hold, saved and restored: random generators, metrics of ReduceLROnPlateau."""
+"""RNGState: what a checkpoint does not hold: random generators, accumulated gradients, metrics of ReduceLROnPlateau."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from ..core.errors import checks_arguments, prefix_errors
 from ..core.hyperparameters import Flag
 from ..core.later_release import refuse_unknown
+from .accumulated_gradients import AccumulatedGradients
 from .lightning_internals import create_epoch_iterator, is_between_epochs
 from .plateau_callback import PlateauCallback
 from .saved_callback import refuse_wrong_state
 from .verify_checkpoint import OPTION, VerifyCheckpointHook
 
-_PLATEAUS = "plateaus"
+_PLATEAUS, _GRADIENTS = "plateaus", "gradients"
 
 
 class RNGState(PlateauCallback):
@@ -30,6 +31,8 @@ class RNGState(PlateauCallback):
     rank zero writes, holds the generators of every rank.
 
     ReduceLROnPlateau resumes as it was too: Lightning does not step it at the end of the first epoch after a resume.
+    And so does a step that was accumulating batches: a checkpoint that is saved between them holds their gradients. On
+    several ranks it does not, and its resume warns that the step lacks them.
 
     Args:
         verify_checkpoints: False: load a checkpoint without a check of its checksums and contents.
@@ -44,6 +47,7 @@ class RNGState(PlateauCallback):
     def __init__(self, *, verify_checkpoints: bool = True) -> None:
         self.verify_checkpoints: bool = Flag(default=True).check(verify_checkpoints, OPTION)
         self._loaded_state: dict[str, Any] | None = None
+        self._gradients = AccumulatedGradients()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Drop what an earlier `validate` or `test` has loaded; check what this run will load."""
@@ -74,6 +78,19 @@ class RNGState(PlateauCallback):
         plateaus = self.plateau_state()
         return {"ranks": ranks} if plateaus is None else {"ranks": ranks, _PLATEAUS: plateaus}
 
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: torch.Tensor) -> None:
+        """The gradients of this batch are about to be added."""
+        self._gradients.before_backward(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Between accumulated batches, add their gradients to what `state_dict` has returned."""
+        if self._loaded_state is not None:  # stopped before they were restored
+            gradients = self._loaded_state.get(_GRADIENTS)
+        else:
+            gradients = self._gradients.read(trainer, pl_module)
+        if gradients is not None:
+            checkpoint["callbacks"][self.state_key][_GRADIENTS] = gradients
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """If a scheduler waits for a metric, let Lightning run the end of the epoch that it would skip."""
         super().on_load_checkpoint(trainer, pl_module, checkpoint)
@@ -93,7 +110,9 @@ class RNGState(PlateauCallback):
             super().on_train_start(trainer, pl_module)
             return
         with refuse_wrong_state("RNGState"), prefix_errors("callbacks.RNGState"):
-            refuse_unknown(state, ("ranks", _PLATEAUS), "state")
+            refuse_unknown(state, ("ranks", _PLATEAUS, _GRADIENTS), "state")
+            if _GRADIENTS in state:
+                self._gradients.restore(pl_module, state[_GRADIENTS])
             if _PLATEAUS in state:
                 self.restore_plateaus(state[_PLATEAUS])
             ranks = list(state["ranks"])

@@ -16,7 +16,7 @@ from ..build.unreadable_file import refuse_unreadable
 from ..core.checkpoint_file import check_file
 from ..core.errors import prefix_errors
 from ..core.printable import to_printable
-from .lightning_internals import METADATA_FILE, checkpoint_connector, reads_torch_files
+from .lightning_internals import METADATA_FILE, checkpoint_connector, optimizer_states_by_name, reads_torch_files
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -54,7 +54,8 @@ class VerifyCheckpointHook:
 
     def resume_start(self, checkpoint_path: Any = None, *args: Any, **kwargs: Any) -> None:
         """What the trainer calls with the path, None without one."""
-        with self._checked(checkpoint_path) if self._is_checked(checkpoint_path) else nullcontext():
+        is_checked = self._is_checked(checkpoint_path)
+        with optimizer_states_by_name(), self._checked(checkpoint_path) if is_checked else nullcontext():
             self._resume_start(checkpoint_path, *args, **kwargs)
 
     def _is_checked(self, path: Any) -> bool:

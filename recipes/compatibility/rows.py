@@ -204,7 +204,6 @@ ROWS: tuple[Row, ...] = (
         mode="stopped between accumulated batches",
         build=lambda folder: [Callback()],
         change=_between_accumulated_batches,
-        reason="a checkpoint holds no gradients",
     ),
     Row(
         callback="BackboneFinetuning",
@@ -248,7 +247,7 @@ ROWS: tuple[Row, ...] = (
         callback="GradientAccumulationScheduler",
         build=lambda folder: [lightning.GradientAccumulationScheduler({0: 1, 1: 2, 3: 4})],
         change=_one_batch_a_step,
-        reason=f"{_NO_EPOCH_START}; and a checkpoint holds no gradients",
+        reason=_NO_EPOCH_START,
     ),
     Row(
         callback="LambdaCallback",

@@ -20,11 +20,12 @@ from lightning.pytorch.callbacks import LearningRateFinder, LearningRateMonitor,
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import lightning_optim
+from lightning_optim import OptimizerFactory, configure_optimizers
 from lightning_optim.callbacks import lightning_internals as internals
 from lightning_optim.callbacks import saved_loops
 from tests.support.equality import equal
@@ -208,6 +209,13 @@ def test_is_accumulating_until_the_optimizer_steps(tmp_path) -> None:
     fit(ValidatedNet(), tmp_path, accumulating, steps, loader=Loader(5), epochs=1, accumulate_grad_batches=2)
     stepped = [end > start for start, end in zip(steps.starts, steps.ends, strict=True)]
     assert accumulating.ends == [not step for step in stepped] == [True, False, True, False, False]
+
+
+def test_accumulated_batches_are_those_of_a_step_to_come(tmp_path) -> None:
+    accumulated = AtBatches(internals.accumulated_batches)
+    fit(ValidatedNet(), tmp_path, accumulated, loader=Loader(5), epochs=2, accumulate_grad_batches=3)
+    assert accumulated.starts == [0, 1, 2, 0, 1] * 2
+    assert accumulated.ends == [1, 2, 0, 1, 0] * 2  # Lightning steps after the last batch
 
 
 def test_position_in_the_epoch(tmp_path) -> None:
@@ -649,6 +657,55 @@ def test_which_checkpoint_plugins_read_files_of_torch() -> None:
     ):  # fmt: skip
         trainer = Trainer(accelerator="cpu", logger=False, plugins=[plugin] if plugin else [])
         assert internals.reads_torch_files(trainer) is expected, plugin
+
+
+RULES = {"biases": {"params": "*.bias", "weight_decay": 0}}
+"""With them, the optimizer's order is another one than the module's."""
+
+
+def rekeyed(state_dict: dict[str, Any], module: nn.Module) -> Any:
+    return model_parallel._rekey_optimizer_state_if_needed(state_dict, module)
+
+
+@pytest.mark.parametrize("implementation", ["own", "torch"])
+def test_optimizer_states_by_name_gives_each_parameter_its_own(implementation) -> None:
+    module = nn.Sequential(nn.LayerNorm(4), nn.LayerNorm(4))
+    optimizer = OptimizerFactory("adamw", lr=0.1, implementation=implementation, groups=RULES)(module)
+    for number, param in enumerate(module.parameters()):
+        param.grad = torch.full_like(param, float(number + 1))
+    optimizer.step()
+    saved = optimizer.state_dict()
+    with internals.optimizer_states_by_name():
+        found = rekeyed(saved, module)
+        assert rekeyed(found, module)["state"].keys() == found["state"].keys()  # of one file of FSDP2
+        plain = torch.optim.AdamW(module.parameters())
+        assert rekeyed({**plain.state_dict(), "state": {0: {}}}, module)["state"].keys() == {"0.weight"}
+    states = {name: optimizer.state[param] for name, param in module.named_parameters()}
+    assert equal(found["state"], states)
+    assert [set(group["params"]) for group in found["param_groups"]] == [{"0.weight", "1.weight"}, {"0.bias", "1.bias"}]
+    assert not equal(rekeyed(saved, module)["state"], states)  # Lightning's own; if not: remove the function
+
+
+def test_load_optimizer_states_by_name_is_what_a_module_without_callbacks_has(monkeypatch) -> None:
+    def load_checkpoint(self: Any, path: str) -> bool:
+        return model_parallel._rekey_optimizer_state_if_needed is not original
+
+    original = model_parallel._rekey_optimizer_state_if_needed
+    monkeypatch.setattr(ModelParallelStrategy, "load_checkpoint", load_checkpoint)
+    trainer = Trainer(accelerator="cpu", devices=1, strategy=ModelParallelStrategy(1, 1), logger=False)
+    assert not trainer.strategy.load_checkpoint("path")
+    module = Net(lambda module: configure_optimizers(module, OptimizerFactory("adamw", lr=0.1)))
+    module.trainer = trainer
+    for _ in range(2):
+        module.configure_optimizers()
+        assert trainer.strategy.load_checkpoint("path")
+        assert model_parallel._rekey_optimizer_state_if_needed is original
+    loads = trainer.strategy.load_checkpoint
+    internals.load_optimizer_states_by_name(trainer)
+    assert trainer.strategy.load_checkpoint is loads
+    plain = Trainer(accelerator="cpu", devices=1, logger=False)
+    internals.load_optimizer_states_by_name(plain)
+    assert "load_checkpoint" not in vars(plain.strategy)
 
 
 def test_hooks_of_learning_rate_monitors_change_which_groups_are_logged(tmp_path) -> None:

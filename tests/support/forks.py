@@ -82,14 +82,19 @@ def start_fork(work: Callable[[], object], log: Path) -> int:
 
 
 def wait_for(pids: list[int], timeout_s: float) -> list[int | str]:
-    """The exit status of each process, in this order; those that have not ended in time are killed."""
+    """The exit status of each process, in this order; those that have not ended in time are killed.
+
+    Time in which this process itself is stopped does not count: the others may have been too.
+    """
     statuses: dict[int, int | str] = {}
-    deadline = time.monotonic() + timeout_s
+    last, waited_s = time.monotonic(), 0.0
     while len(statuses) < len(pids):
         for pid in pids:
             if pid not in statuses and (ended := os.waitpid(pid, os.WNOHANG))[0]:
                 statuses[pid] = os.waitstatus_to_exitcode(ended[1])
-        if time.monotonic() > deadline:
+        now = time.monotonic()
+        waited_s, last = waited_s + min(now - last, 1.0), now
+        if waited_s > timeout_s:
             for pid in set(pids) - set(statuses):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)

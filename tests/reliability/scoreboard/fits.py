@@ -250,9 +250,16 @@ def resume_and_compare(name: str, folder: Path, ckpt_path: Path | None) -> Outco
 def rest_of(full: Mapping[str, Any], ckpt_path: Path | None) -> dict[str, Any]:
     """What a run that resumes from this checkpoint must do: the rows after it, and the end."""
     saved = 0 if ckpt_path is None else step_of(ckpt_path)
-    per_step = len(full["trace"]) // full["trace"][-1][0]
     rows = [(step, row) for step, row in full["monitor"] if step is None or step >= saved]
-    return {**full, "trace": full["trace"][saved * per_step :], "monitor": rows}
+    return {**full, "trace": full["trace"][_num_batches(ckpt_path) :], "monitor": rows}
+
+
+def _num_batches(ckpt_path: Path | None) -> int:
+    """The trained batches of a checkpoint: it may have been saved between those that one step accumulates."""
+    if ckpt_path is None:
+        return 0
+    loops = torch.load(ckpt_path, weights_only=True)["loops"]["fit_loop"]
+    return int(loops["epoch_loop.batch_progress"]["total"]["processed"])
 
 
 def _with_settings(rows: list[tuple[int | None, dict[str, float]]]) -> list[tuple[int | None, dict[str, float]]]:

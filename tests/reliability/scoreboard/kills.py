@@ -144,6 +144,14 @@ def killed_at_batch(batch: int, folder: Path) -> Outcome:
     return check_bound(folder, batch // 4) or resume_and_compare(ACCUMULATING, folder, find_newest(folder))
 
 
+def killed_twice(batch: int, folder: Path) -> Outcome:
+    """F15: killed, resumed, and killed again after a batch, in which ModelCheckpoint saves that step once more."""
+    reference(ACCUMULATING)
+    train_and_die(ACCUMULATING, folder, KillAtBatch(4 * SAVE_EVERY + 2))
+    train_and_die(ACCUMULATING, folder, KillAtBatch(batch), ckpt_path=find_newest(folder))
+    return resume_and_compare(ACCUMULATING, folder, find_newest(folder))
+
+
 def num_steps_of(name: str) -> int:
     """The optimizer steps of a mechanism's run."""
     return NUM_STEPS // int(MECHANISMS[name].trainer.get("accumulate_grad_batches", 1))
@@ -170,6 +178,10 @@ def cells(seed: int) -> Iterator[Cell]:
             fault = f"SIGKILL before batch {batch % 4 + 1} of 4 of step {batch // 4 + 1}"
             run, tier = partial(killed_at_batch, batch), "slow" if batch == 30 else "full"
             yield Cell(family="F15", fault=fault, mechanism=ACCUMULATING, run=run, tier=tier)
+    for batch in (1, 2, 3):
+        fault = f"SIGKILL before batch {batch + 1} of 4 of a resumed run"
+        run, tier = partial(killed_twice, batch), "slow" if batch == 1 else "full"
+        yield Cell(family="F15", fault=fault, mechanism=ACCUMULATING, run=run, tier=tier)
 
 
 def cell(family: str, fault: str, name: str, function: Callable[..., Outcome], *arguments: Any, slow: bool) -> Cell:

@@ -194,7 +194,7 @@ def cells(seed: int) -> Iterator[Cell]:
     for name, strategy, first in product(MECHANISMS, ("ddp", "fsdp2-full"), (1, 2)):
         fault = f"saved on {first} rank{'s' if first > 1 else ''}, resumed on {3 - first}"
         run = partial(other_number, name, strategy, first, 5)
-        slow = (name, strategy, first) == ("muon + adamw", "fsdp2-full", 2)
+        slow = (name, strategy, first) in (("muon + adamw", "fsdp2-full", 2), ("adamw, rules", "fsdp2-full", 1))
         yield _cell("F16", fault, name, strategy, run, slow=slow)
     yield _cell("F11", "a loss that is NaN on one rank", "skip_nonfinite", "ddp", nonfinite_on_one_rank, slow=False)
 
