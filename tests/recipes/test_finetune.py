@@ -6,14 +6,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.core.singleton import Singleton
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -37,20 +35,6 @@ LAST_STEP_ONLY = [f"checkpoint.every_n_train_steps={STEPS}", "checkpoint.filenam
 def compose_config(*overrides: str) -> Any:
     with initialize_config_dir(str(ROOT / "recipes" / "conf"), version_base="1.3"):
         return compose("finetune", [*SMALL, *overrides])
-
-
-@pytest.fixture
-def run_main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Runs the command in this process: its run directory and its overrides are the arguments."""
-    hydra_state = Singleton.get_state()
-
-    def run(run_dir: Path, *overrides: str) -> None:
-        logging = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-        monkeypatch.setattr(sys, "argv", ["finetune", f"hydra.run.dir={run_dir}", *logging, *overrides])
-        recipe.main()
-
-    yield run
-    Singleton.set_state(hydra_state)
 
 
 def logged_steps(folder: Path) -> dict[str, list[int]]:
