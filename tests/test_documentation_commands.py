@@ -13,6 +13,7 @@ from torch import nn
 
 from lightning_optim import OptimizerFactory
 from lightning_optim.cli import main
+from tests.support.cases import every
 from tests.support.documentation import PAGES, ROOT, find_blocks, find_files, split_commands
 
 pytestmark = pytest.mark.filterwarnings("default")  # what Lightning warns of in such short runs
@@ -47,7 +48,7 @@ def run(monkeypatch: pytest.MonkeyPatch):
         sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("page", OWN_FILES)
+@pytest.mark.parametrize("page", every(OWN_FILES, fast=["docs/lightning_cli.md"]))
 def test_a_page_with_files_works_in_an_empty_folder(page: str, tmp_path: Path, monkeypatch, run) -> None:
     for name, text in find_files(page).items():
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ from recipes.studies.report import Cell, Final, draw, format_table
 from recipes.studies.results import Results
 from recipes.studies.run import measure
 from recipes.studies.statistics import mean_interval, paired_difference
+from tests.support.cases import every
 from tests.support.processes import ROOT
 
 RUN = Run(("optimizer.lr=1",), "val")
@@ -111,7 +112,7 @@ def test_a_line_that_is_no_result_is_an_error(tmp_path) -> None:
 # The design
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", every(TASKS, fast=["text"]))
 def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
     arms, every_override = [arm for arm in ARMS if task in arm.tasks], set()
     for arm, optimizer in [*((arm, "adamw") for arm in arms), *((arms[1], optimizer) for optimizer in OPTIMIZERS)]:
@@ -126,6 +127,7 @@ def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_a_run_measures_and_the_head_alone_leaves_the_backbone_as_it_was() -> None:
     (head_only,) = (arm for arm in find_arms("digits") if arm.name == "head only")
     overrides = build_overrides("digits", head_only, "adamw", 3e-3, 0)
@@ -134,6 +136,7 @@ def test_a_run_measures_and_the_head_alone_leaves_the_backbone_as_it_was() -> No
     assert 0 < result.accuracy < 1 and result.cpu_s > 0 and result.wall_s > 0
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_part() -> None:
     if (start := reset_peak()) is None:
         pytest.skip("needs Linux")
