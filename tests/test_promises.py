@@ -184,13 +184,13 @@ def test_the_rules_of_the_example_compose_as_documented(tmp_path: Path) -> None:
 
 
 def test_maximize_ascends_in_every_optimizer() -> None:
-    for name in MEMBERS:
+    for position, name in enumerate(MEMBERS):
+        foreach = position % 2 == 0  # each rule once, either execution with half of them
         script = new_grads(shapes=shapes_of(name), num_steps=10)
         negated = [[None if grad is None else -grad for grad in grads] for grads in script]
-        for foreach in (False, True):
-            descent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=script)
-            ascent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=negated, maximize=True)
-            assert differences(ascent, descent) == [], (name, foreach)
+        descent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=script)
+        ascent = trajectory(native_class(name), lr=0.01, foreach=foreach, script=negated, maximize=True)
+        assert differences(ascent, descent) == [], (name, foreach)
 
 
 # What it does not do

@@ -351,8 +351,7 @@ class Stops(Callback):
         self._raise(trainer, "training")
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
-@pytest.mark.parametrize(("where", "step"), [("validation", 6), ("training", 5)])
+@pytest.mark.parametrize(("where", "step", "order"), [("validation", 6, "before"), ("training", 5, "after")])
 def test_a_fit_that_raises_leaves_and_saves_the_evaluation_weights(run, where, step, order, tmp_path) -> None:
     on_exception = OnExceptionCheckpoint(tmp_path, "stopped")
     callbacks = [on_exception, EvalWeights()] if order == "before" else [EvalWeights(), on_exception]

@@ -832,6 +832,7 @@ def _words(node: ast.expr) -> Iterator[str]:
             yield part.attr.lstrip("_")
 
 
+@pytest.mark.slow
 def test_only_lightning_internals_uses_private_names_of_lightning() -> None:
     modules = [path for path in PACKAGE.rglob("*.py") if path != INTERNALS]
     assert len(modules) > 100

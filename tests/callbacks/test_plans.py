@@ -35,7 +35,6 @@ BY_LAYER: dict[str, tuple[Any, Any, tuple[int, int, int]]] = {
         fast=[
             "by epochs, 2",
             "by two epochs, 1",
-            "by steps, 2",
             "from a step, by epochs, 1",
             "from the start, by steps, 2",
         ],
@@ -77,9 +76,9 @@ def test_layers_thaw_when_a_metric_stops_improving_wherever_it_is_logged(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "thaw"),
     [
-        ({}, 12),
+        pytest.param({}, 12, marks=pytest.mark.slow),
         ({"val_check_interval": 2, "accumulate_grad_batches": 2}, 3),
-        ({"check_val_every_n_epoch": 2}, 24),
+        pytest.param({"check_val_every_n_epoch": 2}, 24, marks=pytest.mark.slow),
         ({"val_check_interval": 3, "check_val_every_n_epoch": None}, 9),
     ],
     ids=["each epoch", "twice an epoch, accumulating", "every other epoch", "across epochs"],
@@ -102,7 +101,12 @@ def test_a_validation_within_an_accumulation_counts(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "values", "epoch"),
-    [("max", [1, 2, 3, 3, 2, 9], 5), ("max", [3, 2, 1], 3), ("min", [3, 2, 1, 1, 0, 0, 0], 7), ("min", [1, 2, 3], 3)],
+    [
+        ("max", [1, 2, 3, 3, 2, 9], 5),
+        pytest.param("max", [3, 2, 1], 3, marks=pytest.mark.slow),
+        ("min", [3, 2, 1, 1, 0, 0, 0], 7),
+        pytest.param("min", [1, 2, 3], 3, marks=pytest.mark.slow),
+    ],
     ids=["max, rises at first", "max, falls", "min, falls with one pause", "min, rises"],
 )
 def test_mode_says_which_values_are_better(tmp_path, mode, values, epoch) -> None:

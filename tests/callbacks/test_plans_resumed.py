@@ -81,7 +81,6 @@ def find_wrong(folder: Path, full: Run, steps: list[int], metric: str, **argumen
         product(SAVING, METRICS, [1, 2]),
         fast=[
             "at each step, train/mean, accumulate 2",
-            "after validation, val/loss, accumulate 1",
         ],
         id=lambda case: "{}, {}, accumulate {}".format(*case),
     ),

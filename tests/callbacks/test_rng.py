@@ -127,7 +127,7 @@ def test_reduce_on_plateau_resumes_bitwise_without_stages(tmp_path, monitor, int
     torch.manual_seed(0)
     state, steps = run(save=True)
     assert len({step["default"] for step in steps}) > 1, "the lr was never reduced"
-    for done in range(1, len(steps)):
+    for done in range(1, len(steps), 3):  # four batches an epoch: each place in one
         torch.manual_seed(1)
         rest_state, rest = run(ckpt_path=tmp_path / f"step={done}.ckpt", seed=99)
         assert rest == steps[done:], done

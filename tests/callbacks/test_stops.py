@@ -48,9 +48,7 @@ def check(tmp_path, setup, hook, epoch, batch, *, stop_first, **arguments) -> No
     ("setup", "hook", "epoch", "batch", "stop_first"),
     [
         ("training's mean", "on_after_backward", 1, 1, True),
-        ("each step", "on_train_batch_end", 1, 1, True),
         ("validation", "on_validation_batch_end", 1, 1, False),
-        ("stage", "on_validation_end", 1, 0, True),
         ("module's epoch end", "on_train_epoch_end", 1, 0, True),
         ("validation", "on_fit_start", 0, 0, True),
     ],

@@ -118,7 +118,7 @@ SETUPS = {
     ("setup", "accumulate"),
     every(
         product(SETUPS, [1, 2]),
-        fast=["by epoch, 2", "amsbound, relative decay, 1"],
+        fast=["by epoch, 2"],
         id=lambda case: f"{case[0]}, {case[1]}",
     ),
 )

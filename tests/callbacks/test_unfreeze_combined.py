@@ -84,10 +84,8 @@ def run(
     every(
         product(OPTIMIZERS, FEATURES),
         fast=[
-            "adamw, bf16-mixed",
             "muon + adamw, clipping by value, accumulating",
             "adamw, averaged weights",
-            "muon + adamw, both monitors",
         ],
         id=", ".join,
     ),

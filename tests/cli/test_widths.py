@@ -22,7 +22,7 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(params=every(COMMANDS, fast=["show", "explain", "inspect"]))
+@pytest.fixture(params=every(COMMANDS, fast=["show", "inspect"]))
 def command(request, tmp_path: Path) -> tuple[str, ...]:
     """The arguments of a command that prints tables."""
     arguments = COMMANDS[request.param]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -77,13 +77,13 @@ def check(text: str, expected: list[float]) -> None:
         assert is_near(found, value), text
 
 
-@given(tables())
-def test_no_number_is_cut_at_any_usual_width(table):
-    expected = values(table)
-    for width in WIDTHS:
-        check(table.text(width), expected)
+@settings(max_examples=50)
+@given(tables(), st.sampled_from(WIDTHS))
+def test_no_number_is_cut_at_any_usual_width(table, width):
+    check(table.text(width), values(table))
 
 
+@settings(max_examples=50)
 @given(tables(), st.integers(15, 250))
 def test_no_number_is_cut_in_a_console_of_the_users(table, width):
     text = io.StringIO()
@@ -91,11 +91,13 @@ def test_no_number_is_cut_in_a_console_of_the_users(table, width):
     check(text.getvalue(), values(table))
 
 
+@settings(max_examples=50)
 @given(tables(), st.integers(1, 250))
 def test_no_number_is_cut_at_any_width(table, width):
     check(table.text(width), values(table))
 
 
+@settings(max_examples=50)
 @given(tables(), st.sampled_from([60, 80, 120, 200]))
 def test_names_are_shortened_in_the_middle_and_still_differ(table, width):
     """Long names fold the table; in a table, each row has its name or its two ends."""

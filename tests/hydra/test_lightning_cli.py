@@ -15,6 +15,7 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, configure_optimizers, optim
 from lightning_optim.schedule.by_group import SchedulerByGroup
+from tests.support.cases import every
 from tests.support.short_runs import IGNORED_WARNINGS, build_loader, lr_by_group
 
 pytestmark = IGNORED_WARNINGS
@@ -257,7 +258,7 @@ def test_our_class_with_a_name_of_torch_is_given_by_its_path(cli):
 # Mistakes.
 
 
-@pytest.mark.parametrize("key", ["init_args.lr", "init_args.weigth_decay"])
+@pytest.mark.parametrize("key", every(["init_args.lr", "init_args.weigth_decay"], fast=["init_args.lr"]))
 def test_a_hyperparameter_in_init_args_is_refused(key, cli, capsys):
     with pytest.raises(SystemExit):
         cli(TakesFactory, *FULL_FORM, f"--model.optimizer.{key}=0.1")

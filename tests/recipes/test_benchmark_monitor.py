@@ -111,6 +111,7 @@ def test_folder_is_deleted_with_the_last_case() -> None:
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_all_cases_run_and_the_findings_are_ratios_of_their_medians(monkeypatch) -> None:
     monkeypatch.setattr(arm, "LARGE", TINY)
     monkeypatch.setattr(arm, "SMALL", TINIER)

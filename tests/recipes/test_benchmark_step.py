@@ -242,6 +242,7 @@ def test_compilation_is_measured_from_an_empty_and_from_a_full_cache(kernels, tm
     assert os.environ["XDG_CACHE_HOME"] == str(tmp_path) and not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_peak_memory_is_measured_above_what_is_there(monkeypatch):
     monkeypatch.setattr(costs, "ProcessPoolExecutor", _Here)
     shapes = [(1024, 1024)] * 4

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[str, Setup, bool, str, Result, Result]] = {
 }
 
 
-@pytest.mark.parametrize("case", every(CASES, fast=["nothing", "stages", "tuner", "finetuning", "averages"]))
+@pytest.mark.parametrize("case", every(CASES, fast=["stages", "tuner", "finetuning"]))
 def test_each_result(case) -> None:
     name, setup, staged, stop, fit, resumed = CASES[case]
     assert results(BY_NAME[name], setup, stop, staged=staged) == (fit, {resumed})

@@ -29,10 +29,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("curves")
 
 
+class Trained(dict[str, Curves]):
+    """The curves of each run, which is trained when it is first asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name: str) -> Curves:
+        self[name] = train(name, self.folder, STEPS)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
-def curves(folder: Path) -> dict[str, Curves]:
+def curves(folder: Path) -> Trained:
     silence_warnings()
-    return {name: train(name, folder, STEPS) for name in RUNS}
+    return Trained(folder)
 
 
 def check(run: Path) -> Checked:
@@ -46,7 +58,7 @@ def ratios(curves: Curves, group: str) -> list[float]:
 
 @pytest.mark.slow
 def test_every_run_has_a_point_for_each_step(curves) -> None:
-    for run in curves.values():
+    for run in map(curves.__getitem__, RUNS):
         assert {len(run[f"optim/{signal}/{group}"]) for signal in ("lr", "norm/param") for group in GROUPS} == {STEPS}
         assert len(run["optim/rms/exp_avg_sq/head"]) == STEPS
 
@@ -54,7 +66,8 @@ def test_every_run_has_a_point_for_each_step(curves) -> None:
 @pytest.mark.slow
 def test_the_report_names_the_mistake_of_each_run_and_is_silent_on_the_healthy_one(curves, folder) -> None:
     found = {}
-    for name in curves:
+    for name in RUNS:
+        assert curves[name]
         checked = check(folder / name)
         found[name] = {one.rule: one.step for one in reversed(checked.findings)}
         assert checked.unchecked == {}
@@ -131,6 +144,7 @@ def test_lr_too_high_replaces_the_weights_and_inflates_their_norm(curves, group)
     assert max(sick["train/loss"]) > 5 * sick["train/loss"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", GROUPS)
 def test_second_moment_near_eps_makes_the_updates_vanish(curves, group) -> None:
     sick, healthy = curves["second_moment_near_eps"], curves["healthy"]
@@ -139,6 +153,7 @@ def test_second_moment_near_eps_makes_the_updates_vanish(curves, group) -> None:
     assert sick["train/loss"][-1] == pytest.approx(sick["train/loss"][0], rel=0.05)  # it does not fall
 
 
+@pytest.mark.slow
 def test_group_that_does_not_move_has_a_far_smaller_ratio_than_the_other(curves) -> None:
     sick, healthy = curves["group_that_does_not_move"], curves["healthy"]
     assert max(ratios(sick, "backbone")) < 1e-5
@@ -149,6 +164,7 @@ def test_group_that_does_not_move_has_a_far_smaller_ratio_than_the_other(curves)
     assert sick["optim/lr/backbone"][-1] == pytest.approx(1e-4 * sick["optim/lr/head"][-1])
 
 
+@pytest.mark.slow
 def test_a_detached_backbone_gets_no_gradient_and_has_no_state(curves) -> None:
     sick = curves["no_gradient"]
     assert set(sick["optim/norm/grad/backbone"]) == set(sick["optim/state_mib/backbone"]) == {0.0}

@@ -13,6 +13,7 @@ from recipes import docstrings
 from recipes.docstrings import MAX_TEXTS_PER_MODULE, TOPICS, read_docstrings
 
 
+@pytest.mark.slow
 def test_no_module_and_no_text_is_in_two_splits() -> None:
     splits = read_docstrings()
     modules = {split: {module for _, _, module in rows} for split, rows in splits.items()}
@@ -25,6 +26,7 @@ def test_no_module_and_no_text_is_in_two_splits() -> None:
         assert {topic for _, topic, _ in rows} == set(TOPICS)
 
 
+@pytest.mark.slow
 def test_no_text_has_the_name_of_its_module() -> None:
     for rows in read_docstrings().values():
         for text, _, module in rows:
@@ -76,6 +78,7 @@ def test_every_file_of_a_package_is_read_but_its_tests(tmp_path, monkeypatch) ->
     assert sorted(texts) == ["A text of several words , from X of X.", "A text of several words X, from X of X."]
 
 
+@pytest.mark.slow
 def test_a_module_has_no_more_texts_than_the_limit_in_an_order_of_their_own() -> None:
     for rows in read_docstrings().values():
         for name in {module for _, _, module in rows}:

@@ -26,6 +26,7 @@ from recipes.studies.report import Cell, Final, draw, format_table
 from recipes.studies.results import Results
 from recipes.studies.run import measure
 from recipes.studies.statistics import mean_interval, paired_difference
+from tests.support.cases import every
 from tests.support.equality import equal
 from tests.support.processes import ROOT
 
@@ -140,7 +141,7 @@ RULES = {
 """By arm: its rules beside the one that all have."""
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", every(TASKS, fast=["text"]))
 def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
     arms, every_override = [arm for arm in ARMS if task in arm.tasks], set()
     for arm, optimizer in [*((arm, "adamw") for arm in arms), *((arms[1], optimizer) for optimizer in OPTIMIZERS)]:
@@ -160,6 +161,7 @@ def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.slow
 def test_a_run_evaluates_its_split_and_head_only_leaves_the_backbone_as_it_was_pretrained(monkeypatch) -> None:
     fits = []
 
@@ -197,6 +199,7 @@ def test_the_clock_counts_the_fit_and_all_its_threads(monkeypatch) -> None:
     assert (clock.wall_s, clock.cpu_s) == (3.0, 5.0)
 
 
+@pytest.mark.slow
 def test_peak_memory_is_that_of_the_part() -> None:
     if (start := reset_peak()) is None:
         pytest.skip("needs Linux")

@@ -186,23 +186,24 @@ def test_the_seed_chooses_the_training_texts_only(tiny) -> None:
 
 @pytest.mark.slow
 @needs_weights
-def test_the_command_fine_tunes_the_released_transformer_on_docstrings(tmp_path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_fine_tunes_the_released_transformer_on_docstrings(run_main, tmp_path, capsys) -> None:
     overrides = [
         "task.texts_per_label=16",
         "task.eval_texts_per_label=16",
         "task.max_tokens=24",
         "trainer.max_epochs=2",
     ]
-    _, out, _ = run_module(
-        "recipes.finetune", "task=text", f"hydra.run.dir={tmp_path}", "trainer.enable_progress_bar=false", *overrides
-    )
+    run_main(tmp_path, "task=text", "trainer.enable_progress_bar=false", *overrides)
+    out = capsys.readouterr().out
     accuracy = float(out.partition("Test accuracy on docstrings of modules not trained on: ")[2].split()[0])
     assert "22,567,686" in out
     assert accuracy > 2 / 6  # twice what guessing gives
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_result_of_one(tiny, tmp_path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_two_processes_give_the_result_of_one(tiny, run_main, tmp_path) -> None:
     common = [
         *tiny,
         "task=text",
@@ -216,16 +217,11 @@ def test_two_processes_give_the_result_of_one(tiny, tmp_path) -> None:
         "+callbacks.recorder._target_=tests.support.runs.recipe_replicas.RecordParameters",
     ]
     folders = {1: tmp_path / "one", 2: tmp_path / "two"}
-    for devices, folder in folders.items():
+    for folder in folders.values():
         folder.mkdir()
-        strategy = ["trainer.devices=2", "trainer.strategy=ddp", "task.batch_size=4"] if devices == 2 else []
-        run_module(
-            "recipes.finetune",
-            f"hydra.run.dir={folder / 'run'}",
-            *common,
-            *strategy,
-            f"+callbacks.recorder.folder={folder}",
-        )
+    run_main(folders[1] / "run", *common, f"+callbacks.recorder.folder={folders[1]}")
+    two = ["trainer.devices=2", "trainer.strategy=ddp", "task.batch_size=4", f"+callbacks.recorder.folder={folders[2]}"]
+    run_module("recipes.finetune", f"hydra.run.dir={folders[2] / 'run'}", *common, *two)
     one = torch.load(folders[1] / "rank0.pt")
     ranks = [torch.load(folders[2] / f"rank{rank}.pt") for rank in range(2)]
     assert len(one) == 16

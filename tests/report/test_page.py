@@ -143,7 +143,7 @@ SIGNALS = (
 EXTREMES = (0.0, 1.0, -1.0, 1e300, 1e-310, math.nan, math.inf, -math.inf)
 
 
-@pytest.mark.parametrize("value", every(EXTREMES, fast=["1e+300", "1e-310", "nan", "inf"]))
+@pytest.mark.parametrize("value", every(EXTREMES, fast=["1e+300", "nan"]))
 def test_any_value_is_drawn_without_a_warning(value) -> None:
     values = {signal: {"head": [value] * 12, "all": [value] * 12} for signal in SIGNALS}
     assert "</html>" in build(optimizer_curves(values, hyperparameters={"head": {"eps": 1e-8, "beta2": 0.999}}))
