@@ -298,10 +298,13 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
             bool(group["schedule_free"]),
             group["master_weights"],
         )
+        are_alike = not states or all(map(states[0].keys().__eq__, map(dict.keys, states)))
         for param, state in zip(params, states, strict=True):
             has_modified = (SLOW in state) == is_slow and (BASE in state) == is_averaged
             if "step" not in state or not has_modified or has_masters or MASTER in state:
                 self.ensure_state(group, param)
+            elif are_alike:  # nearly always: what the first one has, all have
+                break
         if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
             filled = [bool(param.numel()) for param in params]
             params, grads, states = (list(compress(column, filled)) for column in (params, grads, states))

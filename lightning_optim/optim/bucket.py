@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .tensor_list import TensorList
 # many small tensors.
 _PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
+T = TypeVar("T")
 _device, _dtype = attrgetter("device"), attrgetter("dtype")
 
 
@@ -54,10 +55,10 @@ class Bucket:
 
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, unless a hook counts by itself, and store the next scalar state."""
-        counters = [state["step"] for state in self.states if isinstance(state["step"], Tensor)]
+        counters = [state["step"] for state in self.states]
         if self.counter_addresses:
             add_one(counters, self.counter_addresses)
-        elif counters:
+        elif counters := [counter for counter in counters if isinstance(counter, Tensor)]:
             # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
             torch._foreach_add_(counters, scalar(1.0), alpha=1.0)
         if scalars:
@@ -170,27 +171,34 @@ def build_buckets(
         map(_dtype, grads),
         [MASTER in state for state in states],
     )
-    keys = list(zip(counts, *numbers, *kinds, *([layouts] if layouts else []), strict=True))
+    columns = [counts, *numbers, *map(list, kinds), *([layouts] if layouts else [])]
     buckets = []
-    for chosen in _positions_by_key(keys):
+    for chosen in _positions_by_key(columns):
         first = chosen[0]
         bucket = Bucket(counts[first] + 1, {name: column[first] for name, column in zip(scalars, numbers, strict=True)})
-        bucket.params = [params[i] for i in chosen]
+        bucket.params, bucket.grads = _pick(params, chosen), _pick(grads, chosen)
+        bucket.states = _pick(states, chosen)
         if MASTER in states[first]:
-            bucket.params, bucket.params_of_masters = [states[i][MASTER] for i in chosen], bucket.params
-        bucket.grads, bucket.states = [grads[i] for i in chosen], [states[i] for i in chosen]
-        bucket.counter_addresses = [addresses[i] for i in chosen] if addresses else None
+            bucket.params, bucket.params_of_masters = [state[MASTER] for state in bucket.states], bucket.params
+        bucket.counter_addresses = _pick(addresses, chosen) if addresses else None
         buckets.append(bucket)
     return buckets
 
 
-def _positions_by_key(keys: Sequence[Any]) -> Iterable[Sequence[int]]:
-    if not keys or keys.count(keys[0]) == len(keys):  # nearly always; to hash them takes longer
-        return [range(len(keys))] if keys else []
+def _positions_by_key(columns: Sequence[Sequence[Any]]) -> Iterable[Sequence[int]]:
+    """The positions of equal rows in columns of one length."""
+    first, *_ = columns
+    if not first or all(column.count(column[0]) == len(column) for column in columns):  # nearly always, and fast
+        return [range(len(first))] if first else []
     positions: dict[Any, list[int]] = {}
-    for i, key in enumerate(keys):
+    for i, key in enumerate(zip(*columns, strict=True)):
         positions.setdefault(key, []).append(i)
     return positions.values()
+
+
+def _pick(column: Sequence[T], positions: Sequence[int]) -> list[T]:
+    """The values at some positions, increasing: often at all of them, and there may be very many."""
+    return list(column) if len(positions) == len(column) else [column[i] for i in positions]
 
 
 def _round_after(function: Callable[..., None], p: Any, g: Any, buffers: Sequence[Any]) -> None:

@@ -112,9 +112,11 @@ class FusedExecution:
                 known = [owners[i] for i in table.positions] if requested else []
                 self._launches.append(_Launch(table, *found, addresses, requested, known))
                 stepped += table.positions
-        for changed in [params] if owners is params else [params, owners]:  # autograd refuses it if it was saved
-            self.on_launch.append(partial(increment_version, [changed[i] for i in stepped]))
-        return sorted({*range(len(params))}.difference(stepped)) if len(stepped) < len(params) else []
+        is_all = len(stepped) == len(params)
+        for column in [params] if owners is params else [params, owners]:  # autograd refuses it if it was saved
+            changed = column if is_all else [column[i] for i in stepped]
+            self.on_launch.append(partial(increment_version, changed))
+        return [] if is_all else sorted({*range(len(params))}.difference(stepped))
 
     def launch(self) -> None:
         """Launch the kernels that are prepared, with what is to happen `on_launch`.

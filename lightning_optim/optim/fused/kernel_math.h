@@ -62,6 +62,11 @@ int count_steps(float *const *counters, int64_t count, float amount) {
   return are_equal;
 }
 
+// Have memory read that is needed soon.
+INLINE void fetch(const char *start, int64_t size) {
+  for (int64_t i = 0; i < size; i += 64) __builtin_prefetch(start + i);
+}
+
 // Copy to memory that nobody has read; past the caches, which would fetch each line before it is written.
 INLINE void write_new(char *to, const char *from, int64_t size, int past_caches) {
   int64_t start = 0;

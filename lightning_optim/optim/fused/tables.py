@@ -108,7 +108,9 @@ class Table:
         cut = self._get_cut(kernel)
         assert cut is not None
         count = len(self.positions)
-        self._addresses[count : 2 * count] = array("q", [gradients[i] for i in self.positions])
+        if count < len(gradients):
+            gradients = [gradients[i] for i in self.positions]
+        self._addresses[count : 2 * count] = array("q", gradients)
         return kernel.launch(self._addresses, cut, numbers, self._device)
 
     def _get_cut(self, kernel: Kernel) -> Cut | None:

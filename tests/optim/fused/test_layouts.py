@@ -89,7 +89,7 @@ def test_each_layout_takes_the_step_of_the_loop(cls, case, monkeypatch):
 
     fused, loop = steps(cls, make, grads, fused=True), steps(cls, make, grads, foreach=False, fused=False)
     to_real = [torch.view_as_real(x) if x.is_complex() else x for x in (*fused, *loop)]
-    assert relative_error(to_real[:2], to_real[2:]) <= 1e-7
+    assert relative_error(to_real[:2], to_real[2:]) <= 2e-7
     rows_of_a_strided = cls is optim.AdamP and not initial[0].is_contiguous()
     assert any(counts) == (loops or rows_of_a_strided)
 
