@@ -129,6 +129,7 @@ def case_id(case: tuple[Any, str, str, int, str]) -> str:
     every(
         CASES,
         fast=[
+            "by_hand, train/loss, step, accumulate 2, each step",
             "by_hand, train/mean, epoch, accumulate 2, each step",
             "by_factory, val/loss, epoch, accumulate 1, validation end",
         ],

@@ -37,13 +37,13 @@ class Trained(dict[str, Curves]):
         self.folder = folder
 
     def __missing__(self, name: str) -> Curves:
+        silence_warnings()  # pytest restores the filters after each test
         self[name] = train(name, self.folder, STEPS)
         return self[name]
 
 
 @pytest.fixture(scope="module")
 def curves(folder: Path) -> Trained:
-    silence_warnings()
     return Trained(folder)
 
 
