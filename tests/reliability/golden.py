@@ -7,6 +7,7 @@ more steps. `python -m tests.reliability.write_golden` writes those of this rele
 from __future__ import annotations
 
 import copy
+import platform
 import random
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -97,8 +98,19 @@ def make_golden(name: str) -> dict[str, Any]:
 
 
 def machine() -> dict[str, str]:
-    """What decides how numbers round."""
-    return {"torch": str(torch.__version__), "cpu": torch.backends.cpu.get_cpu_capability()}
+    """What decides how numbers round; the libraries behind torch's products differ by the model of the CPU too."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return {"torch": str(torch.__version__), "cpu": capability, "model": cpu_model()}
+
+
+def cpu_model() -> str:
+    """The maker and the model of the CPU, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    kept = [line for line in lines if line.startswith(("vendor_id", "cpu family", "model"))]
+    return ", ".join(dict.fromkeys(line.partition(":")[2].strip() for line in kept))
 
 
 def load_and_continue(content: Mapping[str, Any]) -> torch.Tensor:
@@ -163,7 +175,7 @@ def draw() -> torch.Tensor:
 def compare_with_golden(path: Path, folder: Path) -> Outcome:
     """F9: the file loads with `weights_only=True`, and its run continues to the weights that it holds.
 
-    Bit by bit under the torch and on the kind of CPU that wrote it. Elsewhere sums and powers round in another order:
+    Bit by bit under the torch and on the model of CPU that wrote it. Elsewhere sums and powers round in another order:
     within 1e-5 after four steps.
     """
     content = torch.load(path, weights_only=True)
