@@ -147,7 +147,7 @@ def test_any_layouts_give_the_numbers_of_torch_s_loop(case):
 
 
 @pytest.mark.slow
-@settings(2000)
+@settings(1000)
 @hypothesis.given(cases())
 def test_any_layouts_give_the_numbers_of_torch_s_loop_in_many_examples(case):
     check(case)
