@@ -303,7 +303,9 @@ class ConfigFuzzer:
             if name == "sequential" and rng.random() < 0.9:
                 config["milestones"] = self._or_junk([2 * index + 2 for index in range(count - 1)] or [1])
         if info.takes_function and rng.random() < 0.7:
-            config["lr_lambda"] = self._or_junk(_half)
+            function = self._or_junk(_half)
+            # A function that fails in the middle of a run is its author's.
+            config["lr_lambda"] = _half if callable(function) else function
         if (info.needs_warmup or rng.random() < 0.3) and depth == 2:
             key = rng.choice(("warmup_steps", "warmup_fraction", "warmup_epochs"))
             config[key] = self._or_junk(rng.choice((0, 1, 2) if key == "warmup_steps" else (0, 0.5, 0.1, None)))
