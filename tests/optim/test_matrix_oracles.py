@@ -194,5 +194,6 @@ THEIRS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
 def test_pytorch_optimizer(name: str) -> None:
     library = pytest.importorskip("pytorch_optimizer")
     build_theirs, build_ours = THEIRS[name]
-    theirs, ours = new_params(), new_params()
+    shapes = SQUARES if name == "soap" else SHAPES
+    theirs, ours = new_params(shapes), new_params(shapes)
     assert distance(run(build_ours(ours), ours), run(build_theirs(library, theirs), theirs)) < TOLERANCE

@@ -29,6 +29,10 @@ MEMBERS_IN_TORCH = [name for name in MEMBERS if not optimizer_info(name).is_nati
 """Those of matrices are in tests/optim/test_matrices.py: torch's Muon has neither foreach nor maximize."""
 TRACED_MEMBERS = [name for name in MEMBERS if name not in MATRIX_MEMBERS]
 """The members that kernels are made of."""
+MEMBERS_WITH_SUMS = {
+    "adai", "adam_mini", "adamp", "ef_sgd", "lamb", "lars", "mars", "novograd", "prodigy", "stable_adamw",
+}  # fmt: skip
+"""Those of them whose kernels add up elements."""
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2), (7,)]
 MATRIX_SHAPES = [(3, 4), (5, 2), (3, 4), (2, 3, 2, 1), (7, 3)]

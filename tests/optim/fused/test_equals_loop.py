@@ -13,7 +13,7 @@ from lightning_optim import optimizer_info
 from tests.support.cases import every
 from tests.support.fused_runs import count_skipped, relative_error, train
 from tests.support.modifier_cases import MODIFIER_VALUES, TRACED_PAIRS
-from tests.support.optimizer_runs import TRACED_MEMBERS, TRACED_SETTINGS
+from tests.support.optimizer_runs import MEMBERS_WITH_SUMS, TRACED_MEMBERS, TRACED_SETTINGS
 
 # The loop itself rounds each operation to 6e-8; its vector code takes roots with an error of one unit.
 TOLERANCE = 2e-7
@@ -148,7 +148,12 @@ def test_16_bit_parameters_are_computed_in_float32_and_rounded_once(name, dtype)
         options["eps"] = 2.0**-13  # the default is 0 in float16, which the loop would divide by
     step = train(name, 1, fused=True, dtype=dtype, **options)
     exact = train(name, 1, fused=True, through=dtype, **options)
-    assert all(torch.equal(x, y.to(dtype)) for x, y in zip(step, exact, strict=True))
+    # Vector code adds the elements of a block in an order that depends on the dtype and the processor: a sum of floats
+    # may differ in its last bits, and what it makes of an element may lie on the other side of a middle.
+    slack = 1e-6 if name in MEMBERS_WITH_SUMS else 0.0
+    for x, y in zip(step, exact, strict=True):
+        nearest = [(y * factor).to(dtype) for factor in (1 - slack, 1, 1 + slack)]
+        assert torch.stack([x == value for value in nearest]).any(0).all()
 
 
 def test_complex_parameters():

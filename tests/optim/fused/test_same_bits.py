@@ -11,12 +11,9 @@ from lightning_optim import optim, optimizer_info
 from lightning_optim.optim.fused import cut, emit_c, tables
 from tests.support.cases import every
 from tests.support.fused_runs import train
-from tests.support.optimizer_runs import TRACED_MEMBERS
+from tests.support.optimizer_runs import MEMBERS_WITH_SUMS, TRACED_MEMBERS
 
-ELEMENTWISE = sorted(
-    set(TRACED_MEMBERS)
-    - {"adai", "adam_mini", "adamp", "ef_sgd", "lamb", "lars", "mars", "novograd", "prodigy", "stable_adamw"}
-)
+ELEMENTWISE = sorted(set(TRACED_MEMBERS) - MEMBERS_WITH_SUMS)
 """Members without sums over a tensor, whose order would depend on the chunks."""
 SHAPES = ((67, 600), (5,), (1, 3))
 
