@@ -26,7 +26,7 @@ from lightning_optim import (
     configure_optimizers,
 )
 from lightning_optim.telemetry.tags import is_setting, split_tag
-from tests.reliability.scoreboard.outcome import Outcome, compare
+from tests.reliability.scoreboard.outcome import Outcome, Verdict, compare
 from tests.support.runs.common import to_full
 from tests.support.staged_plans import DeepNet, layers, on_plateau
 from tests.support.training import BATCHES, Net, fit
@@ -244,6 +244,10 @@ def step_of(path: Path) -> int:
 def resume_and_compare(name: str, folder: Path, ckpt_path: Path | None) -> Outcome:
     """Train the rest from a checkpoint, or all from the start, and compare it with the uninterrupted run."""
     resumed = train(MECHANISMS[name], folder / "resumed", ckpt_path=ckpt_path)
+    if ckpt_path is not None and (step := torch.load(ckpt_path, weights_only=True)["global_step"]) != step_of(
+        ckpt_path
+    ):
+        return Outcome(Verdict.SILENT_WRONG, f"{ckpt_path.name} holds step {step}")
     return compare(rest_of(reference(name), ckpt_path), resumed)
 
 
