@@ -244,10 +244,10 @@ def step_of(path: Path) -> int:
 def resume_and_compare(name: str, folder: Path, ckpt_path: Path | None) -> Outcome:
     """Train the rest from a checkpoint, or all from the start, and compare it with the uninterrupted run."""
     resumed = train(MECHANISMS[name], folder / "resumed", ckpt_path=ckpt_path)
-    if ckpt_path is not None and (step := torch.load(ckpt_path, weights_only=True)["global_step"]) != step_of(
-        ckpt_path
-    ):
-        return Outcome(Verdict.SILENT_WRONG, f"{ckpt_path.name} holds step {step}")
+    if ckpt_path is not None:
+        step = torch.load(ckpt_path, weights_only=True)["global_step"]
+        if step != step_of(ckpt_path):
+            return Outcome(Verdict.SILENT_WRONG, f"{ckpt_path.name} holds step {step}")
     return compare(rest_of(reference(name), ckpt_path), resumed)
 
 
