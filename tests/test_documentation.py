@@ -7,6 +7,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,14 @@ def test_every_public_name_has_an_example() -> None:
         assert ">>>" in (public.__doc__ or "") or name == "ConfigError", name
 
 
-@pytest.mark.parametrize("block", find_blocks("python"), ids=str)
+def _case(block: Block) -> Any:
+    """A block that needs a library of Hugging Face, which the fast tests do without, is slow."""
+    needed = re.findall(r"^from (transformers|accelerate) import", block.text, re.MULTILINE)
+    missing = pytest.mark.skipif(any(find_spec(name) is None for name in needed), reason=f"needs {needed}")
+    return pytest.param(block, id=str(block), marks=(pytest.mark.slow, missing) if needed else ())
+
+
+@pytest.mark.parametrize("block", [_case(block) for block in find_blocks("python")])
 def test_python_runs_as_it_stands(block: Block) -> None:
     exec(compile(block.text, block.page, "exec"), {"__name__": "documentation"})
 
@@ -90,6 +98,7 @@ FINETUNE_COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", FINETUNE_COMMANDS, ids=" ".join)
 def test_overrides_of_the_recipe_compose(overrides: list[str]) -> None:
     if "task=text" in overrides:

@@ -9,6 +9,8 @@ from torch import nn
 
 from lightning_optim import OptimizerFactory
 
+pytestmark = pytest.mark.slow  # needs transformers
+
 NUM_KERNELS = {"resnet18": 20, "vit": 19}
 """Convolutions; and the projection of patches, with six linear layers in each of three blocks."""
 

