@@ -322,6 +322,7 @@ def test_children_of_a_composite_are_checked_too(name):
         torch.testing.assert_close(first, second)
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_checked_too():
     def run(*, compiled):
         model, optimizer = conv()

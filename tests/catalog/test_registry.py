@@ -11,7 +11,7 @@ from lightning_optim.catalog.built_in import BUILT_IN
 from lightning_optim.catalog.registry import find_optimizer_name
 from lightning_optim.core.hyperparameters import Choice, Flag, Number, Numbers
 from lightning_optim.core.version import is_torch_at_least
-from tests.support.cases import every
+from tests.support.cases import each_value
 from tests.support.messages import check_message
 from tests.support.models import model_for, same, train
 
@@ -230,7 +230,7 @@ def test_a_native_class_uses_the_defaults_of_its_signature():
         assert info.decay in info.decay_modes, name
 
 
-@pytest.mark.parametrize(("name", "implementation", "key"), every(KEYS, fast=FAST_KEYS, id="-".join))
+@pytest.mark.parametrize(("name", "implementation", "key"), each_value(KEYS, fast=FAST_KEYS, id="-".join))
 def test_per_group_hyperparameters_are_read_from_the_group(name, implementation, key):
     value, around = value_for(name, key), values_around(name, key)
     from_rule = after_training(name, implementation, **around, groups={"every": {"params": "*", key: value}})
@@ -287,6 +287,7 @@ def conditions_of(name, implementation):
     return {key: value_for(name, key) for key in conditions if not info.defaults[key]}
 
 
+@pytest.mark.slow
 def test_buffers_are_the_tensors_of_the_state():
     for name, implementation in CLASSES:
         if name == "lbfgs":  # its state is one flat vector

@@ -84,6 +84,7 @@ def test_a_sequential_of_stages_is_a_series_though_their_numbers_of_blocks_diffe
 # Peft's and the compiler's wrappers.
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 def test_wrappers_of_peft_and_the_compiler_change_nothing():
     wrapped = holder(base_model=holder(model=holder(net=torch.compile(bert()), lm_head=linear())))

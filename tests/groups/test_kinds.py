@@ -352,6 +352,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @hypothesis.given(TREES, st.sampled_from(KINDS))
 @hypothesis.settings(max_examples=60, deadline=None, derandomize=True, database=None)
 def test_kinds_do_not_depend_on_how_the_parameters_arrive(module, kind):

@@ -8,7 +8,7 @@ import pytest
 from torch.optim import SGD, lr_scheduler
 
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory
-from tests.support.cases import every
+from tests.support.cases import each_value, every
 from tests.support.equality import equal
 from tests.support.loading_runs import (
     CHANGES,
@@ -71,7 +71,7 @@ def resume(config, rules, schedule, state_dicts):
 
 @pytest.mark.parametrize(
     ("config", "schedule"),
-    every(
+    each_value(
         SCHEDULE_CASES,
         fast=[
             *(f"{COMPOSITE}-{name}" for name in ("one_cycle", "warmup_cosine", "reduce_on_plateau", "chained")),
@@ -120,20 +120,20 @@ def assert_follows_the_new_rules_from_the_start(config, schedule, old, new, *, r
         tick(resumed, resumed_scheduler, t), tick(reference, reference_scheduler, t)
 
 
-@pytest.mark.parametrize(("config", "schedule"), every(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
+@pytest.mark.parametrize(("config", "schedule"), each_value(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
 def test_a_group_whose_peak_was_0_gets_the_lr_of_its_schedule(config, schedule):
     """An lr of 0 is no fraction of a peak of 0."""
     old = {"stem": SAVED["stem"], "norm": {"params": "backbone.1", "lr_scale": 0.0}}
     assert_follows_the_new_rules_from_the_start(config, schedule, old, SAVED, rel=1e-14)
 
 
-@pytest.mark.parametrize(("config", "schedule"), every(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
+@pytest.mark.parametrize(("config", "schedule"), each_value(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
 def test_a_new_group_joins_the_curve_where_the_run_is(config, schedule):
     # The fraction of the peak is rounded once: hence the tolerance.
     assert_follows_the_new_rules_from_the_start(config, schedule, SAVED, CHANGES["added"], rel=1e-14)
 
 
-@pytest.mark.parametrize(("config", "schedule"), every(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
+@pytest.mark.parametrize(("config", "schedule"), each_value(SCALING_CASES, fast=FAST_SCALING_CASES, id=ids))
 def test_an_edited_lr_continues_at_the_same_fraction_of_its_new_peak(config, schedule):
     model, optimizer, scheduler = start(config, SAVED, schedule, NUM_SAVED_STEPS)
     state_dicts = save_and_load([optimizer.state_dict(), scheduler.state_dict()])
@@ -179,7 +179,7 @@ FAST_OVERRIDE_CASES = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "override"), every(OVERRIDE_CASES, fast=FAST_OVERRIDE_CASES, id=ids))
+@pytest.mark.parametrize(("schedule", "override"), each_value(OVERRIDE_CASES, fast=FAST_OVERRIDE_CASES, id=ids))
 def test_a_group_with_another_schedule_is_where_that_schedule_would_be(schedule, override):
     old, new = ({**SAVED, "late": {"params": "head", "weight_decay": 0.25, **given}} for given in OVERRIDES[override])
     assert_follows_the_new_rules_from_the_start(COMPOSITE, schedule, old, new)

@@ -9,7 +9,7 @@ import pytest
 from lightning_optim import SchedulerFactory
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
-from tests.support.cases import every
+from tests.support.cases import each_value
 from tests.support.equality import equal
 from tests.support.loading_runs import NEW_GROUPS, SCHEDULED, build, states_by_name, step, values_by_name
 from tests.support.models import Deep, weights_of
@@ -75,7 +75,7 @@ SAME_VALUES_CASES = [
 
 @pytest.mark.parametrize(
     ("config", "schedule", "saved_at"),
-    every(
+    each_value(
         SAME_VALUES_CASES,
         fast=[
             f"{COMPOSITE}-warmup_cosine-before the thaw",
@@ -111,7 +111,7 @@ OTHER_RULES_CASES = [
 
 @pytest.mark.parametrize(
     ("config", "change", "saved_at"),
-    every(
+    each_value(
         OTHER_RULES_CASES,
         fast=[
             f"{COMPOSITE}-added-before the thaw",

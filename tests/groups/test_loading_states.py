@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_optim import SchedulerFactory
-from tests.support.cases import every
+from tests.support.cases import each_value
 from tests.support.equality import equal
 from tests.support.loading_runs import (
     CHANGES,
@@ -45,7 +45,9 @@ STATE_CASES += [
 FAST_STATE_CASES = [case for case in STATE_CASES if case[0] == COMPOSITE or case[1:] == ("same", "split")]
 
 
-@pytest.mark.parametrize(("config", "before", "after"), every(STATE_CASES, fast=[*map(ids, FAST_STATE_CASES)], id=ids))
+@pytest.mark.parametrize(
+    ("config", "before", "after"), each_value(STATE_CASES, fast=[*map(ids, FAST_STATE_CASES)], id=ids)
+)
 def test_each_parameter_gets_its_own_state(config, before, after):
     state_dict, expected = saved_states(config, before)
     assert_distinguishable(expected)
@@ -72,7 +74,7 @@ BITWISE_CASES = [(config, change) for config in CONFIGS for change in SAME_VALUE
 FAST_BITWISE_CASES = [case for case in BITWISE_CASES if case[0] == COMPOSITE or case[1] == "split by depth"]
 
 
-@pytest.mark.parametrize(("config", "change"), every(BITWISE_CASES, fast=[*map(ids, FAST_BITWISE_CASES)], id=ids))
+@pytest.mark.parametrize(("config", "change"), each_value(BITWISE_CASES, fast=[*map(ids, FAST_BITWISE_CASES)], id=ids))
 def test_training_continues_bitwise_where_no_value_changes(config, change):
     model, optimizer = train_saved(config)
     resumed_model = Deep()

@@ -68,12 +68,11 @@ print(OptimizerFactory('adamw', groups=groups).explain(model).json())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", ["0", "1"])
-def test_the_plan_is_the_same_under_every_hash_seed(seed, run_python, capsys):
+def test_the_plan_is_the_same_under_another_hash_seed(run_python, capsys):
     exec(PLAN_IN_JSON, {})  # under this process's own seed
     expected = capsys.readouterr().out
     assert '"group": "backbone.no_decay"' in expected
-    assert run_python(PLAN_IN_JSON, PYTHONHASHSEED=seed) == expected
+    assert run_python(PLAN_IN_JSON, PYTHONHASHSEED="1") == expected
 
 
 def test_frozen_parameters_are_in_no_group_and_require_no_gradient():

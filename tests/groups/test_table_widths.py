@@ -77,12 +77,14 @@ def check(text: str, expected: list[float]) -> None:
         assert is_near(found, value), text
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(tables(), st.sampled_from(WIDTHS))
 def test_no_number_is_cut_at_any_usual_width(table, width):
     check(table.text(width), values(table))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(tables(), st.integers(15, 250))
 def test_no_number_is_cut_in_a_console_of_the_users(table, width):
@@ -91,6 +93,7 @@ def test_no_number_is_cut_in_a_console_of_the_users(table, width):
     check(text.getvalue(), values(table))
 
 
+@pytest.mark.slow
 @settings(max_examples=50)
 @given(tables(), st.integers(1, 250))
 def test_no_number_is_cut_at_any_width(table, width):

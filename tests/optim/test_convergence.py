@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from lightning_optim import optim
 from tests.support.cases import every
-from tests.support.optimizer_runs import MATRIX_MEMBERS, MEMBERS, give_hessian, native_class
+from tests.support.optimizer_runs import KINDS, MATRIX_MEMBERS, MEMBERS, give_hessian, native_class
 
 FAST = ("adamw", "sophia_g")
 each_member = pytest.mark.parametrize("name", every(MEMBERS, fast=FAST))
 
 
-@pytest.mark.parametrize(("name", "end"), [("adam", 1.0), ("amsgrad", -1.0)])
+@pytest.mark.parametrize(("name", "end"), [pytest.param("adam", 1.0, marks=pytest.mark.slow), ("amsgrad", -1.0)])
 def test_amsgrad_converges_on_the_counter_example_to_adam(name, end):
     """Reddi et al. (arXiv:1904.09237, theorem 1): f_t(x) = C x every third step, else -x, on [-1, 1], with C > 2.
 
@@ -64,7 +64,7 @@ NUM_STEPS = {"adagrad": 4000, "omd": 6000, "extra_sgd": 6000, "adamax": 2000, "a
 NUM_STEPS |= {"sgd": 6000}
 
 
-@pytest.mark.parametrize("name", every([m for m in MEMBERS if m not in MATRIX_MEMBERS], fast=FAST))
+@pytest.mark.parametrize("name", every([m for m in KINDS if m not in MATRIX_MEMBERS], fast=FAST))
 def test_rosenbrocks_valley_is_followed(name):
     p = nn.Parameter(torch.tensor([-1.5, 2.0], dtype=torch.float64))
     at_start = rosenbrock(p)

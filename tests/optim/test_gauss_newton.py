@@ -18,6 +18,7 @@ def log_likelihood(inputs: Tensor, targets: Tensor) -> Tensor:
     return functional.nll_loss(inputs.log_softmax(dim=1), targets)
 
 
+NUM_DRAWS = 500
 # The loss, its targets, and the samples that count. The Hessian of the loss in the outputs is H of `diagonal`.
 CASES = {
     "cross_entropy": (functional.cross_entropy, torch.tensor([0, 2, 1, 2, 0]), range(5)),
@@ -44,15 +45,8 @@ def diagonal(net: nn.Module, inputs: Tensor, loss, targets: Tensor) -> Tensor:
     return torch.einsum("ip,ij,jp->p", jacobian, hessian, jacobian)
 
 
-@pytest.mark.parametrize(
-    ("case", "num_draws"),
-    every(
-        [(case, num_draws) for case in CASES for num_draws in (500, 2_000)],
-        fast=["cross_entropy-500", "ignored-500", "binary-500", "mse_loss-500"],
-        id=lambda value: f"{value[0]}-{value[1]}",
-    ),
-)
-def test_the_mean_estimate_is_the_diagonal_of_the_gauss_newton_matrix(case, num_draws) -> None:
+@pytest.mark.parametrize("case", every(CASES, fast=["cross_entropy", "binary"]))
+def test_the_mean_estimate_is_the_diagonal_of_the_gauss_newton_matrix(case) -> None:
     loss, targets, _ = CASES[case]
     net, inputs = model_and_inputs()
     params, estimates, outputs = list(net.parameters()), [], net(inputs)
@@ -60,14 +54,14 @@ def test_the_mean_estimate_is_the_diagonal_of_the_gauss_newton_matrix(case, num_
     def collect(num_samples, grads) -> None:
         estimates.append(torch.cat([num_samples * grads[p].square().flatten() for p in params]))
 
-    for seed in range(num_draws):
+    for seed in range(NUM_DRAWS):
         with SampledGradients(params, seed, 8.0 if seed % 2 else 1.0, collect):
             loss(outputs, targets)
     estimate, expected = torch.stack(estimates), diagonal(net, inputs, loss, targets)
     # Five standard errors of the mean: none of 27 numbers is beyond that by chance.
-    error = estimate.std(dim=0) / num_draws**0.5
+    error = estimate.std(dim=0) / NUM_DRAWS**0.5
     assert ((estimate.mean(dim=0) - expected).abs() <= 5 * error + 1e-7).all()
-    assert (error < 0.1 * (2_000 / num_draws) ** 0.5 * expected.max()).all()
+    assert (error < 0.2 * expected.max()).all()
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,7 +11,15 @@ from torch import nn
 
 from lightning_optim import ConfigError, OptimizerFactory, optim, optimizer_info
 from tests.support.cases import every
-from tests.support.optimizer_runs import MATRIX_MEMBERS, MEMBERS, SETTINGS, give_hessian, native_class, setting_id
+from tests.support.optimizer_runs import (
+    KINDS,
+    MATRIX_MEMBERS,
+    MEMBERS,
+    SETTINGS,
+    give_hessian,
+    native_class,
+    setting_id,
+)
 
 SHAPES = [(3, 4), (5,), ()]
 MATRIX_SHAPES = [(3, 4), (5, 2)]
@@ -72,7 +80,7 @@ def test_an_eps_whose_reciprocal_overflows_is_not_built(name: str, options: dict
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MEMBERS)
+@pytest.mark.parametrize("name", KINDS)
 def test_zeros_leave_it_finite_in_every_decay_mode_and_with_modifiers(name: str) -> None:
     info = optimizer_info(name)
     modes = [{"weight_decay": 0.01, "weight_decay_mode": mode} for mode in info.decay_modes]
@@ -81,7 +89,13 @@ def test_zeros_leave_it_finite_in_every_decay_mode_and_with_modifiers(name: str)
             check_finite_or_refused(name, {}, **given)
 
 
-@pytest.mark.parametrize("name", [n for n in MEMBERS if "eps" in optimizer_info(n).hyperparameters])
+@pytest.mark.parametrize(
+    "name",
+    every(
+        [n for n in MEMBERS if "eps" in optimizer_info(n).hyperparameters],
+        fast=["adamw", "adai", "adopt", "prodigy", "soap"],
+    ),
+)
 def test_the_message_names_what_works(name: str) -> None:
     try:
         native_class(name)([nn.Parameter(torch.ones(2, 1, dtype=torch.float16))])

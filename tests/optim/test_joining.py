@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lightning_optim import ConfigError, OptimizerFactory, optim
 from lightning_optim.core.param_group_keys import ALGORITHM
 from lightning_optim.optim.composite import Composite
-from tests.support.cases import every
+from tests.support.cases import each_value
 from tests.support.save_and_load import save_and_load
 
 BODY = {"params": "body", "kinds": ["matrix"]}
@@ -57,7 +57,7 @@ def loaded(main: str, options: str, optimizer: Optimizer) -> Optimizer:
 
 @pytest.mark.parametrize(
     ("main", "options"),
-    every(
+    each_value(
         [pair for pair in product(MAINS, OPTIONS) if pair[0] != "sgd" or pair[1] == "plain"],  # torch's only
         fast=["adamw,own", "adamw,plain", "lion,cautious_update"],
         id=",".join,

@@ -380,6 +380,7 @@ def test_a_fit_takes_two_gradients_a_step_and_is_the_plain_loop(tmp_path) -> Non
     assert same(net, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [1, pytest.param(BATCHES + 2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("staged", [False, True], ids=["whole", "stages"])
 def test_a_fit_resumes_bitwise(tmp_path, at, staged) -> None:

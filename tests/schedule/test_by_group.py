@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 
 from lightning_optim import SchedulerFactory
 from lightning_optim.schedule.catalog import SCHEDULES
-from tests.support.cases import every
+from tests.support.cases import each_value
 from tests.support.save_and_load import save_and_load
 from tests.support.scheduled_groups import (
     ALGORITHMS,
@@ -55,7 +55,7 @@ FAST = [
 ]
 
 
-@pytest.mark.parametrize("case", every(CASES, fast=FAST))
+@pytest.mark.parametrize("case", each_value(CASES, fast=FAST))
 def test_each_group_has_the_curve_of_an_optimizer_of_its_own(case) -> None:
     schedule, algorithms, head = case.split(", ")
     factory = SchedulerFactory(**SCHEDULE_CONFIGS[schedule])
@@ -94,7 +94,7 @@ FAST_RESUMED = [
 ]
 
 
-@pytest.mark.parametrize("case", every(RESUMED, fast=FAST_RESUMED))
+@pytest.mark.parametrize("case", each_value(RESUMED, fast=FAST_RESUMED))
 def test_run_resumes_bitwise_from_its_state_dicts(case) -> None:
     schedule, algorithms, neck = case.split(", ")
     scheduler_factory = SchedulerFactory(**SCHEDULE_CONFIGS[schedule])

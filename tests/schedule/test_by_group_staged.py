@@ -55,7 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"neck": {"warmup_steps": 6}},
     ),
 }
-FAST = ["one_cycle", "cosine, two groups overridden", "plateau, one group constant"]
+FAST = ["cosine, two groups overridden"]
 
 
 class StagedRun:

@@ -14,7 +14,7 @@ from tests.support.schedules import SCHEDULE_CONFIGS
 @pytest.mark.parametrize(
     ("names", "intervals"),
     [
-        pytest.param(KINDS, ("step",), id="kinds by step"),
+        pytest.param(KINDS, ("step",), id="kinds by step", marks=pytest.mark.slow),
         pytest.param(("exponential", "warmup_cosine"), INTERVALS, id="intervals"),
         pytest.param(tuple(SCHEDULE_CONFIGS), ("step",), id="all by step", marks=pytest.mark.slow),
         # The interval only says where the run is; no schedule knows its own.

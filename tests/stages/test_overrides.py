@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_optim import ConfigError, OptimizerFactory, SchedulerFactory, StagedUnfreeze
 from lightning_optim.stages.staged import StagedOptimizer
 from lightning_optim.stages.stages import claim, parse_stages
-from tests.support.cases import every
+from tests.support.cases import each_value, every
 from tests.support.messages import check_message
 
 THAW, STEPS = 3, 9
@@ -112,7 +112,7 @@ FAST = [
 ]
 
 
-@pytest.mark.parametrize("case", every(CASES, fast=FAST))
+@pytest.mark.parametrize("case", each_value(CASES, fast=FAST))
 def test_late_stage_trains_as_if_a_rule_had_set_its_hyperparameters(case) -> None:
     name, schedule = case.split(", ")
     optimizer, hyperparameters = SET[name]

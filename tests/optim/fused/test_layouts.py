@@ -129,6 +129,7 @@ def test_a_parameter_that_shrinks_in_place_keeps_the_rest_of_its_memory():
     assert memory.tolist() == [-2.0] * 4 + [-1.0] * 4
 
 
+@pytest.mark.slow
 def test_tensors_that_nothing_else_holds_are_freed():
     params = [torch.nn.Parameter(torch.ones(3)) for _ in range(2)]
     optimizer = optim.AdamW([{"params": [param]} for param in params], fused=True)
@@ -146,6 +147,7 @@ def test_tensors_that_nothing_else_holds_are_freed():
     assert removed() is None
 
 
+@pytest.mark.slow
 def test_the_default_device_changes_nothing():
     def make():
         return [torch.nn.Parameter(torch.ones(40, 30))]

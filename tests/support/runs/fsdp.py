@@ -34,19 +34,20 @@ SAVED_AT = 2
 POISONED_STEP = 1
 """In this step one element of one gradient is NaN, where such steps are skipped."""
 WITH_EACH_MODIFIER = ("adamw", "storm")
+ALL_AROUND = ("adamw", "adai", "lamb", "muon", "nadam", "sophia_g")
 IN_EACH_EXECUTION = {*KINDS, "novograd", "mars", "stable_adamw"}
 """One member of each kind, and all that sum over shards; the others are element by element, as those of their kind."""
 CASES = [
-    *((name, "foreach") for name in MEMBERS),
-    *((name, "loop") for name in MEMBERS if name in IN_EACH_EXECUTION),
+    *((name, "foreach") for name in MEMBERS if name in IN_EACH_EXECUTION),
+    *((name, "loop") for name in ("adamw", "lamb", "muon", "prodigy")),
     *((name, "fused") for name in TRACED_MEMBERS if name in IN_EACH_EXECUTION),
     *(
         (name, modifier)
         for name, modifier in MEMBER_MODIFIER_PAIRS
-        if name in (IN_EACH_EXECUTION if modifier == "all" else WITH_EACH_MODIFIER)
+        if name in (ALL_AROUND if modifier == "all" else WITH_EACH_MODIFIER)
     ),
 ]
-"""Every member; some in each execution and with all modifiers together; each modifier around two rules."""
+"""One member of each kind, by lists and fused; some in a loop and with all modifiers; each modifier of two."""
 
 
 def new_model(dtype: torch.dtype) -> nn.Module:
