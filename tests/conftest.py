@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,16 @@ def pytest_collection_finish() -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def installed_callbacks() -> Iterator[None]:
+    """Each Trainer looks through all installed packages for callbacks, a tenth of a short fit: look once."""
+    from lightning.fabric.utilities import registry as lightning_registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lightning_registry, "entry_points", cache(lightning_registry.entry_points))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ from recipes.studies.design import OPTIMIZERS, find_arms
 from recipes.studies.records import Measured, Run
 from recipes.studies.results import Results
 from tests.reliability import golden
-from tests.support.cases import every
 from tests.support.documentation import PAGES, ROOT, find_files
 from tests.support.documented_commands import (
     COMMANDS,
@@ -80,7 +79,8 @@ def test_no_block_has_a_placeholder() -> None:
 # Commands that take files of the page, or none
 
 
-@pytest.mark.parametrize("page", every(OWN_FILES, fast=["docs/lightning_cli.md"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("page", OWN_FILES)
 def test_a_page_with_files_works_in_an_empty_folder(page: str, tmp_path: Path, monkeypatch, run) -> None:
     for name, text in find_files(page).items():
         (tmp_path / name).write_text(text, encoding="utf-8")

@@ -183,6 +183,7 @@ def test_the_rules_of_the_example_compose_as_documented(tmp_path: Path) -> None:
 # Optimizers
 
 
+@pytest.mark.slow
 def test_maximize_ascends_in_every_optimizer() -> None:
     for position, name in enumerate(MEMBERS):
         foreach = position % 2 == 0  # each rule once, either execution with half of them
@@ -223,6 +224,7 @@ def by_hand(module: Net) -> Any:
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "metric"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("configure", [by_factory, by_hand])
 def test_without_stages_reduce_on_plateau_by_epoch_resumes_late_as_in_lightning(tmp_path: Path, configure) -> None:
     def lrs(**arguments: Any) -> list[float]:

@@ -355,6 +355,7 @@ def test_adamw_trains_the_head_first_and_muon_the_backbone_later(run_staged_full
     assert {f"optim/norm/momentum_buffer/{name}" for name in late} <= set(trainer.callback_metrics)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(STAGED, fast=["schedule of a rule"]))
 def test_stages_resume_bitwise(tmp_path, name, run_staged_full) -> None:
     folder, (trainer, module, trace) = run_staged_full(name)
@@ -371,6 +372,7 @@ def _comparable(state_dict: dict[str, Any]) -> dict[str, Any]:
     return {**state_dict, "param_groups": groups}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rules", "name"),
     every(

@@ -56,6 +56,7 @@ def read_table(folder: Path, stages: Any) -> str:
     return read_events(folder).Tensors(tag)[0].tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stages", [None, STAGES], ids=["whole", "stages"])
 def test_values_of_a_fit_are_the_formula_in_tensorboard_too_and_after_a_resume(tmp_path, stages) -> None:
     def callbacks() -> list[Any]:

@@ -431,6 +431,7 @@ class SizedNet(AveragedNet):
         return DataLoader(rows, batch_size=8)
 
 
+@pytest.mark.slow
 def test_tuners_in_the_middle_of_a_fit_leave_its_steps_and_validations_as_they_were(tmp_path) -> None:
     """A tuner saves and loads a checkpoint, and trains in between: the training weights are back after it."""
     factory = OptimizerFactory("adamw", lr=0.05, betas=[0.0, 0.99], schedule_free={"beta": 0.9})

@@ -173,6 +173,7 @@ def test_update_norm_and_cosine_are_exact(tmp_path) -> None:
     assert cosines == pytest.approx([float(step["cos"]) for step in trace.steps[1:]], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_per_parameter_and_histograms_have_a_tag_for_each_parameter(tmp_path) -> None:
     module = Net(configured())
     curves = fit_with_events(tmp_path, module, OptimizerMonitor(per_parameter=True, histograms=True), epochs=1)

@@ -49,6 +49,7 @@ def count_calls(folder: Path, num_parameters: int, num_groups: int, **arguments:
     return monitor.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "clip", [pytest.param(None, id="unclipped", marks=pytest.mark.slow), pytest.param(1.0, id="clipped")]
 )
@@ -171,12 +172,12 @@ def test_a_logged_step_is_one_event_for_all_optimizers(tmp_path, monkeypatch) ->
 
 
 @pytest.mark.slow
-def test_memory_does_not_grow_over_five_thousand_logs(tmp_path) -> None:
+def test_memory_does_not_grow_over_two_thousand_logs(tmp_path) -> None:
     blocks, counts = [], []
 
     class Weighing(Callback):
         def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-            if trainer.global_step % 1250 == 500:
+            if trainer.global_step % 500 == 100:
                 monitor.on_save_checkpoint(trainer, pl_module, {})  # what waits for the disk is no growth
                 gc.collect()
                 blocks.append(sys.getallocatedblocks())
@@ -190,11 +191,11 @@ def test_memory_does_not_grow_over_five_thousand_logs(tmp_path) -> None:
     monitor = OptimizerMonitor(1)
     module = ManyParameters(1, 1)
     logger = TensorBoardLogger(tmp_path)
-    fit(module, tmp_path, monitor, Weighing(), logger=logger, loader=Endless(), epochs=-1, max_steps=5_501)
+    fit(module, tmp_path, monitor, Weighing(), logger=logger, loader=Endless(), epochs=-1, max_steps=2_151)
     assert len(blocks) == 5
     assert max(counts) == min(counts)
-    assert blocks[-1] - blocks[0] < 1_000  # memory blocks: one number stored per log would be 5,000
-    assert len(read_curves(tmp_path)["optim/lr/default"]) == 5_501
+    assert blocks[-1] - blocks[0] < 1_000  # memory blocks: one number stored per log would be 2,000
+    assert len(read_curves(tmp_path)["optim/lr/default"]) == 2_151
 
 
 def test_a_step_asks_lightning_once_whether_it_is_logged(tmp_path, monkeypatch) -> None:

@@ -90,6 +90,7 @@ def test_a_picture_is_drawn_every_n_logged_steps_and_at_the_end(any_share, tmp_p
     assert grey[0] > grey[-1] > 0.02  # layer 0 is frozen until the last epoch
 
 
+@pytest.mark.slow
 def test_drawing_takes_a_hundredth_of_the_time(tmp_path) -> None:
     pictures = fit_and_read(tmp_path, Layered(DEPTH), OptimizerMonitor(depth_every=2))
     assert steps(pictures) == [1, 4 * BATCHES - 1]  # each takes longer than this run
@@ -108,6 +109,7 @@ def test_a_logger_of_curves_only_costs_nothing(tmp_path, monkeypatch) -> None:
     fit(Layered(DEPTH), tmp_path, OptimizerMonitor(), logger=CSVLogger(tmp_path), log_every_n_steps=1, epochs=1)
 
 
+@pytest.mark.slow
 def test_each_optimizer_has_a_picture(any_share, tmp_path) -> None:
     torch.manual_seed(0)
     pictures = fit_and_read(tmp_path, Layered(DEPTH, num_optimizers=2), OptimizerMonitor(depth_every=100), epochs=1)

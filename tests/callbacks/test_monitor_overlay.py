@@ -119,6 +119,7 @@ def test_a_resumed_run_goes_on_with_the_next_point(tmp_path) -> None:
     assert resumed == from_step(full, BATCHES + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(LeafSpec|many workers|is not empty|training batches).*")  # of the second fit
 def test_a_run_resumed_in_the_same_folder_hides_the_points_after_its_checkpoint(tmp_path) -> None:
     def run(folder: Path, purge_step: int | None = None, **arguments: Any) -> Any:

@@ -146,6 +146,7 @@ def test_a_chain_of_resumes_is_bitwise(tmp_path, name) -> None:
         assert is_as_uninterrupted(full, module, trainer, done=stopped), (saved, stopped)
 
 
+@pytest.mark.slow
 def test_checkpoints_after_a_resume_between_epochs_have_the_counts_of_an_uninterrupted_run(tmp_path) -> None:
     """In validations and at the end of epochs too, where nothing in the checkpoint shows that they are wrong."""
     run(tmp_path / "full", RNGState())
@@ -156,6 +157,7 @@ def test_checkpoints_after_a_resume_between_epochs_have_the_counts_of_an_uninter
         assert counts(load(tmp_path / "resumed" / name)) == counts(load(tmp_path / "full" / name)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("newest", every(["batch-6", "batch-8", "epoch-8"], fast=["batch-6", "epoch-8"]))
 def test_a_chain_whose_first_resume_had_none_of_our_callbacks_is_bitwise(tmp_path, newest) -> None:
     """Lightning alone saves counts that contradict each other; without `count_uncounted_epoch`, they are believed."""
@@ -165,6 +167,7 @@ def test_a_chain_whose_first_resume_had_none_of_our_callbacks_is_bitwise(tmp_pat
     assert is_as_uninterrupted(full, module, trainer, done=int(newest[-1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(list(CALLBACKS)[:-1], fast=["StagedUnfreeze"]))
 def test_each_callback_corrects_what_an_older_release_has_saved(tmp_path, monkeypatch, name) -> None:
     full, _ = run(tmp_path, *CALLBACKS[name](), name=name)

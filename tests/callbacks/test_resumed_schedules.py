@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lightning_optim import ConfigError, OptimizerFactory, OptimizerOverride, SchedulerFactory, StagedUnfreeze
-from tests.support.cases import every
+from tests.support.cases import each_value, every
 from tests.support.training import BATCHES, Net, StepTrace, fit
 
 GROUPS = {"head": {"params": "head", "lr_scale": 0.5}}
@@ -50,9 +50,7 @@ def checkpoint(folder: Path, step: int) -> Path:
 
 @pytest.mark.parametrize(
     ("plan", "step"),
-    every(
-        [(p, s) for p in PLANS for s in (6, 8)], fast=["plain, 6", "staged, 8"], id=lambda case: f"{case[0]}, {case[1]}"
-    ),
+    every([(p, s) for p in PLANS for s in (6, 8)], fast=["staged, 8"], id=lambda case: f"{case[0]}, {case[1]}"),
 )
 def test_a_longer_run_follows_on_resume(tmp_path, plan, step) -> None:
     train(tmp_path, COSINE, 2, plan=plan, save=True)
@@ -80,10 +78,9 @@ def test_a_fast_dev_run_resumes_though_its_length_is_made_up(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("plan", "before", "after", "step"),
-    every(
+    each_value(
         CHANGES,
-        fast=["plain, warmup_cosine -> warmup_linear, 8", "plain, warmup_linear -> one_cycle, 6",
-              "staged, one_cycle -> None, 6", "staged, None -> warmup_cosine, 8"],
+        fast=["plain, warmup_cosine -> warmup_linear, 8", "staged, one_cycle -> None, 6"],
         id=lambda case: f"{case[0]}, {case[1] and case[1]['name']} -> {case[2] and case[2]['name']}, {case[3]}",
     ),
 )  # fmt: skip

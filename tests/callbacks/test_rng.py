@@ -106,6 +106,7 @@ def test_another_number_of_ranks_is_warned_of(tmp_path) -> None:
         fit(dropout_net(), tmp_path, RNGState(), epochs=1, ckpt_path=tmp_path / "two.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("monitor", "interval"),
     every(

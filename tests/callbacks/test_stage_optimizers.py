@@ -71,6 +71,7 @@ def test_it_works_with_an_override(tmp_path) -> None:
     assert equal(trained(tmp_path, by_hand, PLAN, OptimizerOverride(factory(NO_DECAY))), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [3, 5])
 def test_it_resumes_bitwise(tmp_path, step) -> None:
     configure = configured(NO_DECAY, SchedulerFactory("cosine_annealing"))

@@ -141,6 +141,7 @@ def test_a_range_test_steps_groups_in_proportion(tmp_path) -> None:
         assert (slow / own, fast / own) == pytest.approx((0.1, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("staged", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tuner", ["lr", "batch size"])
 def test_a_run_after_a_tuner_is_bitwise_as_without(tmp_path, staged, tuner) -> None:

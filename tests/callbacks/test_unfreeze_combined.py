@@ -83,10 +83,7 @@ def run(
     ("optimizer", "feature"),
     every(
         product(OPTIMIZERS, FEATURES),
-        fast=[
-            "muon + adamw, clipping by value, accumulating",
-            "adamw, averaged weights",
-        ],
+        fast=["muon + adamw, clipping by value, accumulating"],
         id=", ".join,
     ),
 )

@@ -162,6 +162,7 @@ def test_the_figure_of_very_many_groups_is_wider_than_high(tmp_path) -> None:
         assert image.width > image.height
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", every([".png", ".svg", ".pdf", ".PNG"], fast=[".svg", ".PNG"]))
 def test_the_same_run_gives_the_same_file_in_the_format_of_its_suffix(tmp_path, suffix) -> None:
     settings = dict(matplotlib.rcParams)

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_optim.groups.plan import Plan
 from tests.support.apps import EXPLAIN_RECIPE
-from tests.support.cases import every
+from tests.support.cases import every, every_row
 
 ADAMW = "{_target_: lightning_optim.OptimizerFactory, name: adamw}"
 
@@ -57,6 +57,7 @@ def test_an_app_may_have_param_group_rules_of_its_own(cli_output, copy_app, monk
     assert "│ no_decay │       4 │" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "overrides", "key"),
     [
@@ -238,7 +239,7 @@ COMMAND_LINE_MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("arguments", "messages"), COMMAND_LINE_MISTAKES.values(), ids=COMMAND_LINE_MISTAKES)
+@pytest.mark.parametrize(("arguments", "messages"), every_row(COMMAND_LINE_MISTAKES, fast=4))
 def test_a_mistake_on_the_command_line_is_refused(explain_error, arguments, messages) -> None:
     error = explain_error(APP, *arguments)
     assert all(message in error for message in messages), error
@@ -297,7 +298,7 @@ CONFIG_MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("config", "message"), CONFIG_MISTAKES.values(), ids=CONFIG_MISTAKES)
+@pytest.mark.parametrize(("config", "message"), every_row(CONFIG_MISTAKES, fast=6))
 def test_a_mistake_in_a_config_is_refused(explain_error, monkeypatch, config, message) -> None:
     monkeypatch.delenv("SIZE", raising=False)
     assert message in explain_error(config)

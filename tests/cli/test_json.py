@@ -70,6 +70,7 @@ def test_why_gives_each_value_with_what_set_it(cli_output) -> None:
     assert second["parameter"]["name"] == "backbone.1.bias"
 
 
+@pytest.mark.slow
 def test_the_path_of_the_plot_is_in_the_document(cli_output, tmp_path: Path) -> None:
     path = tmp_path / "plot.svg"
     document = parse(cli_output(*RECIPE, "--steps-per-epoch", "2", "--plot", str(path)))

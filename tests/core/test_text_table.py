@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -102,6 +102,7 @@ def test_what_is_said_below_has_no_column():
     assert TextTable(columns=COLUMNS, rows=()).say_below(["rules"]).rows == ()
 
 
+@settings(max_examples=30)
 @given(st.text(), st.integers(1, 30))
 def test_a_shortened_name_has_both_its_ends(name, width):
     short = shorten(name, width)

@@ -109,16 +109,7 @@ MISTAKES = {
 }
 
 
-FAST_MISTAKES = (
-    *("unknown key", "key of another algorithm", "lr that is text", "lr that is null", "too many betas"),
-    *(
-        "value of a rule",
-        "rule that is not a mapping",
-        "unknown schedule",
-        "trigger of a stage",
-        "value of the monitor",
-    ),
-)
+FAST_MISTAKES = ("lr that is text", "value of a rule", "unknown schedule", "trigger of a stage", "value of the monitor")
 
 
 def read_error(error: Exception) -> tuple[BaseException | None, list[str]]:

@@ -157,6 +157,7 @@ def test_a_schedule_is_given_on_the_command_line(cli):
     assert lr_by_group(optimizer_of(result)) == {"default": 0.0, "head": 0.0}, "after the two steps of the run"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_with_a_factory_can_be_tested_and_loaded(cli):
     result = cli(TakesFactory, *FULL_FORM)
     (checkpoint,) = (c for c in result.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
@@ -192,6 +193,7 @@ def test_an_override_replaces_the_optimizer_of_an_unchanged_module(cli):
     assert lr_by_group(optimizer_of(result)) == GROUPS
 
 
+@pytest.mark.slow
 def test_monitor_and_unfreeze_are_given_on_the_command_line(cli):
     result = cli(
         TakesCallable,
@@ -240,6 +242,7 @@ def test_no_scheduler_of_ours_has_the_name_of_one_of_torch():
     assert not ours & {cls.__name__ for cls in classes if cls.__module__.startswith("torch.")}
 
 
+@pytest.mark.slow
 def test_a_users_subclass_of_a_class_with_a_name_of_torch_is_found_by_its_name(cli, monkeypatch):
     class Mine(optim.AdamW):
         pass
@@ -250,6 +253,7 @@ def test_a_users_subclass_of_a_class_with_a_name_of_torch_is_found_by_its_name(c
     assert type(optimizer_of(cli(TakesCallable, "--model.optimizer=Mine", "--model.optimizer.lr=0.1"))) is Mine
 
 
+@pytest.mark.slow
 def test_our_class_with_a_name_of_torch_is_given_by_its_path(cli):
     built = optimizer_of(cli(TakesCallable, "--model.optimizer=lightning_optim.optim.AdamW"))
     assert type(built) is optim.AdamW

@@ -44,6 +44,7 @@ def our_config(write_app, *overrides: str) -> DictConfig:
     return app.compose(*overrides)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("app", "overrides"), FORMS)
 def test_nothing_remains_of_the_templates_config(app, overrides, write_app):
     job, expected = app.compose(*overrides), our_config(write_app, "optimizer.lr=3e-4")

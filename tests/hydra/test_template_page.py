@@ -71,6 +71,7 @@ def prepare(run, tmp_path: Path) -> Callable[..., None]:
     return edit
 
 
+@pytest.mark.slow
 def test_what_the_commands_for_the_models_config_configure(prepare, tmp_path: Path, monkeypatch) -> None:
     prepare()
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -145,6 +146,7 @@ def test_a_schedule_with_a_length_in_epochs(run, prepare) -> None:
     run(["python", "src/train.py", *overrides.split()])
 
 
+@pytest.mark.slow
 def test_the_variable_alone_loads_checkpoints_of_the_template_as_it_is(run, prepare) -> None:
     prepare(MODEL, MODULE, DATA)
     run([*WITH_VARIABLE, "trainer.max_epochs=1"])

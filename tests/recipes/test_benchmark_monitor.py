@@ -100,6 +100,7 @@ def test_naive_norms_equal_those_of_the_monitor(fit: Fit) -> None:
             assert naive == pytest.approx(ours, rel=1e-5)  # float32, summed in another order
 
 
+@pytest.mark.slow
 def test_folder_is_deleted_with_the_last_case() -> None:
     fit = Fit(TINIER, CPU)
     run, folder = fit.hook_calls(fit.monitor), Path(fit.trainer.default_root_dir)

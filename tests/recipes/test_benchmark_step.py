@@ -230,6 +230,7 @@ def test_share_of_a_copy_on_a_gpu():
 # The other costs
 
 
+@pytest.mark.slow
 def test_compilation_is_measured_from_an_empty_and_from_a_full_cache(kernels, tmp_path, monkeypatch):
     events = []
     compile_source, time_first_step = compiler._compile, costs._time_first_step

@@ -17,6 +17,7 @@ def test_sixteen_groups_thaw_block_by_block() -> None:
     assert names[:4] == ["head", "head.no_decay", "blocks.5.layers.5", "blocks.5.layers.5.no_decay"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_command_logs_each_group_and_prints_where(tmp_path, capsys, flat) -> None:
     main(["--folder", str(tmp_path), "--epochs", "2", *(["--flat"] if flat else [])])

@@ -61,7 +61,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # Step 3 is in the middle of the frozen epoch, step 4 at its end, step 6 after the thaw.
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("step", every(range(1, STEPS), fast=["3", "4"]))
+@pytest.mark.parametrize("step", every([3, 4, 6], fast=["3"]))
 def test_finetuning_resumes_bitwise(checkpoints, tmp_path, step) -> None:
     config = compose_config(*LAST_STEP_ONLY)
     checkpoint = str(checkpoints / "finetune" / f"step={step}.ckpt")
@@ -71,6 +71,7 @@ def test_finetuning_resumes_bitwise(checkpoints, tmp_path, step) -> None:
     assert equal(resumed, training_state(checkpoints / "finetune" / f"step={STEPS}.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     "step", [pytest.param(7, id="in mid-epoch"), pytest.param(20, id="at the end", marks=pytest.mark.slow)]
@@ -168,8 +169,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("sent", "phase", "min_step"),
-    [(signal.SIGKILL, "pretrain", 0), (signal.SIGINT, "finetune", 1), (signal.SIGTERM, "finetune", 40)],
-    ids=["SIGKILL in pretraining", "SIGINT before the thaw", "SIGTERM after the thaw"],
+    [(signal.SIGKILL, "pretrain", 0), (signal.SIGTERM, "finetune", 40)],
+    ids=["SIGKILL in pretraining", "SIGTERM after the thaw"],
 )
 def test_stopped_run_resumes_bitwise(uninterrupted, run_main, tmp_path, sent, phase, min_step) -> None:
     checkpoint = tmp_path / "stopped" / "checkpoints" / phase / "last.ckpt"

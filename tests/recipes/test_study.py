@@ -141,6 +141,7 @@ RULES = {
 """By arm: its rules beside the one that all have."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", every(TASKS, fast=["text"]))
 def test_every_arm_composes_and_has_a_place_to_begin(task) -> None:
     arms, every_override = [arm for arm in ARMS if task in arm.tasks], set()

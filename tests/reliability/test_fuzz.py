@@ -27,10 +27,11 @@ def test_two_hundred_cases_are_built_or_refused() -> None:
 
 
 @pytest.mark.slow
-def test_five_thousand_cases_are_built_or_refused() -> None:
-    check_cases(seed=1, count=5000)
+def test_a_thousand_other_cases_are_built_or_refused() -> None:
+    check_cases(seed=1, count=1000)
 
 
+@pytest.mark.slow
 def test_the_same_seed_is_the_same_case() -> None:
     assert [run_case(seed) for seed in range(20)] == [run_case(seed) for seed in range(20)]
 

@@ -23,7 +23,7 @@ def fuzzer() -> Iterator[CheckpointFuzzer]:
         yield fuzzer
 
 
-@pytest.mark.parametrize(("seed", "count"), [(0, 40), pytest.param(1, 160, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("seed", "count"), [(0, 20), pytest.param(1, 160, marks=pytest.mark.slow)])
 def test_a_changed_checkpoint_is_resumed_or_refused(fuzzer, seed, count) -> None:
     outcomes = list(fuzzer.run_cases(seed, count))
     assert [f"--case {o.seed}: {o.run}: {o.verdict}: {o.detail[:200]}" for o in outcomes if o.is_wrong] == []

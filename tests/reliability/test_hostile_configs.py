@@ -116,7 +116,8 @@ def test_explain_runs_nothing_but_the_model(place, folder, explain, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_explain_runs_none_of_them(place, folder):
-    for node in hostile_targets(folder):
+    """A third of the targets in each place, by turns: each in six places."""
+    for node in hostile_targets(folder)[list(PLACES).index(place) % 3 :: 3]:
         config = OmegaConf.create(replace(place, node))
         with suppress(ConfigError):
             describe_explanation(explain_config(config, "c", "model", None))

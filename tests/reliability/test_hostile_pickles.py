@@ -80,7 +80,7 @@ def test_a_callback_s_state_is_read_without_executing_anything(hostile, tmp_path
     assert not (tmp_path / MARK).exists() and MODULE not in sys.modules
 
 
-@pytest.mark.parametrize("every_nth", [pytest.param(1, marks=pytest.mark.slow), 10])
+@pytest.mark.parametrize("every_nth", [pytest.param(3, marks=pytest.mark.slow), 20])
 def test_no_target_in_a_checkpoint_is_followed(every_nth, tmp_path, monkeypatch) -> None:
     """In the hyperparameters, where a factory should be: as Hydra and as LightningCLI write what is to be called."""
     write_hostile_files(tmp_path)

@@ -97,6 +97,7 @@ def test_every_group_is_in_the_legend_and_has_a_line_in_every_chart() -> None:
     assert len(page) < 500_000
 
 
+@pytest.mark.slow
 def test_ids_are_unique_and_what_is_referred_to_exists() -> None:
     page = build(simple(["a", "b"], thaws=(Thaw(3, "b"),)), num_runs=2, losses={"loss": curve([3.0, 2.0])})
     ids = re.findall(r'\bid="([^"]+)"', page)
@@ -104,6 +105,7 @@ def test_ids_are_unique_and_what_is_referred_to_exists() -> None:
     assert {*re.findall(r'href="#([^"]+)"', page), *re.findall(r"url\(#([^)]+)\)", page)} <= set(ids)
 
 
+@pytest.mark.slow
 def test_colors_are_those_of_the_stylesheet_in_light_and_dark() -> None:
     page = build(simple(["a", "b"]))
     assert "prefers-color-scheme: dark" in page
@@ -123,6 +125,7 @@ def test_findings_come_with_rule_step_and_advice() -> None:
     assert "Nothing suspicious: 5 of 5 rules checked." in build(simple())
 
 
+@pytest.mark.slow
 def test_runs_stand_side_by_side_under_short_names() -> None:
     page = build(simple(), num_runs=2)
     first = page[: page.index("<section")]
@@ -143,14 +146,14 @@ SIGNALS = (
 EXTREMES = (0.0, 1.0, -1.0, 1e300, 1e-310, math.nan, math.inf, -math.inf)
 
 
-@pytest.mark.parametrize("value", every(EXTREMES, fast=["1e+300", "nan"]))
+@pytest.mark.parametrize("value", every(EXTREMES, fast=["nan"]))
 def test_any_value_is_drawn_without_a_warning(value) -> None:
     values = {signal: {"head": [value] * 12, "all": [value] * 12} for signal in SIGNALS}
     assert "</html>" in build(optimizer_curves(values, hyperparameters={"head": {"eps": 1e-8, "beta2": 0.999}}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_random_curves_are_drawn_without_a_warning(seed) -> None:
     rng = np.random.default_rng(seed)
     settings = ({}, {"eps": 1e-8, "beta2": 0.999}, {"eps": "[1, 2]"}, {"eps": 0.0, "beta2": "x"}, {"eps": math.nan})
@@ -189,6 +192,7 @@ def test_constants_have_no_chart() -> None:
     assert re.findall(r"<figcaption><b>([^<]*)", build(optimizer_curves(values))) == ["lr", "weight_decay"]
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_page() -> None:
     assert build(simple(["a", "b"])) == build(simple(["a", "b"]))
 

@@ -44,7 +44,7 @@ class Change:
     breaks: str
     """What no longer holds."""
     tests: tuple[str, ...]
-    """Arguments of pytest; of a file, its fast tests run."""
+    """Arguments of pytest; of a file or function, the fast tests run."""
     time_limit_s: int = 300
 
     @property
@@ -132,7 +132,9 @@ def _start(change: Change, is_changed: bool, folder: Path) -> int:
                 del sys.modules[name]
         import pytest
 
-        os._exit(pytest.main(["-x", "-q", "--no-header", *change.tests]))
+        # The fast tests of a file or function; of a case that is named, that one.
+        marks = ["-m", ""] if all(test.endswith("]") for test in change.tests) else []
+        os._exit(pytest.main(["-x", "-q", "--no-header", *marks, *change.tests]))
     finally:
         os._exit(3)
 

@@ -161,6 +161,7 @@ def test_a_frozen_layer_is_grey_and_a_broken_one_red(history) -> None:
     assert (ys < 0.22 * height).mean() > 0.4
 
 
+@pytest.mark.slow
 def test_the_ratio_has_a_panel_where_it_is_known(history) -> None:
     two = draw_depth(history)
     history.add({("norm/update", "depth.0"): 1.0, ("norm/param", "depth.0"): 2.0}, 20)
@@ -174,6 +175,7 @@ def test_any_values_can_be_drawn(value) -> None:
     assert draw_depth(history).std() > 0
 
 
+@pytest.mark.slow
 def test_a_users_style_changes_nothing(history) -> None:
     import matplotlib
 

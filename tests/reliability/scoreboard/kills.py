@@ -161,17 +161,17 @@ def cells(seed: int) -> Iterator[Cell]:
     """The cells of F1, F1b, F2, F6 and F15; the seed chooses where the chains are cut."""
     for position, name in enumerate(MECHANISMS):
         for step in range(1, num_steps_of(name) + 1):
-            is_slow = step == 12 or (step == 4 and position % 5 == 0)
+            is_slow = step == (12 if position % 2 else 4)
             yield cell("F1", f"SIGKILL before step {step}", name, killed_before_step, step, slow=is_slow)
         chain = tuple(sorted(random.Random(seed + position).sample(range(1, num_steps_of(name)), 5)))
-        yield cell("F1b", f"SIGKILL after {chain} steps", name, killed_in_a_chain, chain, slow=position % 5 == 1)
+        yield cell("F1b", f"SIGKILL after {chain} steps", name, killed_in_a_chain, chain, slow=position % 8 == 1)
         for number in (1, 2, 5, 20, 60):
             is_slow = number == 5 and position % 3 == 0
             yield cell("F2", f"SIGKILL after {number} writes in a step", name, killed_in_step, number, slow=is_slow)
-    for name in STAGED:
+    for position, name in enumerate(STAGED):
         for thaw, offset in product(range(4), (-1, 0, 1)):
             fault = f"SIGKILL {('before', 'at', 'after')[offset + 1]} thaw {thaw + 1}"
-            is_slow = (thaw, offset) in ((0, 0), (3, 1))
+            is_slow = (thaw, offset) == ((0, 0), (3, 1))[position % 2]
             yield cell("F6", fault, name, killed_around_thaw, thaw, offset, slow=is_slow)
     for batch in range(24, NUM_STEPS):
         if batch % 4:

@@ -147,7 +147,7 @@ def cells(seed: int) -> Iterator[Cell]:
         batch = (epoch + position) % (2 if "validation" in hook else BATCHES) if hook in BATCH_HOOKS else 0
         run = partial(stopped, setup, hook, epoch, batch, "an exception", bool(position % 2))
         fault = f"an exception in {hook}, epoch {epoch}, batch {batch}"
-        # `tests/callbacks/test_stops.py` runs all of them with the slow tests.
+        # `tests/callbacks/test_stops.py` raises one in each hook of each setup with the slow tests.
         yield _cell("F5", fault, f"StagedUnfreeze, plateau: {setup}", run, slow=position % 97 == 5)
     for name in ("adamw, torch's, rules", "StagedUnfreeze", "muon + adamw"):
         yield _cell(
