@@ -180,7 +180,9 @@ def build_buckets(
         if MASTER in states[first]:
             bucket.params, bucket.params_of_masters = [state[MASTER] for state in bucket.states], bucket.params
         bucket.counters = _pick(counters, chosen)
-        bucket.counter_addresses = array("q", _pick(addresses, chosen)) if addresses else None
+        if addresses:
+            is_all = len(chosen) == len(addresses)
+            bucket.counter_addresses = addresses if is_all else array("q", [addresses[i] for i in chosen])
         bucket.layout = (known, chosen) if known else None
         buckets.append(bucket)
     return buckets

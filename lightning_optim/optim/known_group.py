@@ -18,7 +18,7 @@ from .step_counters import find_addresses
 _device, _dtype, _grad = attrgetter("device"), attrgetter("dtype"), attrgetter("grad")
 _FLAGS = ("lookahead", "schedule_free", "master_weights", "centralize_gradients", "adaptive_clip")
 """Keys of a param group by which it is decided what a state holds, and which gradients are refused."""
-_MAX_KNOWN = 256
+_MAX_KNOWN = 32
 """More are of sets of gradients that do not come again."""
 
 
@@ -99,14 +99,14 @@ class KnownGroup:
     def __init__(self, params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> None:
         self.kinds = find_kinds(params, grads, states)
         self._counter_addresses: array[int] | None = None
-        self._keys, self._sizes = list(chain.from_iterable(states)), list(map(len, states))
+        self._keys = list(chain.from_iterable(states))
         values = list(chain.from_iterable(map(dict.values, states)))
         self._is_tensor = [isinstance(value, Tensor) for value in values]
         self._fingerprint = Fingerprint(grads, [*params, *compress(values, self._is_tensor)])
 
     def holds_for(self, params: Sequence[Tensor], grads: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> bool:
         """Whether parameters and states are such tensors where these were, and gradients such tensors."""
-        if list(chain.from_iterable(states)) != self._keys or list(map(len, states)) != self._sizes:
+        if list(chain.from_iterable(states)) != self._keys:
             return False
         values = chain.from_iterable(map(dict.values, states))
         return self._fingerprint.holds_for(grads, [*params, *compress(values, self._is_tensor)])

@@ -39,7 +39,7 @@ def new_params(dtype=torch.float32):
 
 def give_gradients(params):
     for param in params:
-        param.grad = torch.randn(param.shape).to(param.dtype)
+        param.grad = torch.randn(param.shape, dtype=param.dtype)
 
 
 def test_nothing_is_found_out_again_when_only_gradients_and_numbers_change(learned):
@@ -176,6 +176,7 @@ CHANGES = {
     "state of another dtype": state(lambda s: s.update(exp_avg=s["exp_avg"].double())),
     "counter replaced": state(lambda s: s.update(step=torch.tensor(7.0))),
     "counter as a number": state(lambda s: s.update(step=7.0)),
+    "state that nothing asks for": state(lambda s: s.update(slow=torch.ones(4, 4))),
     "state forgotten": forget_state,
     "state loaded": reload_state,
     "other lr": set_lr,
