@@ -82,7 +82,7 @@ def no_gradient(optimizer, params):
 
 
 def wide_gradient(optimizer, params):
-    params[0].grad.data = params[0].grad.data.double()
+    params[1].grad.data = params[1].grad.data.double()
 
 
 def transposed_gradient(optimizer, params):
@@ -131,6 +131,10 @@ def forget_state(optimizer, params):
     optimizer.state.pop(params[0])
 
 
+def add_slow_weights(optimizer, params):
+    optimizer.state[params[-1]]["slow"] = torch.ones(4, 4)  # after all that was known
+
+
 def keep_slow_weights(optimizer, params):
     optimizer.param_groups[0]["lookahead"] = {"k": 1, "alpha": 0.5}
 
@@ -176,7 +180,7 @@ CHANGES = {
     "state of another dtype": state(lambda s: s.update(exp_avg=s["exp_avg"].double())),
     "counter replaced": state(lambda s: s.update(step=torch.tensor(7.0))),
     "counter as a number": state(lambda s: s.update(step=7.0)),
-    "state that nothing asks for": state(lambda s: s.update(slow=torch.ones(4, 4))),
+    "state that nothing asks for": add_slow_weights,
     "state forgotten": forget_state,
     "state loaded": reload_state,
     "other lr": set_lr,
