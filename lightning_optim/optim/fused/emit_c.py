@@ -95,15 +95,17 @@ class _CWriter(Writer):
         sums = self._sums(loop, Rank.ELEMENT)
         blocked = list(filter(self._is_blocked, sums))
         written = [a for a, _ in loop.stores if a in self._only_written]
-        size, part, read = _WRITTEN_BLOCK if written else _BLOCK, "", set[int]()
         if self.program.rows is None and not sums:  # which are added up in order
-            read = self._read_arguments(loop)
-            size = _IN_TURN // (4 if len(read.union(written)) <= _FEW_ARRAYS else 2)
-            part = f"({count} + {_IN_TURN - 1}) / {_IN_TURN} * "
-        yield f"for (int64_t offset = 0, part = {part}{size}; offset < part; offset += {size})"
+            read = sorted(self._read_arguments(loop))
+            size = _IN_TURN // (4 if len({*read, *written}) <= _FEW_ARRAYS else 2)
+            part = f"({count} + {_IN_TURN - 1}) / {_IN_TURN} * {size}"
+        else:
+            read, size = [], _WRITTEN_BLOCK if written else _BLOCK
+            part = str(size)
+        yield f"for (int64_t offset = 0, part = {part}; offset < part; offset += {size})"
         yield f"for (int64_t start = offset; start < {count}; start += part) {{"
         yield f"  const int64_t end = start + {size} < {count} ? start + {size} : {count};"
-        for a in sorted(read):
+        for a in read:
             yield f"  fetch((const char *)(a{a} + start) + {_BYTES_AHEAD}, {size} * sizeof *a{a});"
         yield from (f"  real block{i} = 0;" for i in blocked)
         yield from (f"  {self.program.arguments[a].dtype} new{a}[{size}];" for a in written)

@@ -115,9 +115,8 @@ class Table:
             numel = shape.numel()
             num_rows = shape[0] if rows == "first" else int(rows or 1)
             columns, rest = divmod(numel, num_rows)
-            if rows is not None and (rest or not self._has_rows):
-                return None
-            if not row_sizes <= {num_rows}:
+            has_rows = rows is None or (self._has_rows and not rest)
+            if not has_rows or not row_sizes <= {num_rows}:
                 return None
             if rows is None:
                 cut.add(numel, numel, CHUNK)
