@@ -25,13 +25,23 @@ class _Descriptions:
 def _describe(tensor: Any) -> Any:
     if not isinstance(tensor, Tensor):
         return None
-    flags = tensor.is_conj(), tensor.is_neg()
-    return type(tensor), tensor.dtype, tensor.device, tensor.layout, tensor.shape, tensor.stride(), flags
+    kind = type(tensor), tensor.dtype, tensor.device, tensor.layout, tensor.shape
+    return kind if tensor.layout != torch.strided else (*kind, tensor.stride(), tensor.is_conj(), tensor.is_neg())
 
 
-# Private, so it may be another one in the next torch.
-_Guards: Any = getattr(getattr(torch._C, "_dynamo", None), "guards", None)
-_Guards = getattr(_Guards, "TensorGuards", _Descriptions)
+def _choose_guards() -> Any:
+    """Dynamo's class, which is private, if this torch has it as torch 2.13 has."""
+    x = torch.empty(2, device="cpu")
+    try:
+        guards = torch._C._dynamo.guards.TensorGuards
+        known = guards(x, dynamic_dims_sizes=[[2]], dynamic_dims_strides=[[1]])
+        works = known.check(x) and not known.check(x[:1])
+    except (AttributeError, TypeError):
+        return _Descriptions
+    return guards if works else _Descriptions
+
+
+_Guards = _choose_guards()
 
 
 class Fingerprint:

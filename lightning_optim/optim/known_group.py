@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain, compress
 from operator import attrgetter, is_
@@ -18,8 +19,8 @@ from .step_counters import find_addresses
 _device, _dtype, _grad = attrgetter("device"), attrgetter("dtype"), attrgetter("grad")
 _FLAGS = ("lookahead", "schedule_free", "master_weights", "centralize_gradients", "adaptive_clip")
 """Keys of a param group by which it is decided what a state holds, and which gradients are refused."""
-_MAX_KNOWN = 32
-"""More are of sets of gradients that do not come again."""
+_MAX_SETS = 8
+"""Sets of gradients of a group: if there are more, they do not come again soon."""
 
 
 class GroupTensors(NamedTuple):
@@ -36,7 +37,8 @@ class KnownGroups:
     """What steps have found out about the tensors of groups."""
 
     def __init__(self) -> None:
-        self._known: dict[Hashable, KnownGroup] = {}
+        self._known: dict[int, dict[Hashable, KnownGroup]] = defaultdict(dict)
+        """By the `id` of a group's first parameter, and the set of gradients."""
 
     def recall(self, group: Mapping[str, Any], state: Mapping[Tensor, dict[str, Any]]) -> GroupTensors | None:
         """The tensors of a group, if what an earlier step has found out is still true of them.
@@ -45,8 +47,8 @@ class KnownGroups:
             group: the param group.
             state: of the optimizer.
         """
-        key, params, grads = _read(group)
-        if (known := self._known.get(key)) is None:
+        first, key, params, grads = _read(group)
+        if (known := self._known[first].get(key)) is None:
             return None
         if len(state) == len(params) and all(map(is_, state, params)):
             states = list(state.values())  # a third of the time
@@ -63,7 +65,7 @@ class KnownGroups:
             group: the param group.
             state: of the optimizer, in which that of each parameter is initialized.
         """
-        key, params, grads = _read(group)
+        first, key, params, grads = _read(group)
         filled = [bool(param.numel()) for param in params]
         params, grads = list(compress(params, filled)), list(compress(grads, filled))
         states = [state[param] for param in params]
@@ -71,20 +73,22 @@ class KnownGroups:
         tensors = [*params, *grads, *(value for value in values if isinstance(value, Tensor))]
         if not params or not all(filled) or not are_plain(tensors):
             return GroupTensors(params, grads, states)
-        if len(self._known) == _MAX_KNOWN:
-            self._known.clear()
-        self._known[key] = KnownGroup(params, grads, states)
-        return GroupTensors(params, grads, states, self._known[key])
+        sets = self._known[first]
+        if len(sets) == _MAX_SETS:
+            sets.clear()
+        sets[key] = KnownGroup(params, grads, states)
+        return GroupTensors(params, grads, states, sets[key])
 
 
-def _read(group: Mapping[str, Any]) -> tuple[Hashable, Sequence[Tensor], Sequence[Tensor]]:
-    """What identifies the set of gradients of a group, the parameters that have one, and the gradients."""
+def _read(group: Mapping[str, Any]) -> tuple[int, Hashable, Sequence[Tensor], Sequence[Tensor]]:
+    """What identifies a group and its set of gradients, the parameters that have one, and the gradients."""
     params, grads = group["params"], list(map(_grad, group["params"]))
     has_grad: tuple[bool, ...] = ()
     if NoneType in set(map(type, grads)):
         has_grad = tuple([grad is not None for grad in grads])
         params, grads = list(compress(params, has_grad)), list(compress(grads, has_grad))
-    return (id(group["params"]), has_grad, *[bool(group[key]) for key in _FLAGS]), params, grads
+    first = id(group["params"][0]) if group["params"] else 0
+    return first, (has_grad, *[bool(group[key]) for key in _FLAGS]), params, grads
 
 
 class KnownGroup:
