@@ -33,7 +33,7 @@ def _choose_guards() -> Any:
     """Dynamo's class, which is private, if this torch has it as torch 2.13 has."""
     x = torch.empty(2, device="cpu")
     try:
-        guards = torch._C._dynamo.guards.TensorGuards
+        guards: Any = torch._C._dynamo.guards.TensorGuards
         known = guards(x, dynamic_dims_sizes=[[2]], dynamic_dims_strides=[[1]])
         works = known.check(x) and not known.check(x[:1])
     except (AttributeError, TypeError):
