@@ -157,18 +157,16 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
     def step_groups(self) -> None:
         """Step every group with the current gradients."""
         check_training(self.param_groups, self.state)
-        work = []
+        work, may_change = [], not is_ours(self.step_scope)
         for index, group in enumerate(self.param_groups):
             tensors = self._known_groups.recall(group, self.state)
             if tensors is None:
                 check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
-            elif type(self).step_scope is not RuleExecution.step_scope:  # which may change them
-                tensors = None
             # A schedule may have put a tensor there; rules compute with Python's numbers.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             with_numbers = {**group, **numbers}
             context = StepContext.from_group(with_numbers, common_dtype(self.buffer_dtypes(group)))
-            work.append((with_numbers, context, tensors))
+            work.append((with_numbers, context, None if may_change else tensors))
         if self._skip_if_nonfinite([group for group, *_ in work if skips_nonfinite(group)]):
             work = [item for item in work if not skips_nonfinite(item[0])]
         with self.step_scope([group for group, *_ in work]):

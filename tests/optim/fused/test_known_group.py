@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -230,3 +232,26 @@ def test_what_changes_is_noticed(change):
     (known, errors), (fresh, expected) = (run(dtype, function, forgets=forgets) for forgets in (False, True))
     assert errors == expected
     torch.testing.assert_close(known, fresh, rtol=0, atol=0)
+
+
+class Moves(optim.SGD):
+    """A user's, whose scope changes what is stepped."""
+
+    @contextmanager
+    def step_scope(self, groups):
+        for group in groups:
+            for param in group["params"]:
+                param.data = param.data.clone()
+        yield
+
+
+def test_what_changes_in_the_scope_of_a_step_is_noticed():
+    params = new_params()
+    optimizer = Moves(params, lr=1.0, fused=True)
+    held = []
+    for _ in range(3):
+        for param in params:
+            param.grad = torch.ones(4, 4)
+        held += [param.data for param in params]
+        optimizer.step()
+    assert all(torch.equal(param, before - 1 - 1 - 1) for param, before in zip(params, held[:3], strict=True))
