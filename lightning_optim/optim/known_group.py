@@ -19,7 +19,7 @@ from .step_counters import find_addresses
 _device, _dtype, _grad = attrgetter("device"), attrgetter("dtype"), attrgetter("grad")
 _FLAGS = ("lookahead", "schedule_free", "master_weights", "centralize_gradients", "adaptive_clip")
 """Keys of a param group by which it is decided what a state holds, and which gradients are refused."""
-_MAX_SETS = 8
+_MAX_SETS = 32
 """Sets of gradients of a group: if there are more, they do not come again soon."""
 
 
