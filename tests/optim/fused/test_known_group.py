@@ -255,3 +255,25 @@ def test_what_changes_in_the_scope_of_a_step_is_noticed():
         held += [param.data for param in params]
         optimizer.step()
     assert all(torch.equal(param, before - 1 - 1 - 1) for param, before in zip(params, held[:3], strict=True))
+
+
+class Masked(optim.AdaptiveOptimizer):
+    """Its state holds a tensor without an address."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def init_state(self, state, group, param):
+        state["mask"] = torch.eye(4).to_sparse()
+
+    def step_param(self, state, group, grad, param):
+        param.sub_(grad * state["mask"].to_dense())
+
+
+def test_nothing_is_known_about_tensors_without_an_address():
+    param = torch.nn.Parameter(torch.zeros(4, 4))
+    optimizer = Masked([param], lr=1.0)
+    for _ in range(3):
+        param.grad = torch.ones(4, 4)
+        optimizer.step()
+    assert torch.equal(param, -3 * torch.eye(4))
