@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +32,7 @@ from .extra_keys import EXTRA_GROUP_KEYS, parse_extra_keys
 from .finite import should_skip, skips_nonfinite
 from .fused.requested_sums import RequestedSums
 from .half_precision import check_float16
+from .known_group import GroupTensors, KnownGroups
 from .master_weights import is_master_out_of_sync, switch_master
 from .modifiers import sync_lookahead
 from .rule import ParamGroup
@@ -106,6 +106,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
     """Whether to skip the step, where a `Composite` has decided it for all its children; None: decide here."""
 
     def __init__(self, params: ParamsT, defaults: Mapping[str, Any], **options: Any) -> None:
+        self._known_groups = KnownGroups()
         extra_keys = options.pop(EXTRA_GROUP_KEYS, None)
         known = {"weight_decay": 0.0, **{key: spec.default for key, spec in SHARED_OPTIONS.items()}, **defaults}
         values = known | self._parse(defaults, known) | self._parse(options, known)
@@ -156,18 +157,21 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
     def step_groups(self) -> None:
         """Step every group with the current gradients."""
         check_training(self.param_groups, self.state)
-        work = []
+        work, may_change = [], not is_ours(self.step_scope)
         for index, group in enumerate(self.param_groups):
-            check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
+            tensors = self._known_groups.recall(group, self.state)
+            if tensors is None:
+                check_gradients(group, index, type(self).__name__, allow_complex=self._is_declared())
             # A schedule may have put a tensor there; rules compute with Python's numbers.
             numbers = {key: float(group[key]) for key in ("lr", "weight_decay")}
             with_numbers = {**group, **numbers}
-            work.append((with_numbers, StepContext.from_group(with_numbers, common_dtype(self.buffer_dtypes(group)))))
-        if self._skip_if_nonfinite([group for group, _ in work if skips_nonfinite(group)]):
-            work = [(group, context) for group, context in work if not skips_nonfinite(group)]
-        with self.step_scope([group for group, _ in work]):
-            for group, context in work:
-                self._step_group(group, context)
+            context = StepContext.from_group(with_numbers, common_dtype(self.buffer_dtypes(group)))
+            work.append((with_numbers, context, None if may_change else tensors))
+        if self._skip_if_nonfinite([group for group, *_ in work if skips_nonfinite(group)]):
+            work = [item for item in work if not skips_nonfinite(item[0])]
+        with self.step_scope([group for group, *_ in work]):
+            for group, context, tensors in work:
+                self._step_group(group, context, tensors)
 
     def eval(self) -> None:
         """Put the evaluation weights of `schedule_free` into the parameters, before evaluating or saving the model.
@@ -278,7 +282,7 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._fused = None  # it knows where the old tensors were
+        self._fused, self._known_groups = None, KnownGroups()  # the old ones know where the old tensors were
         # torch adds this flag here; groups that join later would have it, and the existing ones would not.
         self.defaults.pop("differentiable", None)
 
@@ -287,30 +291,24 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
 
         return format_optimizer(self)
 
-    def buckets(self, group: ParamGroup) -> list[Bucket]:
-        """A group's parameters that have a gradient, each with its state."""
-        params, grads = group["params"], [param.grad for param in group["params"]]
-        if not all(has_grad := [grad is not None for grad in grads]):
-            params, grads = list(compress(params, has_grad)), list(compress(grads, has_grad))
-        states = [self.state[param] for param in params]
-        is_slow, is_averaged, has_masters = (
-            bool(group["lookahead"]),
-            bool(group["schedule_free"]),
-            group["master_weights"],
-        )
-        are_alike = not states or all(map(states[0].keys().__eq__, map(dict.keys, states)))
-        for param, state in zip(params, states, strict=True):
-            has_modified = (SLOW in state) == is_slow and (BASE in state) == is_averaged
-            if "step" not in state or not has_modified or has_masters or MASTER in state:
-                self.ensure_state(group, param)
-            elif are_alike:  # nearly always: what the first one has, all have
-                break
-        if not all(map(Tensor.numel, params)):  # the mean of an empty tensor is NaN
-            filled = [bool(param.numel()) for param in params]
-            params, grads, states = (list(compress(column, filled)) for column in (params, grads, states))
-        numbers = (*self.scalars(group), *(AVERAGE_NUMBERS if is_averaged else ()))
-        layouts = [tuple(self.layout(group, param).values()) for param in params] if self.multiplies_matrices else ()
-        return build_buckets(params, grads, states, numbers, layouts)
+    def buckets(self, group: ParamGroup, tensors: GroupTensors | None = None) -> list[Bucket]:
+        """A group's parameters that have a gradient, each with its state.
+
+        Args:
+            group: the param group.
+            tensors: its own in this step, if they are known; None: to be read.
+        """
+        tensors = tensors or self._known_groups.recall(group, self.state)
+        if tensors is None:
+            for param in group["params"]:
+                if param.grad is not None:
+                    self.ensure_state(group, param)
+            tensors = self._known_groups.learn(group, self.state)
+        numbers = (*self.scalars(group), *(AVERAGE_NUMBERS if group["schedule_free"] else ()))
+        layouts: list[Hashable] = []
+        if self.multiplies_matrices:
+            layouts = [tuple(self.layout(group, param).values()) for param in tensors.params]
+        return build_buckets(*tensors[:3], numbers, layouts, tensors.known)
 
     def ensure_state(self, group: ParamGroup, param: Tensor) -> dict[str, Any]:
         """The state of a parameter, created on first use and with what the modifiers of its group need."""
@@ -347,11 +345,11 @@ class AdaptiveOptimizer(RuleExecution, SharpnessMixin, Optimizer, SharedOptionsM
                 state[SKIPPED] = state.get(SKIPPED, 0) + 1
         return skip
 
-    def _step_group(self, group: ParamGroup, context: StepContext) -> None:
+    def _step_group(self, group: ParamGroup, context: StepContext, tensors: GroupTensors | None) -> None:
         buffers = tuple(self.step_buffers(group))
         requested = None if group["lookahead"] or not self._is_declared() else self._requested
         with self.launching_together():
-            for bucket in self.buckets(group):
+            for bucket in self.buckets(group, tensors):
                 if self._requested and not requested:  # something changes the parameters outside the kernel
                     self._requested.copy(bucket.owners)
                 at_step, planned, average = self.plan_average(bucket.t, group, context, bucket.scalars)

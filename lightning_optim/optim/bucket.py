@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from .fingerprint import PLAIN_TYPES
 from .fused.requested_sums import argument_name
+from .known_group import KnownGroup, find_kinds
 from .real_view import real
 from .state_keys import MASTER
 from .step_counters import add_one, are_equal, find_addresses
@@ -19,10 +21,8 @@ from .tensor_list import TensorList
 
 # Tensor subclasses need not support every foreach function. On a CPU, lists take more memory and are faster only for
 # many small tensors.
-_PLAIN = (Tensor, torch.nn.Parameter)
 _LIST_DEVICES = ("cuda", "xpu")
 T = TypeVar("T")
-_device, _dtype = attrgetter("device"), attrgetter("dtype")
 
 
 @dataclass(slots=True)
@@ -43,8 +43,12 @@ class Bucket:
     """The parameters of which `params` holds the masters; empty if it holds none."""
     grads: list[Tensor] = field(default_factory=list)
     states: list[dict[str, Any]] = field(default_factory=list)
-    counter_addresses: list[int] | None = None
-    """Where the step counters are, if they can be increased there."""
+    counters: list[Any] = field(default_factory=list)
+    """The step counters."""
+    counter_addresses: array[int] | None = None
+    """Where they are, if they can be increased there."""
+    layout: tuple[KnownGroup, Sequence[int]] | None = None
+    """Equal in two steps only if its tensors are the same where they were, and gradients like those that were there."""
     is_rounded: bool = False
     """Whether a kernel has rounded the masters into their parameters."""
 
@@ -55,10 +59,9 @@ class Bucket:
 
     def advance(self, scalars: Mapping[str, float]) -> None:
         """Count the step, unless a hook counts by itself, and store the next scalar state."""
-        counters = [state["step"] for state in self.states]
         if self.counter_addresses:
-            add_one(counters, self.counter_addresses)
-        elif counters := [counter for counter in counters if isinstance(counter, Tensor)]:
+            add_one(self.counters, self.counter_addresses)
+        elif counters := [counter for counter in self.counters if isinstance(counter, Tensor)]:
             # With `alpha` the 1 is wrapped into a tensor once, not for each counter.
             torch._foreach_add_(counters, scalar(1.0), alpha=1.0)
         if scalars:
@@ -137,7 +140,7 @@ class Bucket:
 
 def prefers_lists(param: Tensor) -> bool:
     """Whether lists of tensors like this one are stepped faster than one after the other."""
-    return param.device.type in _LIST_DEVICES and type(param) in _PLAIN
+    return param.device.type in _LIST_DEVICES and type(param) in PLAIN_TYPES
 
 
 def build_buckets(
@@ -146,6 +149,7 @@ def build_buckets(
     states: Sequence[dict[str, Any]],
     scalars: Sequence[str],
     layouts: Sequence[Hashable] = (),
+    known: KnownGroup | None = None,
 ) -> list[Bucket]:
     """Parameters of one group in buckets, each in the order of `params`.
 
@@ -155,23 +159,18 @@ def build_buckets(
         states: theirs, initialized.
         scalars: names of the numbers in a state.
         layouts: what else those of a bucket must share, by parameter; empty for nothing.
+        known: what is known about all of these.
     """
     # Column by column, which for many parameters takes a third of the time of a loop over them.
     counters = [state["step"] for state in states]
-    addresses = find_addresses(counters)
+    addresses = known.find_counters(counters) if known else find_addresses(counters)
     if addresses and are_equal(addresses):
         counts = [counters[0].item()] * len(counters)
     else:
         counts = [step.item() if type(step) is Tensor else float(step) for step in counters]
     numbers = [[state[name] for state in states] for name in scalars]
-    kinds = (
-        map(type, params),
-        map(_device, params),
-        map(_dtype, params),
-        map(_dtype, grads),
-        [MASTER in state for state in states],
-    )
-    columns = [counts, *numbers, *map(list, kinds), *([layouts] if layouts else [])]
+    kinds = known.kinds if known else find_kinds(params, grads, states)
+    columns = [counts, *numbers, *kinds, *([layouts] if layouts else [])]
     buckets = []
     for chosen in _positions_by_key(columns):
         first = chosen[0]
@@ -180,7 +179,11 @@ def build_buckets(
         bucket.states = _pick(states, chosen)
         if MASTER in states[first]:
             bucket.params, bucket.params_of_masters = [state[MASTER] for state in bucket.states], bucket.params
-        bucket.counter_addresses = _pick(addresses, chosen) if addresses else None
+        bucket.counters = _pick(counters, chosen)
+        if addresses:
+            is_all = len(chosen) == len(addresses)
+            bucket.counter_addresses = addresses if is_all else array("q", [addresses[i] for i in chosen])
+        bucket.layout = (known, chosen) if known else None
         buckets.append(bucket)
     return buckets
 

@@ -53,7 +53,8 @@ class RuleExecution(UpdateRule):
         rest = bucket
         if self.prefers_kernel(group, bucket.params[0].device):
             self._fused = self._fused or FusedExecution()
-            run = partial(self._fused.run, required=bool(group["fused"]), requested=requested, owners=bucket.owners)
+            options: dict[str, Any] = {"requested": requested, "owners": bucket.owners, "layout": bucket.layout}
+            run = partial(self._fused.run, required=bool(group["fused"]), **options)
             rest = bucket.run_fused(run, rule, buffers)
             if count and not rest.params:
                 self._fused.on_launch.append(count)

@@ -22,7 +22,8 @@ def should_skip(groups: Iterable[Mapping[str, Any]]) -> bool:
 
     Waits for the device. Where parameters are sharded, every rank must call it; all get the same answer.
     """
-    return not all_finite(p.grad for group in groups for p in group["params"] if p.grad is not None)
+    grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    return bool(grads) and not all_finite(grads)
 
 
 @torch.no_grad()

@@ -8,8 +8,7 @@ from itertools import chain, islice, repeat
 import torch
 from torch import Tensor
 
-Polynomial = tuple[float, float, float]
-"""a, b, c of x ← a x + (b A + c A²) x, with A = x xᵀ."""
+from .iterations import Polynomial, find_iterations
 
 # arXiv:2505.16932, algorithm 1. The last one stays.
 _POLAR_EXPRESS: Sequence[Polynomial] = (
@@ -24,10 +23,6 @@ _POLAR_EXPRESS: Sequence[Polynomial] = (
 )
 _SAFETY = 1.01
 """What the norm is multiplied by there, and the polynomials are scaled for: bfloat16 rounds above 1."""
-_NAIVE, _SMALL = 400, 16**3
-"""On a CPU torch computes the product of a stack in another way where one takes fewer multiplications (torch 2.13); in
-bfloat16 it rounds otherwise than a product of two matrices. In 16 bits oneDNN takes a product of two only if it has
-more multiplications than `_SMALL`, and one of a stack if the whole stack has."""
 _MAX_ELEMENTS = 2**26
 """Of a stack that is worked on at once: what the iterations need beside it is three times its size."""
 _ELEMENTS_PER_THREAD = 2**18
@@ -54,29 +49,25 @@ def safety(coefficients: str) -> float:
     return 1.0 if coefficients == "jordan" else _SAFETY
 
 
-def orthogonalize(stack: Tensor, *, polynomials: Sequence[Polynomial], eps: float, safety: float) -> Tensor:
+def orthogonalize(
+    stack: Tensor, *, polynomials: Sequence[Polynomial], eps: float, safety: float, by_kernel: bool = False
+) -> Tensor:
     """Matrices with the singular vectors of the given ones, and singular values near 1.
 
-    One matrix takes the operations of `torch.optim.Muon`, in their order: the result is the same, bit by bit.
+    In 16 bits on a CPU they have the bits of one by one, which are those of `torch.optim.Muon`.
 
     Args:
         stack: of the shape (number, rows, columns); the result has its dtype.
         polynomials: one for each iteration.
         eps: minimum of the norm that a matrix is divided by.
         safety: what the norm is multiplied by.
+        by_kernel: whether a compiled kernel may do it, where there is one.
     """
     number, rows, columns = stack.shape
-    if number > (most := find_part_size(rows * columns, stack.device.type)):
-        parts = torch.split(stack, most)
-        return torch.cat([orthogonalize(part, polynomials=polynomials, eps=eps, safety=safety) for part in parts])
-    x = stack.mT if rows > columns else stack
-    norms = matrix_norms(x)
-    x = x / (norms if safety == 1 else norms * safety).clamp(min=eps)
-    if number > 1 and not (x.device.type == "cpu" and _rounds_otherwise(x)):
-        x = _iterate(x, polynomials)
-    else:
-        x = torch.stack([_iterate_one(one, polynomials) for one in x.unbind()])
-    return x.mT if rows > columns else x
+    most = find_part_size(rows * columns, stack.device.type)
+    parts = [stack] if number <= most else torch.split(stack, most)
+    results = [_orthogonalize(part, polynomials, eps, safety, by_kernel=by_kernel) for part in parts]
+    return results[0] if len(results) == 1 else torch.cat(results)
 
 
 def find_part_size(num_elements: int, device_type: str) -> int:
@@ -88,33 +79,18 @@ def find_part_size(num_elements: int, device_type: str) -> int:
     return min(most, num_threads * max(_ELEMENTS_PER_THREAD // num_elements, 1))
 
 
+def _orthogonalize(
+    stack: Tensor, polynomials: Sequence[Polynomial], eps: float, safety: float, *, by_kernel: bool
+) -> Tensor:
+    is_tall = stack.shape[1] > stack.shape[2]
+    x = stack.mT if is_tall else stack
+    norms = matrix_norms(x)
+    x = x / (norms if safety == 1 else norms * safety).clamp(min=eps)
+    x = find_iterations(x, by_kernel=by_kernel)(x, polynomials)
+    return x.mT if is_tall else x
+
+
 def matrix_norms(stack: Tensor) -> Tensor:
     """The Frobenius norm of each matrix, of the shape (number, 1, 1)."""
     # Of each by itself: over two dimensions of a stack torch may add in another order.
     return torch.stack(torch._foreach_norm(stack.unbind())).view(-1, 1, 1)
-
-
-def _rounds_otherwise(stack: Tensor) -> bool:
-    """Whether a CPU rounds a product of a stack otherwise than those of its matrices; the smallest is A A."""
-    count = stack.shape[-2] ** 3
-    return count < _NAIVE or (stack.element_size() == 2 and count <= _SMALL)
-
-
-def _iterate_one(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    for a, b, c in polynomials:
-        gram = x @ x.mT
-        gram = torch.addmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.addmm(x, gram, x, beta=a)
-    return x
-
-
-def _iterate(x: Tensor, polynomials: Sequence[Polynomial]) -> Tensor:
-    # Into the same memory each time, that of `x` too: what is written here must stay in the caches.
-    number, rows, _ = x.shape
-    gram, square = (x.new_empty(number, rows, rows) for _ in range(2))
-    buffers = [torch.empty_like(x), x]
-    for step, (a, b, c) in enumerate(polynomials):
-        torch.bmm(x, x.mT, out=gram)
-        torch.baddbmm(gram, gram, gram, beta=b, alpha=c, out=square)
-        x = torch.baddbmm(x, square, x, beta=a, out=buffers[step % 2])
-    return x

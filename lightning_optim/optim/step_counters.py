@@ -17,7 +17,7 @@ from .fused.compiler import find_loaded
 _dtype, _is_cpu = attrgetter("dtype"), attrgetter("is_cpu")
 
 
-def find_addresses(counters: Sequence[Any]) -> list[int] | None:
+def find_addresses(counters: Sequence[Any]) -> array[int] | None:
     """Where the counters are, for the functions below; None where they cannot take them.
 
     Args:
@@ -27,16 +27,16 @@ def find_addresses(counters: Sequence[Any]) -> list[int] | None:
         return None
     if set(map(_dtype, counters)) != {torch.float32} or not all(map(_is_cpu, counters)):
         return None
-    addresses = list(map(Tensor.data_ptr, counters))
+    addresses = array("q", map(Tensor.data_ptr, counters))
     return addresses if all(addresses) else None
 
 
-def are_equal(addresses: Sequence[int]) -> bool:
+def are_equal(addresses: array[int]) -> bool:
     """Whether counters are all the same."""
     return _count(addresses, 0.0)
 
 
-def add_one(counters: Sequence[Tensor], addresses: Sequence[int]) -> None:
+def add_one(counters: Sequence[Tensor], addresses: array[int]) -> None:
     """Increase counters.
 
     Args:
@@ -47,7 +47,6 @@ def add_one(counters: Sequence[Tensor], addresses: Sequence[int]) -> None:
     increment_version(counters)
 
 
-def _count(addresses: Sequence[int], amount: float) -> bool:
-    table = array("q", addresses)
-    start = c_void_p(table.buffer_info()[0])
-    return bool(find_loaded("count_steps")(start, c_int64(len(table)), c_float(amount)))
+def _count(addresses: array[int], amount: float) -> bool:
+    start = c_void_p(addresses.buffer_info()[0])
+    return bool(find_loaded("count_steps")(start, c_int64(len(addresses)), c_float(amount)))

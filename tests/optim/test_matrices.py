@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lightning_optim import ConfigError, OptimizerFactory, optim
 from lightning_optim.optim import newton_schulz
+from lightning_optim.optim.iterations import find_iterations
 from lightning_optim.optim.matrices import find_shape_problem, join_matrices, matrix_shape, separate_matrices
 from lightning_optim.optim.members.matrix_member import lr_ratio
 from lightning_optim.optim.tensor_list import TensorList
@@ -183,17 +184,17 @@ def test_stacks_are_one_by_one_up_to_rounding_in_the_parameters_dtype():
 def test_matrices_of_one_shape_are_orthogonalized_together(monkeypatch):
     shapes = []
 
-    def record(x: Tensor, mat2: Tensor, *, out: Tensor) -> Tensor:
-        shapes.append(tuple(x.shape))
-        return out.copy_(x @ mat2)
+    def record(stack: Tensor, *, by_kernel: bool) -> Any:
+        shapes.append(tuple(stack.shape))
+        return find_iterations(stack, by_kernel=by_kernel)
 
-    monkeypatch.setattr(torch, "bmm", record)
+    monkeypatch.setattr(newton_schulz, "find_iterations", record)
     params = random_params(shapes=[(18, 20), (18, 20), (18, 4, 5), (36, 20), (3, 18, 20), (20, 18)])
     groups = [{"params": params[:3], "matrix": "flatten"}, {"params": params[3:4], "split": 2}]
     groups += [{"params": params[4:], "matrix": "batch"}]
     train(optim.Muon(groups, ns_steps=1), 1)
-    # Three in the first group, of which one is a kernel; a split one; a stack of three. One by itself is no stack.
-    assert shapes == [(3, 18, 20), (2, 18, 20), (3, 18, 20)]
+    # Three in the first group, of which one is a convolution's; a split one; a stack of three, and one by itself.
+    assert shapes == [(3, 18, 20), (2, 18, 20), (3, 18, 20), (1, 18, 20)]
 
 
 @pytest.mark.parametrize(("limit", "parts"), [("_MAX_ELEMENTS", [2, 2, 1]), ("_ELEMENTS_PER_THREAD", [2, 2, 1])])

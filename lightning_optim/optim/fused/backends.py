@@ -38,6 +38,7 @@ def build_c(program: Program) -> Launch:
     function = load_function(emit_c(program), "step")
     function.argtypes, function.restype = [c_void_p] * 9 + [c_int64, c_int64, c_int], None
     num_reductions, num_passes, num_kept = len(program.reductions()), len(program.passes()), len(program.kept())
+    real = "d" if program.real == "float64" else "f"
 
     def launch(addresses: array[int], cut: Cut, numbers: Sequence[float], device: torch.device) -> Tensor:
         del device
@@ -45,10 +46,10 @@ def build_c(program: Program) -> Launch:
         batches = cut.batches() if num_passes > 1 else array("q", [0, num_chunks])
         sums = array("d", bytes(8 * num_reductions * (num_tensors + num_chunks)))
         taken, done = array("q", bytes(8 * num_chunks)), array("q", bytes(8 * num_tensors))
-        kept = torch.empty(num_kept * cut.num_rows, dtype=getattr(torch, program.real), device="cpu")
-        tables = addresses, cut.shapes, cut.chunks, batches, array("d", numbers), sums, taken, done
+        kept = array(real, bytes(array(real).itemsize * num_kept * cut.num_rows))
+        tables = addresses, cut.shapes, cut.chunks, batches, array("d", numbers), sums, taken, done, kept
         num_threads = min(torch.get_num_threads(), num_chunks)
-        function(*(table.buffer_info()[0] for table in tables), kept.data_ptr(), num_tensors, num_chunks, num_threads)
+        function(*[table.buffer_info()[0] for table in tables], num_tensors, num_chunks, num_threads)
         return _reductions(torch.frombuffer(sums, dtype=torch.float64), cut) if sums else _NO_REDUCTIONS
 
     return launch

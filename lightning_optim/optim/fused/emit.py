@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
-from .program import AMAX, REDUCTIONS, Loop, Pass, Program, Rank
+from .program import AMAX, REDUCTIONS, SQUARES, Loop, Pass, Program, Rank
+
+_INDEX = {Rank.TENSOR: "0", Rank.ROW: "row", Rank.ELEMENT: "i"}
 
 
 class Writer(ABC):
@@ -21,6 +23,10 @@ class Writer(ABC):
         "add": "+", "sub": "-", "mul": "*", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "==", "ne": "!="
     }  # fmt: skip
     COMMENT: ClassVar[str]
+    END: ClassVar[str] = ""
+    """Of a statement."""
+    LARGER: ClassVar[str]
+    """The function of two values that returns the larger one, or NaN if there is one."""
 
     def __init__(self, program: Program) -> None:
         self.program, self.reductions, self.kept = program, program.reductions(), program.kept()
@@ -57,14 +63,6 @@ class Writer(ABC):
     def _start(self, i: int) -> str:
         """What a reduction starts with."""
 
-    @abstractmethod
-    def _add(self, i: int) -> str:
-        """Add a value to a reduction."""
-
-    @abstractmethod
-    def _total(self, i: int) -> str:
-        """What a reduction has added up."""
-
     def _numbers(self) -> Iterator[str]:
         """The numbers of a launch."""
         for position, i in enumerate(self.program.scalars()):
@@ -92,17 +90,17 @@ class Writer(ABC):
             yield self._declare("const real", f"t{i}", self._item("kept", self._row_sum(i)))
         for loop in walk.loops:
             yield from self._lines(loop.row_lines)
-            yield from map(self._add, loop.row_sums)
-            yield from self._stores(loop.row_stores, "row")
+            yield from (self._set_item("kept", self._row_sum(i), f"t{i}") for i in loop.row_lines if i in self.kept)
+            yield from map(self._add, self._sums(loop, Rank.ROW))
+            yield from self._stores(loop.stores, Rank.ROW)
             yield from (self._start_sum(i) for i in loop.sums if i not in walk.sums)
-            if loop.sums or loop.stores:
+            if loop.lines:
                 yield from self._for_elements(loop, "columns")
-        yield from (self._set_item("kept", self._row_sum(i), f"t{i}") for i in walk.kept)
 
     def _tensor_end(self) -> list[str]:
         """What is stored once for each tensor, after the last pass."""
         lines, stores = self.program.tensor_stores()
-        return [*self._pointers(Rank.TENSOR), *self._lines(lines), *self._stores(stores, "0")] if stores else []
+        return [*self._pointers(Rank.TENSOR), *self._lines(lines), *self._stores(stores, Rank.TENSOR)] if stores else []
 
     def _pointers(self, rank: Rank, start: str = "0") -> Iterator[str]:
         for position, argument in enumerate(self.program.arguments):
@@ -116,8 +114,7 @@ class Writer(ABC):
             yield self._declare("const real", f"t{i}", value)
 
     def _load(self, argument: int, rank: Rank) -> str:
-        index = {Rank.TENSOR: "0", Rank.ROW: "row", Rank.ELEMENT: "i"}[rank]
-        return f"load_{self.program.arguments[argument].dtype}({self._item(f'a{argument}', index)})"
+        return f"load_{self.program.arguments[argument].dtype}({self._item(f'a{argument}', _INDEX[rank])})"
 
     def _expression(self, i: int) -> str:
         op, args, rank, value = self.program.lines[i]
@@ -140,13 +137,45 @@ class Writer(ABC):
         line = self.program.lines[i]
         return self._constant(line.value) if line.op == "constant" else f"t{i}"
 
-    def _stores(self, stores: Iterable[tuple[int, int]], index: str) -> Iterator[str]:
+    def _stores(self, stores: Iterable[tuple[int, int]], rank: Rank) -> Iterator[str]:
+        """Those to arguments of a rank."""
         for position, i in stores:
-            value = f"store_{self.program.arguments[position].dtype}({self._operand(i)})"
-            yield self._set_item(f"a{position}", index, value)
+            _, dtype, own_rank = self.program.arguments[position]
+            if own_rank == rank:
+                yield self._set_item(f"a{position}", _INDEX[rank], f"store_{dtype}({self._operand(i)})")
+
+    def _sums(self, loop: Loop, rank: Rank) -> list[int]:
+        """The reductions of a loop of lines of a rank."""
+        return [i for i in loop.sums if self._summand_rank(i) == rank]
+
+    def _summand_rank(self, i: int) -> Rank:
+        return self.program.lines[self.program.lines[i].args[0]].rank
 
     def _start_sum(self, i: int) -> str:
         return self._declare("double", f"sum{i}", self._start(i))
+
+    def _add(self, i: int, value: str = "") -> str:
+        """Add a value to a reduction; by default that of its line."""
+        total, value = self._partial(i), value or self._summand(i)
+        added = f"= {self.LARGER}({total}, {value})" if self._is_max(i) else f"+= {value}"
+        return f"{total} {added}{self.END}"
+
+    def _summand(self, i: int) -> str:
+        line = self.program.lines[i]
+        value = self._widen(self._operand(line.args[0]))
+        return f"({value} * {value})" if line.op == SQUARES else value
+
+    def _widen(self, value: str) -> str:
+        """A value in the dtype in which it is added up."""
+        return value
+
+    def _partial(self, i: int) -> str:
+        """The variable that a value is added to."""
+        return f"sum{i}"
+
+    def _total(self, i: int) -> str:
+        """What a reduction has added up."""
+        return f"sum{i}"
 
     def _is_max(self, i: int) -> bool:
         """Whether a reduction is a maximum, and no sum."""

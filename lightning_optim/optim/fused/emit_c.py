@@ -8,7 +8,7 @@ from math import isinf, isnan
 from typing import ClassVar
 
 from .emit import Writer, indent
-from .program import SQUARES, Loop, Pass, Program, Rank
+from .program import Loop, Pass, Program, Rank
 
 _BLOCK = 1024
 """Elements whose sum is added up in the precision of the rule."""
@@ -47,7 +47,7 @@ def emit_c(program: Program) -> str:
 
 class _CWriter(Writer):
     OPERATORS: ClassVar[Mapping[str, str]] = {**Writer.OPERATORS, "div": "/"}
-    COMMENT = "//"
+    COMMENT, END, LARGER = "//", ";", "larger"
 
     def __init__(self, program: Program) -> None:
         super().__init__(program)
@@ -58,61 +58,64 @@ class _CWriter(Writer):
         # Each thread has a share of a batch, and helps others at its end: what it has read in one pass it finds in its
         # cache in the next one, which goes backwards.
         yield "#pragma omp parallel num_threads(num_threads)"
-        yield "for (const int64_t *begin = batches; *begin < num_chunks; begin++) {"
-        yield "  const int64_t size = begin[1] - *begin, thread = omp_get_thread_num(), of = omp_get_num_threads();"
-        for number, walk in enumerate(self.program.passes()):
-            offset = "size * (thread + 1) / of + size - 1 - i" if number % 2 else "size * thread / of + i"
-            yield "  for (int64_t i = 0; i < size; i++) {"
-            yield f"    const int64_t chunk = *begin + ({offset}) % size;"
-            yield f"    if (is_taken(taken + chunk, {number})) continue;"
-            yield from indent(indent(self._numbered_chunk(walk, number)))
-            yield "  }"
-        yield from ["  end_writes();"] if self._only_written else []
-        yield "}"
+        yield from _block("for (const int64_t *begin = batches; *begin < num_chunks; begin++)", self._batch())
         if end := self._tensor_end():
-            yield "for (int64_t tensor = 0; tensor < num_tensors; tensor++) {"
-            yield from indent(end)
-            yield "}"
+            yield from _block("for (int64_t tensor = 0; tensor < num_tensors; tensor++)", end)
+
+    def _batch(self) -> Iterator[str]:
+        # Each thread has a share, and helps others at its end: what it has read in one pass it finds in its cache in
+        # the next one, which goes backwards.
+        yield "const int64_t size = begin[1] - *begin, thread = omp_get_thread_num(), of = omp_get_num_threads();"
+        for number, walk in enumerate(self.program.passes()):
+            yield from _block("for (int64_t i = 0; i < size; i++)", self._numbered_chunk(walk, number))
+        yield from ["end_writes();"] if self._only_written else []
 
     def _numbered_chunk(self, walk: Pass, number: int) -> Iterator[str]:
+        offset = "size * (thread + 1) / of + size - 1 - i" if number % 2 else "size * thread / of + i"
+        yield f"const int64_t chunk = *begin + ({offset}) % size;"
+        yield f"if (is_taken(taken + chunk, {number})) continue;"
         yield "const int64_t tensor = chunks[3 * chunk], first = chunks[3 * chunk + 1], count = chunks[3 * chunk + 2];"
         if number:
             yield f"wait_for(done + tensor, {number} * ({self._shape(3)} + 1));"
         yield from self._chunk(walk)
         if walk.sums:
             yield from (self._set_item("sums", self._partial_sum(i, "chunk"), f"sum{i}") for i in walk.sums)
-            yield f"if (is_last(done + tensor, {self._shape(3)})) {{"
-            for i in walk.sums:
-                function = "amax_of" if self._is_max(i) else "sum_of"
-                total = f"{function}(sums + {self._partial_sum(i, self._shape(2))}, {self._shape(3)})"
-                yield f"  {self._set_item('sums', self._sum(i), total)}"
-            yield "  __atomic_add_fetch(done + tensor, 1, __ATOMIC_RELEASE);"
-            yield "}"
+            yield from _block(f"if (is_last(done + tensor, {self._shape(3)}))", self._totals(walk))
+
+    def _totals(self, walk: Pass) -> Iterator[str]:
+        for i in walk.sums:
+            parts = f"sums + {self._partial_sum(i, self._shape(2))}, {self._shape(3)}"
+            yield self._set_item("sums", self._sum(i), f"{'amax_of' if self._is_max(i) else 'sum_of'}({parts})")
+        yield "__atomic_add_fetch(done + tensor, 1, __ATOMIC_RELEASE);"
 
     def _for_rows(self, body: Iterable[str]) -> Iterator[str]:
-        yield "for (int64_t row = first; row < first + count; row++) {"
-        yield from indent(body)
-        yield "}"
+        yield from _block("for (int64_t row = first; row < first + count; row++)", body)
 
     def _for_elements(self, loop: Loop, count: str) -> Iterator[str]:
-        blocked = list(filter(self._is_blocked, loop.sums))
+        sums = self._sums(loop, Rank.ELEMENT)
+        blocked = list(filter(self._is_blocked, sums))
         written = [a for a, _ in loop.stores if a in self._only_written]
-        size = _WRITTEN_BLOCK if written else _BLOCK
-        in_turns = self.program.rows is None and not loop.sums  # which are added up in order
-        if in_turns:
-            arrays = self._read_arguments(loop).union(written)
-            size = _IN_TURN // (4 if len(arrays) <= _FEW_ARRAYS else 2)
-            yield f"const int64_t part = ({count} + {_IN_TURN - 1}) / {_IN_TURN} * {size};"
-            yield f"for (int64_t offset = 0; offset < part; offset += {size})"
-            yield f"for (int64_t start = offset; start < {count}; start += part) {{"
+        if self.program.rows is None and not sums:  # which are added up in order
+            read = sorted(self._read_arguments(loop))
+            size = _IN_TURN // (4 if len({*read, *written}) <= _FEW_ARRAYS else 2)
+            part = f"({count} + {_IN_TURN - 1}) / {_IN_TURN} * {size}"
         else:
-            yield f"for (int64_t start = 0; start < {count}; start += {size}) {{"
+            read, size = [], _WRITTEN_BLOCK if written else _BLOCK
+            part = str(size)
+        yield f"for (int64_t offset = 0, part = {part}; offset < part; offset += {size})"
+        yield f"for (int64_t start = offset; start < {count}; start += part) {{"
         yield f"  const int64_t end = start + {size} < {count} ? start + {size} : {count};"
-        for a in sorted(self._read_arguments(loop)) if in_turns else ():
+        for a in read:
             yield f"  fetch((const char *)(a{a} + start) + {_BYTES_AHEAD}, {size} * sizeof *a{a});"
         yield from (f"  real block{i} = 0;" for i in blocked)
         yield from (f"  {self.program.arguments[a].dtype} new{a}[{size}];" for a in written)
-        yield from indent(self._elements(loop, "start", "end"))
+        # A maximum keeps NaN, which the vector code of a reduction would lose.
+        if not any(map(self._is_max, sums)):
+            yield "  #pragma omp simd" + "".join(f" reduction(+:{self._partial(i)})" for i in sums)
+        yield "  for (int64_t i = start; i < end; i++) {"
+        stores = self._stores(loop.stores, Rank.ELEMENT)
+        yield from indent(indent([*self._lines(loop.lines, loop.stored), *map(self._add, sums), *stores]))
+        yield "  }"
         yield from (f"  sum{i} += block{i};" for i in blocked)
         for a in written:
             pointers = f"(char *)(a{a} + start), (const char *)new{a}"
@@ -123,16 +126,6 @@ class _CWriter(Writer):
         """The arguments that a loop walks through to read them."""
         lines = (self.program.lines[i] for i in loop.lines if i not in loop.stored)
         return {line.value for line in lines if line.op == "load"}.union(loop.stored.values())
-
-    def _elements(self, loop: Loop, start: str, end: str) -> Iterator[str]:
-        # A maximum keeps NaN, which the vector code of a reduction would lose.
-        if not any(map(self._is_max, loop.sums)):
-            yield "#pragma omp simd" + "".join(f" reduction(+:{self._partial(i)})" for i in loop.sums)
-        yield f"for (int64_t i = {start}; i < {end}; i++) {{"
-        yield from indent(
-            [*self._lines(loop.lines, loop.stored), *map(self._add, loop.sums), *self._stores(loop.stores, "i")]
-        )
-        yield "}"
 
     def _declare(self, kind: str, name: str, value: str) -> str:
         return f"{kind} {name} = {value};"
@@ -157,18 +150,14 @@ class _CWriter(Writer):
     def _start(self, i: int) -> str:
         return "-INFINITY" if self._is_max(i) else "0"
 
-    def _add(self, i: int) -> str:
-        value, total = self._operand(self.program.lines[i].args[0]), self._partial(i)
-        if self._is_max(i):
-            return f"{total} = larger({total}, {value});"
-        return f"{total} += {f'{value} * {value}' if self.program.lines[i].op == SQUARES else value};"
-
     def _partial(self, i: int) -> str:
-        """The variable that a value is added to."""
         return f"{'block' if self._is_blocked(i) else 'sum'}{i}"
 
-    def _total(self, i: int) -> str:
-        return f"sum{i}"
-
     def _is_blocked(self, i: int) -> bool:
-        return self.program.lines[self.program.lines[i].args[0]].rank == Rank.ELEMENT and not self._is_max(i)
+        return self._summand_rank(i) == Rank.ELEMENT and not self._is_max(i)
+
+
+def _block(head: str, body: Iterable[str]) -> Iterator[str]:
+    yield f"{head} {{"
+    yield from indent(body)
+    yield "}"

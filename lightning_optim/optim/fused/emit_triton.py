@@ -7,7 +7,7 @@ from importlib.resources import files
 from math import isfinite
 
 from .emit import Writer, indent
-from .program import SQUARES, Loop, Pass, Program
+from .program import Loop, Pass, Program, Rank
 
 _PARAMETERS = "addresses, shapes, chunks, numbers, sums, kept, num_tensors, num_chunks, BLOCK: tl.constexpr"
 
@@ -22,7 +22,7 @@ def emit_triton(program: Program) -> str:
 
 
 class _TritonWriter(Writer):
-    COMMENT = "#"
+    COMMENT, LARGER = "#", "op_max"
 
     def module(self) -> Iterator[str]:
         yield files(__package__).joinpath("kernel_math.triton").read_text(encoding="utf-8").rstrip()
@@ -50,7 +50,7 @@ class _TritonWriter(Writer):
             yield f"for start in range(0, {self._shape(3)}, BLOCK):"
             yield "  i = start + tl.arange(0, BLOCK)"
             part = f"sums + {self._partial_sum(i, f'{self._shape(2)} + i')}"
-            yield f"  {self._add_to(i, f'tl.load({part}, mask=i < {self._shape(3)}, other={self._neutral(i)})')}"
+            yield f"  {self._add(i, f'tl.load({part}, mask=i < {self._shape(3)}, other={self._neutral(i)})')}"
             yield self._set_item("sums", self._sum(i), self._total(i))
 
     def _for_rows(self, body: Iterable[str]) -> Iterator[str]:
@@ -58,11 +58,12 @@ class _TritonWriter(Writer):
         yield from indent(body)
 
     def _for_elements(self, loop: Loop, count: str) -> Iterator[str]:
-        sums = (self._add_to(i, f"tl.where(inside, {self._summand(i)}, {self._neutral(i)})") for i in loop.sums)
+        sums = self._sums(loop, Rank.ELEMENT)
+        added = (self._add(i, f"tl.where(inside, {self._summand(i)}, {self._neutral(i)})") for i in sums)
         yield f"for start in range(0, {count}, BLOCK):"
         yield "  i = start + tl.arange(0, BLOCK)"
         yield f"  inside = i < {count}"
-        yield from indent([*self._lines(loop.lines, loop.stored), *sums, *self._stores(loop.stores, "i")])
+        yield from indent([*self._lines(loop.lines, loop.stored), *added, *self._stores(loop.stores, Rank.ELEMENT)])
 
     def _declare(self, kind: str, name: str, value: str) -> str:
         return f"{name} = ({value}).to(tl.{self.program.real})" if "real" in kind else f"{name} = {value}"
@@ -87,15 +88,8 @@ class _TritonWriter(Writer):
     def _neutral(self, i: int) -> str:
         return 'float("-inf")' if self._is_max(i) else "0.0"
 
-    def _add(self, i: int) -> str:
-        return self._add_to(i, self._summand(i))
-
-    def _add_to(self, i: int, value: str) -> str:
-        return f"sum{i} = op_max(sum{i}, {value})" if self._is_max(i) else f"sum{i} += {value}"
+    def _widen(self, value: str) -> str:
+        return f"{value}.to(tl.float64)"
 
     def _total(self, i: int) -> str:
         return f"max_of(sum{i})" if self._is_max(i) else f"tl.sum(sum{i})"
-
-    def _summand(self, i: int) -> str:
-        value = f"{self._operand(self.program.lines[i].args[0])}.to(tl.float64)"
-        return f"({value} * {value})" if self.program.lines[i].op == SQUARES else value

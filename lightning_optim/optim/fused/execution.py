@@ -20,6 +20,7 @@ from .trace import TraceError
 from .usable import DTYPES, find_usable
 
 _MAX_PLANS = 256
+"""More have been made for sets of gradients that do not come again."""
 
 
 def trace_for(rule: Rule, param: Tensor, buffers: Mapping[str, Tensor]) -> Program:
@@ -69,6 +70,7 @@ class FusedExecution:
         elementwise: bool = False,
         requested: RequestedSums | None = None,
         owners: Sequence[Tensor] = (),
+        layout: Any = None,
     ) -> list[int]:
         """Prepare a step of all parameters that a kernel can take; `launch` takes it.
 
@@ -79,6 +81,7 @@ class FusedExecution:
             elementwise: take only kernels that compute each element by itself, so that shards may be stepped.
             requested: gets the sums that kernels add up.
             owners: the parameters under which it gets them.
+            layout: of the bucket, where it is known.
 
         Returns:
             The positions of the other parameters.
@@ -86,14 +89,14 @@ class FusedExecution:
         Raises:
             ConfigError: there can be no kernel; then nothing has changed.
         """
-        params, grads, *buffers = columns = list(tensors.values())
+        params, grads, *_ = columns = list(tensors.values())
         owners = owners or params
         options: dict[str, Any] = {"required": required, "requested": requested}
         if isinstance(params[0], DTensor):
             return self._run_shards(rule, tensors, owners=owners, **options)
         slot = tuple(tensors), id(params[0]), len(params), params[0].dtype, grads[0].dtype
         plan = self._plans.get(slot)
-        if plan is None or not plan.holds_for(params, grads, buffers):
+        if plan is None or not plan.holds_for(columns, layout):
             usable = find_usable(columns)
             if len(usable) < len(params):
                 chosen = {name: [column[i] for i in usable] for name, column in tensors.items()}
@@ -102,7 +105,7 @@ class FusedExecution:
                 return sorted({*range(len(params))}.difference(usable).union(usable[i] for i in skipped))
             if len(self._plans) == _MAX_PLANS:
                 self._plans.clear()
-            plan = self._plans[slot] = Plan(tensors)
+            plan = self._plans[slot] = Plan(tensors, layout)
         addresses = list(map(Tensor.data_ptr, grads))
         sums = requested.kinds(tensors) if requested else ()
         stepped: list[int] = []

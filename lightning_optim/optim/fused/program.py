@@ -54,16 +54,12 @@ class Loop(NamedTuple):
 
     row_lines: list[int]
     """Lines of rank `ROW` to compute before it."""
-    row_sums: list[int]
-    """Reductions of lines of rank `ROW`, before it."""
-    row_stores: list[tuple[int, int]]
-    """Argument and line of rank `ROW`, before it."""
     lines: list[int]
-    """Lines of rank `ELEMENT`."""
+    """Lines of rank `ELEMENT`; where there are none, nothing is walked over."""
     sums: list[int]
-    """Reductions of lines of rank `ELEMENT`."""
+    """Reductions of lines of rank `ELEMENT`; those of rank `ROW` are added to before it."""
     stores: list[tuple[int, int]]
-    """Argument and line of rank `ELEMENT`."""
+    """Argument and line of rank `ELEMENT`; those of rank `ROW` are stored before it."""
     stored: dict[int, int]
     """Those of `lines` that an earlier pass has stored, and the arguments to load them from."""
 
@@ -79,8 +75,6 @@ class Pass(NamedTuple):
     """Reductions of rank `TENSOR`: what is added up over the chunks of a tensor after the pass."""
     known: list[int]
     """Reductions of rank `ROW` that an earlier pass has kept."""
-    kept: list[int]
-    """Reductions of rank `ROW` that are kept for later passes."""
 
 
 @dataclass
@@ -176,7 +170,7 @@ class Program:
         early: dict[tuple[int, int], int] = {}
         for number, walk in enumerate(passes[:-1]):
             loop, *others = walk.loops
-            later = [i for x in passes[number + 1 :] for y in x.loops for i in self._targets(y.sums, y.stores)]
+            later = self._targets([i for x in passes[number + 1 :] for i in x.sums], self.stores.items())
             for arg, i in self.stores.items() if not any(other.lines for other in others) else ():
                 is_new = i in loop.lines and self.lines[i].op != "load" and (arg, i) not in early
                 if is_new and self.arguments[arg].dtype == self.real and not self._loads(arg, later, i):
@@ -190,23 +184,22 @@ class Program:
 
     def _passes(self, early: Mapping[tuple[int, int], int]) -> list[Pass]:
         """The passes, where these arguments and lines are stored in the first loop of an earlier one than the last."""
-        levels = self._levels()
-        reductions = {i: levels[self.lines[i].args[0]] for i in self.reductions()}
+        levels, reductions = self._depths(self._is_tensor_reduction), self.reductions()
         stores = [(arg, i) for arg, i in self.stores.items() if self.arguments[arg].rank > Rank.TENSOR]
-        last = max([*reductions.values(), *(levels[i] for _, i in stores)], default=0)
-        sums = [[i for i, level in reductions.items() if level == number] for number in range(last + 1)]
-        ends = [(sums[number], [x for x in stores if early.get(x, last) == number]) for number in range(last + 1)]
-        stored = [{i: arg for (arg, i), at in early.items() if at < number} for number in range(last + 1)]
-        needed = [self._needed(self._targets(*end), known) for end, known in zip(ends, stored, strict=True)]
-        by_row = [set(filter(self._is_row_reduction, lines)) for lines in needed]
-        return [
-            self._pass(*end, stored[i], set().union(*by_row[:i]), set().union(*by_row[i + 1 :]), is_last=i == last)
-            for i, end in enumerate(ends)
-        ]
+        last = max([*(levels[i] - 1 for i in reductions), *(levels[i] for _, i in stores)], default=0)
+        passes: list[Pass] = []
+        row_sums: set[int] = set()
+        for number in range(last + 1):
+            sums = [i for i in reductions if levels[i] == number + 1]
+            written = [store for store in stores if early.get(store, last) == number]
+            stored = {i: arg for (arg, i), at in early.items() if at < number}
+            passes.append(self._pass(sums, written, stored, row_sums, is_last=number == last))
+            row_sums.update(*(filter(self._is_row_reduction, loop.row_lines) for loop in passes[-1].loops))
+        return passes
 
     def kept(self) -> list[int]:
         """The sums of rows that passes keep for later ones."""
-        return [i for walk in self.passes() for i in walk.kept]
+        return sorted({i for walk in self.passes() for i in walk.known})
 
     def tensor_stores(self) -> tuple[list[int], list[tuple[int, int]]]:
         """The arguments of rank `TENSOR` that are stored after the last pass, and the lines to compute for them."""
@@ -232,8 +225,7 @@ class Program:
         sums: list[int],
         stores: list[tuple[int, int]],
         stored: Mapping[int, int],
-        known_rows: set[int],
-        later: set[int],
+        row_sums: set[int],
         *,
         is_last: bool,
     ) -> Pass:
@@ -243,41 +235,26 @@ class Program:
             sums: the reductions.
             stores: argument and line.
             stored: lines that earlier passes have stored, and their arguments.
-            known_rows: sums of rows that earlier passes have computed.
-            later: those that later passes need.
+            row_sums: sums of rows that earlier passes have computed.
             is_last: whether it stores in its last loop; an earlier pass does in its first.
         """
-        known = known_rows | stored.keys()
+        known = row_sums | stored.keys()
         needed = self._needed(self._targets(sums, stores), known)
-        stages = self._stages(known)
+        stages = self._depths(self._is_row_reduction, known.union(self.reductions()))
         last = max((stages[i] for i in needed), default=0)
         rows = [i for i in self._of_rank(Rank.ROW, needed) if i not in known]
-        row_sums = list(filter(self._is_row_reduction, rows))
         loops = []
         for stage in range(last + 1):
-            ends = sums if stage == last else [i for i in row_sums if stages[i] == stage + 1]
+            ends = sums if stage == last else [i for i in rows if self._is_row_reduction(i) and stages[i] == stage + 1]
             written = stores if stage == (last if is_last else 0) else []
-            by_row, by_element = (
-                [i for i in ends if self._summand(i).rank == rank] for rank in (Rank.ROW, Rank.ELEMENT)
-            )
-            row_stores, element_stores = (
-                [(arg, i) for arg, i in written if self.arguments[arg].rank == rank]
-                for rank in (Rank.ROW, Rank.ELEMENT)
-            )
-            lines = self._needed(self._targets(by_element, element_stores), {*rows, *known})
-            row_lines = [i for i in rows if stages[i] == stage]
-            elements = self._of_rank(Rank.ELEMENT, lines)
-            read_back = {i: stored[i] for i in elements if i in stored}
-            loops.append(Loop(row_lines, by_row, row_stores, elements, by_element, element_stores, read_back))
-        kept = [i for i in row_sums if i in later]
-        return Pass(self._of_rank(Rank.TENSOR, needed), loops, sums, sorted(known_rows & needed), kept)
+            lines = self._of_rank(Rank.ELEMENT, self._needed(self._targets(ends, written), known.union(rows)))
+            read_back = {i: stored[i] for i in lines if i in stored}
+            loops.append(Loop([i for i in rows if stages[i] == stage], lines, ends, written, read_back))
+        return Pass(self._of_rank(Rank.TENSOR, needed), loops, sums, sorted(row_sums & needed))
 
-    def _targets(self, sums: list[int], stores: list[tuple[int, int]]) -> list[int]:
+    def _targets(self, sums: Iterable[int], stores: Iterable[tuple[int, int]]) -> list[int]:
         """The lines that these reductions and stores take."""
         return [self.lines[i].args[0] for i in sums] + [i for _, i in stores]
-
-    def _summand(self, i: int) -> Line:
-        return self.lines[self.lines[i].args[0]]
 
     def _needed(self, targets: Iterable[int], known: Collection[int] = (), across: bool = False) -> set[int]:
         """The lines that these depend on within one pass where some are known, or `across` all passes."""
@@ -303,17 +280,10 @@ class Program:
     def _is_row_reduction(self, i: int) -> bool:
         return self.lines[i].op in REDUCTIONS and self.lines[i].rank == Rank.ROW
 
-    def _levels(self) -> list[int]:
-        """For each line, the number of passes that must have ended before it can be computed."""
-        levels: list[int] = []
+    def _depths(self, is_reduction: Callable[[int], bool], known: Collection[int] = ()) -> list[int]:
+        """For each line, how many such reductions must be done before it, one after the other; for known ones none."""
+        depths: list[int] = []
         for i, line in enumerate(self.lines):
-            levels.append(max((levels[arg] for arg in line.args), default=0) + self._is_tensor_reduction(i))
-        return levels
-
-    def _stages(self, known: set[int]) -> list[int]:
-        """For each line, the number of loops over a row that must have ended before it, within a pass."""
-        stages: list[int] = []
-        for i in range(len(self.lines)):
-            before = max((stages[arg] for arg in self._kernel_args(i)), default=0)
-            stages.append(0 if i in known else before + self._is_row_reduction(i))
-        return stages
+            before = max((depths[arg] for arg in line.args), default=0)
+            depths.append(0 if i in known else before + is_reduction(i))
+        return depths

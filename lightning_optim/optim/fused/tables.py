@@ -5,17 +5,18 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import compress
-from operator import attrgetter, is_
-from weakref import ref
+from itertools import chain, compress
+from operator import attrgetter
+from typing import Any
 
 from torch import Tensor
 
+from ..fingerprint import Fingerprint
 from ..real_view import real
 from .cut import Cut
 from .kernels import Kernel, Kind
 from .program import Argument, Rank
-from .usable import DTYPES, PLAIN_TYPES
+from .usable import DTYPES
 
 CHUNK = 16384
 """Elements that a thread takes at a time. Sums are added up by chunks, so in one order for any number of threads."""
@@ -29,38 +30,26 @@ class Plan:
         tensors: the parameters, the gradients, and each buffer, by name; all of them usable.
     """
 
-    def __init__(self, tensors: Mapping[str, list[Tensor]]) -> None:
-        params, _, *buffers = columns = list(tensors.values())
-        stable = [params, *buffers]
-        # Not the tensors, which the optimizer may have dropped long since.
-        self._references = [[ref(tensor) for tensor in column] for column in stable]
-        self._addresses = [list(map(Tensor.data_ptr, column)) for column in stable]
-        self._shapes = list(map(_shape, params))
-        self._is_contiguous = list(map(Tensor.is_contiguous, params))
-        self._strides = {i: p.stride() for i, p in enumerate(params) if not self._is_contiguous[i]}
+    def __init__(self, tensors: Mapping[str, list[Tensor]], layout: Any) -> None:
+        params, grads, *buffers = columns = list(tensors.values())
+        self._layout = layout
+        self._fingerprint = Fingerprint(grads, [*params, *chain(*buffers)]) if layout is None else None
         positions = defaultdict(list)
         for i, row in enumerate(zip(*columns, strict=True)):
-            positions[kind_of(tuple(tensors), row), self._is_contiguous[i]].append(i)
+            positions[kind_of(tuple(tensors), row), row[0].is_contiguous()].append(i)
         self.tables = [Table(kind, chosen, columns, rows) for (kind, rows), chosen in positions.items()]
 
-    def holds_for(self, params: list[Tensor], grads: list[Tensor], buffers: list[list[Tensor]]) -> bool:
-        """Whether these are the tensors of the tables, where they were, with gradients of their layout."""
-        stable = [params, *buffers]
-        return (
-            all(map(_are, stable, self._references))
-            and [list(map(Tensor.data_ptr, column)) for column in stable] == self._addresses
-            and list(map(_shape, params)) == self._shapes  # and gradients have those of their parameters
-            and PLAIN_TYPES.issuperset(map(type, grads))
-            and list(map(Tensor.is_contiguous, grads)) == self._is_contiguous
-            and all(grads[i].stride() == stride for i, stride in self._strides.items())
-            and not any(map(Tensor.is_neg, grads))
-            and not (grads[0].is_complex() and any(map(Tensor.is_conj, grads)))
-        )
+    def holds_for(self, columns: Sequence[list[Tensor]], layout: Any) -> bool:
+        """Whether tensors are those of the tables, where they were.
 
-
-def _are(tensors: list[Tensor], references: list[ref[Tensor]]) -> bool:
-    """Whether the tensors are those that were referred to."""
-    return all(map(is_, tensors, [reference() for reference in references]))
+        Args:
+            columns: the parameters, the gradients, and each buffer.
+            layout: of their bucket, if it is known; if it equals that of an earlier call, they are.
+        """
+        if self._fingerprint is None or layout is not None:
+            return layout is not None and layout == self._layout
+        params, grads, *buffers = columns
+        return self._fingerprint.holds_for(grads, [*params, *chain(*buffers)])
 
 
 class Table:
@@ -126,9 +115,8 @@ class Table:
             numel = shape.numel()
             num_rows = shape[0] if rows == "first" else int(rows or 1)
             columns, rest = divmod(numel, num_rows)
-            if rows is not None and (rest or not self._has_rows):
-                return None
-            if not row_sizes <= {num_rows}:
+            has_rows = rows is None or (self._has_rows and not rest)
+            if not has_rows or not row_sizes <= {num_rows}:
                 return None
             if rows is None:
                 cut.add(numel, numel, CHUNK)

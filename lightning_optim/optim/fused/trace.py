@@ -48,8 +48,22 @@ def _calculation(op: str, *, reflected: bool = False) -> Callable[..., Any]:
     return lambda self, *others: self._add(op, self, *others)
 
 
+class _Traced:
+    """The operators that numbers and tensors have alike."""
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    __neg__, __abs__ = map(_calculation, ("neg", "abs"))
+    __add__, __sub__, __mul__ = map(_calculation, ("add", "sub", "mul"))
+    __radd__, __rsub__, __rmul__, __rtruediv__ = (
+        _calculation(op, reflected=True) for op in ("add", "sub", "mul", "div")
+    )
+    __gt__, __ge__, __lt__, __le__, __eq__, __ne__ = map(_calculation, ("gt", "ge", "lt", "le", "eq", "ne"))
+
+
 @Real.register  # `isinstance(x, Real)` tells numbers from tensors
-class TracedNumber:
+class TracedNumber(_Traced):
     """A number that may change from step to step.
 
     Args:
@@ -60,7 +74,6 @@ class TracedNumber:
     """
 
     __slots__ = ("line", "program", "value")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, program: Program, line: int, value: Any) -> None:
         self.program, self.line, self.value = program, line, value
@@ -73,12 +86,7 @@ class TracedNumber:
         self.program.guards.append((self.line, self.value))
         return self.value
 
-    __neg__, __abs__ = map(_calculation, ("neg", "abs"))
-    __add__, __sub__, __mul__, __truediv__, __pow__ = map(_calculation, ("add", "sub", "mul", "div", "pow"))
-    __radd__, __rsub__, __rmul__, __rtruediv__, __rpow__ = (
-        _calculation(op, reflected=True) for op in ("add", "sub", "mul", "div", "pow")
-    )
-    __gt__, __ge__, __lt__, __le__, __eq__, __ne__ = map(_calculation, ("gt", "ge", "lt", "le", "eq", "ne"))
+    __truediv__, __pow__, __rpow__ = _calculation("div"), _calculation("pow"), _calculation("pow", reflected=True)
 
     def _add(self, op: str, *operands: Any) -> Any:
         if not all(isinstance(operand, Real) for operand in operands):
@@ -88,14 +96,13 @@ class TracedNumber:
         return TracedNumber(self.program, line, ON_NUMBERS[op](*values))
 
 
-class TracedTensor:
+class TracedTensor(_Traced):
     """The parameter, its gradient, a buffer, or what was computed of them: a variable that names a line.
 
     It has those methods of a tensor that rules use. With `_` at its end, a method gives the variable another line.
     """
 
     __slots__ = ("base", "dtype", "line", "ndim", "program", "view", "writable")
-    __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, program: Program, line: int, ndim: int, dtype: torch.dtype, view: str) -> None:
         self.program, self.line, self.ndim, self.dtype, self.view = program, line, ndim, dtype, view
@@ -195,11 +202,7 @@ class TracedTensor:
     def zero_(self) -> TracedTensor:
         return self.fill_(0.0)
 
-    __neg__, __abs__, __pow__ = neg, abs, pow
-    __add__, __sub__, __mul__, __truediv__, __radd__, __rmul__ = add, sub, mul, div, add, mul
-    __rsub__, __rtruediv__ = _calculation("sub", reflected=True), _calculation("div", reflected=True)
-    __gt__, __ge__, __lt__, __le__, __eq__, __ne__ = gt, ge, lt, le, eq, ne
-    __and__, __or__ = logical_and, logical_or
+    __truediv__, __pow__, __and__, __or__ = div, pow, logical_and, logical_or
 
     # Over a tensor, or over each of its rows.
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..fingerprint import PLAIN_TYPES
 from ..real_view import real
 from .available import LANGUAGES
 
 DTYPES = {getattr(torch, name): name for name in ("float32", "float64", "bfloat16", "float16")}
-PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 
 
 def find_usable(columns: Sequence[list[Tensor]]) -> list[int]:

@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from ...core.errors import ConfigError
 from ..base import ParamGroup
+from ..fused.available import pays_to_fuse
 from ..matrices import find_shape_problem, join_matrices, matrix_shape, unequal_rows
 from ..newton_schulz import find_part_size, matrix_norms, orthogonalize, polynomials, safety
 from ..row_parts import build_parts, join_shapes, step_parts
@@ -111,7 +112,14 @@ def newton_schulz_options(group: ParamGroup, eps: float = 1e-7) -> dict[str, Any
         "polynomials": polynomials(kind, group["ns_coefficients"], group["ns_steps"]),
         "eps": eps,
         "safety": safety(kind),
+        "by_kernel": _may_compile(group),
     }
+
+
+def _may_compile(group: ParamGroup) -> bool:
+    """Whether a kernel is worth its compilation for a group that leaves its execution to us."""
+    params = group["params"]
+    return group["fused"] is None and group["foreach"] is None and pays_to_fuse(params, params[0].device)
 
 
 def orthogonalized(x: Any, *, rows: int, columns: int, dtype: torch.dtype | None, **iteration: Any) -> Any:

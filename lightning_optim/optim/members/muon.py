@@ -15,8 +15,8 @@ class Muon(MatrixMember, name="muon"):
     It equals `torch.optim.Muon`, whose state it reads and writes, and takes more: convolutions, stacks of matrices
     (experts), a fused qkv by `split`, each decay mode and modifier, the coefficients of Polar Express
     (arXiv:2505.16932, algorithm 1). All matrices of one shape are orthogonalized by one series of batched products;
-    with foreach=False, one after the other. In bfloat16 both give the same bits (seen on CPUs), in other dtypes the
-    same up to rounding. Sharded parameters (FSDP2) are gathered for it, each matrix on one rank, so the result is that
+    with foreach=False, one after the other. In bfloat16 on a CPU both give the same bits, elsewhere the same up to
+    rounding. Sharded parameters (FSDP2) are gathered for it, each matrix on one rank, so the result is that
     of one process. For hidden layers: embeddings, output layers, biases and norms belong to another optimizer.
 
     Args:
