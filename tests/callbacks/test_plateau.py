@@ -128,7 +128,10 @@ def case_id(case: tuple[Any, str, str, int, str]) -> str:
     ("configure", "metric", "interval", "accumulate", "saving"),
     each_value(
         CASES,
-        fast=["by_hand, train/mean, epoch, accumulate 2, each step"],
+        fast=[
+            "by_hand, train/loss, step, accumulate 2, each step",
+            "by_hand, train/mean, epoch, accumulate 2, each step",
+        ],
         id=case_id,
     ),
 )

@@ -1,4 +1,4 @@
-"""Replay seeded bugs: each is made in a temporary copy of the package, and its fast tests must fail there.
+"""Replay seeded bugs: each is made in a temporary copy of the package, and its test must fail there.
 
     python -m tests.reliability.seeded_bugs [--only NAME] [--jobs J] [--list]
 
