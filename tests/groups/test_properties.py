@@ -30,7 +30,7 @@ pytestmark = [
 
 LEGAL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 MESSAGE = re.compile(r"groups(\.[^:]*)?: .+", re.DOTALL)
-FEW, MANY = 15, 60
+FEW, MANY = 15, 100
 num_examples = pytest.mark.parametrize("num_examples", every([FEW, MANY], fast=[str(FEW)]))
 
 
@@ -102,7 +102,7 @@ def check_against_reference(case, seen):
     seen["several rules"] += any(len(group.made_by) > 1 for group in plan.groups)
 
 
-@pytest.mark.parametrize("num_examples", every([FEW, 100], fast=[str(FEW)]))
+@pytest.mark.parametrize("num_examples", every([FEW, 200], fast=[str(FEW)]))
 def test_the_plan_is_that_of_the_reference_implementation(num_examples):
     seen = Counter()
     check_examples(num_examples, cases(), check=lambda case: check_against_reference(case, seen))
