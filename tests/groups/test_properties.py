@@ -30,7 +30,7 @@ pytestmark = [
 
 LEGAL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 MESSAGE = re.compile(r"groups(\.[^:]*)?: .+", re.DOTALL)
-FEW, MANY = 15, 100
+FEW, MANY = 15, 150
 num_examples = pytest.mark.parametrize("num_examples", every([FEW, MANY], fast=[str(FEW)]))
 
 
