@@ -83,6 +83,7 @@ def test_the_wheel_has_every_module_and_every_config_and_nothing_else(names):
         "lightning_optim/py.typed",
         "lightning_optim/optim/fused/kernel_math.h",
         "lightning_optim/optim/fused/kernel_math.triton",
+        "lightning_optim/optim/fused/newton_schulz.c",
         "lightning_optim/report/page.css",
         "lightning_optim/conf/__init__.py",
         # hydra_plugins: a namespace package, without __init__
