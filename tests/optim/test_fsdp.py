@@ -1,4 +1,4 @@
-"""Every member and every modifier under FSDP2, in two processes: the sharded run is the unsharded one."""
+"""A member of each kind and every modifier under FSDP2, in two processes: the sharded run is the unsharded one."""
 
 from __future__ import annotations
 
