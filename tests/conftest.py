@@ -16,16 +16,22 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 
 import lightning_optim
 from lightning_optim.catalog import registry
 from tests.support.forks import run_forked
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when it is imported, by whichever test
-
 gc.disable()  # until the tests are collected: importing makes a million objects, which all stay
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Tell Triton to interpret, which it reads when it is imported, by whichever test."""
+    if session.config.getoption("numprocesses", None):
+        return  # pytest-xdist's process without tests: torch would cost it seconds, just when the others start
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def pytest_collection_finish() -> None:

@@ -10,9 +10,6 @@ from typing import Any, TypeVar, cast
 import torch
 
 _LOG = logging.getLogger(__name__)
-# Private, so it may be missing in the next torch.
-_eval_frame: Any = getattr(getattr(torch._C, "_dynamo", None), "eval_frame", None)
-_get_compiler: Any = getattr(_eval_frame, "get_eval_frame_callback", None)
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -29,8 +26,6 @@ def run_eagerly(method: _F) -> _F:
     def eager(*args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
             _log(type(args[0]).__name__)
-        elif _get_compiler is not None and _get_compiler() is None:
-            return method(*args, **kwargs)  # nothing is compiled here, and to say so takes longer
         return disabled()(*args, **kwargs)
 
     return cast(_F, eager)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
@@ -34,6 +35,8 @@ def each_value(
 ) -> list[Any]:
     """As `every`, of combinations: the fast ones, and further ones until each value of each axis is in one of them.
 
+    With the environment variable `EVERY_COMBINATION`, all of them.
+
     Args:
         combinations: tuples, or texts of which a separator divides the values.
         fast: the ids of those that the fast tests run.
@@ -41,6 +44,8 @@ def each_value(
         separator: of texts.
     """
     combinations = list(combinations)
+    if os.environ.get("EVERY_COMBINATION"):
+        return every(combinations, fast=fast, id=id)
 
     def values_of(combination: Any) -> set[tuple[int, str]]:
         return set(enumerate(map(str, combination if isinstance(combination, tuple) else combination.split(separator))))

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import torch
-
 HANG = "hang"
 
 
 def can_fork() -> bool:
     """Whether a fork can train."""
+    import torch  # here, for the process of pytest-xdist that has no tests
+
     return hasattr(os, "fork") and not torch.cuda.is_available()
 
 
@@ -71,6 +71,8 @@ def start_fork(work: Callable[[], object], log: Path) -> int:
         return pid
     status = 1
     try:
+        import torch
+
         warnings.simplefilter("ignore")
         torch.set_num_threads(1)
         work()
