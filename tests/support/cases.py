@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+EVERY_COMBINATION = bool(os.environ.get("EVERY_COMBINATION"))
+"""Whether the slow tests run all combinations of a table, not only some in which each value occurs."""
+
 
 def every(values: Iterable[Any], *, fast: Collection[Any], id: Callable[[Any], str] = str) -> list[Any]:
     """A pytest parameter for each value; all but the fast ones are marked slow.
@@ -35,7 +38,7 @@ def each_value(
 ) -> list[Any]:
     """As `every`, of combinations: the fast ones, and further ones until each value of each axis is in one of them.
 
-    With the environment variable `EVERY_COMBINATION`, all of them.
+    With `EVERY_COMBINATION`, all of them.
 
     Args:
         combinations: tuples, or texts of which a separator divides the values.
@@ -44,7 +47,7 @@ def each_value(
         separator: of texts.
     """
     combinations = list(combinations)
-    if os.environ.get("EVERY_COMBINATION"):
+    if EVERY_COMBINATION:
         return every(combinations, fast=fast, id=id)
 
     def values_of(combination: Any) -> set[tuple[int, str]]:

@@ -1,7 +1,8 @@
 """A kernel computes what the loop computes: every member, every decay mode, every modifier.
 
 The members of `KINDS` have structures of kernels that no other has: each meets all modifiers at once, and a few modes
-and modifiers alone, in turn. The other members go through the same lines with another rule.
+and modifiers alone, in turn. The other members go through the same lines with another rule. `EVERY_COMBINATION` runs
+every member with every mode and every modifier.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import pytest
 import torch
 
 from lightning_optim import optimizer_info
-from tests.support.cases import every
+from tests.support.cases import EVERY_COMBINATION, every
 from tests.support.fused_runs import count_skipped, relative_error, train
 from tests.support.modifier_cases import MODIFIER_VALUES, TRACED_PAIRS
-from tests.support.optimizer_runs import MEMBERS_WITH_SUMS, TRACED_SETTINGS
+from tests.support.optimizer_runs import MEMBERS_WITH_SUMS, TRACED_MEMBERS, TRACED_SETTINGS
 
 # The loop itself rounds each operation to 6e-8; its vector code takes roots with an error of one unit.
 TOLERANCE = 2e-7
@@ -39,17 +40,19 @@ def decay_modes(name):
 
 def in_turn(index, values, *, always=()):
     """Two of the values, others for each index, and those that are always among them."""
+    if EVERY_COMBINATION:
+        return values
     return [value for i, value in enumerate(values) if (i - 2 * index) % len(values) < 2 or value in always]
 
 
 DECAYS = [
     (name, mode, cautious)
-    for index, name in enumerate((*KINDS, "lars"))
+    for index, name in enumerate(TRACED_MEMBERS if EVERY_COMBINATION else (*KINDS, "lars"))
     for mode, cautious in in_turn(index, list(decay_modes(name)), always=[("update", False), ("corrected", True)])
 ]
 PAIRS = [
     pair
-    for index, name in enumerate(KINDS)
+    for index, name in enumerate(TRACED_MEMBERS if EVERY_COMBINATION else KINDS)
     for pair in in_turn(index, [pair for pair in TRACED_PAIRS if pair[0] == name], always=[(name, "all")])
 ]
 
