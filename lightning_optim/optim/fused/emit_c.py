@@ -55,16 +55,14 @@ class _CWriter(Writer):
 
     def body(self) -> Iterator[str]:
         yield from self._numbers()
-        # Each thread has a share of a batch, and helps others at its end: what it has read in one pass it finds in its
-        # cache in the next one, which goes backwards.
         yield "#pragma omp parallel num_threads(num_threads)"
         yield from _block("for (const int64_t *begin = batches; *begin < num_chunks; begin++)", self._batch())
         if end := self._tensor_end():
             yield from _block("for (int64_t tensor = 0; tensor < num_tensors; tensor++)", end)
 
     def _batch(self) -> Iterator[str]:
-        # Each thread has a share, and helps others at its end: what it has read in one pass it finds in its cache in
-        # the next one, which goes backwards.
+        # Each thread has a share of a batch, and helps others at its end: what it has read in one pass it finds in its
+        # cache in the next one, which goes backwards.
         yield "const int64_t size = begin[1] - *begin, thread = omp_get_thread_num(), of = omp_get_num_threads();"
         for number, walk in enumerate(self.program.passes()):
             yield from _block("for (int64_t i = 0; i < size; i++)", self._numbered_chunk(walk, number))
